@@ -1,0 +1,297 @@
+"""Gin files, read strictly. The only file that knows gin.
+
+gin itself accepts duplicate bindings, wrong types, bindings nobody uses and holes nobody filled; here each is a one-line
+error with file and line. A gin file is code (its imports run) and is trusted like code; nothing here ever reads gin out of
+a checkpoint or bundle.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import logging
+import pathlib
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import beartype
+import gin
+from beartype.door import is_bearable
+
+from embed.errors import ConfigError, did_you_mean
+
+if not hasattr(gin, "parse_config"):
+    raise ConfigError("`import gin` found a folder, not the package; run: pip install gin-config")
+
+from gin import config as gin_config  # noqa: E402 - after the check that this is gin-config
+from gin import config_parser  # noqa: E402
+
+_DEPTH = 50
+_TOWER = beartype.BeartypeConf(is_pep484_tower=True)  # an int is fine where a float is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """`@name`, `@name()` or `%MACRO` inside a value, kept unresolved."""
+
+    name: str
+    is_macro: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Binding:
+    """One `scope/selector.arg = value` and where it stands."""
+
+    scope: str
+    selector: str
+    arg: str
+    value: Any
+    where: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.scope + '/' if self.scope else ''}{self.selector}{'.' + self.arg if self.arg else ''}"
+
+
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return _Reference(scoped_configurable_name, is_macro=False)
+
+    def macro(self, macro_name):
+        return _Reference(macro_name, is_macro=True)
+
+
+def search_paths() -> list[pathlib.Path]:
+    """Returns where gin files and their includes are looked for: here, then the repository's gin/ folder."""
+    repository = pathlib.Path(__file__).resolve().parent.parent
+    return [pathlib.Path.cwd(), repository / "gin", repository]
+
+
+def _find(name: str, where: str) -> pathlib.Path:
+    if pathlib.Path(name).is_absolute() and pathlib.Path(name).is_file():
+        return pathlib.Path(name)
+    for folder in search_paths():
+        if (folder / name).is_file():
+            return folder / name
+    looked = ", ".join(str(p) for p in search_paths())
+    raise ConfigError(f"{where}: no gin file {name!r}; looked in {looked}")
+
+
+class _Reader:
+    """Collects the statements of gin files, includes in place, with their locations."""
+
+    def __init__(self):
+        self.bindings: list[_Binding] = []
+        self.modules: dict[str, str] = {}  # name in the file -> dotted module
+
+    def read(self, path: pathlib.Path, depth: int = 0) -> None:
+        if depth > _DEPTH:
+            raise ConfigError(f"{path}: includes nest deeper than {_DEPTH}; does a file include itself?")
+        seen: dict[str, str] = {}
+        text = path.read_text(encoding="utf-8")
+        if "from __gin__ import dynamic_registration" not in text:
+            raise ConfigError(f"{path}:1: the first line must be: from __gin__ import dynamic_registration")
+        for statement in self._parse(text, str(path)):
+            where = f"{path}:{statement.location.line_num}"
+            if isinstance(statement, config_parser.IncludeStatement):
+                self.read(_find(statement.filename, where), depth + 1)
+            elif isinstance(statement, config_parser.ImportStatement):
+                self._import(statement, where)
+            else:
+                self._bind(statement, where, seen)
+
+    def read_binding(self, text: str) -> str:
+        """Reads one NAME=VALUE of the command line; returns it as gin text. A bare word is taken as a string."""
+        where = f"--gin.{text}"
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{where}: expected --gin.NAME=VALUE")
+        try:
+            list(config_parser.ConfigParser(f"{name} = {value}", _Delegate()))
+        except SyntaxError:
+            value = repr(value)
+        for statement in self._parse(f"{name} = {value}", "--gin"):
+            self._bind(statement, where, {})
+        return f"{name} = {value}"
+
+    def _parse(self, text: str, path: str):
+        try:
+            return list(config_parser.ConfigParser(text, _Delegate()))
+        except (SyntaxError, ValueError, RecursionError) as e:
+            line = getattr(e, "lineno", None)
+            message = " ".join((getattr(e, "msg", None) or str(e) or type(e).__name__).split())
+            raise ConfigError(f"{path}{f':{line}' if line else ''}: {message}") from e
+
+    def _import(self, statement, where: str) -> None:
+        if statement.module.startswith("__gin__"):
+            return
+        try:
+            importlib.import_module(statement.module)
+        except ImportError as e:
+            raise ConfigError(f"{where}: cannot import {statement.module!r} ({e})") from e
+        last = statement.module.rpartition(".")[2]
+        self.modules[statement.alias or (last if statement.is_from else statement.module)] = statement.module
+
+    def _bind(self, statement, where: str, seen: dict[str, str]) -> None:
+        b = _Binding(statement.scope or "", statement.selector, statement.arg_name or "", statement.value, where)
+        if b.name in seen:
+            raise ConfigError(f"{where}: {b.name} is bound twice, first at {seen[b.name]}; keep one of them")
+        seen[b.name] = where
+        self.bindings.append(b)
+
+
+def _resolve(selector: str, modules: dict[str, str], where: str) -> Any:
+    """Returns the object a selector names through the file's imports."""
+    known = {}
+    for alias, module in modules.items():
+        members = vars(importlib.import_module(module))
+        for name, value in members.items():
+            if callable(value) and not name.startswith("_"):
+                known[f"{alias}.{name}"] = value
+    if selector not in known:
+        raise ConfigError(f"{where}: nothing is called {selector!r}{did_you_mean(selector, known)}")
+    return known[selector]
+
+
+def _parameters(target: Any) -> dict[str, Any]:
+    """Returns {parameter: annotation} of a callable; annotations that cannot be read are Any."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # a foreign annotation that does not evaluate only means that its type goes unchecked
+        hints = {}
+    return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
+
+
+def _holds_reference(value) -> bool:
+    if isinstance(value, _Reference):
+        return True
+    if isinstance(value, dict):
+        return any(map(_holds_reference, [*value, *value.values()]))
+    return isinstance(value, list | tuple) and any(map(_holds_reference, value))
+
+
+def _references(value):
+    if isinstance(value, _Reference):
+        yield value
+    elif isinstance(value, dict):
+        for item in [*value, *value.values()]:
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+
+
+def _check(reader: _Reader) -> None:
+    """Checks every binding: known names, known parameters, types of literals, filled holes."""
+    macros = {b.selector for b in reader.bindings if not b.arg}
+    final: dict[str, _Binding] = {}
+    for b in reader.bindings:
+        final[b.name] = b
+        for reference in _references(b.value):
+            if reference.is_macro and reference.name not in macros and reference.name != "gin.REQUIRED":
+                raise ConfigError(f"{b.where}: no macro {reference.name!r}{did_you_mean(reference.name, macros)}")
+            if not reference.is_macro:
+                _resolve(reference.name.rpartition("/")[2], reader.modules, b.where)
+        if b.arg:
+            parameters = _parameters(_resolve(b.selector, reader.modules, b.where))
+            if b.arg not in parameters:
+                raise ConfigError(f"{b.where}: {b.selector} has no parameter {b.arg!r}{did_you_mean(b.arg, parameters)}")
+            _check_type(b, parameters[b.arg], final)
+        elif b.selector not in _used_macros(reader):
+            raise ConfigError(f"{b.where}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}")
+    for b in final.values():
+        if b.value == _Reference("gin.REQUIRED", is_macro=True):
+            raise ConfigError(f"{b.where}: {b.name} must be set; give --gin.{b.name}=VALUE or bind it in your gin file")
+
+
+def _used_macros(reader: _Reader) -> set[str]:
+    return {r.name for b in reader.bindings for r in _references(b.value) if r.is_macro}
+
+
+def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> None:
+    value, where = binding.value, binding.where
+    if isinstance(value, _Reference) and value.is_macro and value.name in final:
+        value, where = final[value.name].value, final[value.name].where
+    if _holds_reference(value):
+        return
+    if not is_bearable(value, hint, conf=_TOWER):
+        wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise ConfigError(f"{where}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
+
+
+@contextlib.contextmanager
+def _one_line_errors():
+    try:
+        yield
+    except (ValueError, SyntaxError, RuntimeError, TypeError) as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+        place = re.search(r'In file "([^"]+)", line (\d+)', str(e))
+        raise ConfigError(f"{f'{place[1]}:{place[2]}: ' if place else ''}{lines[0] if lines else type(e).__name__}") from e
+
+
+def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Any, str, str]:
+    """Returns (target called with what the gin files bind, the config as given, the operative config).
+
+    `bindings` are NAME=VALUE of the command line and override the files. Raises ConfigError with file and line for anything
+    unknown, unused, bound twice in one file, of the wrong type or left REQUIRED.
+    """
+    logging.getLogger().addFilter(lambda record: "Path not found" not in record.getMessage())
+    reader = _Reader()
+    paths = [_find(name, f"--gin_file={name}") for name in gin_files]
+    if not paths:
+        raise ConfigError("no --gin_file given; start from one under gin/recipes/")
+    for path in paths:
+        reader.read(path)
+    overrides = [reader.read_binding(text) for text in bindings]
+    _check_final_types(reader)
+    _check(reader)
+    gin.clear_config()
+    for folder in search_paths():
+        gin.add_config_file_search_path(str(folder))
+    with _one_line_errors():
+        gin.parse_config_files_and_bindings([str(p) for p in paths], overrides, finalize_config=False, print_includes_and_imports=False)
+        given = gin.config_str()
+        built = _call(target, reader)
+    _check_used(reader)
+    return built, given, gin.operative_config_str()
+
+
+def _check_final_types(reader: _Reader) -> None:
+    """Checks each binding that takes a macro against the macro's last value, which a later line may have given."""
+    final = {b.name: b for b in reader.bindings}
+    for b in final.values():
+        if b.arg and isinstance(b.value, _Reference) and b.value.is_macro:
+            parameters = _parameters(_resolve(b.selector, reader.modules, b.where))
+            if b.arg in parameters and b.value.name in final:
+                _check_type(b, parameters[b.arg], final)
+
+
+def _call(target: Callable, reader: _Reader):
+    bound = {b.arg for b in reader.bindings if b.arg and _resolve(b.selector, reader.modules, b.where) is target}
+    missing = [
+        name
+        for name, p in inspect.signature(target).parameters.items()
+        if p.default is inspect.Parameter.empty and name not in bound
+    ]
+    if missing:
+        raise ConfigError(f"the gin files do not bind {target.__name__}.{missing[0]}; include a run file such as runs/train.gin")
+    return gin.get_configurable(target)()
+
+
+def _check_used(reader: _Reader) -> None:
+    """Raises ConfigError for a binding that no built object took."""
+    operative = {}
+    for (scope, selector), arguments in gin_config._OPERATIVE_CONFIG.items():
+        operative.setdefault(selector, []).append((scope, set(arguments)))
+    for b in reader.bindings:
+        if not b.arg:
+            continue
+        target = _resolve(b.selector, reader.modules, b.where)
+        full = f"{target.__module__}.{target.__qualname__}"
+        takers = [a for name, uses in operative.items() if name == full for s, a in uses if not b.scope or b.scope in s]
+        if not any(b.arg in arguments for arguments in takers):
+            used = [name.rpartition(".")[2] for name in operative if not name.startswith("gin.")]
+            raise ConfigError(f"{b.where}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}")

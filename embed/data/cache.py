@@ -1,0 +1,139 @@
+"""Token caches: a task's tokenised examples in random-access ArrayRecord shards, with a digest manifest.
+
+A cache is a folder `<task>-<key>` that is whole or not there. Reading needs neither tensorflow nor the source.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from embed import files
+from embed.data import records
+from embed.data.tasks import AnyTask, cache_key
+from embed.data.tokenizers import Tokenizer
+from embed.errors import DataError
+
+_RECORDS_PER_SHARD = 200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """A verified token cache."""
+
+    folder: pathlib.Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.manifest["task"]
+
+    def __len__(self) -> int:
+        return self.manifest["records"]
+
+    @property
+    def digest(self) -> str:
+        """One digest of the records; a run goes on only with the caches it began with."""
+        return files.digest_json(self.manifest["files"])
+
+    @property
+    def most_negatives(self) -> int:
+        return self.manifest["most_negatives"]
+
+    @functools.cached_property
+    def _reader(self):
+        from array_record.python import array_record_data_source
+
+        return array_record_data_source.ArrayRecordDataSource([str(self.folder / s) for s in self.manifest["shards"]])
+
+    def read(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Returns the examples at `indices`, in that order."""
+        return [records.unpack(data) for data in self._reader.__getitems__([int(i) for i in indices])]
+
+
+def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", task.name)
+    return f"{safe}-{files.digest_json(key)[:12]}-{files.digest_json(fingerprint)[:8]}"
+
+
+def find(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> Cache | None:
+    """Returns the verified cache of a task as it is declared now, or None when it has to be prepared.
+
+    When the source is not on this machine, a cache of the same declaration is taken as it is.
+    """
+    cache_dir = pathlib.Path(cache_dir)
+    key = cache_key(task, tokenizer, lengths)
+    try:
+        fingerprint = _fingerprint(task)
+    except DataError:
+        prefix = _folder_name(task, key, {}).rpartition("-")[0]
+        found = sorted(cache_dir.glob(f"{prefix}-*/{files.MANIFEST}"))
+        if len(found) != 1:
+            raise
+        folder = found[0].parent
+    else:
+        folder = cache_dir / _folder_name(task, key, fingerprint)
+    if not (folder / files.MANIFEST).is_file():
+        return None
+    return Cache(folder, files.verify_manifest(folder))
+
+
+def _fingerprint(task: AnyTask) -> dict:
+    source = getattr(task, "source", None)
+    return source.fingerprint() if source is not None else {}
+
+
+def write(
+    task: AnyTask,
+    tokenizer: Tokenizer,
+    lengths,
+    cache_dir,
+    examples: Iterable[dict[str, Any]],
+    progress: Callable[[int], None] = lambda n: None,
+) -> Cache:
+    """Writes the tokenised `examples` of a task as its cache and returns it. No example at all is a DataError."""
+    from array_record.python import array_record_module
+
+    key = cache_key(task, tokenizer, lengths)
+    fingerprint = _fingerprint(task)
+    folder = pathlib.Path(cache_dir) / _folder_name(task, key, fingerprint)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    count, most, shards, writer = 0, 0, [], None
+    truncated, tokens = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    with files.new_folder(folder, overwrite=True) as temporary:
+        for example in examples:
+            if count % _RECORDS_PER_SHARD == 0:
+                if writer is not None:
+                    writer.close()
+                shards.append(f"records-{len(shards):05d}.array_record")
+                writer = array_record_module.ArrayRecordWriter(str(temporary / shards[-1]), "group_size:1")
+            writer.write(records.pack(example))
+            truncated += example["truncated"]
+            tokens += [len(example["query"]), len(example["target"]), len(example["negatives"])]
+            most = max(most, len(example["negatives_lengths"]))
+            count += 1
+            if count % 1000 == 0:
+                progress(count)
+        if writer is None:
+            raise DataError(f"task {task.name!r}: its source gave no examples; correct the source")
+        writer.close()
+        sides = ("query", "target", "negatives")
+        manifest = files.write_manifest(
+            temporary,
+            kind="token-cache",
+            task=task.name,
+            key=key,
+            fingerprint=fingerprint,
+            records=count,
+            shards=shards,
+            fields=[dataclasses.asdict(f) for f in records.TEXT_FIELDS],
+            most_negatives=most,
+            truncated=dict(zip(sides, truncated.tolist())),
+            tokens=dict(zip(sides, tokens.tolist())),
+        )
+    progress(count)
+    return Cache(folder, manifest)

@@ -1,0 +1,75 @@
+"""Records of text to token ids: prompt, tokenise, truncate, hash. The same code for training, evaluation and inference."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from embed.data.sources import Record
+from embed.data.text import PROMPTS, apply_prompt, content_id, template
+from embed.data.tokenizers import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Most tokens per side, special tokens and prompt included. Longer texts are truncated and counted."""
+
+    query: int = 64
+    target: int = 128
+
+    @property
+    def negatives(self) -> int:
+        """Hard negatives are on the target's side and as long."""
+        return self.target
+
+
+@dataclasses.dataclass(frozen=True)
+class PairEncoder:
+    """Turns records of a task into the arrays of `records.TEXT_FIELDS` plus `truncated` (query, target, negatives)."""
+
+    tokenizer: Tokenizer
+    lengths: Lengths
+    query_prompt: str
+    target_prompt: str
+
+    def __call__(self, records: Sequence[Record]) -> list[dict[str, np.ndarray]]:
+        """Returns one dict of arrays per record, in order."""
+        ask, answer = template(self.query_prompt), template(self.target_prompt)
+        queries = [apply_prompt(ask, r["query"], r.get("title", "")) for r in records]
+        targets = [apply_prompt(answer, r["target"], r.get("title", "")) for r in records]
+        negatives = [apply_prompt(answer, n) for r in records for n in r.get("negatives", ())]
+        query_rows, query_cut = self.tokenizer.encode_batch(queries, self.lengths.query)
+        target_rows, target_cut = self.tokenizer.encode_batch(targets, self.lengths.target)
+        negative_rows, negative_cut = self.tokenizer.encode_batch(negatives, self.lengths.negatives) if negatives else ([], [])
+        encoded, used = [], 0
+        for i, record in enumerate(records):
+            count = len(record.get("negatives", ()))
+            own, own_cut = negative_rows[used : used + count], negative_cut[used : used + count]
+            used += count
+            key = record.get("target_key") or f"{record.get('title', '')}\n{record['target']}"
+            encoded.append(
+                {
+                    "query": query_rows[i],
+                    "target": target_rows[i],
+                    "negatives": np.concatenate(own) if own else np.zeros(0, np.int32),
+                    "negatives_lengths": np.array([len(n) for n in own], np.int32),
+                    "query_id": content_id(record["query"]),
+                    "target_id": content_id(key),
+                    "truncated": np.array([query_cut[i], target_cut[i], sum(own_cut)], np.int32),
+                }
+            )
+        return encoded
+
+
+def resolve_prompt(prompt: str | None, side: str, prompts: dict[str, str]) -> str:
+    """Returns the template for a text at inference: documents take "document", queries `prompt` or "query"."""
+    if side == "document":
+        return template("document", prompts)
+    if side != "query":
+        raise ValueError(f"side {side!r}; known: query, document")
+    return template(prompt or "query", prompts)
+
+
+def default_prompts() -> dict[str, str]:
+    """Returns a copy of the prompts a model is given when its recipe names none."""
+    return dict(PROMPTS)

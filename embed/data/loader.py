@@ -1,0 +1,134 @@
+"""Global batch t as a pure function of (seed, t), read from token caches with grain. No tensorflow.
+
+Order comes from grain's index transforms: each task is shuffled anew every epoch and repeated, tasks are mixed at exact
+shares, by batches or by examples. A host computes the rows of its own slice only, so batch t is the same set in the same
+order on any number of hosts, and resuming needs nothing but t.
+
+A batch is a dict of numpy arrays: `query` int32 [b, Lq], `target` int32 [b, Lt], `negatives` int32 [b, N, Lt] and
+`negatives_mask` bool [b, N] when N > 0, `query_id` and `target_id` uint32 [b, 2]; each token array `x` has its
+`x_length` int32 (real tokens; padding follows them).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import grain.python as grain
+import numpy as np
+
+from embed.data.cache import Cache
+from embed.data.encoding import Lengths
+from embed.data.tasks import Mixture
+from embed.errors import ConfigError, DataError
+
+_ENDLESS = 1 << 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The endless sequence of global batches of a mixture; `rows` reads any part of any of them."""
+
+    mixture: Mixture
+    caches: Sequence[Cache]
+    batch_size: int
+    lengths: Lengths
+    num_negatives: int
+    seed: int
+    pad_id: int = 0
+
+    def __post_init__(self):
+        self.mixture.check()
+        for cache in self.caches:
+            if len(cache) == 0:
+                raise DataError(f"{cache.folder}: the cache is empty; prepare the task again")
+        if self.num_negatives and not any(c.most_negatives for c in self.caches):
+            raise ConfigError(
+                f"num_negatives = {self.num_negatives}, but no task of mixture {self.mixture.name!r} has negatives; "
+                "map the field `negatives` in a source or set num_negatives = 0"
+            )
+
+    @functools.cached_property
+    def shares(self) -> list[float]:
+        """The share of draws of each task."""
+        return self.mixture.shares({c.name: len(c) for c in self.caches})
+
+    @functools.cached_property
+    def _orders(self) -> list[grain.MapDataset]:
+        """Per task: draw number -> record number, shuffled anew in every epoch."""
+        return [
+            grain.MapDataset.range(len(cache)).seed(self.seed + 7919 * k).shuffle().repeat()
+            for k, cache in enumerate(self.caches)
+        ]
+
+    @functools.cached_property
+    def _mixed(self) -> grain.MapDataset:
+        """Draw (or batch) number -> (task, number within the task), round robin at exact shares."""
+        draws = [grain.MapDataset.range(_ENDLESS).map(functools.partial(_tag, k)) for k in range(len(self.caches))]
+        return draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, weights=self.shares)
+
+    def indices(self, t: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Returns (task, record) of rows start..stop of global batch t."""
+        if self.mixture.one_task_per_batch:
+            task, j = self._mixed[t]
+            return [(task, int(self._orders[task][j * self.batch_size + r])) for r in range(start, stop)]
+        drawn = (self._mixed[t * self.batch_size + r] for r in range(start, stop))
+        return [(task, int(self._orders[task][i])) for task, i in drawn]
+
+    def task_name(self, t: int) -> str:
+        """Returns the task batch t is from, or the mixture's name for mixed batches."""
+        return self.caches[self._mixed[t][0]].name if self.mixture.one_task_per_batch else self.mixture.name
+
+    def rows(self, t: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Returns rows start..stop of global batch t as padded arrays."""
+        wanted = self.indices(t, start, stop)
+        examples: list = [None] * len(wanted)
+        for task in sorted({task for task, _ in wanted}):
+            places = [i for i, (k, _) in enumerate(wanted) if k == task]
+            for place, example in zip(places, self.caches[task].read([wanted[i][1] for i in places])):
+                examples[place] = example
+        return collate(examples, self.lengths, self.num_negatives, self.pad_id)
+
+    def iterate(self, first: int, start: int, stop: int, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
+        """Yields rows start..stop of batches first, first + 1, ... without end, read ahead in background threads."""
+        source = grain.MapDataset.range(first, _ENDLESS).map(lambda t: self.rows(int(t), start, stop))
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        return iter(source.to_iter_dataset(options))
+
+
+def _tag(task: int, number: int) -> tuple[int, int]:
+    return task, int(number)
+
+
+def pad(rows: Sequence[np.ndarray], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int32 [n, length] padded with `pad_id`, and the real lengths int32 [n]."""
+    out = np.full((len(rows), length), pad_id, np.int32)
+    sizes = np.array([len(r) for r in rows], np.int32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out, sizes
+
+
+def _split_ids(values) -> np.ndarray:
+    return np.array(values, "<i8").view("<u4").reshape(-1, 2)
+
+
+def collate(examples: Sequence[dict], lengths: Lengths, num_negatives: int, pad_id: int) -> dict[str, np.ndarray]:
+    """Returns the padded batch of some examples. Of more negatives than `num_negatives` the first are taken."""
+    batch = {}
+    for side, length in (("query", lengths.query), ("target", lengths.target)):
+        batch[side], batch[f"{side}_length"] = pad([e[side] for e in examples], length, pad_id)
+        batch[f"{side}_id"] = _split_ids([e[f"{side}_id"] for e in examples])
+    if num_negatives:
+        rows, mask = [], np.zeros((len(examples), num_negatives), bool)
+        for i, e in enumerate(examples):
+            own = np.split(e["negatives"], np.cumsum(e["negatives_lengths"])[:-1]) if len(e["negatives_lengths"]) else []
+            own = own[:num_negatives]
+            mask[i, : len(own)] = True
+            # A row needs one real token for a finite embedding; the mask keeps the stand-in out of the loss.
+            rows += [*own, *[e["target"][:1]] * (num_negatives - len(own))]
+        shape = (len(examples), num_negatives)
+        padded, sizes = pad(rows, lengths.negatives, pad_id)
+        batch["negatives"] = padded.reshape(*shape, lengths.negatives)
+        batch["negatives_length"] = sizes.reshape(shape)
+        batch["negatives_mask"] = mask
+    return batch

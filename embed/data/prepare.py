@@ -1,0 +1,84 @@
+"""From a recipe's declarations to what training reads: the vocabulary, then one token cache per task."""
+
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from embed import files
+from embed.data import cache, seqio_tasks, text
+from embed.data.encoding import Lengths
+from embed.data.tasks import Mixture, Task
+from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
+from embed.errors import DataError
+
+Say = Callable[[str], None]
+_VOCABULARY_CHARACTERS = 20_000_000  # enough for a small vocabulary, and half a minute of training
+
+
+def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print, symbols: Sequence[str] = ()) -> None:
+    """Trains the SentencePiece vocabulary on the mixture's texts when its file is not there and a size is given."""
+    path = pathlib.Path(tokenizer.path)
+    if path.exists() or not isinstance(tokenizer, SentencePiece) or tokenizer.train_vocab_size is None:
+        return
+    say(f"vocabulary: training {tokenizer.train_vocab_size} pieces on mixture {mixture.name!r}")
+    model = train_sentencepiece(_texts(mixture), tokenizer.train_vocab_size, symbols)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(path, model)
+    say(f"vocabulary: wrote {path} ({len(model) / 1e6:.2f} MB)")
+
+
+def _texts(mixture: Mixture) -> Iterator[str]:
+    """Yields texts with the prompts of their tasks, tasks in turn, up to a fixed number of characters."""
+    streams = []
+    for task in mixture.tasks:
+        if not isinstance(task, Task) or not hasattr(task.source, "examples"):
+            raise DataError(f"task {task.name!r}: a vocabulary cannot be trained on it; give an existing vocabulary file")
+        streams.append(_prompted(task))
+    total = 0
+    for one in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
+        if one is None:
+            continue
+        yield from one
+        total += sum(map(len, one))
+        if total > _VOCABULARY_CHARACTERS:
+            return
+
+
+def _prompted(task: Task) -> Iterator[tuple[str, str]]:
+    ask, answer = text.template(task.query_prompt), text.template(task.target_prompt)
+    for _, record in task.source.examples():
+        yield (
+            text.apply_prompt(ask, record["query"]),
+            text.apply_prompt(answer, record["target"][:4000], record.get("title", "")),
+        )
+
+
+def ensure_caches(
+    mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, cache_dir, say: Say = print
+) -> list[cache.Cache]:
+    """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks."""
+    mixture.check()
+    ensure_vocabulary(tokenizer, mixture, say)
+    caches = []
+    for task in mixture.tasks:
+        found = cache.find(task, tokenizer, lengths, cache_dir)
+        if found is None:
+            say(f"task {task.name!r}: preparing its token cache")
+            rows = seqio_tasks.examples(task, tokenizer, lengths)
+            report = lambda n, name=task.name: say(f"task {name!r}: {n} examples") if n % 10_000 == 0 else None  # noqa: E731
+            found = cache.write(task, tokenizer, lengths, cache_dir, rows, report)
+        say(summary(found))
+        caches.append(found)
+    return caches
+
+
+def summary(found: cache.Cache) -> str:
+    """Returns one line about a cache: examples, tokens, share truncated."""
+    m = found.manifest
+    cut = ", ".join(
+        f"{m['truncated'][side] / len(found):.1%} of {side} texts truncated"
+        for side in ("query", "target", "negatives")
+        if m["truncated"][side]
+    )
+    tokens = " + ".join(f"{m['tokens'][side] / len(found):.0f} {side}" for side in ("query", "target"))
+    return f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, {cut or 'none truncated'}"

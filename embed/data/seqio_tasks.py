@@ -1,0 +1,304 @@
+"""seqio's Task and Mixture made from ours. The only file that imports tensorflow and seqio; only `prepare` calls it."""
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from embed.data import sources
+from embed.data.encoding import Lengths, PairEncoder
+from embed.data.tasks import AnyTask, Mixture, RegisteredTask
+from embed.data.tokenizers import Tokenizer
+from embed.errors import DataError, EmbedError
+
+_BATCH = 256
+
+
+@functools.cache
+def _libraries():
+    """Imports tensorflow and seqio quietly, without letting tensorflow take an accelerator."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings(), _silent_stderr():
+        warnings.simplefilter("ignore")
+        import seqio
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    return seqio, tf
+
+
+@contextlib.contextmanager
+def _silent_stderr():
+    """Drops what C++ code writes to stderr: tensorflow reports missing GPUs there before its log level counts."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def seqio_name(name: str) -> str:
+    """Returns a task's name as seqio's registry takes it: what it does not allow becomes '_'."""
+    return re.sub(r"[^\w.:#]", "_", name)
+
+
+def vocabulary(tokenizer: Tokenizer):
+    """Returns `tokenizer` as a seqio Vocabulary. Special tokens are added by the tokenizer itself, never by seqio."""
+    seqio, tf = _libraries()
+
+    class TokenizerVocabulary(seqio.Vocabulary):
+        def __init__(self):
+            super().__init__(extra_ids=0)
+
+        @property
+        def _base_vocab_size(self):
+            return tokenizer.vocab_size
+
+        @property
+        def pad_id(self):
+            return tokenizer.pad_id
+
+        @property
+        def bos_id(self):
+            return None
+
+        @property
+        def eos_id(self):
+            return None
+
+        @property
+        def unk_id(self):
+            return None
+
+        def _encode(self, s):
+            return tokenizer.encode_batch([s], 1 << 30)[0][0].tolist()
+
+        def _decode(self, ids):
+            return tokenizer.decode(ids)
+
+        def _encode_tf(self, s):
+            rows = tf.numpy_function(lambda x: np.array(self._encode(x.decode()), np.int32), [s], tf.int32)
+            rows.set_shape([None])
+            return rows
+
+        def _decode_tf(self, ids):
+            return tf.numpy_function(lambda x: self._decode(x).encode(), [ids], tf.string)
+
+        def __eq__(self, other):
+            return isinstance(other, TokenizerVocabulary) and other.tokenizer_digest == self.tokenizer_digest
+
+        __hash__ = None
+        tokenizer_digest = tokenizer.digest
+
+    return TokenizerVocabulary()
+
+
+class _Failures:
+    """Keeps the error raised inside tf.data, which would otherwise reach the user as a page of graph dump."""
+
+    def __init__(self):
+        self.first: Exception | None = None
+
+    def wrap(self, function):
+        @functools.wraps(function)
+        def wrapped(*args):
+            try:
+                return function(*args)
+            except Exception as e:
+                self.first = self.first or e
+                raise
+
+        return wrapped
+
+    def generator(self, iterable):
+        def generate():
+            try:
+                yield from iterable()
+            except Exception as e:
+                self.first = self.first or e
+                raise
+
+        return generate
+
+
+def _source(task, failures: _Failures):
+    """Returns the seqio DataSource of a task; its examples hold the texts and `where`."""
+    seqio, tf = _libraries()
+    if isinstance(task.source, sources.Tfds):
+        return seqio.TfdsDataSource(
+            tfds_name=task.source.name, tfds_data_dir=task.source.data_dir, splits={"train": task.source.split}
+        )
+
+    def rows():
+        for where, record in task.source.examples():
+            yield {
+                "where": where,
+                "query": record["query"],
+                "target": record["target"],
+                "title": record.get("title", ""),
+                "target_key": record.get("target_key", ""),
+                "negatives": record.get("negatives", []),
+            }
+
+    def dataset(split, shuffle_files, seed=None):
+        del split, shuffle_files, seed
+        text = tf.TensorSpec([], tf.string)
+        signature = dict.fromkeys(("where", "query", "target", "title", "target_key"), text)
+        return tf.data.Dataset.from_generator(
+            failures.generator(rows), output_signature={**signature, "negatives": tf.TensorSpec([None], tf.string)}
+        )
+
+    return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
+
+
+def _from_tfds(task):
+    """Returns the preprocessor that maps a TFDS example's fields to our roles."""
+    _, tf = _libraries()
+
+    def rekey(number, example):
+        fields = task.source.fields
+        missing = [f for f in fields.values() if f not in example]
+        if missing:
+            raise DataError(f"{task.source.name}: no field {missing[0]!r}; it has {', '.join(sorted(example))}")
+        negatives = tf.reshape(example[fields["negatives"]], [-1]) if "negatives" in fields else tf.zeros([0], tf.string)
+        empty = tf.constant("")
+        return {
+            "where": tf.strings.join([task.source.name, tf.strings.as_string(number)], ":"),
+            "query": example[fields["query"]],
+            "target": example[fields["target"]],
+            "title": example[fields["title"]] if "title" in fields else empty,
+            "target_key": empty,
+            "negatives": negatives,
+        }
+
+    return lambda dataset: dataset.enumerate().map(rekey)
+
+
+def _tokenize(encoder: PairEncoder, failures: _Failures):
+    """Returns the preprocessor from texts to token ids, in batches for the tokenizers' sake."""
+    _, tf = _libraries()
+
+    def encode(where, query, target, title, key, negatives, counts):
+        texts, records = iter(negatives.tolist()), []
+        for i, place in enumerate(w.decode() for w in where.tolist()):
+            record = {
+                "query": sources.text_of(query[i], "query", place),
+                "target": sources.text_of(target[i], "target", place),
+                "title": sources.clean(title[i].decode()),
+                "target_key": key[i].decode(),
+                "negatives": [sources.text_of(next(texts), "negatives", place) for _ in range(counts[i])],
+            }
+            records.append(record)
+        rows = encoder(records)
+        flat = lambda name: np.concatenate([r[name] for r in rows])  # noqa: E731
+        size = lambda name: np.array([len(r[name]) for r in rows], np.int64)  # noqa: E731
+        ids = np.array([[r["query_id"], r["target_id"]] for r in rows], np.int64)
+        cut = np.stack([r["truncated"] for r in rows])
+        parts = [f(n) for n in ("query", "target", "negatives", "negatives_lengths") for f in (flat, size)]
+        return *parts, ids, cut
+
+    def batch(x):
+        negatives = x["negatives"]
+        out = tf.numpy_function(
+            failures.wrap(encode),
+            [x["where"], x["query"], x["target"], x["title"], x["target_key"], negatives.flat_values, negatives.row_lengths()],
+            [tf.int32, tf.int64] * 4 + [tf.int64, tf.int32],
+        )
+        names = ("query", "target", "negatives", "negatives_lengths")
+        rows = {}
+        for i, name in enumerate(names):
+            values = tf.ensure_shape(out[2 * i], [None])
+            rows[name] = tf.RaggedTensor.from_row_lengths(values, tf.ensure_shape(out[2 * i + 1], [None]))
+        return {**rows, "ids": tf.ensure_shape(out[8], [None, 2]), "truncated": tf.ensure_shape(out[9], [None, 3])}
+
+    return lambda dataset: dataset.ragged_batch(_BATCH).map(batch).unbatch()
+
+
+def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _Failures | None = None):
+    """Returns the seqio Task of a declared task: source, preprocessors (prompts included), features.
+
+    Features: `query`, `target` (token ids), `negatives` (ids one after the other) and `negatives_lengths`.
+    """
+    seqio, tf = _libraries()
+    failures = failures or _Failures()
+    encoder = PairEncoder(tokenizer, lengths, task.query_prompt, task.target_prompt)
+    if isinstance(task, RegisteredTask):
+        import importlib
+
+        importlib.import_module(task.module)
+        inner = seqio.get_mixture_or_task(task.name)
+        source, first = inner.source, list(inner.preprocessors)
+        first.append(_complete(task))
+    else:
+        source = _source(task, failures)
+        first = [_from_tfds(task)] if isinstance(task.source, sources.Tfds) else []
+    words = vocabulary(tokenizer)
+    features = {
+        name: seqio.Feature(words, add_eos=False, dtype=tf.int32)
+        for name in ("query", "target", "negatives", "negatives_lengths")
+    }
+    return seqio.Task(
+        seqio_name(task.name), source=source, output_features=features, preprocessors=[*first, _tokenize(encoder, failures)]
+    )
+
+
+def _complete(task: RegisteredTask):
+    """Returns the preprocessor that gives a user's own text examples the fields that are optional for him."""
+    _, tf = _libraries()
+
+    def complete(number, example):
+        for side in ("query", "target"):
+            if side not in example or example[side].dtype != tf.string:
+                raise DataError(f"task {task.name!r}: its examples need a text {side!r}; it gives {sorted(example)}")
+        return {
+            "where": tf.strings.join([task.name, tf.strings.as_string(number)], ":"),
+            "query": example["query"],
+            "target": example["target"],
+            "title": example.get("title", tf.constant("")),
+            "target_key": example.get("target_key", tf.constant("")),
+            "negatives": tf.reshape(example.get("negatives", tf.zeros([0], tf.string)), [-1]),
+        }
+
+    return lambda dataset: dataset.enumerate().map(complete)
+
+
+def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Mapping[str, int]) -> None:
+    """Adds the mixture and its tasks to seqio's registries under their names, for use with any seqio tool."""
+    seqio, _ = _libraries()
+    for task in mixture.tasks:
+        if seqio_name(task.name) not in seqio.TaskRegistry.names():
+            seqio.TaskRegistry.add_provider(seqio_name(task.name), to_seqio(task, tokenizer, lengths))
+    if seqio_name(mixture.name) not in seqio.MixtureRegistry.names():
+        rates = [(seqio_name(t.name), share) for t, share in zip(mixture.tasks, mixture.shares(sizes))]
+        seqio.MixtureRegistry.add(seqio_name(mixture.name), rates)
+
+
+def examples(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> Iterator[dict[str, Any]]:
+    """Yields the tokenised examples of a task in the order of its source, through its seqio Task."""
+    _, tf = _libraries()
+    failures = _Failures()
+    split = task.split if isinstance(task, RegisteredTask) else "train"
+    try:
+        made = to_seqio(task, tokenizer, lengths, failures)
+        limits = {"query": lengths.query, "target": lengths.target, "negatives": None, "negatives_lengths": None}
+        dataset = made.get_dataset(limits, split=split, shuffle=False, trim_output_features=False)
+        for row in dataset.as_numpy_iterator():
+            ids = row.pop("ids")
+            yield {**row, "query_id": ids[0], "target_id": ids[1]}
+    except (tf.errors.OpError, UnicodeDecodeError) as e:
+        if isinstance(failures.first, EmbedError):
+            raise failures.first from e
+        cause = failures.first or e
+        raise DataError(f"task {task.name!r}: {str(cause).splitlines()[0][:300]}; correct the source") from e

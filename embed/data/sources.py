@@ -1,0 +1,340 @@
+"""Where pairs come from: files, BEIR folders, TFDS, Hugging Face datasets. Named and mapped in gin, no Python to write.
+
+A source yields (where, record): `where` is "file:line", for errors; a record holds cleaned, non-empty texts under the
+roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list) and `target_key` (what decides that
+two targets are the same item, when that is not their text). Bad records are one-line DataErrors.
+"""
+
+import csv
+import dataclasses
+import gzip
+import io
+import json
+import pathlib
+import random
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from embed.data.text import clean
+from embed.errors import DataError, did_you_mean
+from embed.files import sha256_file
+
+Record = dict[str, Any]
+ROLES = ("query", "target", "title", "negatives")
+DEFAULT_FIELDS = {"query": "query", "target": "target"}
+
+
+def read_lines(path: str) -> Iterator[tuple[str, str]]:
+    """Yields ("file:line", text) of a UTF-8 text file, gzip by its suffix. Bad bytes and cut streams are DataErrors."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as f:
+            for number, line in enumerate(f, 1):
+                try:
+                    yield f"{path}:{number}", line.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as e:
+                    raise DataError(
+                        f"{path}:{number}: not valid UTF-8 at byte {e.start} of the line; convert the file to UTF-8"
+                    ) from e
+    except FileNotFoundError as e:
+        raise DataError(f"{path}: no such file; correct the source's path") from e
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise DataError(f"{path}:{number + 1}: the gzip stream is cut or damaged ({e}); fetch the file again") from e
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from e
+
+
+def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
+    """Yields ("file:line", object) of a jsonl file; blank lines are passed over."""
+    for where, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as e:
+            raise DataError(f"{where}: not valid JSON ({e}); correct or remove the line") from e
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: a JSON {type(value).__name__}, expected an object with the mapped fields")
+        yield where, value
+
+
+def read_tsv(path: str) -> Iterator[tuple[str, dict]]:
+    """Yields ("file:line", {column: value}) of a tab-separated file with one header line and no quoting."""
+    header: list[str] | None = None
+    for where, line in read_lines(path):
+        cells = line.split("\t")
+        if header is None:
+            header = cells
+        elif len(cells) != len(header):
+            raise DataError(f"{where}: {len(cells)} columns, the header has {len(header)}; a tab inside a text must be removed")
+        else:
+            yield where, dict(zip(header, cells))
+
+
+def text_of(value: Any, field: str, where: str) -> str:
+    """Returns the cleaned text of a field; anything but a non-empty string is a DataError."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "strict")
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+    text = clean(value)
+    if not text:
+        raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
+    return text
+
+
+def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:
+    """Returns the record of `raw` under our roles. `negatives` may be a text or a list, and may be absent in a record."""
+    record: Record = {}
+    for role, field in fields.items():
+        optional = role in ("negatives", "title")
+        if field not in raw and not optional:
+            raise DataError(f"{where}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
+        value = raw.get(field)
+        if role == "negatives":
+            values = [] if value is None else [value] if isinstance(value, str) else list(value)
+            record[role] = [text_of(v, field, where) for v in values]
+        elif role == "title":
+            record[role] = clean(value) if isinstance(value, str) else ""
+        else:
+            record[role] = text_of(value, field, where)
+    return record
+
+
+def check_fields(fields: Mapping[str, str], name: str) -> None:
+    """Raises DataError for a field map with an unknown role or without query and target."""
+    for role in fields:
+        if role not in ROLES:
+            raise DataError(f"{name}.fields: unknown role {role!r}{did_you_mean(role, ROLES)}")
+    for role in ("query", "target"):
+        if role not in fields:
+            raise DataError(f"{name}.fields: no field is mapped to {role!r}; it is needed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Base of sources that read files. `path` is one path or several; they are read in sorted order."""
+
+    path: str | Sequence[str]
+    fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELDS))
+
+    def paths(self) -> list[str]:
+        """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
+        found = []
+        for path in [self.path] if isinstance(self.path, str) else self.path:
+            base = pathlib.Path(path)
+            if "*" in path:
+                anchor = pathlib.Path(base.anchor or ".")
+                found += [str(p) for p in anchor.glob(str(base.relative_to(base.anchor)))]
+            elif base.is_file():
+                found.append(path)
+        if not found:
+            raise DataError(f"{self.path}: no such file; correct {type(self).__name__}.path")
+        return sorted(found)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns {file: sha256}, which decides whether a token cache is still of these files."""
+        return {path: sha256_file(path) for path in self.paths()}
+
+    def rows(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yields ("file:line", raw record)."""
+        raise NotImplementedError
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("file:line", record) of all files in order."""
+        check_fields(self.fields, type(self).__name__)
+        for path in self.paths():
+            for where, raw in self.rows(path):
+                yield where, map_fields(raw, self.fields, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonLines(Files):
+    """jsonl or jsonl.gz; `fields` maps our roles to the file's field names."""
+
+    def rows(self, path):
+        return read_json_lines(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class TabSeparated(Files):
+    """tsv or tsv.gz with a header line; `fields` maps our roles to column names."""
+
+    def rows(self, path):
+        return read_tsv(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parquet(Files):
+    """Parquet files; `fields` maps our roles to column names. Needs the extra [parquet]."""
+
+    def rows(self, path):
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as e:
+            raise DataError("parquet files need pyarrow; run: pip install 'embed[parquet]'") from e
+        try:
+            table, number = parquet.ParquetFile(path), 0
+            for batch in table.iter_batches(1024):
+                for raw in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", raw
+        except (OSError, ValueError) as e:
+            raise DataError(f"{path}: not a readable parquet file ({str(e).splitlines()[0][:120]}); fetch it again") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class BeirFolder:
+    """A BEIR-style folder: queries.jsonl, corpus.jsonl (both may be .gz) and qrels. Each relevant pair is an example."""
+
+    path: str
+    split: str = "train"
+
+    def _file(self, *names: str) -> str:
+        for name in names:
+            for suffix in ("", ".gz"):
+                if (pathlib.Path(self.path) / (name + suffix)).is_file():
+                    return str(pathlib.Path(self.path) / (name + suffix))
+        raise DataError(f"{self.path}: has no {' or '.join(names)} (.gz); it is not a BEIR folder")
+
+    def parts(self) -> tuple[str, str, str]:
+        """Returns the paths of queries, corpus and qrels."""
+        return (
+            self._file("queries.jsonl"),
+            self._file("corpus.jsonl"),
+            self._file(f"qrels/{self.split}.tsv", "qrels.tsv"),
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns {file: sha256}."""
+        return {path: sha256_file(path) for path in self.parts()}
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields one record per relevant (query, document), in the order of qrels; graded zero means not relevant."""
+        queries_path, corpus_path, qrels_path = self.parts()
+        queries = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(queries_path)}
+        corpus = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(corpus_path)}
+        for where, row in read_tsv(qrels_path):
+            query, document, score = list(row.values())[:3]
+            if float(score) <= 0:
+                continue
+            for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
+                if key not in ids:
+                    raise DataError(f"{where}: names the {kind} {key!r}, which is not in the folder; correct qrels")
+            raw = {"query": queries[query][1].get("text"), "target": corpus[document][1].get("text")}
+            raw["title"] = corpus[document][1].get("title")
+            yield where, map_fields(raw, {"query": "query", "target": "target", "title": "title"}, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFaceDataset:
+    """A dataset of the Hugging Face Hub or a local one, when `datasets` is installed (extra [huggingface])."""
+
+    name: str
+    fields: Mapping[str, str]
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the dataset's name and revision: the Hub keeps what they name unchanged."""
+        return {"name": self.name, "config": str(self.config), "revision": str(self.revision)}
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("name[split]:row", record)."""
+        check_fields(self.fields, type(self).__name__)
+        try:
+            import datasets
+        except ImportError as e:
+            raise DataError("Hugging Face datasets need a package; run: pip install 'embed[huggingface]'") from e
+        rows = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+        for number, raw in enumerate(rows):
+            where = f"{self.name}[{self.split}]:{number}"
+            yield where, map_fields(raw, self.fields, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """A TFDS dataset, e.g. name='natural_questions/longt5:0.1.0'; read by seqio's own TfdsDataSource."""
+
+    name: str
+    fields: Mapping[str, str]
+    split: str = "train"
+    data_dir: str | None = None
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the dataset's name with its version, which TFDS keeps unchanged."""
+        return {"name": self.name, "split": self.split}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledTexts:
+    """Classification data (jsonl of text and label) as contrastive pairs, in one of the two label modes.
+
+    `label_as_target`: the target is the label's text, the negative another label (Gemini Embedding). Equal targets mask each
+    other in the loss. `same_label_text_as_target`: the target is another text of the same label, the negative a text of
+    another label (Gecko); the label, not the text, then decides what is masked. Choices are a function of `seed` and line.
+    Source: arXiv:2503.07891 s3.2 and arXiv:2403.20327 s3.3.
+    """
+
+    path: str | Sequence[str]
+    text: str = "text"
+    label: str = "label"
+    mode: str = "label_as_target"
+    seed: int = 0
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns {file: sha256}."""
+        return Files(self.path).fingerprint()
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("file:line", record) with one negative each."""
+        if self.mode not in ("label_as_target", "same_label_text_as_target"):
+            raise DataError(f"LabelledTexts.mode = {self.mode!r}; known: label_as_target, same_label_text_as_target")
+        rows = []
+        for path in Files(self.path).paths():
+            for where, raw in read_json_lines(path):
+                mapped = map_fields(
+                    {**raw, self.label: str(raw.get(self.label, ""))}, {"query": self.text, "target": self.label}, where
+                )
+                rows.append((where, mapped["query"], mapped["target"]))
+        by_label: dict[str, list[int]] = {}
+        for i, (_, _, label) in enumerate(rows):
+            by_label.setdefault(label, []).append(i)
+        if len(by_label) < 2:
+            raise DataError(f"{self.path}: one label only ({next(iter(by_label), 'none')!r}); classification needs two")
+        labels = sorted(by_label)
+        for i, (where, query, label) in enumerate(rows):
+            choose = random.Random(f"{self.seed}:{i}")
+            other = choose.choice([x for x in labels if x != label])
+            if self.mode == "label_as_target":
+                yield where, {"query": query, "target": label, "negatives": [other]}
+                continue
+            same = [j for j in by_label[label] if j != i]
+            if same:  # a label with a single text has no positive to offer
+                negative = rows[choose.choice(by_label[other])][1]
+                target = rows[choose.choice(same)][1]
+                yield where, {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"}
+
+
+Source = Files | BeirFolder | HuggingFaceDataset | Tfds | LabelledTexts
+
+
+def write_json_lines(path, rows) -> None:
+    """Writes objects as jsonl.gz whose bytes depend on the rows alone (no time stamp, no file name)."""
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_tsv(path, header: Sequence[str], rows) -> None:
+    """Writes a header and rows as tsv.gz whose bytes depend on them alone."""
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as f:
+        writer = csv.writer(f, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

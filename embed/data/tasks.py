@@ -1,0 +1,129 @@
+"""Tasks and mixtures as a recipe declares them. Light: seqio's own Task and Mixture are made from these in `seqio_tasks`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embed.data.encoding import Lengths
+from embed.data.sources import Source
+from embed.data.text import template
+from embed.data.tokenizers import Tokenizer
+from embed.errors import ConfigError, did_you_mean
+
+CACHE_FORMAT = 1  # raised when the meaning of cached records changes
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One dataset under one name: its source and the prompt of each side (a template with {content}, or a prompt's name).
+
+    Hard negatives take the target's prompt. Gemini Embedding prompts queries only: there `target_prompt` is 'none'.
+    """
+
+    name: str
+    source: Any  # a `sources.Source`, or anything with examples() and fingerprint()
+    query_prompt: str = "query"
+    target_prompt: str = "document"
+
+    def definition(self) -> dict[str, Any]:
+        """Returns what decides the cached records, beside the tokenizer, the lengths and the source's content."""
+        return {
+            "format": CACHE_FORMAT,
+            "name": self.name,
+            "source": describe(self.source),
+            "query_prompt": template(self.query_prompt),
+            "target_prompt": template(self.target_prompt),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredTask:
+    """A task your own module added to seqio.TaskRegistry under `name`; `module` is imported to find it.
+
+    Its examples hold texts: query, target, and optionally title and negatives. `version` is yours to raise when what it
+    yields changes.
+    """
+
+    name: str
+    module: str
+    split: str = "train"
+    version: int = 1
+    query_prompt: str = "none"
+    target_prompt: str = "none"
+
+    def definition(self) -> dict[str, Any]:
+        """Returns what decides the cached records, as far as can be known without importing the module."""
+        return {"format": CACHE_FORMAT, **dataclasses.asdict(self)}
+
+
+AnyTask = Task | RegisteredTask
+
+
+def describe(value: Any) -> Any:
+    """Returns a dataclass (a source) as JSON: its class and fields, nested."""
+    if dataclasses.is_dataclass(value):
+        # gin builds a subclass of the same name; the module tells a user's own source from ours.
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__qualname__, **fields}
+    if isinstance(value, Mapping):
+        return {k: describe(v) for k, v in value.items()}
+    return list(map(describe, value)) if isinstance(value, list | tuple) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Tasks and how often each is drawn.
+
+    `rates`: 'proportional' (to the number of examples, each counted at most `maximum`), 'temperature' (sizes to the power
+    1/temperature), or {task name: rate}. With `one_task_per_batch` every batch comes from one task, as both papers do.
+    """
+
+    name: str
+    tasks: Sequence[Any]
+    rates: str | Mapping[str, float] = "proportional"
+    temperature: float = 2.0
+    maximum: int | None = None
+    one_task_per_batch: bool = True
+
+    def check(self) -> None:
+        """Raises ConfigError for an empty mixture, a name used twice, unknown or non-positive rates."""
+        names = [t.name for t in self.tasks]
+        if not names:
+            raise ConfigError(f"Mixture {self.name!r} has no tasks; list at least one in Mixture.tasks")
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"Mixture {self.name!r} has two tasks called {name!r}; give each its own name")
+        if isinstance(self.rates, str):
+            if self.rates not in ("proportional", "temperature"):
+                raise ConfigError(f"Mixture.rates = {self.rates!r}; known: proportional, temperature, or {{task: rate}}")
+            return
+        for name, rate in self.rates.items():
+            if name not in names:
+                raise ConfigError(f"Mixture.rates names {name!r}{did_you_mean(name, names)}")
+            if not rate > 0:
+                raise ConfigError(f"Mixture.rates[{name!r}] = {rate}; a rate is positive (leave the task out instead)")
+        for name in names:
+            if name not in self.rates:
+                raise ConfigError(f"Mixture.rates has no rate for {name!r}; give one or remove the task")
+
+    def shares(self, sizes: Mapping[str, int]) -> list[float]:
+        """Returns the share of draws of each task, in order, summing to 1. `sizes` are examples per task."""
+        if isinstance(self.rates, Mapping):
+            raw = [float(self.rates[t.name]) for t in self.tasks]
+        else:
+            capped = [min(sizes[t.name], self.maximum or sizes[t.name]) for t in self.tasks]
+            power = 1.0 if self.rates == "proportional" else 1.0 / self.temperature
+            raw = [float(n) ** power for n in capped]
+        return [r / sum(raw) for r in raw]
+
+
+def cache_key(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> dict[str, Any]:
+    """Returns what a token cache is made from, except the content of the source."""
+    return {
+        "definition": task.definition(),
+        "tokenizer": tokenizer.digest,
+        "lengths": dataclasses.asdict(lengths),
+    }
+
+
+__all__ = ["AnyTask", "Lengths", "Mixture", "RegisteredTask", "Source", "Task", "Tokenizer", "cache_key", "describe"]

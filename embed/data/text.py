@@ -1,0 +1,49 @@
+"""Text as every part of the project sees it: cleaned in one place, prompted in one place, hashed in one place."""
+
+import hashlib
+import unicodedata
+
+import numpy as np
+
+# Source: arXiv:2509.20354, the model card's prompts. Names are what `--prompt`, suites and tasks refer to.
+PROMPTS = {
+    "query": "task: search result | query: {content}",
+    "document": "title: {title} | text: {content}",
+    "question answering": "task: question answering | query: {content}",
+    "fact checking": "task: fact checking | query: {content}",
+    "classification": "task: classification | query: {content}",
+    "clustering": "task: clustering | query: {content}",
+    "sentence similarity": "task: sentence similarity | query: {content}",
+    "code retrieval": "task: code retrieval | query: {content}",
+    "summarization": "task: summarization | query: {content}",
+    "none": "{content}",
+}
+
+
+def clean(text: str) -> str:
+    """Returns the text NFC-normalised and without white space at its ends."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
+    """Returns the template that `prompt` names, or `prompt` itself when it is a template (holds {content}).
+
+    Raises ValueError for a name that is not known.
+    """
+    if "{content}" in prompt:
+        return prompt
+    prompts = PROMPTS if prompts is None else prompts
+    if prompt not in prompts:
+        raise ValueError(f"no prompt is called {prompt!r}; known: {', '.join(sorted(prompts))}; or give one with {{content}}")
+    return prompts[prompt]
+
+
+def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
+    """Returns the prompted text; a missing title is written 'none', as in EmbeddingGemma. Both are already clean."""
+    head, _, tail = prompt_template.partition("{content}")
+    return (head.replace("{title}", title or "none") + content + tail).strip()
+
+
+def content_id(content: str) -> np.int64:
+    """Returns the first 64 bits of the sha256 of a text (before any prompt): equal ids mean equal items in the loss."""
+    return np.frombuffer(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8], np.int64)[0]

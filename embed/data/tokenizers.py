@@ -1,0 +1,217 @@
+"""Vocabularies without tensorflow: SentencePiece (.model) and Hugging Face tokenizer.json, as one small interface.
+
+A tokenizer is declared by path and opened on first use, so that a recipe can name a vocabulary `prepare` has yet to train.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from embed.errors import DataError
+
+# No token of a real vocabulary is longer on average; a 10 MB text is cut before it is tokenised, and counted.
+_CHARACTERS_PER_TOKEN = 48
+
+
+def _cut(texts: Sequence[str], max_length: int) -> tuple[list[str], list[bool]]:
+    limit = max(2000, _CHARACTERS_PER_TOKEN * max_length)
+    return [t[:limit] for t in texts], [len(t) > limit for t in texts]
+
+
+def _read(path: str, kind: str) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as e:
+        raise DataError(f"{path}: cannot read this {kind} ({e.strerror}); run `embed prepare` or correct the path") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePiece:
+    """A SentencePiece vocabulary; ids of unknown, begin, end and padding come from the model file.
+
+    With `train_vocab_size`, `embed prepare` trains the file on the mixture's texts when it is not there yet.
+    """
+
+    path: str
+    add_bos: bool = True
+    add_eos: bool = True
+    train_vocab_size: int | None = None
+
+    @property
+    def filename(self) -> str:
+        return "tokenizer.model"
+
+    def content(self) -> bytes:
+        """Returns the bytes of the vocabulary file."""
+        return _sentencepiece_bytes(self.path)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the file together with which special tokens are added."""
+        return hashlib.sha256(self.content() + json.dumps(self.options()).encode()).hexdigest()
+
+    def options(self) -> dict[str, Any]:
+        """Returns what, beside the file, decides the token ids; kept in model.json."""
+        return {"kind": "sentencepiece", "add_bos": self.add_bos, "add_eos": self.add_eos}
+
+    @property
+    def vocab_size(self) -> int:
+        return _sentencepiece(self.path).get_piece_size()
+
+    @property
+    def pad_id(self) -> int:
+        return max(0, _sentencepiece(self.path).pad_id())
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
+        """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
+        processor = _sentencepiece(self.path)
+        texts, cut = _cut(texts, max_length)
+        room = max_length - self.add_bos - self.add_eos
+        head = [processor.bos_id()] if self.add_bos else []
+        tail = [processor.eos_id()] if self.add_eos else []
+        pieces = processor.encode(texts, out_type=int)
+        rows = [np.array(head + ids[:room] + tail, np.int32) for ids in pieces]
+        return rows, [c or len(ids) > room for c, ids in zip(cut, pieces)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids`, special tokens left out."""
+        return _sentencepiece(self.path).decode([int(i) for i in ids])
+
+
+@functools.lru_cache(maxsize=8)
+def _sentencepiece_bytes(path: str) -> bytes:
+    return _read(path, "SentencePiece model")
+
+
+@functools.lru_cache(maxsize=8)
+def _sentencepiece(path: str):
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=_sentencepiece_bytes(path))
+    except RuntimeError as e:
+        raise DataError(f"{path}: not a SentencePiece model; give a .model file or use HuggingFace(path=tokenizer.json)") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace:
+    """A Hugging Face tokenizer.json, without transformers. Special tokens are those its post-processor adds."""
+
+    path: str
+    pad_token: str | None = None
+
+    @property
+    def filename(self) -> str:
+        return "tokenizer.json"
+
+    def content(self) -> bytes:
+        """Returns the bytes of the vocabulary file."""
+        return _read(self.path, "tokenizer.json")
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the file."""
+        return hashlib.sha256(self.content() + json.dumps(self.options()).encode()).hexdigest()
+
+    def options(self) -> dict[str, Any]:
+        """Returns what, beside the file, decides the token ids; kept in model.json."""
+        return {"kind": "huggingface", "pad_token": self.pad_token}
+
+    @property
+    def vocab_size(self) -> int:
+        tokenizer = _huggingface(self.path)[0]
+        return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def pad_id(self) -> int:
+        tokenizer = _huggingface(self.path)[0]
+        names = [self.pad_token] if self.pad_token else ["<pad>", "[PAD]", "<|endoftext|>"]
+        found = [i for i in map(tokenizer.token_to_id, names) if i is not None]
+        if not found:
+            raise DataError(f"{self.path}: has none of the padding tokens {names}; set HuggingFace.pad_token")
+        return found[0]
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
+        """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
+        tokenizer, lock = _huggingface(self.path)
+        texts, cut = _cut(texts, max_length)
+        with lock:
+            if not tokenizer.truncation or tokenizer.truncation["max_length"] != max_length:
+                tokenizer.enable_truncation(max_length)
+            encoded = tokenizer.encode_batch(texts)
+        return [np.array(e.ids, np.int32) for e in encoded], [c or bool(e.overflowing) for c, e in zip(cut, encoded)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of `ids`, special tokens left out."""
+        return _huggingface(self.path)[0].decode([int(i) for i in ids])
+
+
+@functools.lru_cache(maxsize=8)
+def _huggingface(path: str):
+    import tokenizers
+
+    content = _read(path, "tokenizer.json")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+    except Exception as e:  # the library raises bare Exception for every kind of malformed file
+        raise DataError(f"{path}: not a tokenizer.json ({str(e)[:120]}); save the tokenizer again") from e
+    tokenizer.no_padding()
+    return tokenizer, threading.Lock()
+
+
+Tokenizer = SentencePiece | HuggingFace
+
+
+def from_folder(folder, options: dict[str, Any]) -> Tokenizer:
+    """Returns the tokenizer stored in a bundle, with the options of its model.json."""
+    folder = pathlib.Path(folder)
+    options = dict(options)
+    kind = options.pop("kind", None)
+    if kind == "sentencepiece":
+        return SentencePiece(path=str(folder / "tokenizer.model"), **options)
+    if kind == "huggingface":
+        return HuggingFace(path=str(folder / "tokenizer.json"), **options)
+    raise DataError(f"{folder / 'model.json'}: unknown tokenizer kind {kind!r}; known: sentencepiece, huggingface")
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> bytes:
+    """Returns a SentencePiece unigram model trained on `texts`, with Gemma's special ids: pad 0, eos 1, bos 2, unk 3.
+
+    Bytes are the fall-back, so no text is unknown. `symbols` are always pieces of their own.
+    """
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            pad_id=0,
+            eos_id=1,
+            bos_id=2,
+            unk_id=3,
+            byte_fallback=True,
+            split_digits=True,
+            user_defined_symbols=list(symbols),
+            character_coverage=0.9995,
+            max_sentence_length=16384,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=True,
+            num_threads=2,
+            num_sub_iterations=2,
+            minloglevel=2,
+        )
+    except RuntimeError as e:
+        raise DataError(f"a vocabulary of {vocab_size} pieces cannot be trained on these texts ({str(e)[-160:].strip()})") from e
+    return model.getvalue()

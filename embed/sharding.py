@@ -1,0 +1,142 @@
+"""The mesh, the one table of logical axes, and constraints. The only place that knows how arrays lie on devices.
+
+Mesh axes: `data` replicates parameters, `fsdp` shards them over the width, `tensor` splits heads, MLP and vocabulary.
+The batch is split over `data` and `fsdp`. `jax.set_mesh` must be active: under a bare `with mesh:` constraints silently
+do nothing.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from embed.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+
+# logical axis -> mesh axes. An axis whose size a mesh axis does not divide stays whole (see `spec`).
+RULES = {
+    "batch": ("data", "fsdp"),
+    "vocab": ("tensor",),
+    "width": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "embedding": (),
+    "hidden": ("tensor",),
+    "layers": (),
+    "length": (),
+    "norm": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Sizes of the mesh axes; one of them may be -1, which takes the devices that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def legal_shapes(devices: int, most: int = 6) -> str:
+    """Returns some (data, fsdp, tensor) that use exactly `devices`, for error messages."""
+    shapes = [
+        (d, f, devices // (d * f))
+        for d in range(devices, 0, -1)
+        if devices % d == 0
+        for f in range(devices // d, 0, -1)
+        if (devices // d) % f == 0
+    ]
+    return ", ".join(map(str, shapes[:most])) + (", ..." if len(shapes) > most else "")
+
+
+def make_mesh(shape: MeshShape | None = None, devices=None) -> Mesh:
+    """Returns the mesh of `shape` over all devices. A shape that does not use every device is a ConfigError."""
+    shape = shape or MeshShape()
+    devices = list(devices if devices is not None else jax.devices())
+    sizes = [shape.data, shape.fsdp, shape.tensor]
+    wrong = [s for s in sizes if s < 1 and s != -1]
+    fixed = math.prod(s for s in sizes if s > 0)
+    free = sizes.count(-1)
+    if wrong or free > 1 or (free == 1 and len(devices) % fixed) or (free == 0 and fixed != len(devices)):
+        raise ConfigError(
+            f"mesh (data, fsdp, tensor) = {tuple(sizes)} does not fit {len(devices)} devices; "
+            f"set MeshShape to one of {legal_shapes(len(devices))}"
+        )
+    sizes = [len(devices) // fixed if s == -1 else s for s in sizes]
+    return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Returns how an array with these logical axes lies on `mesh`; what does not divide evenly is replicated."""
+    entries, used = [], set()
+    for name, size in zip(axes, shape, strict=True):
+        names = tuple(a for a in (RULES[name] if name else ()) if mesh.shape[a] > 1 and a not in used)
+        if names and size % math.prod(mesh.shape[a] for a in names) == 0:
+            entries.append(names if len(names) > 1 else names[0])
+            used.update(names)
+        else:
+            entries.append(None)
+    return PartitionSpec(*entries)
+
+
+def shardings(axes, shapes, mesh: Mesh):
+    """Returns the tree of NamedShardings for trees of logical axes and of shaped values."""
+    return jax.tree.map(
+        lambda a, s: NamedSharding(mesh, spec(a, s.shape, mesh)), axes, shapes, is_leaf=lambda x: isinstance(x, tuple)
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of anything whose first dimension is the global batch."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Returns over how many shards the batch is split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Raises ConfigError unless `batch_size` splits evenly into `parts` micro-batches over the mesh."""
+    unit = batch_shards(mesh) * parts
+    if batch_size < 1 or batch_size % unit:
+        low = max(unit, batch_size // unit * unit)
+        raise ConfigError(
+            f"batch_size = {batch_size} does not split over {batch_shards(mesh)} batch shards of the mesh"
+            f"{f' times {parts} accumulation steps' if parts > 1 else ''}; nearest legal sizes: {low} and {low + unit}"
+        )
+
+
+def process_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
+    """Returns the half-open range of global batch rows that this process must load."""
+    index = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    starts = [s[0].start or 0 for s in index.values()]
+    stops = [batch_size if s[0].stop is None else s[0].stop for s in index.values()]
+    return min(starts), max(stops)
+
+
+def to_global(batch, mesh: Mesh, batch_size: int):
+    """Returns this process's rows (a dict of numpy arrays) as global arrays sharded over the batch."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))
+        for name, value in batch.items()
+    }
+
+
+def constrain(x, *axes: str | None):
+    """Returns `x` with its layout fixed to these logical axes; outside `jax.set_mesh` it is `x` itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))

@@ -1,0 +1,75 @@
+"""The vocabulary of the project: what a batch holds, what a model returns, and the contracts between the rooms.
+
+Dimension letters, used in einsums, annotations and docstrings everywhere:
+B global batch, N negatives per query, L tokens, P patches, D width, E embedding, H heads, K head size, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+Params = Any  # nested dict of arrays; the paths are the checkpoint format
+Batch = Mapping[str, Any]  # name -> array; the names are listed in embed.data.loader
+Metrics = dict[str, Any]  # name -> scalar array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Embeddings of one batch, unit vectors in float32.
+
+    `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
+    fewer than N of them. `query_id` and `target_id` are 64-bit content hashes as two uint32, equal exactly when the texts
+    are; the loss masks false negatives by them.
+    """
+
+    query: Float[Array, "B E"]
+    target: Float[Array, "B E"]
+    negatives: Float[Array, "B N E"] | None = None
+    negatives_mask: Bool[Array, "B N"] | None = None
+    query_id: Any | None = None  # uint32 [B, 2]
+    target_id: Any | None = None  # uint32 [B, 2]
+
+    def prefix(self, transform: Callable[[Any], Any]) -> "Outputs":
+        """Returns these outputs with `transform` applied to every tower's embeddings."""
+        return dataclasses.replace(
+            self,
+            query=transform(self.query),
+            target=transform(self.target),
+            negatives=None if self.negatives is None else transform(self.negatives),
+        )
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A frozen dataclass: pure function of embeddings. Gives the scalar to minimise and what to report."""
+
+    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as the rest of the project sees it: three functions and a description. Made by `embed.models.api.build`."""
+
+    init: Callable[[Any], Params]  # rng -> params
+    apply: Callable[..., Any]  # (params, tokens [B L], mask [B L], rng=None) -> float32 [B E]
+    axes: Params  # same tree as params; leaves are tuples of logical axis names
+    description: dict[str, Any]  # JSON; `embed.models.api.from_description` builds the same model again
+    embedding_dim: int
+    matryoshka_dims: tuple[int, ...]  # largest first; the first is embedding_dim
+    forward_flops: Callable[[int], float]  # tokens in a text -> multiply-add FLOPs of one forward pass of it
+
+
+class EncodeFn(Protocol):
+    """Texts in, unit vectors out. How evaluation and curation see a model.
+
+    `side` is "query" or "document"; `prompt` names a task prompt of the model, None for its default.
+    """
+
+    def __call__(
+        self, texts: Sequence[str], *, side: str, titles: Sequence[str] | None = None, prompt: str | None = None
+    ) -> np.ndarray: ...

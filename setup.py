@@ -1,0 +1,60 @@
+"""Package definition of embed. Every dependency is bounded below and above; launch/constraints-*.txt pins exact versions."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "embed" / "__init__.py").read_text()).group(1)
+
+CORE = [
+    "jax>=0.10,<0.13",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12,<0.13",
+    "tensorflow-datasets>=4.9.9,<5",
+    "seqio>=0.0.20,<0.1",
+    "gin-config>=0.5,<0.6",
+    "grain>=0.2.18,<0.3",
+    "array-record>=0.8,<0.9",
+    "tensorstore>=0.1.80,<0.2",
+    "tokenizers>=0.22,<0.25",
+    "sentencepiece>=0.2,<0.3",
+    "safetensors>=0.6,<1",
+    "ml-dtypes>=0.5,<0.8",
+    "numpy>=2,<3",
+    "scipy>=1.14,<2",
+    "absl-py>=2.1,<3",
+    "tqdm>=4.66,<5",
+    "tensorboardX>=2.6.2,<3",
+    "jaxtyping>=0.3,<0.4",
+    "beartype>=0.20,<0.30",
+]
+
+EXTRAS = {
+    "tpu": ["jax[tpu]>=0.10,<0.13"],
+    "cuda": ["jax[cuda13]>=0.10,<0.13"],
+    "plots": ["matplotlib>=3.9,<4"],
+    "bm25": ["bm25s>=0.2.10,<0.4"],
+    "parquet": ["pyarrow>=18,<30"],
+    "huggingface": ["datasets>=4,<6"],
+    "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "ruff>=0.9,<1"],
+}
+EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
+EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["parquet"]
+
+setup(
+    name="embed",
+    version=VERSION,
+    description="Train, average, evaluate and export embedding models in JAX, from a laptop CPU to a TPU pod",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    # Not find_namespace_packages: that would install the folder gin/ over the package gin-config.
+    packages=find_packages(include=["embed", "embed.*"]),
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["embed = embed.commands.main:main"]},
+)
