@@ -1,0 +1,41 @@
+"""Matryoshka training: the same loss on several prefixes of the embedding, added without weights."""
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from embed.errors import ConfigError
+from embed.types import Metrics, Outputs
+from embed.vectors import truncate
+
+
+@dataclasses.dataclass(frozen=True)
+class Matryoshka:
+    """Sum over `dims` of `loss` on prefixes scaled back to unit length. Source: arXiv:2205.13147; arXiv:2503.07891 s3.2.
+
+    `weights` default to one each, as both papers add the terms.
+    """
+
+    loss: Any
+    dims: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
+            raise ConfigError(f"Matryoshka.dims = {self.dims}; give different positive sizes")
+        if self.weights is not None and len(self.weights) != len(self.dims):
+            raise ConfigError(f"Matryoshka.weights has {len(self.weights)} values for {len(self.dims)} dims; give one each")
+
+    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the sum, the metrics of the largest size, and each size's loss as `loss@dim`."""
+        size = outputs.query.shape[-1]
+        if max(self.dims) > size:
+            raise ConfigError(f"Matryoshka.dims = {self.dims}, but the embedding has {size} values; make them fit")
+        total, metrics = 0.0, {}
+        weights = self.weights or (1.0,) * len(self.dims)
+        for dim, weight in sorted(zip(self.dims, weights)):
+            value, own = self.loss(outputs.prefix(lambda x, d=dim: truncate(x, d)))
+            total = total + weight * value
+            metrics = {**metrics, **own, f"loss@{dim}": value}
+        return total, metrics

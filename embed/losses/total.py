@@ -1,0 +1,26 @@
+"""Several losses as one."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from embed.types import Metrics, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """Weighted sum of named losses; weights default to one (EmbeddingGemma publishes none)."""
+
+    losses: Mapping[str, Any]
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the sum, and every part's value and metrics under its name."""
+        total, metrics = 0.0, {}
+        for name, loss in self.losses.items():
+            value, own = loss(outputs)
+            total = total + self.weights.get(name, 1.0) * value
+            metrics |= {name: value, **{f"{name}/{k}": v for k, v in own.items()}}
+        return total, metrics

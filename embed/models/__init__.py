@@ -1,0 +1,1 @@
+"""Models: Flax Linen modules behind the seam of `api.build`. The only room with flax."""

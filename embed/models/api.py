@@ -1,0 +1,88 @@
+"""The seam: everything outside this room sees a model as `init`, `apply` and `axes` (`types.Model`), never as a module.
+
+Parameters are nested dicts of float32 arrays. Their paths are the checkpoint format; a test lists them. A model is described
+by the registered names of its parts and their fields, and built again from that description alone: no code comes from a file.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from embed.errors import ConfigError, DataError, did_you_mean
+from embed.models import embedder, gemma, pooling
+from embed.types import Model
+
+_REGISTRY: dict[str, type[nn.Module]] = {
+    "Embedder": embedder.Embedder,
+    "Gemma": gemma.Gemma,
+    "MeanPooling": pooling.MeanPooling,
+    "FirstPooling": pooling.FirstPooling,
+    "LastPooling": pooling.LastPooling,
+    "AttentionPooling": pooling.AttentionPooling,
+}
+
+
+def register(module: type[nn.Module]) -> type[nn.Module]:
+    """Makes a module of your own describable, under its class name; use it as a decorator. Returns the module."""
+    _REGISTRY[module.__name__] = module
+    return module
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """Returns the JSON description of a module: its registered name and its fields, nested."""
+    name = next((n for n, c in _REGISTRY.items() if isinstance(module, c)), None)
+    if name is None:
+        raise ConfigError(f"{type(module).__name__} is not a registered module; decorate it with embed.models.api.register")
+    fields = {f: getattr(module, f) for f in module.__dataclass_fields__ if f not in ("parent", "name")}
+    return {"type": name, **{f: describe(v) if isinstance(v, nn.Module) else v for f, v in fields.items()}}
+
+
+def from_description(description: dict[str, Any]) -> nn.Module:
+    """Returns the module that `describe` described. Unknown names and fields are DataErrors that list the known ones."""
+    fields = dict(description)
+    name = fields.pop("type", None)
+    if name not in _REGISTRY:
+        raise DataError(f"unknown architecture {name!r}{did_you_mean(str(name), _REGISTRY)}")
+    known = set(_REGISTRY[name].__dataclass_fields__) - {"parent", "name"}
+    for field in fields:
+        if field not in known:
+            raise DataError(f"{name} has no field {field!r}{did_you_mean(field, known)}")
+    values = {
+        f: from_description(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v for f, v in fields.items()
+    }
+    return _REGISTRY[name](**values)
+
+
+def build(module: embedder.Embedder) -> Model:
+    """Returns the model of an Embedder, after checking at full size that its shapes fit together."""
+    module = module.clone(parent=None)
+    tokens, mask = jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool)
+
+    def init(rng):
+        return nn.unbox(module.init(rng, tokens, mask)["params"])
+
+    def apply(params, tokens, mask, rng=None):
+        rngs = None if rng is None else {"dropout": rng}
+        return module.apply({"params": params}, tokens, mask, rng is not None, rngs=rngs)
+
+    try:
+        boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])
+        shape = jax.eval_shape(lambda p: apply(p, tokens, mask), nn.unbox(boxed)).shape
+    except (TypeError, ValueError, ZeroDivisionError) as e:
+        raise ConfigError(f"the model's sizes do not fit together: {str(e).strip().splitlines()[0][:200]}") from e
+    size = shape[-1]
+    dims = tuple(sorted({size, *module.matryoshka_dims}, reverse=True))
+    if dims[0] > size or dims[-1] < 1:
+        raise ConfigError(f"matryoshka_dims {module.matryoshka_dims} must lie between 1 and the embedding size {size}")
+    axes = jax.tree.map(lambda s: tuple(s), nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
+    return Model(
+        init=init,
+        apply=apply,
+        axes=axes,
+        description=describe(module),
+        embedding_dim=size,
+        matryoshka_dims=dims,
+        forward_flops=module.forward_flops,
+    )

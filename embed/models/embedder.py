@@ -1,0 +1,39 @@
+"""The embedding model: encoder, pooling, projection, unit length.
+
+One linear map after pooling is Gemini Embedding's head, two (768 -> 3072 -> 768) are EmbeddingGemma's; neither has biases or
+an activation. Matryoshka sizes are prefixes of the embedding, always scaled back to unit length (`vectors.truncate`).
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from embed.models.layers import Linear
+from embed.vectors import normalize
+
+
+class Embedder(nn.Module):
+    """Token ids to unit vectors in float32. `projection` lists the sizes after each linear map; none means no projection.
+
+    `matryoshka_dims` are the prefixes the model is trained and served at; the embedding size itself is always one of them.
+    """
+
+    encoder: nn.Module
+    pooling: nn.Module
+    projection: tuple[int, ...] = ()
+    matryoshka_dims: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False) -> Float[Array, "B E"]:
+        x = self.pooling(self.encoder(tokens, mask, is_training), mask)
+        for i, size in enumerate(self.projection):
+            # The wide inner size is split over `tensor`; the embedding is whole everywhere.
+            inner = i + 1 < len(self.projection)
+            axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
+            x = Linear("BD,DE->BE", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
+        return normalize(x)
+
+    @nn.nowrap
+    def forward_flops(self, length: int) -> float:
+        """Returns the FLOPs of embedding one text of `length` tokens."""
+        sizes = [self.encoder.width, *self.projection]
+        return self.encoder.forward_flops(length) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))
