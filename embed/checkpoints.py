@@ -108,7 +108,7 @@ class Saver:
         check_finite(trees["params"], f"checkpoint {step}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space(trees)
-        path = self.folder / str(step)
+        path = self.folder.absolute() / str(step)
         specs = {name: tree_spec(tree) for name, tree in trees.items()}
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         try:

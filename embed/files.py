@@ -53,9 +53,14 @@ def write_atomic(path, content: bytes | str) -> None:
         raise storage_error(path, e) from e
 
 
+def json_bytes(value) -> bytes:
+    """Returns `value` as indented JSON in UTF-8, keys in their own order."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path, value) -> None:
     """Writes `value` as indented JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+    write_atomic(path, json_bytes(value))
 
 
 def read_json(path) -> dict:

@@ -65,11 +65,15 @@ class Model:
 
 
 class EncodeFn(Protocol):
-    """Texts in, unit vectors out. How evaluation and curation see a model.
+    """Texts in, float32 unit vectors [n, E] out, in order. How evaluation and curation see a model.
 
-    `side` is "query" or "document"; `prompt` names a task prompt of the model, None for its default.
+    `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...); titles go with documents.
     """
 
-    def __call__(
-        self, texts: Sequence[str], *, side: str, titles: Sequence[str] | None = None, prompt: str | None = None
-    ) -> np.ndarray: ...
+    def __call__(self, texts: Sequence[str], *, prompt: str, titles: Sequence[str] | None = None) -> np.ndarray: ...
+
+
+class SearchFn(Protocol):
+    """Exact nearest neighbours: (queries [Q, E], corpus [n, E], k) -> (scores [Q, k], indices [Q, k]), best first."""
+
+    def __call__(self, queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]: ...

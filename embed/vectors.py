@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -14,3 +15,9 @@ def normalize(x: Float[Array, "... E"], eps: float = 1e-12) -> Float[Array, "...
 def truncate(x: Float[Array, "... E"], dim: int) -> Float[Array, "... dim"]:
     """Returns the first `dim` values, scaled back to unit length."""
     return normalize(x[..., :dim])
+
+
+def truncate_numpy(x: np.ndarray, dim: int) -> np.ndarray:
+    """Returns `truncate` of a numpy array as float32, without a device."""
+    cut = np.asarray(x[..., :dim], np.float64)
+    return (cut / np.maximum(np.linalg.norm(cut, axis=-1, keepdims=True), 1e-12)).astype(np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embed.data.sources import Record
-from embed.data.text import PROMPTS, apply_prompt, content_id, template
+from embed.data.text import apply_prompt, content_id, template
 from embed.data.tokenizers import Tokenizer
 
 
@@ -59,17 +59,3 @@ class PairEncoder:
                 }
             )
         return encoded
-
-
-def resolve_prompt(prompt: str | None, side: str, prompts: dict[str, str]) -> str:
-    """Returns the template for a text at inference: documents take "document", queries `prompt` or "query"."""
-    if side == "document":
-        return template("document", prompts)
-    if side != "query":
-        raise ValueError(f"side {side!r}; known: query, document")
-    return template(prompt or "query", prompts)
-
-
-def default_prompts() -> dict[str, str]:
-    """Returns a copy of the prompts a model is given when its recipe names none."""
-    return dict(PROMPTS)

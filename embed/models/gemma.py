@@ -28,6 +28,7 @@ class Gemma(nn.Module):
     global_rope_base: float = 1_000_000.0
     dropout: float = 0.0
     remat: str = "none"
+    unroll: int = 1
     dtype: str = "float32"
 
     def setup(self):
@@ -51,6 +52,7 @@ class Gemma(nn.Module):
             global_rope_base=self.global_rope_base,
             dropout=self.dropout,
             remat=self.remat,
+            unroll=self.unroll,
             dtype=self.dtype,
         )
 

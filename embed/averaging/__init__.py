@@ -1,0 +1,1 @@
+"""Averaging: parameters of several checkpoints become one model (soups)."""

@@ -1,0 +1,77 @@
+"""What makes a folder of parameters a model: model.json, the tokenizer file, and how a MODEL on a command line is found.
+
+MODEL is a run folder, a checkpoint step folder or a bundle. A bundle is data: opening one executes nothing from it.
+"""
+
+import pathlib
+from typing import Any
+
+from embed import checkpoints, files
+from embed.errors import DataError
+
+FORMAT = 1
+BEST = "best.json"
+
+
+def model_json(
+    model_description: dict, *, tokenizer_options: dict, tokenizer_digest: str, prompts: dict, matryoshka_dims, lengths: dict,
+    lineage: dict,
+) -> dict[str, Any]:
+    """Returns the content of model.json."""
+    return {
+        "format": FORMAT,
+        "architecture": model_description,
+        "matryoshka_dims": list(matryoshka_dims),
+        "tokenizer": {**tokenizer_options, "digest": tokenizer_digest},
+        "prompts": prompts,
+        "lengths": lengths,
+        "lineage": lineage,
+    }
+
+
+def contents(description: dict, tokenizer_filename: str, tokenizer_content: bytes, **others: Any) -> dict[str, bytes]:
+    """Returns the small files of a step or bundle: model.json, the tokenizer, and each of `others` as NAME.json."""
+    found = {"model.json": files.json_bytes(description), tokenizer_filename: tokenizer_content}
+    return found | {f"{name}.json": files.json_bytes(value) for name, value in others.items()}
+
+
+def resolve(path) -> pathlib.Path:
+    """Returns the folder with the parameters that MODEL names.
+
+    A run folder gives its best checkpoint when evaluations during training chose one, else its newest intact one.
+    """
+    path = pathlib.Path(path)
+    if (path / files.MANIFEST).is_file() and (path / "model.json").is_file():
+        return path
+    steps = path / "checkpoints"
+    if steps.is_dir():
+        best = read_best(path)
+        if best is not None and (steps / str(best["step"]) / files.MANIFEST).is_file():
+            return steps / str(best["step"])
+        committed = checkpoints.committed_steps(steps)
+        if committed:
+            return steps / str(committed[-1])
+        raise DataError(f"{path}: the run has no checkpoint yet; train it first")
+    raise DataError(f"{path}: not a run folder, checkpoint step or bundle (no model.json with {files.MANIFEST} in it)")
+
+
+def read_best(run_dir) -> dict | None:
+    """Returns {"step", "score", "metric"} of a run's best checkpoint, or None."""
+    path = pathlib.Path(run_dir) / BEST
+    return files.read_json(path) if path.is_file() else None
+
+
+def read_model_json(folder) -> dict[str, Any]:
+    """Returns a bundle's model.json, checking that this version can read it."""
+    description = files.read_json(pathlib.Path(folder) / "model.json")
+    if description.get("format") != FORMAT:
+        raise DataError(f"{folder}/model.json: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed")
+    return description
+
+
+def tokenizer_file(folder) -> pathlib.Path:
+    """Returns the tokenizer file of a bundle."""
+    for name in ("tokenizer.model", "tokenizer.json"):
+        if (pathlib.Path(folder) / name).is_file():
+            return pathlib.Path(folder) / name
+    raise DataError(f"{folder}: holds no tokenizer (tokenizer.model or tokenizer.json); restore it from its source")

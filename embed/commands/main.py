@@ -1,0 +1,83 @@
+"""The console script `embed`: finds the command, runs it, turns errors into one line and an exit code."""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+
+from embed import __version__
+from embed.errors import EmbedError, UsageError, did_you_mean
+
+# name -> one line of help; the module embed.commands.<name> is imported only when the command is run.
+COMMANDS = {
+    "prepare": "train the vocabulary and write the token caches of a recipe",
+    "train": "train a model from a gin recipe; the same command resumes it",
+    "average": "average checkpoints into one model (a soup)",
+    "evaluate": "score models on a suite of local files, at every Matryoshka size",
+    "search": "find the texts of a corpus nearest to a query",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"embed {__version__}: train, average, evaluate and export embedding models.",
+            "",
+            "usage: embed COMMAND ...        embed COMMAND --help tells more",
+            "",
+            *lines,
+            "",
+            "MODEL is a run folder, a checkpoint step folder or a bundle.",
+            "exit codes: 0 done, 64 usage, 65 bad data, 70 numeric failure, 74 storage, 75 preempted (run again), 78 bad config",
+        ]
+    )
+
+
+def _run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if argv[0] == "--version":
+        print(f"embed {__version__}")
+        return
+    if argv[0] not in COMMANDS:
+        raise UsageError(f"embed: no command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)}")
+    command = importlib.import_module(f"embed.commands.{argv[0]}")
+    parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_arguments(parser)
+    bindings = [a for a in argv[1:] if a.startswith("--gin.")]
+    arguments = parser.parse_args([a for a in argv[1:] if not a.startswith("--gin.")])
+    if bindings and not hasattr(arguments, "gin_bindings"):
+        raise UsageError(f"embed {argv[0]}: takes no gin bindings, {bindings[0]!r} was given")
+    if bindings:
+        arguments.gin_bindings = [b.removeprefix("--gin.") for b in bindings]
+    command.run(arguments)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs `embed` with `argv` (default: the process's own) and exits with a code of sysexits.h."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        _run(argv)
+        code = 0
+    except EmbedError as e:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"embed: {' '.join(str(e).split())}", file=sys.stderr, flush=True)
+        code = e.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print("embed: interrupted; run the same command to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code)

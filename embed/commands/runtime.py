@@ -1,0 +1,70 @@
+"""What commands that compute do first: quiet logs, the compilation cache, and joining the other hosts."""
+
+import os
+import pathlib
+
+
+def add_gin_arguments(parser) -> None:
+    """Adds --gin_file; `embed.commands.main` collects --gin.NAME=VALUE into `arguments.gin_bindings`."""
+    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be given again")
+    parser.set_defaults(gin_bindings=())
+    parser.epilog = "--gin.NAME=VALUE overrides a binding of the gin files, e.g. --gin.TRAIN_STEPS=200."
+
+
+def start(distributed: bool = False) -> None:
+    """Sets up JAX for a command. Call it before anything touches a device.
+
+    Compiled programs are kept under $EMBED_COMPILATION_CACHE (default ~/.cache/embed/xla; 'off' keeps none). With
+    `distributed`, or when JAX_COORDINATOR_ADDRESS is set, this process joins the others of the run: on TPU pods and Slurm
+    JAX finds them itself, elsewhere JAX_NUM_PROCESSES and JAX_PROCESS_ID say which one this is.
+    """
+    import logging
+
+    import jax
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
+    if cache != "off":
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if coordinator and "JAX_NUM_PROCESSES" in os.environ:
+        if os.environ.get("JAX_PLATFORMS") == "cpu":
+            jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            coordinator,
+            num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+            process_id=int(os.environ["JAX_PROCESS_ID"]),
+            heartbeat_timeout_seconds=30,
+        )
+    elif distributed or coordinator:
+        jax.distributed.initialize(heartbeat_timeout_seconds=30)
+
+
+def environment() -> dict:
+    """Returns the versions and devices that decide whether a run can be reproduced to the bit."""
+    import importlib.metadata
+    import platform
+    import sys
+
+    import jax
+
+    import embed
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "seqio", "sentencepiece", "tokenizers")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "embed": embed.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "processes": jax.process_count()},
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }

@@ -1,0 +1,50 @@
+"""`embed search`: the texts of a corpus nearest to a query."""
+
+import sys
+
+from embed.commands import runtime
+
+SUMMARY = "Find the texts of a corpus (jsonl or jsonl.gz with a field text) nearest to each query."
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
+    parser.add_argument("--corpus", required=True, help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line")
+    parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
+    parser.add_argument("--top", type=int, default=5, help="results per query (default 5)")
+    parser.add_argument("--dims", type=int, help="use this Matryoshka size")
+
+
+def run(arguments) -> None:
+    runtime.start()
+    from embed.data.sources import read_json_lines, text_of
+    from embed.errors import DataError, UsageError
+    from embed.inference import model as inference
+    from embed.inference import search
+
+    if arguments.top < 1:
+        raise UsageError(f"--top={arguments.top}: at least 1")
+    rows = [(where, {**row, "text": text_of(row.get("text"), "text", where)}) for where, row in read_json_lines(arguments.corpus)]
+    if not rows:
+        raise DataError(f"{arguments.corpus}: no texts in it; give a corpus")
+    model = inference.open_model(arguments.model)
+    print(f"{model.folder}: encoding {len(rows)} texts", file=sys.stderr, flush=True)
+    texts, titles = [r["text"] for _, r in rows], [r.get("title") or "" for _, r in rows]
+    corpus = model.encode(texts, prompt="document", titles=titles, dims=arguments.dims)
+    queries = model.encode(arguments.queries, prompt=arguments.prompt, dims=arguments.dims)
+    scores, places = search.top_k(queries, corpus, arguments.top)
+    for query, row_scores, row_places in zip(arguments.queries, scores, places):
+        print(f"\n{query}")
+        for rank, (score, place) in enumerate(zip(row_scores, row_places), 1):
+            where, row = rows[place]
+            print(f"  {rank}. {score:.4f}  {_place(where, row)}  {_first_line(row['text'])}")
+
+
+def _place(where: str, row: dict) -> str:
+    return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", where))
+
+
+def _first_line(text: str, width: int = 90) -> str:
+    line = text.splitlines()[0]
+    return line if len(line) <= width else line[: width - 3] + "..."

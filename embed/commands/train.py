@@ -1,0 +1,253 @@
+"""`embed train`: one run from a gin recipe. Wires the rooms together and hands over to the loop."""
+
+import pathlib
+
+from embed.commands import runtime
+
+SUMMARY = "Train a model from a gin recipe. Running the same command again resumes the run, or says that it is complete."
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--run_dir", required=True, help="folder of the run: config, checkpoints, metrics, evaluations")
+    parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
+    runtime.add_gin_arguments(parser)
+
+
+def run(arguments) -> None:
+    runtime.start(arguments.distributed)
+    import contextlib
+
+    from embed import config
+    from embed.commands.recipe import Recipe
+    from embed.files import FolderLock
+    from embed.training import reports
+
+    recipe, given, operative = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
+    run_dir = pathlib.Path(arguments.run_dir)
+    with FolderLock(run_dir) if reports.is_main() else contextlib.nullcontext():
+        if reports.is_main():
+            _describe_run(run_dir, given, operative)
+        train(recipe, run_dir)
+
+
+def _describe_run(run_dir: pathlib.Path, given: str, operative: str) -> None:
+    """Writes config.gin, operative_config.gin and environment.json, and says when a resumed run's configuration changed."""
+    from embed import files
+    from embed.training import reports
+
+    before = run_dir / "operative_config.gin"
+    if before.exists() and before.read_text(encoding="utf-8") != operative:
+        old, new = set(before.read_text(encoding="utf-8").splitlines()), operative.splitlines()
+        changed = [line for line in new if line not in old]
+        reports.say(f"note       the configuration changed since this run began: {'; '.join(changed[:3]) or 'lines removed'}")
+    files.write_atomic(run_dir / "config.gin", given)
+    files.write_atomic(before, operative)
+    files.write_json(run_dir / "environment.json", runtime.environment())
+
+
+def train(recipe, run_dir: pathlib.Path) -> None:
+    """Prepares missing caches, says what will happen, and trains `recipe` in `run_dir`."""
+    from embed import bundles, sharding
+    from embed.data import prepare
+    from embed.data.loader import Batches
+    from embed.models import api
+    from embed.training import loop, reports
+
+    mesh = sharding.make_mesh(recipe.mesh)
+    sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches)
+    caches = _caches(recipe, prepare)
+    model = api.build(recipe.model)
+    _check_vocabulary(model, recipe.tokenizer)
+    batches = Batches(
+        mixture=recipe.mixture,
+        caches=caches,
+        batch_size=recipe.batch_size,
+        lengths=recipe.lengths,
+        num_negatives=recipe.num_negatives,
+        seed=recipe.seed,
+        pad_id=recipe.tokenizer.pad_id,
+    )
+    contents = _contents(recipe, model, batches)
+    for line in summary(recipe, model, batches, mesh):
+        reports.say(line)
+    run = loop.Run(
+        run_dir=run_dir,
+        model=model,
+        loss=recipe.loss,
+        optimizer=recipe.optimizer,
+        batches=batches,
+        mesh=mesh,
+        schedule=recipe.schedule,
+        contents=contents,
+        identity=_identity(recipe, batches),
+        seed=recipe.seed,
+        dropout=getattr(recipe.model.encoder, "dropout", 0.0) > 0,
+        ema_decay=recipe.ema_decay,
+        micro_batches=recipe.micro_batches,
+        start_from=None if recipe.init_from is None else _starter(recipe),
+        evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
+        best_metric=recipe.best_metric,
+    )
+    loop.train(run)
+    reports.say(f"done       {run_dir} at step {recipe.schedule.steps}" + _best_text(bundles.read_best(run_dir)))
+
+
+def _best_text(best) -> str:
+    return f"; best step {best['step']} with {best['metric']} {best['score']:.4f}" if best else ""
+
+
+def _caches(recipe, prepare):
+    """Returns the recipe's caches; process 0 prepares what is missing while the others wait."""
+    import jax
+
+    from embed.data import cache
+    from embed.errors import DataError
+    from embed.training import reports
+
+    arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+    if reports.is_main():
+        caches = prepare.ensure_caches(*arguments, say=lambda line: reports.say(f"data       {line}"))
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("token caches prepared")
+    if not reports.is_main():
+        caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
+        if None in caches:
+            raise DataError(f"{recipe.cache_dir}: not shared by all hosts; put cache_dir on a common file system")
+    return caches
+
+
+def _check_vocabulary(model, tokenizer) -> None:
+    from embed.errors import ConfigError
+
+    size = model.description["encoder"].get("vocab_size")
+    if size is not None and size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"{tokenizer.path}: {tokenizer.vocab_size} pieces, but the encoder has vocab_size = {size}; set it to at least that"
+        )
+
+
+def _identity(recipe, batches) -> dict:
+    """Returns what must not change while a run lasts, or its batches would not be those it began with."""
+    import dataclasses
+
+    from embed import files
+    from embed.data.tasks import describe
+
+    mixture = {k: v for k, v in describe(recipe.mixture).items() if k not in ("tasks", "type")}
+    return {
+        "seed": recipe.seed,
+        "batch_size": recipe.batch_size,
+        "num_negatives": recipe.num_negatives,
+        "lengths": dataclasses.asdict(recipe.lengths),
+        "vocabulary": recipe.tokenizer.digest,
+        "mixture": files.digest_json(mixture),
+        "data": files.digest_json([c.digest for c in batches.caches]),
+    }
+
+
+def _contents(recipe, model, batches):
+    """Returns the function that gives the small files of a checkpoint."""
+    import dataclasses
+
+    from embed import bundles, files
+
+    start = bundles.resolve(recipe.init_from) if recipe.init_from else None
+    tokenizer = recipe.tokenizer.content()
+
+    def contents(step: int) -> dict[str, bytes]:
+        description = bundles.model_json(
+            model.description,
+            tokenizer_options=recipe.tokenizer.options(),
+            tokenizer_digest=recipe.tokenizer.digest,
+            prompts=recipe.all_prompts(),
+            matryoshka_dims=model.matryoshka_dims,
+            lengths=dataclasses.asdict(recipe.lengths),
+            lineage={
+                "initial": files.folder_digest(start) if start else f"random, seed {recipe.seed}",
+                "step": step,
+                "batch_size": recipe.batch_size,
+                "mixture": {c.name: share for c, share in zip(batches.caches, batches.shares)},
+            },
+        )
+        return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
+
+    return contents
+
+
+def _starter(recipe):
+    """Returns the function that reads the initial parameters from `init_from`, after checking its vocabulary."""
+    from embed import bundles, checkpoints
+    from embed.errors import DataError
+
+    folder = bundles.resolve(recipe.init_from)
+    digest = bundles.read_model_json(folder)["tokenizer"]["digest"]
+    if digest != recipe.tokenizer.digest:
+        raise DataError(
+            f"{folder}: trained with another vocabulary than {recipe.tokenizer.path}; use {bundles.tokenizer_file(folder)}"
+        )
+    return lambda target: checkpoints.restore(folder, "params", target)
+
+
+def _evaluator(recipe, model, mesh):
+    """Returns evaluate(params) -> {'task/metric': value} on the recipe's suite, at the full embedding size."""
+    from embed.errors import ConfigError, did_you_mean
+    from embed.evaluation import metrics, runner, suites
+    from embed.inference import search
+    from embed.inference.encoder import Encoder
+
+    _, tasks = suites.read_suite(recipe.suite)
+    known = [f"{t.name}/{metrics.MAIN[t.type]}" for t in tasks]
+    if recipe.best_metric is not None and recipe.best_metric.rpartition("/")[0] not in {t.name for t in tasks}:
+        raise ConfigError(f"Recipe.best_metric = {recipe.best_metric!r}{did_you_mean(recipe.best_metric, known)}")
+    longest = max(recipe.lengths.query, recipe.lengths.target)
+    encoder = Encoder(model, recipe.tokenizer, recipe.all_prompts(), longest, mesh)
+
+    def evaluate(params) -> dict[str, float]:
+        encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
+        size = model.embedding_dim
+        scores = runner.score(tasks, encode, search.top_k, [size])
+        return {f"{task}/{name}": value for task, dims in scores.items() for name, value in dims[str(size)].items()}
+
+    return evaluate
+
+
+def summary(recipe, model, batches, mesh) -> list[str]:
+    """Returns what the run is going to do, for a person to read before it does."""
+    import math
+
+    import jax
+
+    from embed.checkpoints import flatten
+
+    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    count = sum(math.prod(s.shape) for s in shapes.values())
+    table = sum(math.prod(s.shape) for p, s in shapes.items() if p.endswith("embedding/table"))
+    pairs, examples = recipe.batch_size, sum(len(c) for c in batches.caches)
+    steps = recipe.schedule.steps
+    per_micro = pairs // recipe.micro_batches
+    negatives = f", negatives [{pairs}, {recipe.num_negatives}, {recipe.lengths.negatives}]" if recipe.num_negatives else ""
+    lines = [
+        f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
+        f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
+        f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
+        f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
+        f"batch      {pairs} pairs: query [{pairs}, {recipe.lengths.query}], target [{pairs}, {recipe.lengths.target}]{negatives}; "
+        f"{'each from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}"
+        + (f"; in {recipe.micro_batches} micro-batches" if recipe.micro_batches > 1 else ""),
+        f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {per_micro - 1} in-batch negatives",
+        f"length     {steps} steps, {steps * pairs / examples:.2f} epochs of {examples:,} examples",
+    ]
+    for cache, share in zip(batches.caches, batches.shares):
+        lines.append(f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs")
+    row = batches.rows(0, 0, min(3, pairs))
+    for i in range(len(row["query"])):
+        query, target = (recipe.tokenizer.decode(row[s][i][: row[f"{s}_length"][i]]) for s in ("query", "target"))
+        lines.append(f"example    {_one_line(query)}  ->  {_one_line(target)}")
+    return lines
+
+
+def _one_line(text: str, width: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 3] + "..."

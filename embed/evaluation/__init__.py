@@ -1,0 +1,1 @@
+"""Evaluation: protocols of MTEB on numpy embeddings. Sees a model only as an encode function."""

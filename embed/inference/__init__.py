@@ -1,0 +1,1 @@
+"""Inference: a MODEL opened, texts encoded in few compiled shapes, exact search."""

@@ -1,0 +1,86 @@
+"""A MODEL opened: verified parameters, tokenizer and prompts, ready to encode."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from embed import bundles, checkpoints, files, sharding
+from embed.data import tokenizers
+from embed.errors import DataError
+from embed.inference.encoder import Encoder
+from embed.models import api
+from embed.types import Params
+from embed.vectors import truncate_numpy
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingModel:
+    """An open model. `digest` identifies its exact files; `folder` is where they lie."""
+
+    encoder: Encoder
+    params: Params
+    folder: pathlib.Path
+    digest: str
+    description: dict[str, Any]
+
+    @property
+    def matryoshka_dims(self) -> tuple[int, ...]:
+        return self.encoder.model.matryoshka_dims
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        return dict(self.encoder.prompts)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        prompt: str = "query",
+        titles: Sequence[str] | None = None,
+        dims: int | None = None,
+        progress: Callable[[int], None] = lambda texts: None,
+    ) -> np.ndarray:
+        """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length. `prompt` is a name or a template."""
+        if dims is not None and not 1 <= dims <= self.encoder.model.embedding_dim:
+            raise DataError(f"dims = {dims}; this model gives 1 to {self.encoder.model.embedding_dim}")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        vectors = self.encoder(self.params, texts, prompt=prompt, titles=titles, progress=progress)
+        return vectors if dims is None else truncate_numpy(vectors, dims)
+
+
+def open_model(path, *, max_length: int | None = None, random: bool = False, overflow=None) -> EmbeddingModel:
+    """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
+
+    `max_length` in tokens defaults to the longest side it was trained with. The moving average is used when there is one.
+    """
+    folder = bundles.resolve(path)
+    manifest = files.verify_manifest(folder)
+    description = bundles.read_model_json(folder)
+    model = api.build(api.from_description(description["architecture"]))
+    options = dict(description["tokenizer"])
+    expected = options.pop("digest")
+    tokenizer = tokenizers.from_folder(folder, options)
+    if tokenizer.digest != expected:
+        raise DataError(f"{folder}: the tokenizer is not the one the model was trained with; restore the folder")
+    mesh = sharding.make_mesh()
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    placed = sharding.shardings(model.axes, shapes, mesh)
+    if random:
+        params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
+    else:
+        item = "ema" if "ema" in manifest["trees"] else "params"
+        target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
+        params = checkpoints.restore(folder, item, target, verified=True)
+    encoder = Encoder(
+        model=model,
+        tokenizer=tokenizer,
+        prompts=description["prompts"],
+        max_length=max_length or max(description["lengths"].values()),
+        mesh=mesh,
+        **({"overflow": overflow} if overflow else {}),
+    )
+    digest = "random" if random else files.folder_digest(folder)
+    return EmbeddingModel(encoder, params, folder, digest, description)

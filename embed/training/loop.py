@@ -1,0 +1,247 @@
+"""The trainer, read top to bottom: restore or create, say what will happen, step, report, evaluate, save, stop."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from embed import bundles, checkpoints, files, sharding
+from embed.data.loader import Batches
+from embed.errors import DataError, NumericError, Preempted
+from embed.training import reports
+from embed.training.preemption import Preemption
+from embed.training.state import TrainState, create, layout, with_shardings
+from embed.training.step import make_step
+from embed.types import Loss, Model, Params
+
+STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a run is and how often it reports, saves and evaluates, in steps."""
+
+    steps: int
+    log_every: int = 20
+    checkpoint_every: int = 100
+    keep_last: int = 5
+    evaluate_every: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything one training run is made of. `evaluate` scores parameters; `best_metric` of its values picks the best step.
+
+    `contents(step)` gives the small files of a checkpoint (model.json, tokenizer); `start_from` replaces the random
+    initial parameters; `identity` must be the same when a run is resumed.
+    """
+
+    run_dir: pathlib.Path
+    model: Model
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    batches: Batches
+    mesh: Mesh
+    schedule: Schedule
+    contents: Callable[[int], Mapping[str, bytes]]
+    identity: Mapping[str, Any]
+    seed: int = 0
+    dropout: bool = False
+    ema_decay: float | None = None
+    micro_batches: int = 1
+    start_from: Callable[[Any], Params] | None = None
+    evaluate: Callable[[Params], Mapping[str, float]] | None = None
+    best_metric: str | None = None
+
+
+def train(run: Run) -> TrainState:
+    """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
+    sharding.check_batch_size(run.batches.batch_size, run.mesh, run.micro_batches)
+    with jax.set_mesh(run.mesh), Preemption() as preemption:
+        abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
+        placed = layout(run.model, abstract, run.mesh)
+        saver = checkpoints.Saver(run.run_dir / "checkpoints", keep_last=run.schedule.keep_last)
+        saver.clean()
+        state = _restore(run, abstract, placed) or _create(run, placed)
+        first = int(state.step)
+        reports.say(f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}")
+        step = _compile(run, state, placed)
+        reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
+        try:
+            state = _loop(run, state, step, saver, reporter, preemption)
+            saver.wait()
+        finally:
+            reporter.close()
+            saver.close()
+    return state
+
+
+def _create(run: Run, placed: TrainState) -> TrainState:
+    """Returns the first state, made in place on its devices; step 0 is not a checkpoint."""
+    make = jax.jit(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed), out_shardings=placed)
+    state = make()
+    if run.start_from is None:
+        return state
+    params = run.start_from(with_shardings(jax.eval_shape(lambda: state.params), placed.params))
+    ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
+    return dataclasses.replace(state, params=params, ema=ema)
+
+
+def _restore(run: Run, abstract: TrainState, placed: TrainState) -> TrainState | None:
+    """Returns the state of the newest intact checkpoint, or None when there is none."""
+    folder = run.run_dir / "checkpoints"
+    found = checkpoints.latest_verified_step(folder, reports.say) if reports.is_main() else None
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        found = int(multihost_utils.broadcast_one_to_all(np.int64(-1 if found is None else found)))
+        found = None if found < 0 else found
+    if found is None:
+        return None
+    step_folder = folder / str(found)
+    meta = files.read_json(step_folder / "meta.json")
+    for name, value in run.identity.items():
+        if meta["identity"].get(name) != value:
+            raise DataError(
+                f"{step_folder}: the run began with {name} {_short(meta['identity'].get(name))}, now it is {_short(value)}; "
+                "give the same, or start another --run_dir"
+            )
+    if found > run.schedule.steps:
+        raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
+    restored = {
+        name: checkpoints.restore(step_folder, name, with_shardings(tree, getattr(placed, name)), verified=True)
+        for name, tree in abstract.trees().items()
+    }
+    small = {"step": found, "skipped": meta["skipped"]}
+    scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in small.items()}
+    return TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
+
+
+def _short(value) -> str:
+    return repr(value) if len(repr(value)) <= 40 else repr(value)[:36] + "..."
+
+
+def _compile(run: Run, state: TrainState, placed: TrainState):
+    """Returns the compiled step, after printing what it needs."""
+    function = make_step(
+        run.model,
+        run.loss,
+        run.optimizer,
+        seed=run.seed,
+        dropout=run.dropout,
+        ema_decay=run.ema_decay,
+        micro_batches=run.micro_batches,
+    )
+    example = run.batches.rows(0, 0, 1)
+    size = run.batches.batch_size
+    over_batch = sharding.batch_sharding(run.mesh)
+    batch = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=over_batch) for k, v in example.items()}
+    jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, sharding.replicated(run.mesh)))
+    compiled = jitted.lower(with_shardings(jax.eval_shape(lambda: state), placed), batch).compile()
+    reports.say(reports.memory_line(compiled))
+    return compiled
+
+
+def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> TrainState:
+    size, schedule = run.batches.batch_size, run.schedule
+    first = int(state.step)
+    rows = sharding.process_rows(size, run.mesh)
+    batches = run.batches.iterate(first, *rows)
+    # Simulated devices share cores and deadlock when steps queue up; one step at a time costs a real host nothing.
+    block = jax.default_backend() == "cpu"
+    flops = example_flops(run)
+    done, best = first, bundles.read_best(run.run_dir)
+    saver.protect(best["step"] if best else None)
+    if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
+        best = _evaluate(run, state, saver, reporter, best, done)
+    reporter.pause()
+    while done < schedule.steps and not preemption.reached(done):
+        local = next(batches)
+        state, metrics = step(state, sharding.to_global(local, run.mesh, size))
+        if block:
+            jax.block_until_ready(state)
+        done += 1
+        reporter.advance(size, jax.process_count() * int(sum(v.sum() for k, v in local.items() if k.endswith("_length"))))
+        if done % schedule.log_every == 0 or done == schedule.steps:
+            values = jax.device_get(metrics)
+            _check_skipped(values, done)
+            reporter.log(done, {**values, **reporter.rates(done, flops)})
+        if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
+            _save(run, state, saver, done)
+        if _evaluation_due(run, done):
+            best = _evaluate(run, state, saver, reporter, best, done)
+            reporter.pause()
+    if done < schedule.steps:
+        _save(run, state, saver, done)
+        saver.wait()
+        raise Preempted(f"{run.run_dir}: stopped and saved at step {done} of {schedule.steps}; run the same command to go on")
+    return state
+
+
+def _evaluation_due(run: Run, done: int) -> bool:
+    every = run.schedule.evaluate_every
+    due = bool(every) and done > 0 and (done % every == 0 or done == run.schedule.steps)
+    return due and run.evaluate is not None and not _scores_path(run, done).exists()
+
+
+def _scores_path(run: Run, step: int) -> pathlib.Path:
+    return run.run_dir / "evaluation" / str(step) / "scores.json"
+
+
+def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
+    """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
+    scores = dict(run.evaluate(state.serving))
+    reporter.log(step, scores, kind="evaluation")
+    best = _keep_best(run, saver, best, scores, step)
+    if reports.is_main():
+        _scores_path(run, step).parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(_scores_path(run, step), scores)
+    return best
+
+
+def example_flops(run: Run) -> float:
+    """Returns the model FLOPs of training on one average example: three forward passes of each text's real tokens."""
+    total = 0.0
+    for cache, share in zip(run.batches.caches, run.batches.shares):
+        m = cache.manifest
+        query, target = (m["tokens"][side] / len(cache) for side in ("query", "target"))
+        texts = [query, *[target] * (1 + run.batches.num_negatives)]
+        total += share * 3 * sum(run.model.forward_flops(length) for length in texts)
+    return total
+
+
+def _check_skipped(values, done: int) -> None:
+    if int(values["skipped"]) >= STOP_AFTER_SKIPPED:
+        raise NumericError(
+            f"loss or gradient was not finite in the last {int(values['skipped'])} steps up to step {done} "
+            f"(loss {float(values['loss'])}); nothing of them was applied or saved; lower the learning rate or look at "
+            f"batches {done - int(values['skipped'])}..{done - 1}"
+        )
+
+
+def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
+    if step in checkpoints.committed_steps(saver.folder):
+        return
+    meta = {"step": step, "skipped": int(state.skipped), "identity": dict(run.identity)}
+    contents = {**run.contents(step), "meta.json": files.json_bytes(meta)}
+    saver.save(step, state.trees(), contents)
+
+
+def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, float], step: int):
+    """Returns the best step so far after `step` scored; it is written down once its checkpoint is committed."""
+    if run.best_metric is None or run.best_metric not in scores:
+        return best
+    score = float(scores[run.best_metric])
+    if best is not None and best["score"] >= score and best["step"] != step:
+        return best
+    saver.protect(step)
+    saver.wait()
+    found = {"step": step, "score": score, "metric": run.best_metric}
+    if reports.is_main():
+        files.write_json(run.run_dir / bundles.BEST, found)
+    return found

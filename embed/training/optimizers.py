@@ -1,0 +1,116 @@
+"""Optimisers and schedules; which parameters learn, and how fast, by regular expressions on their paths."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from embed.checkpoints import flatten
+from embed.errors import ConfigError
+
+Schedule = Callable[[jax.Array], jax.Array]
+_NOT_DECAYED = re.compile(r"(scale|bias)$")
+
+
+def schedule(
+    peak: float, total_steps: int, warmup_steps: int = 0, decay: str = "cosine", final_ratio: float = 0.0
+) -> Schedule:
+    """Returns the learning rate per step: linear warm-up to `peak`, then constant, linear, cosine or rsqrt decay.
+
+    Linear and cosine end at `final_ratio * peak` after `total_steps`.
+    """
+    if not 0 <= warmup_steps <= total_steps:
+        raise ConfigError(f"schedule.warmup_steps = {warmup_steps} must lie between 0 and total_steps = {total_steps}")
+    left = max(1, total_steps - warmup_steps)
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "linear": lambda: optax.linear_schedule(peak, peak * final_ratio, left),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, left, final_ratio),
+        "rsqrt": lambda: lambda t: peak * jnp.sqrt(max(warmup_steps, 1) / (max(warmup_steps, 1) + t)),
+    }
+    if decay not in after:
+        raise ConfigError(f"schedule.decay = {decay!r}; known: {', '.join(after)}")
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), after[decay]()], [warmup_steps])
+
+
+def _matches(patterns: Sequence[str], params, what: str) -> dict[str, str | None]:
+    """Returns {path: first pattern that is found in it}; a pattern that matches no path is a ConfigError."""
+    paths = list(flatten(params))
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            raise ConfigError(f"{what}: {pattern!r} matches no parameter; the paths are like {', '.join(paths[:4])}")
+    return {path: next((p for p in patterns if re.search(p, path)), None) for path in paths}
+
+
+def _map_paths(function, params):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: function(jax.tree_util.keystr(path, simple=True, separator="/")), params
+    )
+
+
+def _decayed(params):
+    return _map_paths(lambda path: not _NOT_DECAYED.search(path), params)
+
+
+def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Returns the transformation that multiplies updates by the factor of the first pattern found in their path."""
+
+    def update(updates, state, params=None):
+        found = _matches(list(multipliers), updates, "rate_multipliers")
+        factors = _map_paths(lambda path: multipliers.get(found[path], 1.0), updates)
+        return jax.tree.map(lambda u, f: u * f, updates, factors), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _finish(inner: optax.GradientTransformation, max_grad_norm, frozen, rate_multipliers):
+    parts = [optax.clip_by_global_norm(max_grad_norm)] if max_grad_norm else []
+    parts.append(inner)
+    if rate_multipliers:
+        parts.append(scale_by_path(rate_multipliers))
+    chained = optax.chain(*parts)
+    if not frozen:
+        return chained
+
+    def labels(params):
+        found = _matches(frozen, params, "frozen")
+        return _map_paths(lambda path: "frozen" if found[path] else "learning", params)
+
+    return optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
+
+
+def adamw(
+    learning_rate: Schedule | float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    max_grad_norm: float | None = 1.0,
+    frozen: Sequence[str] = (),
+    rate_multipliers: Mapping[str, float] | None = None,
+) -> optax.GradientTransformation:
+    """Returns AdamW. Norm scales and biases are not decayed; parameters whose path holds a `frozen` pattern stay as they are
+    and take no optimiser memory."""
+    inner = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=_decayed)
+    return _finish(inner, max_grad_norm, tuple(frozen), rate_multipliers)
+
+
+def adafactor(
+    learning_rate: Schedule | float,
+    weight_decay: float = 0.0,
+    min_dim_size_to_factor: int = 128,
+    max_grad_norm: float | None = 1.0,
+    frozen: Sequence[str] = (),
+    rate_multipliers: Mapping[str, float] | None = None,
+) -> optax.GradientTransformation:
+    """Returns Adafactor without momentum: second moments of matrices are kept as rows and columns. Source: arXiv:1804.04235."""
+    inner = optax.adafactor(
+        learning_rate,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        multiply_by_parameter_scale=False,
+        weight_decay_rate=weight_decay or None,
+        weight_decay_mask=_decayed,
+    )
+    return _finish(inner, max_grad_norm, tuple(frozen), rate_multipliers)

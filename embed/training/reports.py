@@ -1,0 +1,150 @@
+"""What a run tells: the start-up summary, a progress bar, metrics.jsonl and TensorBoard. Process 0 only."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from embed import files
+
+
+def is_main() -> bool:
+    """Returns whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Prints one line on process 0."""
+    if is_main():
+        print(line, flush=True)
+
+
+def size_text(count: float) -> str:
+    """Returns a byte count for people, e.g. '1.23 GB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def memory_line(compiled) -> str:
+    """Returns what the compiled step needs on one device, from the compiler's own analysis."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return "memory     the compiler gives no analysis on this platform"
+    state, batch_and_state = analysis.alias_size_in_bytes, analysis.argument_size_in_bytes
+    total = batch_and_state + analysis.temp_size_in_bytes + analysis.output_size_in_bytes - state
+    return (
+        f"memory     {size_text(total)} per device: {size_text(batch_and_state)} state and batch, "
+        f"{size_text(analysis.temp_size_in_bytes)} temporary (compiled.memory_analysis)"
+    )
+
+
+class Reporter:
+    """Writes metrics to `run_dir`/metrics.jsonl and TensorBoard, and shows progress.
+
+    Lines of steps after `first_step`, which an interrupted run wrote and will write again, are dropped.
+    """
+
+    def __init__(self, run_dir, first_step: int, total_steps: int):
+        self._active = is_main()
+        self._total = total_steps
+        self._started, self._first = time.perf_counter(), first_step
+        self._window, self._bar, self._board = (self._started, first_step, 0, 0), None, None
+        if not self._active:
+            return
+        run_dir = pathlib.Path(run_dir)
+        self._path = run_dir / "metrics.jsonl"
+        _drop_after(self._path, first_step)
+        from tensorboardX import SummaryWriter
+
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
+
+    def advance(self, examples: int, tokens: int) -> None:
+        """Counts one step's examples and real tokens (all processes)."""
+        began, step, e, t = self._window
+        self._window = (began, step, e + examples, t + tokens)
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def rates(self, step: int, flops_per_example: float) -> dict[str, float]:
+        """Returns examples/s, tokens/s and model TFLOP/s since the last call."""
+        began, first, examples, tokens = self._window
+        now = time.perf_counter()
+        self._window = (now, step, 0, 0)
+        seconds = max(now - began, 1e-9)
+        return {
+            "seconds_per_step": seconds / max(step - first, 1),
+            "examples_per_second": examples / seconds,
+            "tokens_per_second": tokens / seconds,
+            "model_tflops": examples * flops_per_example / seconds / 1e12,
+        }
+
+    def pause(self) -> None:
+        """Leaves the time until the next step out of the rates (after compiling, evaluating, saving)."""
+        self._window = (time.perf_counter(), *self._window[1:])
+
+    def log(self, step: int, values: Mapping[str, Any], kind: str = "train") -> None:
+        """Writes one line of metrics for `step` and shows the main ones."""
+        if not self._active:
+            return
+        row = {"step": step, "kind": kind, **{k: float(v) for k, v in values.items()}}
+        with open(self._path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", float(value), step)
+        if kind == "train":
+            self._show(step, row)
+        else:
+            text = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k not in ("step", "kind"))
+            self.line(f"{kind} at step {step}: {text}")
+
+    def _show(self, step: int, row: Mapping[str, Any]) -> None:
+        shown = (
+            f"loss {row['loss']:.4f}  {row['examples_per_second']:.0f} examples/s  {row['tokens_per_second']:.0f} tokens/s  "
+            f"{row['model_tflops']:.3g} model TFLOP/s"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown, refresh=False)
+            return
+        left = (self._total - step) * row["seconds_per_step"]
+        print(f"step {step}/{self._total}  {shown}  ETA {int(left // 60)}:{int(left % 60):02d}", flush=True)
+
+    def line(self, text: str) -> None:
+        """Prints a line without tearing the progress bar."""
+        if not self._active:
+            return
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Flushes TensorBoard and ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    """Removes lines of later steps, and a last line that a kill cut in two."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    files.write_atomic(path, "".join(line + "\n" for line in kept))
