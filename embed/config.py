@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
-import logging
 import pathlib
 import re
+import tokenize
+import types
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,8 @@ import beartype
 import gin
 from beartype.door import is_bearable
 
-from embed.errors import ConfigError, did_you_mean
+from embed import errors
+from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
     raise ConfigError("`import gin` found a folder, not the package; run: pip install gin-config")
@@ -29,6 +31,7 @@ from gin import config as gin_config  # noqa: E402 - after the check that this i
 from gin import config_parser  # noqa: E402
 
 _DEPTH = 50
+_FIRST_LINE = "from __gin__ import dynamic_registration"
 _TOWER = beartype.BeartypeConf(is_pep484_tower=True)  # an int is fine where a float is asked for
 
 
@@ -80,30 +83,45 @@ def _find(name: str, where: str) -> pathlib.Path:
 
 
 class _Reader:
-    """Collects the statements of gin files, includes in place, with their locations."""
+    """Collects the statements of gin files, includes in place, with their locations.
+
+    gin would look for an included 'runs/train.gin' in a Python package `runs` too, and fail on a folder of that name; so it
+    is given one text, `lines`, and `places` says where each of its lines stands.
+    """
 
     def __init__(self):
         self.bindings: list[_Binding] = []
         self.modules: dict[str, str] = {}  # name in the file -> dotted module
+        self.lines: list[str] = [_FIRST_LINE]
+        self.places: list[str] = [""]
 
     def read(self, path: pathlib.Path, depth: int = 0) -> None:
         if depth > _DEPTH:
             raise ConfigError(f"{path}: includes nest deeper than {_DEPTH}; does a file include itself?")
         seen: dict[str, str] = {}
         text = path.read_text(encoding="utf-8")
-        if "from __gin__ import dynamic_registration" not in text:
-            raise ConfigError(f"{path}:1: the first line must be: from __gin__ import dynamic_registration")
+        if _FIRST_LINE not in text.splitlines():
+            raise ConfigError(f"{path}:1: the first line must be: {_FIRST_LINE}")
+        lines, copied = text.splitlines(), 0
         for statement in self._parse(text, str(path)):
             where = f"{path}:{statement.location.line_num}"
             if isinstance(statement, config_parser.IncludeStatement):
+                self._copy(path, lines, copied, statement.location.line_num - 1)
+                copied = statement.location.line_num
                 self.read(_find(statement.filename, where), depth + 1)
             elif isinstance(statement, config_parser.ImportStatement):
                 self._import(statement, where)
             else:
                 self._bind(statement, where, seen)
+        self._copy(path, lines, copied, len(lines))
 
-    def read_binding(self, text: str) -> str:
-        """Reads one NAME=VALUE of the command line; returns it as gin text. A bare word is taken as a string."""
+    def _copy(self, path: pathlib.Path, lines: list[str], start: int, stop: int) -> None:
+        for number in range(start, stop):
+            self.lines.append("" if lines[number] == _FIRST_LINE else lines[number])
+            self.places.append(f"{path}:{number + 1}")
+
+    def read_binding(self, text: str) -> None:
+        """Reads one NAME=VALUE of the command line, after all files. A bare word is taken as a string."""
         where = f"--gin.{text}"
         name, equals, value = text.partition("=")
         if not equals or not name:
@@ -114,14 +132,15 @@ class _Reader:
             value = repr(value)
         for statement in self._parse(f"{name} = {value}", "--gin"):
             self._bind(statement, where, {})
-        return f"{name} = {value}"
+        self.lines.append(f"{name} = {value}")
+        self.places.append(where)
 
     def _parse(self, text: str, path: str):
         try:
             return list(config_parser.ConfigParser(text, _Delegate()))
-        except (SyntaxError, ValueError, RecursionError) as e:
-            line = getattr(e, "lineno", None)
-            message = " ".join((getattr(e, "msg", None) or str(e) or type(e).__name__).split())
+        except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as e:
+            line = e.args[1][0] if isinstance(e, tokenize.TokenError) else getattr(e, "lineno", None)
+            message = " ".join((getattr(e, "msg", None) or str(e.args[0]) or type(e).__name__).split())
             raise ConfigError(f"{path}{f':{line}' if line else ''}: {message}") from e
 
     def _import(self, statement, where: str) -> None:
@@ -217,19 +236,37 @@ def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> Non
         value, where = final[value.name].value, final[value.name].where
     if _holds_reference(value):
         return
-    if not is_bearable(value, hint, conf=_TOWER):
+    if not _fits(value, hint):
         wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
         raise ConfigError(f"{where}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    """Returns whether `value` is of type `hint`; beartype samples one item of a container, here all are looked at."""
+    if not is_bearable(value, hint, conf=_TOWER):
+        return False
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for option in options:
+        arguments = [a for a in typing.get_args(option) if a is not ...]
+        if isinstance(value, dict) and len(arguments) == 2 and is_bearable(value, option, conf=_TOWER):
+            return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
+        if isinstance(value, list | tuple) and len(arguments) == 1 and is_bearable(value, option, conf=_TOWER):
+            return all(_fits(item, arguments[0]) for item in value)
+    return True
+
+
 @contextlib.contextmanager
-def _one_line_errors():
+def _one_line_errors(reader: _Reader):
     try:
         yield
+    except EmbedError as e:  # gin appends which configurable it was called from
+        kind = next(c for c in type(e).__mro__ if getattr(errors, c.__name__, None) is c)
+        raise kind(str(e).splitlines()[0]) from e
     except (ValueError, SyntaxError, RuntimeError, TypeError) as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        place = re.search(r'In file "([^"]+)", line (\d+)', str(e))
-        raise ConfigError(f"{f'{place[1]}:{place[2]}: ' if place else ''}{lines[0] if lines else type(e).__name__}") from e
+        number = re.search(r"line (\d+)", str(e))
+        place = reader.places[int(number[1]) - 1] if number and int(number[1]) <= len(reader.places) else ""
+        raise ConfigError(f"{place + ': ' if place else ''}{lines[0] if lines else type(e).__name__}") from e
 
 
 def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Any, str, str]:
@@ -238,21 +275,18 @@ def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = 
     `bindings` are NAME=VALUE of the command line and override the files. Raises ConfigError with file and line for anything
     unknown, unused, bound twice in one file, of the wrong type or left REQUIRED.
     """
-    logging.getLogger().addFilter(lambda record: "Path not found" not in record.getMessage())
-    reader = _Reader()
-    paths = [_find(name, f"--gin_file={name}") for name in gin_files]
-    if not paths:
+    if not gin_files:
         raise ConfigError("no --gin_file given; start from one under gin/recipes/")
-    for path in paths:
-        reader.read(path)
-    overrides = [reader.read_binding(text) for text in bindings]
+    reader = _Reader()
+    for name in gin_files:
+        reader.read(_find(name, f"--gin_file={name}"))
+    for text in bindings:
+        reader.read_binding(text)
     _check_final_types(reader)
     _check(reader)
     gin.clear_config()
-    for folder in search_paths():
-        gin.add_config_file_search_path(str(folder))
-    with _one_line_errors():
-        gin.parse_config_files_and_bindings([str(p) for p in paths], overrides, finalize_config=False, print_includes_and_imports=False)
+    with _one_line_errors(reader):
+        gin.parse_config("\n".join(reader.lines))
         given = gin.config_str()
         built = _call(target, reader)
     _check_used(reader)

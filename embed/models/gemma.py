@@ -26,6 +26,7 @@ class Gemma(nn.Module):
     global_every: int = 6
     local_rope_base: float = 10_000.0
     global_rope_base: float = 1_000_000.0
+    branch_gain: float = 1.0
     dropout: float = 0.0
     remat: str = "none"
     unroll: int = 1
@@ -50,6 +51,7 @@ class Gemma(nn.Module):
             global_every=self.global_every,
             local_rope_base=self.local_rope_base,
             global_rope_base=self.global_rope_base,
+            branch_gain=self.branch_gain,
             dropout=self.dropout,
             remat=self.remat,
             unroll=self.unroll,

@@ -60,14 +60,19 @@ class Linear(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """x * rsqrt(mean(x^2) + eps) * (1 + scale) over the last axis, in float32. Source: arXiv:1910.07467, Gemma's 1 + scale."""
+    """x * rsqrt(mean(x^2) + eps) * (1 + scale) over the last axis, in float32. Source: arXiv:1910.07467, Gemma's 1 + scale.
+
+    `gain` is what 1 + scale starts from.
+    """
 
     eps: float = 1e-6
     axis: str = "norm"
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,)), (x.shape[-1],), jnp.float32)
+        init = nn.with_logical_partitioning(nn.initializers.constant(self.gain - 1), (self.axis,))
+        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
         return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * (1 + scale)
 

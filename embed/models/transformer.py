@@ -19,7 +19,11 @@ REMAT = {
 
 
 class Block(nn.Module):
-    """Attention and MLP, each between two norms (sandwich), added to the residual stream in float32."""
+    """Attention and MLP, each between two norms (sandwich), added to the residual stream in float32.
+
+    `branch_gain` is the size that attention and MLP start with: 1 in Gemma; a small one lets a model that is trained from
+    nothing start as a bag of words.
+    """
 
     width: int
     num_heads: int
@@ -27,6 +31,7 @@ class Block(nn.Module):
     head_dim: int
     mlp_dim: int
     query_scale: float
+    branch_gain: float
     dropout: float
     dtype: str
     deterministic: bool
@@ -39,10 +44,10 @@ class Block(nn.Module):
         y = Attention(
             self.width, self.num_heads, self.num_kv_heads, self.head_dim, self.query_scale, self.dtype, name="attention"
         )(y, bias, rotary)
-        x = x + drop(RMSNorm(name="attention_post_norm")(y))
+        x = x + drop(RMSNorm(gain=self.branch_gain, name="attention_post_norm")(y))
         y = RMSNorm(name="mlp_norm")(x)
         y = GatedMLP(self.width, self.mlp_dim, self.dtype, name="mlp")(y)
-        x = x + drop(RMSNorm(name="mlp_post_norm")(y))
+        x = x + drop(RMSNorm(gain=self.branch_gain, name="mlp_post_norm")(y))
         return constrain(x, "batch", "length", None), None
 
 
@@ -68,6 +73,7 @@ class Stack(nn.Module):
     global_every: int
     local_rope_base: float
     global_rope_base: float
+    branch_gain: float = 1.0
     dropout: float = 0.0
     remat: str = "none"
     unroll: int = 1
@@ -99,6 +105,7 @@ class Stack(nn.Module):
             head_dim=self.head_dim,
             mlp_dim=self.mlp_dim,
             query_scale=self.query_scale,
+            branch_gain=self.branch_gain,
             dropout=self.dropout,
             dtype=self.dtype,
             deterministic=not is_training,

@@ -159,13 +159,13 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
     saver.protect(best["step"] if best else None)
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, state, saver, reporter, best, done)
-    reporter.pause()
     while done < schedule.steps and not preemption.reached(done):
         local = next(batches)
         state, metrics = step(state, sharding.to_global(local, run.mesh, size))
         if block:
             jax.block_until_ready(state)
         done += 1
+        files.failpoint(f"train.after_step_{done}")
         reporter.advance(size, jax.process_count() * int(sum(v.sum() for k, v in local.items() if k.endswith("_length"))))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
@@ -175,7 +175,6 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
             _save(run, state, saver, done)
         if _evaluation_due(run, done):
             best = _evaluate(run, state, saver, reporter, best, done)
-            reporter.pause()
     if done < schedule.steps:
         _save(run, state, saver, done)
         saver.wait()
@@ -195,7 +194,8 @@ def _scores_path(run: Run, step: int) -> pathlib.Path:
 
 def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
-    scores = dict(run.evaluate(state.serving))
+    with reporter.paused():
+        scores = dict(run.evaluate(state.serving))
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
     if reports.is_main():

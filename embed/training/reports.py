@@ -1,5 +1,6 @@
 """What a run tells: the start-up summary, a progress bar, metrics.jsonl and TensorBoard. Process 0 only."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -89,9 +90,12 @@ class Reporter:
             "model_tflops": examples * flops_per_example / seconds / 1e12,
         }
 
-    def pause(self) -> None:
-        """Leaves the time until the next step out of the rates (after compiling, evaluating, saving)."""
-        self._window = (time.perf_counter(), *self._window[1:])
+    @contextlib.contextmanager
+    def paused(self):
+        """Leaves the time spent inside (evaluating, say) out of the rates."""
+        started = time.perf_counter()
+        yield
+        self._window = (self._window[0] + time.perf_counter() - started, *self._window[1:])
 
     def log(self, step: int, values: Mapping[str, Any], kind: str = "train") -> None:
         """Writes one line of metrics for `step` and shows the main ones."""

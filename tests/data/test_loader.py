@@ -1,0 +1,323 @@
+"""Global batches against an independent reference: order, shares, any slice of any batch, padding, negatives, ids."""
+
+import collections
+import dataclasses
+import fractions
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embed.data import cache
+from embed.data.encoding import Lengths
+from embed.data.loader import Batches, collate, pad
+from embed.data.tasks import Mixture, RegisteredTask
+from embed.errors import ConfigError, DataError
+
+LENGTHS = Lengths(5, 7)
+PAD = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedTokenizer:
+    digest: str = "d"
+
+
+def example(task, i, most_negatives):
+    """The i-th record of a task: lengths, negatives and ids follow from (task, i)."""
+    rng = np.random.default_rng([task, i])
+    sizes = rng.integers(1, 8, rng.integers(0, most_negatives + 1)).astype(np.int32)
+    return {
+        "query": np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 5))]).astype(np.int32),
+        "target": np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 7))]).astype(np.int32),
+        "negatives": rng.integers(10, 99, sizes.sum()).astype(np.int32),
+        "negatives_lengths": sizes,
+        "query_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
+        "target_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
+        "truncated": np.zeros(3, np.int32),
+    }
+
+
+def batches(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, **settings):
+    tasks = [RegisteredTask(f"t{k}", "none") for k in range(len(sizes))]
+    made = []
+    for k, (task, size) in enumerate(zip(tasks, sizes)):
+        key = NamedTokenizer(f"{size}-{most_negatives}")
+        found = cache.find(task, key, LENGTHS, folder)
+        rows = (example(k, i, most_negatives) for i in range(size))
+        made.append(found or cache.write(task, key, LENGTHS, folder, rows))
+    return Batches(Mixture("mixed", tasks, **settings), made, batch_size, LENGTHS, num_negatives, seed, PAD)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("caches")
+
+
+def drawn(made, t):
+    """The (task, record) numbers of batch t, read off its first query token."""
+    return [divmod(int(row[0]), 1000) for row in made.rows(t, 0, made.batch_size)["query"]]
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype, name
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def join(ids):
+    """The int64 of two uint32 words, low word first."""
+    return [int.from_bytes(int(low).to_bytes(4, "little") + int(high).to_bytes(4, "little"), "little", signed=True)
+            for low, high in ids]  # fmt: skip
+
+
+# Order.
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(24, 4), (23, 4), (3, 8), (1, 4)])
+def test_every_epoch_holds_every_record_once(folder, size, batch_size):
+    made = batches(folder, [size], batch_size)
+    count = -(-5 * size // batch_size)
+    order = [record for t in range(count) for _, record in drawn(made, t)]
+    epochs = [order[e * size : (e + 1) * size] for e in range(5)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(size))
+    if size > 20:
+        assert len({tuple(epoch) for epoch in epochs}) == 5
+        assert list(range(size)) not in epochs
+
+
+@pytest.mark.parametrize("one_task", [True, False])
+def test_every_epoch_of_every_task_holds_every_record_once(folder, one_task):
+    sizes = [24, 10, 7]
+    made = batches(folder, sizes, rates={"t0": 3, "t1": 2, "t2": 1}, one_task_per_batch=one_task)
+    orders = collections.defaultdict(list)
+    for t in range(60):
+        for task, record in drawn(made, t):
+            orders[task].append(record)
+    for task, size in enumerate(sizes):
+        epochs = [orders[task][e : e + size] for e in range(0, len(orders[task]) - size + 1, size)]
+        assert len(epochs) >= 3
+        assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_tasks_of_one_size_have_orders_of_their_own(folder):
+    made = batches(folder, [24, 24], one_task_per_batch=True)
+    orders = collections.defaultdict(list)
+    for t in range(12):
+        for task, record in drawn(made, t):
+            orders[task].append(record)
+    assert orders[0] != orders[1]
+
+
+def test_the_seed_decides_the_order(folder):
+    first, again, other = (batches(folder, [24, 10], seed=s) for s in (5, 5, 6))
+    for t in (0, 1, 17, 1_000_003):
+        equal(first.rows(t, 0, 4), again.rows(t, 0, 4))
+    assert [drawn(first, t) for t in range(10)] != [drawn(other, t) for t in range(10)]
+
+
+def test_asking_in_another_order_gives_the_same_batches(folder):
+    made = batches(folder, [24, 10], one_task_per_batch=False)
+    wanted = {t: made.rows(t, 0, 4) for t in range(12)}
+    fresh = batches(folder, [24, 10], one_task_per_batch=False)
+    for t in (11, 3, 7, 0, 3, 10):
+        equal(fresh.rows(t, 0, 4), wanted[t])
+
+
+# Slices and iteration.
+
+
+@pytest.mark.parametrize("one_task", [True, False])
+def test_any_rows_of_a_batch_are_that_slice_of_it(folder, one_task):
+    made = batches(folder, [24, 10], 6, 2, 2, one_task_per_batch=one_task)
+    for t in (0, 5, 123):
+        whole = made.rows(t, 0, 6)
+        for a, b in itertools.combinations(range(7), 2):
+            equal(made.rows(t, a, b), {name: value[a:b] for name, value in whole.items()})
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3, 6])
+def test_hosts_together_hold_the_batch_whatever_their_number(folder, hosts):
+    made = batches(folder, [24, 10], 6)
+    share = 6 // hosts
+    parts = [made.rows(3, h * share, (h + 1) * share) for h in range(hosts)]
+    equal({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, made.rows(3, 0, 6))
+
+
+@pytest.mark.parametrize("first", [0, 1, 50])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_iteration_begins_at_any_batch_and_keeps_the_order(folder, first, threads):
+    made = batches(folder, [24, 10], 6, 2, 2)
+    fresh = batches(folder, [24, 10], 6, 2, 2)  # readers are first opened by the threads
+    for t, found in zip(range(first, first + 20), fresh.iterate(first, 2, 5, threads=threads)):
+        equal(found, made.rows(t, 2, 5))
+
+
+def test_iteration_without_threads_is_the_same(folder):
+    made = batches(folder, [24, 10])
+    for t, found in zip(range(7, 12), made.iterate(7, 0, 4, threads=0, ahead=0)):
+        equal(found, made.rows(t, 0, 4))
+
+
+# Mixing.
+
+
+@pytest.mark.parametrize(
+    "rates", [{"t0": 1, "t1": 1}, {"t0": 3, "t1": 1}, {"t0": 1, "t1": 9}, {"t0": 7, "t1": 3}, {"t0": 0.29, "t1": 0.71},
+              {"t0": 100.9, "t1": 100}]
+)  # fmt: skip
+@pytest.mark.parametrize("one_task", [True, False])
+def test_shares_are_exact_over_many_draws(folder, rates, one_task):
+    made = batches(folder, [3000, 3000], rates=rates, one_task_per_batch=one_task)  # shuffling small tasks is slow
+    given = [fractions.Fraction(str(rate)) for rate in rates.values()]
+    exact = [rate / sum(given) for rate in given]
+    taken = [0, 0]
+    for t in range(5000 if one_task else 1250):
+        for task, _ in made.indices(t, 0, 1 if one_task else 4):
+            taken[task] += 1
+        if t % 100 == 99:
+            assert all(abs(n - share * sum(taken)) <= 2 for n, share in zip(taken, exact)), (taken, sum(taken))
+
+
+@pytest.mark.parametrize("rates", ["proportional", "temperature"])
+def test_shares_follow_the_sizes(folder, rates):
+    made = batches(folder, [36, 4, 9], rates=rates, temperature=2.0)
+    wanted = [36 / 49, 4 / 49, 9 / 49] if rates == "proportional" else [6 / 11, 2 / 11, 3 / 11]
+    np.testing.assert_allclose(made.shares, wanted, rtol=1e-12)
+    taken = collections.Counter(made.task_name(t) for t in range(539))
+    for k in range(3):
+        assert abs(taken[f"t{k}"] - 539 * wanted[k]) <= 2
+
+
+def test_proportional_rates_see_every_task_for_the_same_number_of_epochs(folder):
+    made = batches(folder, [24, 8], rates="proportional", one_task_per_batch=False)
+    counts = collections.Counter(pair for t in range(8) for pair in drawn(made, t))
+    assert counts == {(0, i): 1 for i in range(24)} | {(1, i): 1 for i in range(8)}
+
+
+def test_a_batch_is_of_one_task_or_mixed_as_asked(folder):
+    rates = {"t0": 1, "t1": 1}
+    single = batches(folder, [24, 10], rates=rates, one_task_per_batch=True)
+    for t in range(20):
+        tasks = {task for task, _ in drawn(single, t)}
+        assert len(tasks) == 1
+        assert single.task_name(t) == f"t{tasks.pop()}"
+    assert {single.task_name(t) for t in range(20)} == {"t0", "t1"}
+    mixed = batches(folder, [24, 10], rates=rates, one_task_per_batch=False)
+    for t in range(20):
+        assert collections.Counter(task for task, _ in drawn(mixed, t)) == {0: 2, 1: 2}
+        assert mixed.task_name(t) == "mixed"
+
+
+def test_a_batch_far_ahead_is_read_at_once(folder):
+    made = batches(folder, [24, 10, 7], rates={"t0": 3, "t1": 2, "t2": 1.5})
+    for t in (10**6, 10**9):
+        assert len(drawn(made, t)) == 4
+
+
+# The arrays.
+
+
+def test_rows_against_the_records_written(folder):
+    made = batches(folder, [24, 10], 6, 3, 2, one_task_per_batch=False)
+    for t in range(6):
+        batch = made.rows(t, 0, 6)
+        assert set(batch) == {
+            "query", "query_length", "query_id", "target", "target_length", "target_id",
+            "negatives", "negatives_length", "negatives_mask",
+        }  # fmt: skip
+        for r, (task, record) in enumerate(divmod(int(row[0]), 1000) for row in batch["query"]):
+            e = example(task, record, 3)
+            for side, length in (("query", 5), ("target", 7)):
+                tokens = e[side].tolist()
+                assert batch[side][r].tolist() == tokens + [PAD] * (length - len(tokens))
+                assert batch[f"{side}_length"][r] == len(tokens)
+                assert join(batch[f"{side}_id"])[r] == int(e[f"{side}_id"])
+            ends = np.cumsum(e["negatives_lengths"]).tolist()
+            own = [e["negatives"][a:b].tolist() for a, b in zip([0, *ends], ends)][:2]
+            assert batch["negatives_mask"][r].tolist() == [True] * len(own) + [False] * (2 - len(own))
+            for n, tokens in enumerate(own):
+                assert batch["negatives"][r, n].tolist() == tokens + [PAD] * (7 - len(tokens))
+                assert batch["negatives_length"][r, n] == len(tokens)
+            for n in range(len(own), 2):
+                assert batch["negatives_length"][r, n] == 1
+                assert batch["negatives"][r, n, 1:].tolist() == [PAD] * 6
+
+
+def test_shapes_and_types(folder):
+    shapes = {
+        "query": ((4, 5), np.int32), "query_length": ((4,), np.int32), "query_id": ((4, 2), np.uint32),
+        "target": ((4, 7), np.int32), "target_length": ((4,), np.int32), "target_id": ((4, 2), np.uint32),
+    }  # fmt: skip
+    plain = batches(folder, [24]).rows(0, 0, 4)
+    assert {k: (v.shape, v.dtype) for k, v in plain.items()} == shapes
+    shapes |= {
+        "negatives": ((4, 3, 7), np.int32), "negatives_length": ((4, 3), np.int32),
+        "negatives_mask": ((4, 3), np.bool_),
+    }  # fmt: skip
+    hard = batches(folder, [24], 4, 2, 3).rows(0, 0, 4)
+    assert {k: (v.shape, v.dtype) for k, v in hard.items()} == shapes
+
+
+def test_negatives_are_left_out_when_none_are_asked_for(folder):
+    assert not any(name.startswith("negatives") for name in batches(folder, [24], 4, 3, 0).rows(0, 0, 4))
+
+
+def test_ids_at_the_ends_of_int64_come_back():
+    values = [0, 1, -1, 2**63 - 1, -(2**63), 1 << 32, -(1 << 32), 0x0123456789ABCDEF]
+    rows = [
+        {"query": [1], "target": [1], "query_id": np.int64(v), "target_id": np.int64(-(v + 1)), "negatives_lengths": []}
+        for v in values
+    ]
+    batch = collate(rows, LENGTHS, 0, PAD)
+    assert batch["query_id"].dtype == np.uint32
+    assert join(batch["query_id"]) == values
+    assert join(batch["target_id"]) == [-(v + 1) for v in values]
+    assert batch["query_id"][-1].tolist() == [0x89ABCDEF, 0x01234567]
+
+
+def test_pad_by_hand():
+    found, sizes = pad([np.array([1, 2], np.int32), np.array([], np.int32), np.array([3, 4, 5], np.int32)], 3, -7)
+    assert found.tolist() == [[1, 2, -7], [-7, -7, -7], [3, 4, 5]]
+    assert sizes.tolist() == [2, 0, 3]
+    assert found.dtype == sizes.dtype == np.int32
+
+
+def test_asking_for_negatives_where_no_task_has_any_is_refused(folder):
+    with pytest.raises(ConfigError) as caught:
+        batches(folder, [24, 10], num_negatives=2)
+    message = str(caught.value)
+    assert "num_negatives = 2" in message and "set num_negatives = 0" in message and "\n" not in message
+
+
+def test_a_wrong_mixture_or_an_empty_cache_is_refused_when_built(folder):
+    with pytest.raises(ConfigError, match="no rate for 't1'"):
+        batches(folder, [24, 10], rates={"t0": 1})
+    made = batches(folder, [24])
+    empty = cache.Cache(made.caches[0].folder, {**made.caches[0].manifest, "records": 0})
+    with pytest.raises(DataError, match="the cache is empty; prepare the task again"):
+        dataclasses.replace(made, caches=[empty])
+
+
+def test_batches_are_read_without_tensorflow_and_the_same_in_another_process(folder):
+    made = batches(folder, [24])
+    program = (
+        "import sys, pathlib\n"
+        "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'jax'): sys.modules[name] = None\n"
+        "from embed import files\n"
+        "from embed.data import cache, loader, tasks\n"
+        "from embed.data.encoding import Lengths\n"
+        f"folder = pathlib.Path({str(made.caches[0].folder)!r})\n"
+        "found = cache.Cache(folder, files.verify_manifest(folder))\n"
+        "mixture = tasks.Mixture('mixed', [tasks.RegisteredTask('t0', 'none')])\n"
+        f"made = loader.Batches(mixture, [found], 4, Lengths(5, 7), 0, 0, {PAD})\n"
+        "print([made.rows(t, 0, 4)['query'].tolist() for t in range(3)])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == str([made.rows(t, 0, 4)["query"].tolist() for t in range(3)])

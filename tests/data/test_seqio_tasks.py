@@ -1,0 +1,431 @@
+"""Our tasks as seqio tasks and mixtures: the same arrays as the encoder's, one-line errors, TFDS, one's own tasks."""
+
+import dataclasses
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from embed.data import prepare, seqio_tasks
+from embed.data.encoding import Lengths, PairEncoder
+from embed.data.sources import JsonLines, Tfds
+from embed.data.tasks import Mixture, RegisteredTask, Task
+from embed.data.tokenizers import HuggingFace
+from embed.errors import DataError
+
+LENGTHS = Lengths(8, 10)
+WORDS = [
+    *["[PAD]", "[UNK]", "[CLS]", "[SEP]"],
+    *"abcdefghij",
+    *["task:", "search", "result", "|", "query:", "title:", "none", "text:"],
+]
+PAIR = {"query": "query", "target": "target", "negatives": "negatives", "title": "title"}
+
+
+@pytest.fixture(scope="module")
+def seqio():
+    return seqio_tasks._libraries()[0]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    import tokenizers as hugging_face
+    from tokenizers import models, pre_tokenizers, processors
+
+    ids = {word: i for i, word in enumerate(WORDS)}
+    made = hugging_face.Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    path = tmp_path_factory.mktemp("vocabulary") / "words.json"
+    made.save(str(path))
+    return HuggingFace(str(path))
+
+
+def rows(count=7):
+    letters = "abcdefghij"
+    made = []
+    for i in range(count):
+        negatives = [" ".join(letters[(i + n + k) % 10] for k in range(1 + i % 4)) for n in range(i % 3)]
+        text = " ".join(letters[(i + k) % 10] for k in range(1 + 2 * i % 9))
+        made.append(
+            {"query": f"{letters[i % 10]} \u00e9 {i}", "target": text, "negatives": negatives, "title": "h" * (i % 2)}
+        )
+    return made
+
+
+def file_task(folder, name="letters", content=None, **settings):
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (rows() if content is None else content)))
+    return Task(name, JsonLines(str(path), PAIR), **settings)
+
+
+def same_as_encoder(found, task, tokenizer, records, lengths=LENGTHS):
+    wanted = PairEncoder(tokenizer, lengths, task.query_prompt, task.target_prompt)(records)
+    for row, expected in zip(found, wanted, strict=True):
+        assert set(row) == set(expected)
+        for name, value in expected.items():
+            assert np.asarray(row[name]).dtype == value.dtype, name
+            np.testing.assert_array_equal(row[name], value, err_msg=name)
+
+
+def one_line_error(function):
+    with pytest.raises(DataError) as caught:
+        function()
+    message = str(caught.value)
+    assert "\n" not in message, message
+    return message
+
+
+# Files.
+
+
+@pytest.mark.parametrize("count", [1, 7, 300])
+def test_examples_are_those_of_the_encoder_in_order(tmp_path, tokenizer, count):
+    task = file_task(tmp_path, content=rows(count))
+    records = [record for _, record in task.source.examples()]
+    assert {len(r["negatives"]) for r in records} == set(range(min(count, 3)))
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+
+
+def test_truncation_and_prompts_are_the_encoders(tmp_path, tokenizer):
+    task = file_task(tmp_path, query_prompt="none", target_prompt="text: {content} | {title}")
+    records = [record for _, record in task.source.examples()]
+    found = list(seqio_tasks.examples(task, tokenizer, Lengths(4, 5)))
+    same_as_encoder(found, task, tokenizer, records, Lengths(4, 5))
+    assert sum(row["truncated"].sum() for row in found) > 0
+    assert max(len(row["target"]) for row in found) == 5
+
+
+def test_the_seqio_task_gives_the_encoders_tokens(tmp_path, tokenizer, seqio):
+    task = file_task(tmp_path)
+    made = seqio_tasks.to_seqio(dataclasses.replace(task, name="letters-1.of/two"), tokenizer, LENGTHS)
+    assert isinstance(made, seqio.Task)
+    assert made.name == "letters_1.of_two"
+    dataset = made.get_dataset({"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}, split="train",
+                               shuffle=False, trim_output_features=False)  # fmt: skip
+    records = [record for _, record in task.source.examples()]
+    wanted = PairEncoder(tokenizer, LENGTHS, task.query_prompt, task.target_prompt)(records)
+    for row, expected in zip(dataset.as_numpy_iterator(), wanted, strict=True):
+        for name in ("query", "target", "negatives", "negatives_lengths"):
+            np.testing.assert_array_equal(row[name], expected[name], err_msg=name)
+        assert row["ids"].tolist() == [expected["query_id"], expected["target_id"]]
+
+
+def test_a_source_with_keys_of_its_own_keeps_them(tokenizer):
+    class Labelled:
+        def examples(self):
+            for i, label in enumerate(["x", "y", "x"]):
+                yield f"here:{i}", {"query": f"a {i}", "target": f"b {i}", "target_key": f"label:{label}"}
+
+    found = list(seqio_tasks.examples(Task("keys", Labelled()), tokenizer, LENGTHS))
+    ids = [int(row["target_id"]) for row in found]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_the_seqio_vocabulary_is_the_tokenizer(tokenizer):
+    words = seqio_tasks.vocabulary(tokenizer)
+    assert words.vocab_size == len(WORDS) and words.pad_id == 0
+    assert words.encode("a b") == [2, 4, 5, 3]
+    assert words.encode_tf(seqio_tasks._libraries()[1].constant("a b")).numpy().tolist() == [2, 4, 5, 3]
+    assert words.decode([4, 5]) == "a b"
+    assert words == seqio_tasks.vocabulary(tokenizer)
+    assert words != seqio_tasks.vocabulary(dataclasses.replace(tokenizer, pad_token="a"))
+
+
+def test_caches_are_prepared_through_seqio_and_then_found(tmp_path, tokenizer, monkeypatch):
+    tasks = [file_task(tmp_path, name="one"), file_task(tmp_path, name="two-2", content=rows(4))]
+    mixture, said = Mixture("both", tasks), []
+    made = prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "caches", said.append)
+    assert [len(c) for c in made] == [7, 4]
+    assert all("\n" not in line for line in said)
+    records = [record for _, record in tasks[1].source.examples()]
+    wanted = PairEncoder(tokenizer, LENGTHS, "query", "document")(records)
+    for row, expected in zip(made[1].read(range(4)), wanted, strict=True):
+        for name in row:
+            np.testing.assert_array_equal(row[name], expected[name])
+    assert made[1].manifest["truncated"]["target"] == sum(int(e["truncated"][1]) for e in wanted)
+    monkeypatch.setattr(seqio_tasks, "examples", None)
+    again = prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "caches", said.append)
+    assert [c.digest for c in again] == [c.digest for c in made]
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"query": " ", "target": "b"}, "field 'query' is empty; remove the record or fill it"),
+        ({"query": "a", "target": 5}, "field 'target' is int, expected a text"),
+        ({"query": "a"}, "no field 'target' (mapped to target)"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 300])
+def test_an_error_in_a_source_reaches_the_user_as_it_is(tmp_path, tokenizer, bad, said, before):
+    task = file_task(tmp_path, content=[*rows(before), bad, *rows(2)])
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message.startswith(f"{tmp_path}/letters.jsonl:{before + 1}: {said}")
+    with pytest.raises(DataError) as caught:
+        list(task.source.examples())
+    assert message == str(caught.value)
+
+
+def test_a_missing_file_and_an_unexpected_error_are_one_line(tmp_path, tokenizer):
+    task = Task("gone", JsonLines(str(tmp_path / "gone.jsonl")))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message.startswith(f"{tmp_path}/gone.jsonl: no such file")
+
+    class Broken:
+        def examples(self):
+            yield "here:1", {"query": "a", "target": "b"}
+            raise RuntimeError("first line\nsecond line")
+
+    message = one_line_error(lambda: list(seqio_tasks.examples(Task("broken", Broken()), tokenizer, LENGTHS)))
+    assert message == "task 'broken': first line; correct the source"
+
+
+def test_a_failed_preparation_leaves_no_cache(tmp_path, tokenizer):
+    task = file_task(tmp_path, content=[*rows(3), {"query": "a"}])
+    mixture = Mixture("m", [task])
+    message = one_line_error(
+        lambda: prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "c", lambda line: None)
+    )
+    assert ":4: " in message
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+# Registries.
+
+
+def counted(seqio, name, sizes, draws):
+    """Returns how many of the first draws of a registered mixture are of each query's first token."""
+    made = seqio.get_mixture_or_task(name)
+    dataset = made.get_dataset({"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}, split="train",
+                               shuffle=False, num_epochs=None, seed=1, trim_output_features=False)  # fmt: skip
+    firsts = [int(row["query"][1]) for row in dataset.take(draws).as_numpy_iterator()]
+    return [firsts.count(first) for first in sizes]
+
+
+def letter_rows(letter, count):
+    return [{"query": letter, "target": f"{letter} {i}"} for i in range(count)]
+
+
+def test_registered_tasks_and_mixtures_are_usable_with_seqio(tmp_path, tokenizer, seqio):
+    tasks = [
+        file_task(tmp_path, name=f"{letter}-reg", content=letter_rows(letter, 20), query_prompt="none")
+        for letter in "abc"
+    ]
+    mixture = Mixture("all-three", tasks, rates={"a-reg": 6, "b-reg": 3, "c-reg": 1})
+    sizes = {t.name: 20 for t in tasks}
+    seqio_tasks.register(mixture, tokenizer, LENGTHS, sizes)
+    for name in ("a_reg", "b_reg", "c_reg"):
+        assert name in seqio.TaskRegistry.names()
+        assert seqio.TaskRegistry.get(name).name == name
+    assert "all_three" in seqio.MixtureRegistry.names()
+    made = seqio.get_mixture_or_task("all_three")
+    shares = [made.get_rate(seqio.TaskRegistry.get(n)) for n in ("a_reg", "b_reg", "c_reg")]
+    np.testing.assert_allclose(np.array(shares) / sum(shares), [0.6, 0.3, 0.1], rtol=1e-6)
+    found = counted(seqio, "all_three", [WORDS.index(x) for x in "abc"], 1000)
+    assert sum(found) == 1000
+    for n, share in zip(found, (0.6, 0.3, 0.1)):
+        assert abs(n - 1000 * share) < 5 * (1000 * share * (1 - share)) ** 0.5
+    seqio_tasks.register(mixture, tokenizer, LENGTHS, sizes)  # once more changes nothing
+    assert seqio.get_mixture_or_task("all_three") is made
+
+
+def test_a_mixture_may_have_the_name_of_its_task(tmp_path, tokenizer, seqio):
+    task = file_task(tmp_path, name="same_name", content=letter_rows("a", 3))
+    seqio_tasks.register(Mixture("same_name", [task]), tokenizer, LENGTHS, {"same_name": 3})
+    assert "same_name" in seqio.TaskRegistry.names()
+
+
+def test_names_that_become_one_in_seqio_are_kept_apart_or_refused(tmp_path, tokenizer, seqio):
+    tasks = [
+        file_task(tmp_path, name=n, content=letter_rows(x, 5), query_prompt="none")
+        for n, x in (("n-1", "a"), ("n_1", "b"))
+    ]
+    mixture = Mixture("near", tasks, rates={"n-1": 1, "n_1": 1})
+    try:
+        seqio_tasks.register(mixture, tokenizer, LENGTHS, {"n-1": 5, "n_1": 5})
+    except Exception as e:
+        assert type(e).__module__ == "embed.errors", e
+        return
+    assert min(counted(seqio, "near", [WORDS.index(x) for x in "ab"], 100)) > 0
+
+
+# A task of one's own.
+
+OWN = """
+import seqio
+import tensorflow as tf
+
+def dataset(split, shuffle_files, seed=None):
+    texts = {{"dev": ["z 1", "z 2"], "train": ["a b", " c ", "d e f"]}}[split]
+    made = tf.data.Dataset.from_tensor_slices({{"{query}": texts, "target": [t[::-1] for t in texts]}})
+    return made.map(lambda x: {{**x, {extra}}})
+
+seqio.TaskRegistry.add(
+    "{name}", source=seqio.FunctionDataSource(dataset_fn=dataset, splits=["train", "dev"]), preprocessors=[],
+    output_features={{n: seqio.Feature(seqio.PassThroughVocabulary(1), add_eos=False, dtype=tf.string, rank=0)
+                     for n in ("{query}", "target")}},
+)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch, seqio):
+    """Returns a function that writes a module with a seqio task and puts it on the path; the name is for both."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name, extra="", query="query"):
+        (tmp_path / f"{name}.py").write_text(OWN.format(name=name, extra=extra, query=query))
+        return RegisteredTask(name, name, query_prompt="none", target_prompt="none")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "more"),
+    [
+        ("own_plain", "", {}),
+        ("own_one_negative", '"negatives": "i j"', {"negatives": ["i j"]}),
+        ("own_two_negatives", '"negatives": tf.constant(["i", "j h"])', {"negatives": ["i", "j h"]}),
+        ("own_titles", '"title": "g h"', {"title": "g h"}),
+        ("own_keys", '"target_key": "label:1"', {"target_key": "label:1"}),
+    ],
+)
+def test_a_task_of_ones_own_module(own_module, tokenizer, name, extra, more):
+    task = dataclasses.replace(own_module(name, extra), target_prompt="document" if "title" in more else "none")
+    records = [{"query": t.strip(), "target": t[::-1].strip(), **more} for t in ("a b", " c ", "d e f")]
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+
+
+def test_negatives_of_different_number_in_a_task_of_ones_own(own_module, tokenizer):
+    task = own_module("own_ragged", '"negatives": tf.strings.split(x["query"])[1:]')
+    records = [
+        {"query": "a b", "target": "b a", "negatives": ["b"]},
+        {"query": "c", "target": "c", "negatives": []},
+        {"query": "d e f", "target": "f e d", "negatives": ["e", "f"]},
+    ]
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+
+
+def test_another_split_of_a_task_of_ones_own(own_module, tokenizer):
+    task = dataclasses.replace(own_module("own_split", '"negatives": tf.strings.split(x["query"])[1:]'), split="dev")
+    assert len(list(seqio_tasks.examples(task, tokenizer, LENGTHS))) == 2
+
+
+def test_a_task_of_ones_own_without_a_query_is_refused_in_one_line(own_module, tokenizer):
+    task = own_module("own_no_query", query="question")
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message.startswith("task 'own_no_query': its examples need a text 'query'; it gives ")
+
+
+def test_an_empty_text_in_a_task_of_ones_own_is_placed(own_module, tokenizer):
+    task = own_module(
+        "own_empty", '"query": tf.strings.regex_replace(x["query"], "c", ""), "negatives": x["query"][None]'
+    )
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message == "own_empty:1: field 'query' is empty; remove the record or fill it"
+
+
+@pytest.mark.parametrize("missing", ["module", "name"])
+def test_a_task_of_ones_own_that_is_not_there_is_refused_in_one_line(own_module, tokenizer, missing):
+    task = own_module(f"own_absent_{missing}")
+    task = dataclasses.replace(task, **{missing: "nowhere_to_be_found"})
+    with pytest.raises(Exception, match="nowhere_to_be_found") as caught:
+        list(seqio_tasks.examples(task, tokenizer, LENGTHS))
+    assert type(caught.value).__module__ == "embed.errors"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_of_ones_own_is_registered_as_tokens(own_module, tokenizer, seqio):
+    task = own_module("own_registered", '"negatives": tf.strings.split(x["query"])[1:]')
+    seqio_tasks.register(Mixture("own_mixture", [task]), tokenizer, LENGTHS, {"own_registered": 3})
+    limits = {"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}
+    dataset = seqio.get_mixture_or_task("own_mixture").get_dataset(limits, split="train", shuffle=False, num_epochs=1)
+    found = sorted(row["query"].tolist() for row in dataset.as_numpy_iterator())
+    assert found == [[2, 4, 5, 3], [2, 6, 3], [2, 7, 8, 9, 3]]
+
+
+# TFDS.
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory, seqio):
+    """A small TFDS dataset, written here."""
+    folder = tmp_path_factory.mktemp("tfds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow_datasets as tfds
+
+        features = tfds.features.FeaturesDict(
+            {
+                "question": tfds.features.Text(), "answer": tfds.features.Text(), "name": tfds.features.Text(),
+                "wrong": tfds.features.Text(), "wrongs": tfds.features.Sequence(tfds.features.Text()),
+                "number": tfds.features.Scalar(np.int64),
+            }
+        )  # fmt: skip
+        examples = [
+            {"question": f" a {i}", "answer": "b c", "name": "h", "wrong": "i", "wrongs": ["j"] * i, "number": i}
+            for i in range(3)
+        ]
+        place = str(folder / "little_pairs" / "1.0.0")
+        (folder / "little_pairs" / "1.0.0").mkdir(parents=True)
+        named = tfds.core.dataset_info.DatasetIdentity("little_pairs", "1.0.0", place, "none")
+        writer = tfds.core.SequentialWriter(tfds.core.DatasetInfo(builder=named, features=features), 100)
+        writer.initialize_splits(["train", "dev"])
+        writer.add_examples({"train": examples, "dev": examples[:1]})
+        writer.close_all()
+    return str(folder)
+
+
+def tfds_task(folder, split="train", **fields):
+    fields = {"query": "question", "target": "answer", **fields}
+    return Task("little", Tfds("little_pairs:1.0.0", fields, split, folder))
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({}, lambda i: {}),
+        ({"title": "name"}, lambda i: {"title": "h"}),
+        ({"negatives": "wrong"}, lambda i: {"negatives": ["i"]}),
+        ({"negatives": "wrongs"}, lambda i: {"negatives": ["j"] * i}),
+    ],
+    ids=["plain", "title", "negative", "negatives"],
+)
+def test_a_tfds_dataset(tfds_folder, tokenizer, fields, more):
+    task = tfds_task(tfds_folder, **fields)
+    records = [{"query": f"a {i}", "target": "b c", **more(i)} for i in range(3)]
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+
+
+def test_another_split_of_a_tfds_dataset(tfds_folder, tokenizer):
+    task = tfds_task(tfds_folder, "dev", negatives="wrongs")
+    assert len(list(seqio_tasks.examples(task, tokenizer, LENGTHS))) == 1
+
+
+def test_a_tfds_field_that_is_not_there_or_no_text_is_refused_in_one_line(tfds_folder, tokenizer):
+    task = tfds_task(tfds_folder, target="anser", negatives="wrongs")
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message.startswith("little_pairs:1.0.0: no field 'anser'") and "answer" in message
+    task = tfds_task(tfds_folder, target="number", negatives="wrongs")
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert message.startswith("little_pairs:1.0.0:0: field 'target' is int64, expected a text")
+
+
+def test_a_tfds_field_map_is_checked(tfds_folder, tokenizer):
+    task = Task(
+        "little", Tfds("little_pairs:1.0.0", {"query": "question", "negatives": "wrongs"}, "train", tfds_folder)
+    )
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert "'target'" in message
+
+
+def test_a_tfds_dataset_that_is_not_there_is_refused_in_one_line(tfds_folder, tokenizer):
+    task = Task("little", Tfds("no_such_pairs:1.0.0", {"query": "q", "target": "t"}, "train", tfds_folder))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    assert "no_such_pairs" in message

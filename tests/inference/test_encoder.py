@@ -1,0 +1,236 @@
+"""Batching plans and encoding: every text once, in order, the same vector alone or in a batch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embed import sharding
+from embed.data.text import PROMPTS, apply_prompt, clean
+from embed.errors import DataError
+from embed.inference.encoder import plan
+from embed.sharding import MeshShape
+
+
+def log_normal(median: float, sigma: float, count: int, most: int = 2048, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed).lognormal(np.log(median), sigma, count)
+    return np.clip(np.rint(draw), 1, most).astype(int)
+
+
+# plan
+
+
+@pytest.mark.parametrize("row_multiple", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 100, 1000])
+def test_a_plan_holds_every_text_once_and_fits_it(count, row_multiple):
+    lengths = log_normal(40, 1.0, count, seed=count)
+    found = plan(lengths, 1024 * row_multiple, row_multiple)
+    assert sorted(np.concatenate([g for g, _, _ in found.groups])) == list(range(count))
+    for indices, length, rows in found.groups:
+        assert 1 <= len(indices) <= rows and rows % row_multiple == 0
+        assert lengths[indices].max() <= length
+    assert found.padded_tokens == sum(length * rows for _, length, rows in found.groups)
+    assert found.padded_tokens >= lengths.sum()
+
+
+def test_no_batch_is_larger_than_asked_unless_one_row_is():
+    for row_multiple in (1, 8):
+        for _, length, rows in plan(log_normal(60, 1.2, 2000), 2048, row_multiple).groups:
+            assert length * rows <= 2048 or rows == row_multiple
+
+
+def test_a_plan_of_nothing_is_empty():
+    assert plan(np.zeros(0, int), 1024).groups == ()
+
+
+def test_texts_longer_than_any_step_get_their_own_length():
+    ((indices, length, rows),) = plan(np.array([9001]), 8192).groups
+    assert (list(indices), length, rows) == ([0], 9001, 1)
+
+
+@pytest.mark.parametrize("median, sigma", [(30, 0.8), (60, 0.8), (150, 0.6), (400, 1.0)])
+def test_a_plan_has_few_shapes(median, sigma):
+    for row_multiple in (1, 8):
+        found = plan(log_normal(median, sigma, 4000), 8192 * row_multiple, row_multiple)
+        assert len(found.shapes) <= 32
+        lengths = {length for _, length in found.shapes}
+        assert all(sum(shape[1] == length for shape in found.shapes) <= 4 for length in lengths)
+
+
+def test_shapes_do_not_multiply_with_the_texts():
+    few, many = (plan(log_normal(60, 0.8, n), 8192, 1).shapes for n in (4000, 40_000))
+    assert len(many) <= len(few) + 6
+
+
+@pytest.mark.parametrize("median, sigma", [(60, 0.8), (150, 0.6), (400, 1.0)])
+def test_padding_is_a_tenth_at_most(median, sigma):
+    lengths = log_normal(median, sigma, 4000)
+    ratio = lengths.sum() / plan(lengths, 8192).padded_tokens
+    assert ratio >= 0.9, f"only {ratio:.3f} of the padded tokens are real"
+
+
+# encoding
+
+
+@pytest.fixture(scope="module")
+def alone(model):
+    """Returns the vector of one prompted text by the model itself: one row, no padding."""
+    apply = jax.jit(model.encoder.model.apply)
+    params = jax.tree.map(np.asarray, model.params)
+
+    def encode(text: str, prompt: str = "query", title: str = "") -> np.ndarray:
+        prompted = apply_prompt(PROMPTS[prompt], clean(text), title)
+        ids = model.encoder.tokenizer.encode_batch([prompted], model.encoder.max_length)[0][0]
+        tokens = jnp.asarray(ids)[None]
+        return np.asarray(apply(params, tokens, jnp.ones(tokens.shape, bool)))[0]
+
+    return encode
+
+
+def test_encoding_in_batches_equals_encoding_alone(texts_of, alone):
+    texts = texts_of(300, seed=1)
+    sizes = np.array([len(r) for r in model.encoder.tokens(texts, "query")])
+    chosen = np.isin(sizes, np.unique(sizes)[:: max(1, len(np.unique(sizes)) // 4)])  # few lengths compile fast
+    texts = [t for t, c in zip(texts, chosen) if c][:40]
+    found = model.encode(texts)
+    assert found.dtype == np.float32 and found.shape == (len(texts), 16)
+    wanted = np.stack([alone(t) for t in texts])
+    assert np.abs(found - wanted).max() <= 2e-6
+    assert np.abs(wanted - wanted[0]).max() > 0.05  # the texts do have different vectors
+
+
+def test_the_order_of_texts_is_kept(model, texts_of):
+    texts = texts_of(150, seed=2)
+    found = model.encode(texts)
+    order = np.random.default_rng(0).permutation(150)
+    np.testing.assert_allclose(model.encode([texts[i] for i in order]), found[order], atol=2e-6)
+    same = [(i, j) for i in range(150) for j in range(i) if texts[i] == texts[j]]
+    nearest = np.argsort(-(found @ found.T), 1)[:, 0]
+    assert all(n == i or (max(i, n), min(i, n)) in same for i, n in enumerate(nearest))
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 64, 100_000])
+def test_the_size_of_batches_does_not_change_the_vectors(model, texts_of, tokens_per_batch):
+    texts = texts_of(20, seed=3)
+    encoder = dataclasses.replace(model.encoder, tokens_per_batch=tokens_per_batch)
+    np.testing.assert_allclose(encoder(model.params, texts, prompt="query"), model.encode(texts), atol=2e-6)
+
+
+def test_the_mesh_does_not_change_the_vectors(model, texts_of):
+    texts = texts_of(20, seed=4)
+    mesh = sharding.make_mesh(MeshShape(1, 2, 4))
+    encoder = dataclasses.replace(model.encoder, mesh=mesh)
+    shapes = jax.eval_shape(lambda: model.params)
+    params = jax.device_put(
+        jax.tree.map(np.asarray, model.params), sharding.shardings(model.encoder.model.axes, shapes, mesh)
+    )
+    np.testing.assert_allclose(encoder(params, texts, prompt="query"), model.encode(texts), atol=2e-6)
+
+
+def test_vectors_have_unit_length(model, texts_of):
+    np.testing.assert_allclose(np.linalg.norm(model.encode(texts_of(10)), axis=1), 1, atol=1e-6)
+
+
+def test_prompts_and_titles_are_part_of_the_text(model, alone):
+    text = "bada kolo"
+    found = model.encode([text, text], prompt="document", titles=["mira", ""])
+    np.testing.assert_allclose(found[0], alone(text, "document", "mira"), atol=2e-6)
+    np.testing.assert_allclose(found[1], alone(text, "document"), atol=2e-6)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    without = model.encode([text], prompt="document")
+    np.testing.assert_allclose(without[0], found[1], atol=2e-6)
+    assert np.abs(model.encode([text], prompt="query")[0] - without[0]).max() > 1e-3
+
+
+def test_a_prompt_may_be_a_template(model):
+    given = model.encode(["bada kolo"], prompt="task: search result | query: {content}")
+    np.testing.assert_allclose(given, model.encode(["bada kolo"], prompt="query"), atol=2e-6)
+
+
+def test_braces_in_a_text_are_text(model):
+    rows = model.encoder.tokens(["{title} {content} {0}"], "document", ["{content}"])
+    decoded = model.encoder.tokenizer.decode(rows[0])
+    assert decoded.count("{content}") == 2 and decoded.count("{title}") == 1
+
+
+def test_texts_are_cleaned_before_they_are_encoded(model):
+    plain, padded, apart = model.encode(["é bada", "  \n é bada\t", "e\u0301 bada"])
+    np.testing.assert_allclose(padded, plain, atol=2e-6)
+    np.testing.assert_allclose(apart, plain, atol=2e-6)
+
+
+@pytest.mark.parametrize("dims", [1, 4, 8, 15, 16])
+def test_fewer_dimensions_are_scaled_back_to_unit_length(model, texts_of, dims):
+    texts = texts_of(6)
+    full, found = model.encode(texts).astype(np.float64), model.encode(texts, dims=dims)
+    cut = full[:, :dims]
+    assert found.shape == (6, dims) and found.dtype == np.float32
+    np.testing.assert_allclose(found, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=2e-6)
+
+
+@pytest.mark.parametrize("dims", [0, -1, 17])
+def test_dimensions_the_model_does_not_have_are_refused(model, dims):
+    with pytest.raises(DataError, match="1 to 16"):
+        model.encode(["bada"], dims=dims)
+
+
+def test_a_single_text_gives_one_row(model):
+    found = model.encode("bada kolo")
+    assert found.shape == (1, 16)
+    np.testing.assert_allclose(found, model.encode(["bada kolo"]), atol=2e-6)
+
+
+def test_no_texts_give_no_rows(model):
+    assert model.encode([]).shape == (0, 16) and model.encode([]).dtype == np.float32
+    assert model.encode([], dims=4).shape == (0, 4)
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "\n\t\u00a0"])
+def test_an_empty_text_is_refused_with_its_place(model, empty):
+    with pytest.raises(DataError, match="text 2 of 3 is empty"):
+        model.encode(["bada", "kolo", empty])
+
+
+def test_an_unknown_prompt_names_the_known_ones(model):
+    with pytest.raises(DataError, match="'qery'") as caught:
+        model.encode(["bada"], prompt="qery")
+    assert all(name in str(caught.value) for name in PROMPTS)
+
+
+@pytest.mark.parametrize("titles", [["one"], ["one", "two", "three"]])
+def test_titles_must_be_as_many_as_texts(model, titles):
+    with pytest.raises((DataError, ValueError)):
+        model.encode(["bada", "kolo"], prompt="document", titles=titles)
+
+
+def test_texts_that_are_cut_are_counted(model):
+    told = []
+    encoder = dataclasses.replace(model.encoder, max_length=24, overflow=lambda cut, total: told.append((cut, total)))
+    long = "bada kolo " * 200
+    found = encoder(model.params, ["bada", long, "kolo", long + "mira"], prompt="none")
+    assert told == [(2, 4)]
+    np.testing.assert_allclose(found[1], found[3], atol=2e-6)
+    assert max(map(len, encoder.tokens([long], "none"))) == 24
+
+
+def test_progress_counts_every_text(model, texts_of):
+    told = []
+    model.encode(texts_of(70), progress=told.append)
+    assert sum(told) == 70 and all(n > 0 for n in told)
+
+
+def test_few_shapes_are_compiled(model, texts_of):
+    texts = texts_of(300, seed=5)
+    shapes = set()
+    run = type(model.encoder)._run
+
+    class Watched(type(model.encoder)):
+        def _run(self, params, rows, length, size):
+            shapes.add((length, size))
+            return run(self, params, rows, length, size)
+
+    fields = {f.name: getattr(model.encoder, f.name) for f in dataclasses.fields(model.encoder)}
+    Watched(**fields)(model.params, texts, prompt="query")
+    assert len(shapes) <= 8

@@ -1,0 +1,160 @@
+"""A MODEL opened: verified first, refused when anything in it is not what it was."""
+
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import embed
+from embed import checkpoints, files
+from embed.errors import DataError
+from embed.inference.model import open_model
+
+
+@pytest.fixture
+def copied(bundle, tmp_path):
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def commit_again(folder) -> None:
+    """Makes a changed bundle's manifest agree with its files."""
+    trees = files.read_manifest(folder)["trees"]
+    files.write_manifest(folder, trees=trees)
+
+
+def assert_same_params(found, wanted) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_load_opens_a_bundle(bundle, model):
+    found = embed.load(bundle)
+    texts = ["bada kolo", "mira"]
+    np.testing.assert_array_equal(found.encode(texts), model.encode(texts))
+    assert found.digest == files.folder_digest(bundle) and found.folder == bundle
+    assert found.matryoshka_dims == (16, 8, 4)
+    assert found.prompts["query"].endswith("{content}")
+    assert embed.load(str(bundle), max_length=20).encoder.max_length == 20
+
+
+def test_the_length_is_the_longest_of_training(model):
+    assert model.encoder.max_length == 48
+
+
+def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabulary, write_tiny):
+    steps = tmp_path / "run" / "checkpoints"
+    steps.mkdir(parents=True)
+    folders = {step: write_tiny(tmp_path / f"b{step}", vocabulary, seed=step) for step in (2, 10)}
+    for step, folder in folders.items():
+        shutil.move(folder, steps / str(step))
+    newest, best = (checkpoints.load_numpy(steps / str(s)) for s in (10, 2))
+    assert not np.array_equal(*(jax.tree.leaves(t)[0] for t in (newest, best)))
+    assert_same_params(open_model(tmp_path / "run").params, newest)
+    files.write_json(tmp_path / "run" / "best.json", {"step": 2, "score": 1.0, "metric": "ndcg_at_10"})
+    assert_same_params(open_model(tmp_path / "run").params, best)
+
+
+def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path):
+    params = jax.tree.map(np.asarray, model.params)
+    ema = jax.tree.map(lambda x: x[::-1].copy(), params)
+    small = ("model.json", "tokenizer.model")
+    contents = {name: (bundle / name).read_bytes() for name in small}
+    saver = checkpoints.Saver(tmp_path / "checkpoints")
+    saver.save(1, {"params": params, "ema": ema}, contents)
+    saver.save(2, {"params": params}, contents)
+    saver.close()
+    assert_same_params(open_model(tmp_path / "checkpoints" / "1").params, ema)
+    assert_same_params(open_model(tmp_path / "checkpoints" / "2").params, params)
+
+
+def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):
+    texts = ["bada kolo", "mira"]
+    untrained = open_model(bundle, random=True)
+    found = untrained.encode(texts)
+    assert found.shape == (2, 16) and untrained.digest == "random"
+    assert np.abs(found - model.encode(texts)).max() > 1e-2
+    assert_same_params(open_model(bundle, random=True).params, untrained.params)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flipped_byte_anywhere_is_refused(copied, seed):
+    draw = random.Random(seed)
+    paths = sorted(p for p in copied.rglob("*") if p.is_file() and p.name != files.MANIFEST and p.stat().st_size)
+    for path in draw.sample(paths, min(6, len(paths))):
+        intact = path.read_bytes()
+        damaged = bytearray(intact)
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        path.write_bytes(bytes(damaged))
+        for untrained in (False, True):
+            with pytest.raises(DataError, match="damaged") as caught:
+                open_model(copied, random=untrained)
+            assert str(path) in str(caught.value)
+        path.write_bytes(intact)
+    open_model(copied)
+
+
+def test_a_swapped_tokenizer_is_refused(copied, other_vocabulary):
+    (copied / "tokenizer.model").write_bytes(other_vocabulary)
+    with pytest.raises(DataError, match="tokenizer.model"):
+        open_model(copied)
+    commit_again(copied)
+    with pytest.raises(DataError, match="not the one the model was trained with"):
+        open_model(copied)
+
+
+def test_other_tokenizer_options_are_refused(copied):
+    description = files.read_json(copied / "model.json")
+    description["tokenizer"]["add_eos"] = False
+    files.write_json(copied / "model.json", description)
+    commit_again(copied)
+    with pytest.raises(DataError, match="not the one the model was trained with"):
+        open_model(copied)
+
+
+def test_another_architecture_is_refused_with_the_difference(copied):
+    description = files.read_json(copied / "model.json")
+    description["architecture"]["projection"] = [24, 12]
+    description["architecture"]["matryoshka_dims"] = []
+    files.write_json(copied / "model.json", description)
+    commit_again(copied)
+    with pytest.raises(DataError, match="projection_1"):
+        open_model(copied)
+
+
+@pytest.mark.parametrize("change, words", [({"type": "Embeder"}, "did you mean 'Embedder'"), ({"rank": 3}, "no field 'rank'")])
+def test_an_unknown_architecture_is_a_data_error(copied, change, words):
+    description = files.read_json(copied / "model.json")
+    description["architecture"].update(change)
+    files.write_json(copied / "model.json", description)
+    commit_again(copied)
+    with pytest.raises(DataError, match=words):
+        open_model(copied)
+
+
+@pytest.mark.parametrize("field", ["architecture", "tokenizer", "prompts", "lengths"])
+def test_a_model_json_without_a_field_is_a_data_error(copied, field):
+    description = files.read_json(copied / "model.json")
+    del description[field]
+    files.write_json(copied / "model.json", description)
+    commit_again(copied)
+    with pytest.raises(DataError, match=field):
+        open_model(copied)
+
+
+def test_a_bundle_written_anew_at_the_same_place_opens_with_its_own_vocabulary(
+    tmp_path, vocabulary, other_vocabulary, write_tiny
+):
+    path = write_tiny(tmp_path / "b", vocabulary)
+    text = "task bada kolo mira"
+    before = open_model(path).encoder.tokens([text], "query")[0]
+    write_tiny(path, other_vocabulary, seed=1, overwrite=True)
+    after = open_model(path).encoder.tokens([text], "query")[0]
+    assert list(before) != list(after)
+
+
+def test_garbage_is_refused(tmp_path):
+    with pytest.raises(DataError, match="not a run folder"):
+        open_model(tmp_path)

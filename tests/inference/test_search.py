@@ -1,0 +1,104 @@
+"""Exact search against numpy, at sizes that do and do not fill groups, blocks and query batches."""
+
+import numpy as np
+import pytest
+
+from embed.errors import DataError
+from embed.inference import search
+
+
+def unit(draw, count: int, dim: int) -> np.ndarray:
+    x = draw.standard_normal((count, dim)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def check(queries, corpus, k) -> None:
+    """Compares with a full sort in float64. Places may differ only where two scores are equal but for rounding."""
+    scores, places = search.top_k(queries, corpus, k)
+    k = min(k, len(corpus))
+    assert scores.shape == places.shape == (len(queries), k)
+    exact = queries.astype(np.float64) @ corpus.astype(np.float64).T
+    best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, best, 1), atol=1e-5)
+    assert places.min(initial=0) >= 0 and places.max(initial=0) < max(len(corpus), 1)
+    assert all(len(set(row)) == k for row in places.tolist())
+    np.testing.assert_allclose(np.take_along_axis(exact, places.astype(int), 1), scores, atol=1e-5)
+    assert np.all(np.diff(scores, axis=1) <= 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 49, 50, 51, 99, 100, 101, 260, 777])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_top_k_is_exact(count, k):
+    draw = np.random.default_rng(count)
+    check(unit(draw, 7, 5), unit(draw, count, 5), k)
+
+
+@pytest.mark.parametrize("block, rows", [(50, 3), (100, 4), (150, 7), (200, 1)])
+@pytest.mark.parametrize("count", [1, 99, 100, 101, 450, 777])
+def test_top_k_is_exact_over_many_blocks(monkeypatch, block, rows, count):
+    monkeypatch.setattr(search, "_BLOCK", block)
+    monkeypatch.setattr(search, "_QUERIES", rows)
+    draw = np.random.default_rng(count + block)
+    check(unit(draw, 10, 4), unit(draw, count, 4), 60)
+
+
+def test_the_best_documents_may_all_lie_in_one_group(monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", 100)
+    draw = np.random.default_rng(0)
+    corpus = unit(draw, 300, 4) * 0.1
+    corpus[150:200] *= 50
+    corpus[0] = corpus[299] = [9, 9, 9, 9]
+    check(unit(draw, 5, 4), corpus, 30)
+
+
+def test_documents_of_negative_scores_come_before_padding(monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", 50)
+    queries = np.ones((2, 3), np.float32)
+    corpus = -np.arange(1, 61, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    scores, places = search.top_k(queries, corpus, 60)
+    assert places.tolist() == [list(range(60))] * 2
+    np.testing.assert_allclose(scores[0], -3.0 * np.arange(1, 61))
+
+
+def test_equal_documents_are_all_found():
+    corpus = np.ones((120, 3), np.float32)
+    _, places = search.top_k(np.ones((1, 3), np.float32), corpus, 120)
+    assert sorted(places[0]) == list(range(120))
+
+
+def test_other_dtypes_are_searched_as_float32():
+    draw = np.random.default_rng(0)
+    queries, corpus = unit(draw, 3, 4), unit(draw, 70, 4)
+    wanted = search.top_k(queries, corpus, 5)
+    found = search.top_k(queries.astype(np.float64), np.asfortranarray(corpus.astype(np.float64)), 5)
+    np.testing.assert_array_equal(found[1], wanted[1])
+    assert found[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("queries, corpus, k", [((0, 4), (9, 4), 3), ((2, 4), (0, 4), 3), ((2, 4), (9, 4), 0)])
+def test_nothing_to_search_gives_empty_results(queries, corpus, k):
+    scores, places = search.top_k(np.zeros(queries, np.float32), np.zeros(corpus, np.float32), k)
+    assert scores.shape == places.shape == (queries[0], min(k, corpus[0]))
+
+
+@pytest.mark.parametrize("queries, corpus", [((2, 4), (9, 5)), ((4,), (9, 4)), ((2, 4), (9, 2, 4))])
+def test_other_dimensions_are_refused(queries, corpus):
+    with pytest.raises(DataError, match="same dimension") as caught:
+        search.top_k(np.zeros(queries, np.float32), np.zeros(corpus, np.float32), 3)
+    assert str(queries) in str(caught.value) and str(corpus) in str(caught.value)
+
+
+def test_memory_of_a_search_does_not_hold_queries_times_corpus(monkeypatch):
+    shapes = []
+    run = search._block_top_k
+
+    def watched(queries, block, *rest, **options):
+        shapes.append((len(queries), len(block)))
+        return run(queries, block, *rest, **options)
+
+    monkeypatch.setattr(search, "_BLOCK", 100)
+    monkeypatch.setattr(search, "_QUERIES", 4)
+    monkeypatch.setattr(search, "_block_top_k", watched)
+    draw = np.random.default_rng(0)
+    check(unit(draw, 9, 4), unit(draw, 250, 4), 20)
+    assert set(shapes) == {(4, 100)} and len(shapes) == 9

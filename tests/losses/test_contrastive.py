@@ -1,0 +1,299 @@
+"""The contrastive loss against published golden values, a loop written from the formula, and its corners."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embed.errors import ConfigError
+from embed.losses.contrastive import Contrastive, same
+from embed.types import Loss, Outputs
+
+QUERY = [[1, 0, 0, 0], [0, 1, 0, 0], [0.6, 0.8, 0, 0]]
+TARGET = [[0.8, 0.6, 0, 0], [0, 0.6, 0.8, 0], [0.6, 0, 0.8, 0]]
+NEGATIVES = [[[0.6, 0, 0.8, 0]], [[0.8, 0, 0, 0.6]], [[0, 0, 0.6, 0.8]]]
+DUPLICATE_01 = [[7, 7], [7, 7], [8, 8]]
+GOLDEN = {
+    "no hard negative": (Contrastive(0.1), False, None, 2.277420266822334),
+    "own hard negative": (Contrastive(0.1), True, None, 2.3153833932315817),
+    "hardness 5": (Contrastive(0.1, hardness=5.0), True, None, 2.68514690275134),
+    "hardness 5, literal": (Contrastive(0.1, hardness=5.0, literal_mask=True), True, None, 2.3539711330067514),
+    "hardness 5, duplicates": (Contrastive(0.1, hardness=5.0), True, DUPLICATE_01, 2.4548920171240245),
+}
+
+
+def fast(function):
+    """Returns `function` compiled with little optimisation: most of these tests' time is compiling."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+
+
+def ids(values):
+    """Returns content hashes uint32 [B, 2], equal where `values` are; the second word alone tells them apart."""
+    return jnp.asarray([[5, v] for v in values], jnp.uint32)
+
+
+def golden_loss(case: str, dtype) -> float:
+    loss, hard, duplicates, _ = GOLDEN[case]
+    outputs = Outputs(
+        query=jnp.asarray(QUERY, dtype),
+        target=jnp.asarray(TARGET, dtype),
+        negatives=jnp.asarray(NEGATIVES, dtype) if hard else None,
+        query_id=None if duplicates is None else jnp.asarray(duplicates, jnp.uint32),
+    )
+    value, _ = loss(outputs)
+    assert value.dtype == dtype
+    return float(value)
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_value_in_float32(case):
+    assert golden_loss(case, jnp.float32) == pytest.approx(GOLDEN[case][-1], rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_value_in_float64(case):
+    with jax.enable_x64(True):
+        assert golden_loss(case, jnp.float64) == pytest.approx(GOLDEN[case][-1], rel=0, abs=1e-12)
+    assert jnp.zeros(1).dtype == jnp.float32
+
+
+def test_golden_duplicates_count_when_the_targets_are_the_same():
+    with jax.enable_x64(True):
+        q, p, n = (jnp.asarray(x, jnp.float64) for x in (QUERY, TARGET, NEGATIVES))
+        value, _ = Contrastive(0.1, hardness=5.0)(Outputs(q, p, n, target_id=jnp.asarray(DUPLICATE_01, jnp.uint32)))
+        assert float(value) == pytest.approx(GOLDEN["hardness 5, duplicates"][-1], rel=0, abs=1e-12)
+
+
+def cosine(x, y) -> float:
+    return sum(a * b for a, b in zip(x, y)) / math.sqrt(sum(a * a for a in x) * sum(b * b for b in y))
+
+
+def hard_weights(query, negatives, hardness):
+    return [[math.exp(hardness * cosine(q, n)) for n in own] for q, own in zip(query, negatives)]
+
+
+def reference(query, target, negatives, mask, query_id, target_id, loss, weights) -> float:
+    """Returns the loss by loops over rows and columns; `weights` are the hardness weights, taken as constants."""
+    total, tau = 0.0, loss.temperature
+    for i, q in enumerate(query):
+        denominator = 0.0
+        for j, p in enumerate(target):
+            duplicate = query_id[i] == query_id[j] or target_id[i] == target_id[j]
+            if (i == j and not loss.literal_mask) or (i != j and not duplicate):
+                denominator += math.exp(cosine(q, p) / tau)
+        for k, n in enumerate(negatives[i]):
+            if mask[i][k]:
+                denominator += weights[i][k] * math.exp(cosine(q, n) / tau)
+        total += math.log(denominator) - cosine(q, target[i]) / tau
+    return total / len(query)
+
+
+def numeric_gradient(function, arrays, step=1e-5):
+    """Returns central differences of function(*arrays) by every value of every array."""
+    gradients = [np.zeros_like(a) for a in arrays]
+    for array, gradient in zip(arrays, gradients):
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            array[index] = kept + step
+            above = function(*arrays)
+            array[index] = kept - step
+            gradient[index] = (above - function(*arrays)) / (2 * step)
+            array[index] = kept
+    return gradients
+
+
+GRID = [
+    case
+    for case in itertools.product((0, 1, 3), (0.0, 5.0), (False, True), ("none", "query", "target", "both"), (False, True))
+    if case[0] or not case[-1]
+]
+
+
+@pytest.mark.parametrize(("count", "hardness", "literal", "duplicates", "partly"), GRID)
+def test_value_and_gradient_match_the_loops(count, hardness, literal, duplicates, partly):
+    random = np.random.default_rng(sum(map(ord, f"{count}{hardness}{literal}{duplicates}{partly}")))
+    size, width = 4, 3
+    query, target = random.normal(size=(2, size, width))
+    negatives = random.normal(size=(size, count, width))
+    mask = np.ones((size, count), bool)
+    if partly:
+        mask[0], mask[2, -1] = False, False
+    query_id = [1, 2, 1, 3] if duplicates in ("query", "both") else [1, 2, 3, 4]
+    target_id = [1, 2, 3, 2] if duplicates in ("target", "both") else [1, 2, 3, 4]
+    loss = Contrastive(0.2, hardness, literal)
+    weights = hard_weights(query, negatives, hardness)
+
+    def by_loops(q, p, n):
+        return reference(q, p, n, mask, query_id, target_id, loss, weights)
+
+    expected = by_loops(query, target, negatives)
+    expected_gradient = numeric_gradient(by_loops, [query, target, negatives])
+    with jax.enable_x64(True):
+
+        def by_embed(q, p, n):
+            own = {"negatives": n, "negatives_mask": jnp.asarray(mask) if partly else None} if count else {}
+            return loss(Outputs(q, p, query_id=ids(query_id), target_id=ids(target_id), **own))[0]
+
+        arrays = [jnp.asarray(a, jnp.float64) for a in (query, target, negatives)]
+        value, gradient = fast(jax.value_and_grad(by_embed, argnums=(0, 1, 2)))(*arrays)
+        value, gradient = float(value), jax.device_get(gradient)
+    assert value == pytest.approx(expected, rel=0, abs=1e-12)
+    for ours, numeric in zip(gradient, expected_gradient):
+        np.testing.assert_allclose(ours, numeric, rtol=0, atol=1e-8)
+
+
+def test_the_hardness_weight_has_no_gradient():
+    random = np.random.default_rng(0)
+    query, target = random.normal(size=(2, 3, 4))
+    negatives = random.normal(size=(3, 2, 4))
+    loss, unique = Contrastive(0.2, 5.0), [1, 2, 3]
+    mask, weights = np.ones((3, 2), bool), hard_weights(query, negatives, 5.0)
+
+    def constant(n):
+        return reference(query, target, n, mask, unique, unique, loss, weights)
+
+    def moving(n):
+        return reference(query, target, n, mask, unique, unique, loss, hard_weights(query, n, 5.0))
+
+    by_constant, by_moving = (numeric_gradient(f, [negatives])[0] for f in (constant, moving))
+    assert np.abs(by_constant - by_moving).max() > 1e-2
+    with jax.enable_x64(True):
+        q, p = jnp.asarray(query, jnp.float64), jnp.asarray(target, jnp.float64)
+        ours = jax.grad(lambda n: loss(Outputs(q, p, n))[0])(jnp.asarray(negatives, jnp.float64))
+        np.testing.assert_allclose(ours, by_constant, rtol=0, atol=1e-8)
+
+
+def corner(name: str) -> Outputs:
+    random = np.random.default_rng(3)
+    size = 1 if name == "one row" else 4
+    query, target = (jnp.asarray(random.normal(size=(size, 6)), jnp.float32) for _ in range(2))
+    negatives = jnp.asarray(random.normal(size=(size, 2, 6)), jnp.float32)
+    mask = jnp.ones((size, 2), bool)
+    unique = ids(range(size))
+    if name == "zero vectors":
+        query, target, negatives = query.at[0].set(0), target.at[0].set(0).at[1].set(0), negatives.at[2, 1].set(0)
+    if name == "all negatives masked":
+        mask = jnp.zeros_like(mask)
+    if name == "all duplicates, all negatives masked":
+        mask, unique = jnp.zeros_like(mask), ids([9] * size)
+    if name == "all duplicates":
+        unique = ids([9] * size)
+    return Outputs(query, target, negatives, mask, unique, unique)
+
+
+CORNERS = ["all duplicates", "all duplicates, all negatives masked", "one row", "zero vectors", "all negatives masked"]
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners_are_finite_forward_and_backward(name, literal, hard):
+    if name == "one row" and literal and not hard:
+        return
+    outputs = corner(name)
+    arrays = (outputs.query, outputs.target, outputs.negatives)
+
+    def total(q, p, n):
+        own = (n, outputs.negatives_mask) if hard else (None, None)
+        return Contrastive(0.05, 5.0, literal)(Outputs(q, p, *own, outputs.query_id, outputs.target_id))
+
+    (value, metrics), gradient = fast(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    assert np.isfinite(value)
+    assert all(np.isfinite(v) for v in metrics.values())
+    assert all(np.isfinite(g).all() for g in gradient)
+
+
+def test_all_duplicates_without_negatives_cost_nothing():
+    o = corner("all duplicates")
+    value, metrics = Contrastive(0.1)(Outputs(o.query, o.target, query_id=o.query_id))
+    assert float(value) == pytest.approx(0.0, abs=1e-6)
+    assert float(metrics["masked_share"]) == 1.0
+
+
+def test_masked_negatives_equal_no_negatives():
+    o = corner("all negatives masked")
+    masked, _ = Contrastive(0.1, 5.0)(o)
+    without, _ = Contrastive(0.1, 5.0)(Outputs(o.query, o.target, query_id=o.query_id, target_id=o.target_id))
+    assert float(masked) == float(without)
+
+
+def test_literal_mask_undefined_term_divides_by_the_batch():
+    """Row 2 shares its query with row 0 and its target with row 1: it has no negative and adds 0 to a sum over B = 3."""
+    q, p = np.random.default_rng(8).normal(size=(2, 3, 4))
+    query_id, target_id = [1, 2, 1], [1, 2, 2]
+    terms = [(cosine(q[0], p[1]) - cosine(q[0], p[0])) / 0.2, (cosine(q[1], p[0]) - cosine(q[1], p[1])) / 0.2, 0.0]
+    with jax.enable_x64(True):
+        outputs = Outputs(jnp.asarray(q), jnp.asarray(p), query_id=ids(query_id), target_id=ids(target_id))
+        value, _ = Contrastive(0.2, literal_mask=True)(outputs)
+        assert float(value) == pytest.approx(sum(terms) / 3, abs=1e-12)
+
+
+def test_literal_mask_refuses_a_batch_of_one_without_negatives():
+    one = jnp.ones((1, 3))
+    with pytest.raises(ConfigError, match="literal_mask.*batch of one"):
+        Contrastive(literal_mask=True)(Outputs(one, one))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ConfigError, match="temperature"):
+        Contrastive(temperature)
+
+
+def test_inputs_need_not_be_unit_vectors():
+    random = np.random.default_rng(4)
+    q, p, n = random.normal(size=(4, 5)), random.normal(size=(4, 5)), random.normal(size=(4, 2, 5))
+    sizes = [np.exp(random.uniform(-7, 7, size=(*x.shape[:-1], 1))) for x in (q, p, n)]
+    with jax.enable_x64(True):
+        loss = Contrastive(0.1, 5.0)
+        plain, _ = loss(Outputs(*(jnp.asarray(x) for x in (q, p, n))))
+        scaled, _ = loss(Outputs(*(jnp.asarray(x * s) for x, s in zip((q, p, n), sizes))))
+        assert float(scaled) == pytest.approx(float(plain), rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("literal", [False, True])
+def test_unique_ids_change_nothing(literal):
+    o = corner("none")
+    loss = Contrastive(0.1, 5.0, literal)
+    on, off = loss(o), loss(Outputs(o.query, o.target, o.negatives, o.negatives_mask))
+    assert float(on[0]) == float(off[0])
+    assert {k: float(v) for k, v in on[1].items()} == {k: float(v) for k, v in off[1].items()}
+
+
+def test_hashes_are_the_same_only_when_both_words_are():
+    found = same(jnp.asarray([[1, 2], [1, 3], [4, 2], [1, 2]], jnp.uint32))
+    np.testing.assert_array_equal(found, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]])
+
+
+def test_metrics_by_hand():
+    """Row 2 loses to its own hard negative; rows 0, 1 and 3 share their query, so their targets are no rivals."""
+    eye = np.eye(4)
+    target = np.stack([eye[0], eye[0] + 0.5 * eye[1], eye[2], eye[3]])
+    query = np.stack([eye[0], 0.9 * eye[0] + 0.1 * eye[1], eye[2] + 0.5 * eye[1], 0.1 * eye[3] + eye[0]])
+    negatives = np.stack([eye[2], eye[2], eye[2] + 0.4 * eye[1], eye[0]])[:, None]
+    mask = np.array([[True], [True], [True], [False]])
+    _, metrics = Contrastive(0.1)(
+        Outputs(
+            *(jnp.asarray(x, jnp.float32) for x in (query, target, negatives)),
+            jnp.asarray(mask),
+            query_id=ids([1, 1, 2, 1]),
+        )
+    )
+    own = [cosine(q, p) for q, p in zip(query, target)]
+    assert float(metrics["positive_similarity"]) == pytest.approx(np.mean(own), rel=1e-5)
+    assert float(metrics["masked_share"]) == pytest.approx(6 / 12)
+    assert float(metrics["accuracy"]) == pytest.approx(3 / 4)
+
+
+def test_accuracy_counts_queries_whose_target_is_nearest():
+    query = jnp.asarray([[1, 0], [0, 1], [1, 0.1]], jnp.float32)
+    target = jnp.asarray([[1, 0.2], [0, 1], [0, 1]], jnp.float32)
+    _, metrics = Contrastive(0.1)(Outputs(query, target))
+    assert float(metrics["accuracy"]) == pytest.approx(1 / 3)  # row 1 ties with row 2's equal target
+
+
+def test_is_a_loss():
+    assert isinstance(Contrastive(), Loss)

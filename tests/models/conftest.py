@@ -1,0 +1,55 @@
+"""A small Gemma whose every size differs, random parameters for it, and a batch of token ids."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
+
+SIZES = dict(
+    vocab_size=40,
+    width=12,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    mlp_dim=20,
+    window=4,
+    global_every=2,
+)
+
+
+def make(pooling=None, projection=(14, 8), matryoshka_dims=(), **fields) -> Embedder:
+    return Embedder(Gemma(**{**SIZES, **fields}), pooling or MeanPooling(), projection, matryoshka_dims)
+
+
+def draw(init, seed: int = 5):
+    """Returns parameters shaped as `init` makes them, none at its initial value: at zero a wrong 1 + scale goes unseen."""
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape) * 0.3, s.dtype), shapes)
+
+
+def fast(function):
+    """Returns `function` compiled with little optimisation: most of these tests' time is compiling gradients."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+
+
+def texts(lengths=(11, 7, 1, 3), width: int = 11, vocab: int = 40):
+    """Returns token ids [B, L] and the mask of the real ones; padding holds junk."""
+    tokens = np.random.default_rng(1).integers(0, vocab, (len(lengths), width)).astype(np.int32)
+    return jnp.asarray(tokens), jnp.arange(width) < jnp.asarray(lengths)[:, None]
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The tools above, the model they make by default, and parameters for it."""
+    model = api.build(make())
+    tools = dict(make=make, draw=draw, fast=fast, texts=texts, sizes=SIZES)
+    return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=jax.jit(model.apply))

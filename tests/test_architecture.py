@@ -1,0 +1,126 @@
+"""The house: who may import whom, where heavy libraries live, how long a file may be."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LIBRARY = sorted((ROOT / "embed").rglob("*.py"))
+BASE = {"errors", "files", "types", "vectors", "sharding", "config", "checkpoints", "bundles"}
+LEAVES = {"data", "models", "losses"}
+PARTS = {"training", "averaging", "inference", "evaluation", "interop", "curation"}
+# library -> the only rooms or files that may import it
+HOMES = {
+    "flax": {"models"},
+    "tensorflow": {"data"},
+    "tensorflow_datasets": {"data"},
+    "seqio": {"data"},
+    "grain": {"data"},
+    "array_record": {"data"},
+    "optax": {"training"},
+    "gin": {"config"},
+    "orbax": {"checkpoints"},
+    "tensorstore": {"checkpoints"},
+    "matplotlib": {"evaluation"},
+    "bm25s": {"evaluation"},
+    "pickle": set(),
+    "torch": set(),
+}
+
+
+def room(path: pathlib.Path) -> str:
+    relative = path.relative_to(ROOT / "embed")
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path: pathlib.Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "embed" else [node.module]
+    return found
+
+
+def allowed(own: str) -> set[str]:
+    if own in ("commands", "__main__"):
+        return BASE | LEAVES | PARTS | {"commands"}
+    if own == "__init__":
+        return {"inference"}
+    if own in PARTS:
+        return BASE | LEAVES | {own}
+    if own in LEAVES:
+        return BASE | {own}
+    return BASE
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    own = room(path)
+    for name in imports(path):
+        if name.startswith("embed."):
+            target = name.split(".")[1]
+            assert target in allowed(own) | {"__version__"}, f"{path}: the room {own!r} may not import {name}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_libraries_stay_in_their_rooms(path):
+    for name in imports(path):
+        homes = HOMES.get(name.split(".")[0])
+        assert homes is None or room(path) in homes, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_say_what_they_are(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "no docstring at the top"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_unsafe_is_called(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "__import__")
+        if isinstance(node, ast.keyword):
+            assert node.arg not in ("allow_pickle", "trust_remote_code", "shell")
+
+
+def test_public_functions_have_docstrings():
+    missing = []
+    for path in LIBRARY:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            # Every command file has the same two entry points, described once in commands/__init__.py.
+            if public and room(path) == "commands" and node.name in ("add_arguments", "run"):
+                continue
+            if public and not ast.get_docstring(node):
+                missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not missing
+
+
+def test_the_gin_folder_is_no_package():
+    assert not list((ROOT / "gin").rglob("__init__.py")), "gin/__init__.py would shadow the package gin-config"
+
+
+def test_every_package_folder_has_an_init():
+    for folder in {p.parent for p in LIBRARY}:
+        assert (folder / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("statement", ["import embed", "import embed.commands.main"])
+def test_the_front_door_is_light(statement):
+    check = f"import sys; {statement}; print(sorted({{'jax', 'tensorflow', 'flax', 'gin'}} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def test_training_and_inference_load_no_tensorflow():
+    modules = "embed.training.loop, embed.inference.model, embed.inference.search, embed.data.loader, embed.data.cache"
+    check = f"import sys; import {modules}; print(sorted({{'tensorflow', 'seqio', 'gin'}} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,40 @@
+"""Every shipped recipe builds, and its model passes through jax.eval_shape at full size."""
+
+import math
+import pathlib
+
+import jax
+import pytest
+
+from embed import config
+from embed.commands.recipe import Recipe
+from embed.models import api
+
+GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
+RECIPES = sorted((GIN / "recipes").rglob("*.gin"))
+# What a user must give, per recipe.
+REQUIRED: dict[str, list[str]] = {}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
+def test_recipe_builds(path):
+    recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(path.name, []))
+    model = api.build(recipe.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) > 0
+    assert set(recipe.loss.dims) <= set(model.matryoshka_dims)
+
+
+@pytest.mark.parametrize("path", sorted(GIN.rglob("*.gin")), ids=lambda p: str(p.relative_to(GIN)))
+def test_gin_files_are_short_and_explained(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 70
+    assert lines[0].startswith("#"), "say on top what the file is for"
+
+
+def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
+    text = (GIN / "recipes" / "quickstart.gin").read_text().replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
+    (tmp_path / "big.gin").write_text(text)
+    recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
+    shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
+    assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == 307_581_696

@@ -1,0 +1,118 @@
+"""Two processes over gloo, and 1, 2, 4, 8 simulated devices: the same batches and, to 1e-5, the same losses and parameters."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embed import checkpoints
+from embed.data import cache, encoding, loader, tasks
+
+TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=3", "--gin.loop.Schedule.log_every=1", "--gin.CHECKPOINT_EVERY=100")
+
+
+def metrics(folder, run: str) -> list[float]:
+    import json
+
+    return [json.loads(line)["loss"] for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(folder, run: str) -> dict[str, np.ndarray]:
+    return checkpoints.flatten(checkpoints.load_numpy(folder / run / "checkpoints" / "3"))
+
+
+def train_on(work, run_embed, run: str, devices: int, mesh: str) -> None:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    data, fsdp, tensor = mesh.split(",")
+    done = run_embed(
+        work,
+        *TRAIN,
+        f"--run_dir={run}",
+        f"--gin.sharding.MeshShape.data={data}",
+        f"--gin.sharding.MeshShape.fsdp={fsdp}",
+        f"--gin.sharding.MeshShape.tensor={tensor}",
+        "--gin.gemma.Gemma.dropout=0.0",
+        XLA_FLAGS=flags,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def one_device(prepared, tmp_path_factory, run_embed):
+    import shutil
+
+    folder = tmp_path_factory.mktemp("meshes") / "work"
+    shutil.copytree(prepared, folder)
+    train_on(folder, run_embed, "one", 1, "1,1,1")
+    return folder
+
+
+def assert_same_training(folder, run: str) -> None:
+    np.testing.assert_allclose(metrics(folder, run), metrics(folder, "one"), rtol=1e-5)
+    own, reference = parameters(folder, run), parameters(folder, "one")
+    for path, value in reference.items():
+        scale = np.linalg.norm(value) or 1.0
+        assert np.linalg.norm(own[path] - value) / scale < 1e-5, path
+
+
+@pytest.mark.parametrize(
+    ("devices", "mesh"),
+    [(8, "2,2,2"), pytest.param(2, "1,2,1", marks=pytest.mark.slow), pytest.param(4, "4,1,1", marks=pytest.mark.slow)],
+)
+def test_the_command_line_on_simulated_devices(one_device, run_embed, devices, mesh):
+    train_on(one_device, run_embed, f"on{devices}", devices, mesh)
+    assert_same_training(one_device, f"on{devices}")
+
+
+def test_two_processes_over_gloo(one_device):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "embed", *TRAIN, "--run_dir=two", "--gin.gemma.Gemma.dropout=0.0"]
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "EMBED_COMPILATION_CACHE": "off",
+    }
+    running = [
+        subprocess.Popen(
+            [*command, "--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2"],
+            cwd=one_device,
+            env={**environment, "JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [p.communicate(timeout=240) for p in running]
+    assert [p.returncode for p in running] == [0, 0], outputs
+    assert outputs[1][0] == "", "only process 0 prints"
+    assert "4 cpu device(s), 2 process(es)" in outputs[0][0]
+    assert_same_training(one_device, "two")
+
+
+def batches(folder) -> loader.Batches:
+    """The batches of the tiny recipe, opened from its caches alone."""
+    found = sorted((folder / "data").glob("*/MANIFEST.json"))
+    from embed import files
+
+    caches = [cache.Cache(p.parent, files.verify_manifest(p.parent)) for p in found]
+    declared = [tasks.Task(name=c.name, source=None) for c in caches]
+    mixture = tasks.Mixture(name="made_up", tasks=declared, rates={"first": 2.0, "second": 1.0})
+    return loader.Batches(mixture, caches, 16, encoding.Lengths(query=16, target=24), 2, seed=0)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+def test_the_hosts_slices_are_the_global_batch(prepared, hosts):
+    source = batches(prepared)
+    for t in range(12):
+        whole = source.rows(t, 0, 16)
+        parts = [source.rows(t, h * 16 // hosts, (h + 1) * 16 // hosts) for h in range(hosts)]
+        for name, value in whole.items():
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)

@@ -1,0 +1,329 @@
+"""One training step: micro-batches, steps that are not finite, the moving average, and the same numbers on every mesh."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from embed import sharding
+from embed.checkpoints import flatten
+from embed.losses.contrastive import Contrastive
+from embed.losses.matryoshka import Matryoshka
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
+from embed.training.optimizers import adamw
+from embed.training.state import TrainState, create, layout
+from embed.training.step import embed_batch, loss_and_gradient, make_step, moving_average
+from embed.types import Model, Outputs
+from embed.vectors import normalize
+
+LOSS = Matryoshka(Contrastive(0.2, 5.0), (6, 3))
+POISON = 49  # a token whose embedding is not a number
+
+
+def fast(function):
+    """Returns `function` compiled with little optimisation: most of these tests' time is compiling."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+
+
+def bag_of_words() -> Model:
+    """Returns the smallest model there is: the mean of its tokens' rows, times a matrix; with a key it adds noise."""
+
+    def init(rng):
+        first, second = jax.random.split(rng)
+        return {"table": jax.random.normal(first, (50, 4)), "kernel": jax.random.normal(second, (4, 6))}
+
+    def apply(params, tokens, mask, rng=None):
+        x = params["table"][tokens] * mask[..., None]
+        x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
+        x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
+        return normalize(x if rng is None else x + 0.3 * jax.random.normal(rng, x.shape))
+
+    return Model(init, apply, {"table": ("vocab", "width"), "kernel": ("width", "embedding")}, {}, 6, (6, 3), lambda _: 1.0)
+
+
+def batch(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> dict[str, np.ndarray]:
+    """Returns a batch with hard negatives, some missing, and two pairs of duplicates."""
+    random = np.random.default_rng(seed)
+
+    def side(*lead):
+        length = random.integers(1, 8, lead)
+        return random.integers(0, vocab, (*lead, 7)).astype(np.int32), length.astype(np.int32)
+
+    made = {}
+    made["query"], made["query_length"] = side(size)
+    made["target"], made["target_length"] = side(size)
+    for name, (i, j) in {"query": (0, 3), "target": (5, 6)}.items():
+        made[name][j], made[f"{name}_length"][j] = made[name][i], made[f"{name}_length"][i]
+        made[f"{name}_id"] = np.stack([np.arange(size), np.arange(size) % 3], 1).astype(np.uint32)
+        made[f"{name}_id"][j] = made[f"{name}_id"][i]
+    if negatives:
+        made["negatives"], made["negatives_length"] = side(size, negatives)
+        made["negatives_mask"] = random.random((size, negatives)) < 0.7
+    return made
+
+
+def start(model, optimizer, use_ema: bool = True) -> TrainState:
+    return create(model, optimizer, use_ema, seed=3)
+
+
+def bits(tree) -> dict[str, bytes]:
+    return {path: np.asarray(x).tobytes() for path, x in flatten(tree).items()}
+
+
+def test_towers_are_embedded_from_their_own_tokens_and_lengths():
+    model, b = bag_of_words(), batch()
+    params = model.init(jax.random.key(0))
+    found = embed_batch(model, params, b)
+
+    def by_hand(tokens, length):
+        x = np.asarray(params["table"])[tokens[:length]].mean(0) @ np.asarray(params["kernel"])
+        return x / np.linalg.norm(x)
+
+    for i in range(8):
+        np.testing.assert_allclose(found.query[i], by_hand(b["query"][i], b["query_length"][i]), atol=1e-5)
+        np.testing.assert_allclose(found.target[i], by_hand(b["target"][i], b["target_length"][i]), atol=1e-5)
+        for k in range(2):
+            expected = by_hand(b["negatives"][i, k], b["negatives_length"][i, k])
+            np.testing.assert_allclose(found.negatives[i, k], expected, atol=1e-5)
+    for name in ("negatives_mask", "query_id", "target_id"):
+        np.testing.assert_array_equal(getattr(found, name), b[name])
+
+
+def test_without_negatives_there_is_no_tower_for_them():
+    model = bag_of_words()
+    found = embed_batch(model, model.init(jax.random.key(0)), batch(negatives=0))
+    assert found.negatives is None
+    assert found.negatives_mask is None
+
+
+@pytest.mark.parametrize("negatives", [0, 2])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_micro_batches_give_the_mean_of_separate_ones(parts, negatives):
+    model, b = bag_of_words(), batch(negatives=negatives)
+    params = model.init(jax.random.key(0))
+    found = fast(lambda p, b: loss_and_gradient(model, LOSS, p, b, None, parts))(params, b)
+    alone = fast(jax.value_and_grad(lambda p, rows: LOSS(embed_batch(model, p, rows)), has_aux=True))
+    each = [alone(params, {name: x[k * 8 // parts : (k + 1) * 8 // parts] for name, x in b.items()}) for k in range(parts)]
+    expected = jax.tree.map(lambda *x: np.mean(x, axis=0), *[(value, metrics, g) for (value, metrics), g in each])
+    assert flatten(found).keys() == flatten(expected).keys()
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_towers_and_micro_batches_draw_different_noise():
+    model = bag_of_words()
+    params, rng = model.init(jax.random.key(0)), jax.random.key(1)
+    b = batch()
+    b["target"], b["target_length"] = b["query"], b["query_length"]
+    found = embed_batch(model, params, b, rng)
+    assert np.abs(found.query - found.target).max() > 1e-2
+
+    @dataclasses.dataclass(frozen=True)
+    class Spread:
+        def __call__(self, outputs):
+            return jnp.sum(outputs.query * 0), {"first": outputs.query[0]}
+
+    same_rows = {name: np.concatenate([x[:2], x[:2]]) for name, x in b.items()}
+    _, metrics, _ = loss_and_gradient(model, Spread(), params, same_rows, rng, 2)
+    first = embed_batch(model, params, {k: x[:2] for k, x in b.items()}, jax.random.fold_in(rng, 0)).query[0]
+    assert np.abs(metrics["first"] - first).max() > 1e-3
+
+
+def test_a_step_follows_the_optimizer():
+    model, optimizer, b = bag_of_words(), optax.sgd(0.1), batch()
+    state = start(model, optimizer, use_ema=False)
+    found, metrics = fast(make_step(model, LOSS, optimizer, seed=0))(state, b)
+    value, _, gradient = fast(lambda p: loss_and_gradient(model, LOSS, p, b, None))(state.params)
+    for path, x in flatten(found.params).items():
+        expected = flatten(state.params)[path] - 0.1 * flatten(gradient)[path]
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(gradient)))
+    assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert {"accuracy", "loss@3", "loss@6", "skipped"} <= metrics.keys()
+    assert found.ema is None
+    assert (int(found.step), int(found.skipped)) == (1, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class InfiniteSlope:
+    """A finite loss; where a query holds nothing but zeros, its gradient is not a number."""
+
+    def __call__(self, outputs: Outputs):
+        return jnp.sum(outputs.query * outputs.target) + jnp.sum(jnp.sqrt(0.0 * jnp.square(outputs.query))), {}
+
+
+def poisoned(b):
+    return {**b, "query": np.where(np.arange(7) == 0, POISON, b["query"]).astype(np.int32)}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(parts):
+    model, optimizer = bag_of_words(), adamw(0.1, weight_decay=0.1)
+    step = fast(make_step(model, LOSS, optimizer, seed=0, ema_decay=0.9, micro_batches=parts))
+    good, _ = step(start(model, optimizer), batch(1))
+    bad, metrics = step(good, poisoned(batch(2)))
+    assert np.isnan(metrics["loss"])
+    assert int(metrics["skipped"]) == int(bad.skipped) == 1
+    assert int(bad.step) == 2
+    assert bits(bad.trees()) == bits(good.trees())
+    worse, metrics = step(bad, poisoned(batch(3)))
+    assert (int(worse.skipped), int(worse.step), int(metrics["skipped"])) == (2, 3, 2)
+    assert bits(worse.trees()) == bits(good.trees())
+    healed, metrics = step(worse, batch(4))
+    assert (int(healed.skipped), int(healed.step), int(metrics["skipped"])) == (0, 4, 0)
+    assert all(bits(healed.trees())[path] != x for path, x in bits(good.trees()).items())
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(healed.trees()))
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_either():
+    model, optimizer = bag_of_words(), adamw(0.1)
+    state = start(model, optimizer)
+    found, metrics = fast(make_step(model, InfiniteSlope(), optimizer, seed=0, ema_decay=0.9))(state, batch())
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["gradient_norm"])
+    assert (int(found.step), int(found.skipped)) == (1, 1)
+    assert bits(found.trees()) == bits(state.trees())
+
+
+def test_randomness_is_a_function_of_seed_and_step():
+    model, optimizer, b = bag_of_words(), optax.sgd(0.1), batch()
+    state = start(model, optimizer, use_ema=False)
+
+    def loss_of(seed, at, dropout=True):
+        moved = dataclasses.replace(state, step=jnp.asarray(at, jnp.int32))
+        return float(fast(make_step(model, LOSS, optimizer, seed=seed, dropout=dropout))(moved, b)[1]["loss"])
+
+    first = loss_of(0, 0)
+    assert loss_of(0, 0) == first
+    assert len({first, loss_of(0, 1), loss_of(1, 0), loss_of(0, 0, dropout=False)}) == 4
+    assert loss_of(0, 0, dropout=False) == loss_of(5, 7, dropout=False)
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (1, 2 / 11), (8, 0.5), (80, 0.9), (1000, 0.9)])
+def test_moving_average_forgets_faster_at_first(step, rate):
+    ema, params = {"x": jnp.asarray([1.0, -2.0])}, {"x": jnp.asarray([3.0, 5.0])}
+    found = moving_average(ema, params, 0.9, jnp.asarray(step, jnp.int32))["x"]
+    np.testing.assert_allclose(found, rate * np.array([1.0, -2.0]) + (1 - rate) * np.array([3.0, 5.0]), rtol=1e-6)
+    assert found.dtype == jnp.float32
+
+
+def test_the_step_averages_the_new_parameters():
+    model, optimizer = bag_of_words(), optax.sgd(0.5)
+    state = dataclasses.replace(start(model, optimizer), step=jnp.asarray(8, jnp.int32))
+    found, _ = fast(make_step(model, LOSS, optimizer, seed=0, ema_decay=0.99))(state, batch())
+    for path, x in flatten(found.ema).items():
+        expected = 0.5 * (np.asarray(flatten(state.ema)[path]) + np.asarray(flatten(found.params)[path]))
+        np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+
+MESHES = [(2, 1, 1), (2, 2, 1), (2, 2, 2), (1, 4, 2), (8, 1, 1)]
+# A large eps keeps Adam from blowing rounding in small gradients up to whole steps.
+OPTIMIZER = adamw(0.02, eps=1e-2, weight_decay=0.1)
+
+
+def small_gemma() -> Model:
+    encoder = Gemma(48, 16, 2, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
+    return api.build(Embedder(encoder, MeanPooling(), (20, 6), (3,)))
+
+
+def on_mesh(shape, model):
+    """Returns the mesh, the first state on it and its layout, as the training loop makes them."""
+    mesh = sharding.make_mesh(sharding.MeshShape(*shape), jax.devices()[: math.prod(shape)])
+    with jax.set_mesh(mesh):
+        placed = layout(model, jax.eval_shape(lambda: start(model, OPTIMIZER)), mesh)
+        state = jax.jit(lambda: start(model, OPTIMIZER), out_shardings=placed)()
+        return mesh, jax.block_until_ready(state), placed
+
+
+def three_steps(shape, model):
+    """Returns the losses of three steps, and the parameters and averages before and after each."""
+    mesh, state, placed = on_mesh(shape, model)
+    with jax.set_mesh(mesh):
+        step = jax.jit(
+            make_step(model, LOSS, OPTIMIZER, seed=0, ema_decay=0.5), out_shardings=(placed, sharding.replicated(mesh))
+        )
+        losses, states = [], [jax.device_get((state.params, state.ema))]
+        for t in range(3):
+            state, metrics = step(state, sharding.to_global(batch(t, vocab=48), mesh, 8))
+            jax.block_until_ready(state)
+            losses.append(float(metrics["loss"]))
+            states.append(jax.device_get((state.params, state.ema)))
+    return losses, states
+
+
+@pytest.fixture(scope="module")
+def gemma():
+    return small_gemma()
+
+
+@pytest.fixture(scope="module")
+def on_one(gemma):
+    return three_steps((1, 1, 1), gemma)
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_every_mesh_trains_alike(shape, gemma, on_one):
+    losses, states = three_steps(shape, gemma)
+    np.testing.assert_allclose(losses, on_one[0], rtol=1e-5)
+    assert len(set(losses)) == 3
+    jax.tree.map(np.testing.assert_array_equal, states[0], on_one[1][0])
+    for before, after, expected_before, expected in zip(states, states[1:], on_one[1], on_one[1][1:]):
+        moved, should = (
+            np.concatenate([np.ravel(np.float64(a) - np.float64(b)) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))])
+            for x, y in ((after, before), (expected, expected_before))
+        )
+        assert np.linalg.norm(should) > 0
+        assert np.linalg.norm(moved - should) <= 1e-5 * np.linalg.norm(should)
+
+
+def test_parameters_moments_and_averages_are_really_sharded(gemma):
+    _, state, _ = on_mesh((2, 2, 2), gemma)
+    path = "encoder/stack/layers/mlp/gate/kernel"
+    trees = {"params": state.params, "ema": state.ema, "opt_state": state.opt_state}
+    found = {name: x for name, x in flatten(trees).items() if name.endswith(path)}
+    assert len(found) == 4  # parameters, average, two moments
+    for x in found.values():
+        assert x.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+        assert {s.data.shape for s in x.addressable_shards} == {(2, 8, 12)}
+        assert len({str(s.index) for s in x.addressable_shards}) == 4
+
+
+def test_embeddings_are_split_over_the_batch(gemma):
+    mesh, state, _ = on_mesh((2, 2, 2), gemma)
+    with jax.set_mesh(mesh):
+        b = sharding.to_global(batch(vocab=48), mesh, 8)
+        found = jax.block_until_ready(jax.jit(lambda p, b: embed_batch(gemma, p, b))(state.params, b))
+    for tower in (found.query, found.target, found.negatives):
+        assert tower.sharding.is_equivalent_to(sharding.batch_sharding(mesh), tower.ndim)
+        assert {s.data.shape[0] for s in tower.addressable_shards} == {2}
+
+
+def test_constraints_split_what_came_in_whole():
+    mesh = sharding.make_mesh(sharding.MeshShape(2, 2, 2))
+    x = jnp.zeros((8, 5, 4))
+    with jax.set_mesh(mesh):
+        whole = jax.device_put(x, sharding.replicated(mesh))
+        found = jax.block_until_ready(jax.jit(lambda x: sharding.constrain(x + 1, "batch", "length", None))(whole))
+    expected = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    assert found.sharding.is_equivalent_to(expected, 3)
+    assert {s.data.shape for s in found.addressable_shards} == {(2, 5, 4)}
+
+
+def test_no_device_holds_the_activations_of_the_whole_batch(gemma):
+    """Tokens come in whole; the constraints inside the encoder alone must split the residual stream."""
+    mesh, state, _ = on_mesh((2, 2, 2), gemma)
+    with jax.set_mesh(mesh):
+        whole = sharding.replicated(mesh)
+        tokens = jax.device_put(jnp.zeros((8, 7), jnp.int32), whole)
+        mask = jax.device_put(jnp.ones((8, 7), bool), whole)
+        text = jax.jit(gemma.apply).lower(state.params, tokens, mask).compile().as_text()
+    assert "f32[2,7,16]" in text
+    assert "f32[8,7,16]" not in text
