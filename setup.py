@@ -16,6 +16,8 @@ CORE = [
     "tensorflow-datasets>=4.9.9,<5",
     "seqio>=0.0.20,<0.1",
     "gin-config>=0.5,<0.6",
+    # tensorflow-datasets imports it on Python 3.11 without asking for it.
+    "importlib-resources>=6,<8",
     "grain>=0.2.18,<0.3",
     "array-record>=0.8,<0.9",
     "tensorstore>=0.1.80,<0.2",

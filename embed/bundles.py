@@ -14,7 +14,13 @@ BEST = "best.json"
 
 
 def model_json(
-    model_description: dict, *, tokenizer_options: dict, tokenizer_digest: str, prompts: dict, matryoshka_dims, lengths: dict,
+    model_description: dict,
+    *,
+    tokenizer_options: dict,
+    tokenizer_digest: str,
+    prompts: dict,
+    matryoshka_dims,
+    lengths: dict,
     lineage: dict,
 ) -> dict[str, Any]:
     """Returns the content of model.json."""
@@ -38,7 +44,8 @@ def contents(description: dict, tokenizer_filename: str, tokenizer_content: byte
 def resolve(path) -> pathlib.Path:
     """Returns the folder with the parameters that MODEL names.
 
-    A run folder gives its best checkpoint when evaluations during training chose one, else its newest intact one.
+    A run folder gives its best checkpoint when evaluations during training chose one, else its newest. Whoever reads it
+    verifies it.
     """
     path = pathlib.Path(path)
     if (path / files.MANIFEST).is_file() and (path / "model.json").is_file():
@@ -58,14 +65,22 @@ def resolve(path) -> pathlib.Path:
 def read_best(run_dir) -> dict | None:
     """Returns {"step", "score", "metric"} of a run's best checkpoint, or None."""
     path = pathlib.Path(run_dir) / BEST
-    return files.read_json(path) if path.is_file() else None
+    best = files.read_json(path) if path.is_file() else None
+    if best is not None and not {"step", "score", "metric"} <= best.keys():
+        raise DataError(f"{path}: lacks step, score or metric; remove it, the next evaluation writes it anew")
+    return best
 
 
 def read_model_json(folder) -> dict[str, Any]:
     """Returns a bundle's model.json, checking that this version can read it."""
     description = files.read_json(pathlib.Path(folder) / "model.json")
+    missing = {"architecture", "tokenizer", "prompts", "lengths", "lineage"} - description.keys()
+    if missing:
+        raise DataError(f"{folder}/model.json: lacks {', '.join(sorted(missing))}; restore the folder from its source")
     if description.get("format") != FORMAT:
-        raise DataError(f"{folder}/model.json: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed")
+        raise DataError(
+            f"{folder}/model.json: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed"
+        )
     return description
 
 

@@ -23,6 +23,7 @@ import tensorstore
 from embed import files
 from embed.errors import DataError, EmbedError, NumericError, StorageError
 
+_CHUNK = 1 << 24  # bytes of an array that are stored, and later read, in one piece
 _LEFTOVER = re.compile(r"\.orbax-checkpoint-tmp|^\.deleting-")
 
 
@@ -63,7 +64,7 @@ def spec_differences(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> l
 @jax.jit
 def _finite(tree):
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves])) if leaves else jnp.array(True)
 
 
 def check_finite(tree, what: str) -> None:
@@ -71,6 +72,11 @@ def check_finite(tree, what: str) -> None:
     if not bool(_finite(tree)):
         bad = [p for p, x in flatten(tree).items() if not bool(jnp.all(jnp.isfinite(x)))]
         raise NumericError(f"{what}: {bad[0]} holds values that are not finite ({len(bad)} arrays in all); not written")
+
+
+def _save_arguments(tree) -> ocp.args.StandardSave:
+    """Returns what Orbax is told about a tree: chunks small enough to be read, and averaged, block by block."""
+    return ocp.args.StandardSave(tree, save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK), tree))
 
 
 class Saver:
@@ -105,12 +111,14 @@ class Saver:
     def save(self, step: int, trees: Mapping[str, Any], contents: Mapping[str, bytes], **extra) -> None:
         """Starts writing `trees` and the small files `contents` (name -> bytes) as checkpoint `step`."""
         self.wait()
-        check_finite(trees["params"], f"checkpoint {step}")
+        for name in ("params", "ema"):
+            if name in trees:
+                check_finite(trees[name], f"checkpoint {step}, {name}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space(trees)
         path = self.folder.absolute() / str(step)
         specs = {name: tree_spec(tree) for name, tree in trees.items()}
-        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        items = {name: _save_arguments(tree) for name, tree in trees.items()}
         try:
             self._checkpointer.save(path, args=ocp.args.Composite(**items), force=True)
         except Exception as e:  # Orbax wraps storage faults in many types; all mean this step was not written.
@@ -170,15 +178,20 @@ class Saver:
             )
 
     def _failed(self, step: int, error: Exception) -> StorageError:
-        for left in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in [self.folder / str(step), *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")]:
+            if not (left / files.MANIFEST).exists():
+                shutil.rmtree(left, ignore_errors=True)
         steps = committed_steps(self.folder)
-        reason = str(error).strip().splitlines()
         return StorageError(
-            f"{self.folder / str(step)}: the checkpoint could not be written ({(reason or ['no reason given'])[0][:200]}); "
+            f"{self.folder / str(step)}: the checkpoint could not be written ({_first_line(error)}); "
             f"{f'step {steps[-1]} is intact' if steps else 'no step was written before'}; "
             "free space or repair the disk and run the same command again"
         )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _sync_files(folder: pathlib.Path) -> None:
@@ -235,7 +248,9 @@ def restore(step_folder, item: str, target, *, verified: bool = False):
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder)
     found = manifest.get("trees", {}).get(item)
     if found is None:
-        raise DataError(f"{step_folder}: holds no {item!r}; it has {', '.join(manifest.get('trees', {})) or 'no arrays'}")
+        raise DataError(
+            f"{step_folder}: holds no {item!r}; it has {', '.join(manifest.get('trees', {})) or 'no arrays'}"
+        )
     differences = spec_differences(found, tree_spec(target))
     if differences:
         raise DataError(
@@ -257,7 +272,9 @@ def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool
     with files.new_folder(path, overwrite) as temporary:
         writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         try:
-            writer.save(temporary.absolute() / "params", args=ocp.args.StandardSave(params))
+            writer.save(temporary.absolute() / "params", args=_save_arguments(params))
+        except Exception as e:  # Orbax wraps storage faults in many types
+            raise StorageError(f"{path}: could not be written ({_first_line(e)}); free space or repair the disk") from e
         finally:
             writer.close()
         for name, content in contents.items():
@@ -283,7 +300,7 @@ def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.Tens
     return {path: future.result() for path, future in opened.items()}
 
 
-def blocks(shape: tuple[int, ...], itemsize: int, limit: int = 1 << 24) -> Iterator[tuple[slice, ...]]:
+def blocks(shape: tuple[int, ...], itemsize: int, limit: int = _CHUNK) -> Iterator[tuple[slice, ...]]:
     """Yields slices that cover an array of `shape` in pieces of at most about `limit` bytes, along the leading axes."""
     if not shape or math.prod(shape) * itemsize <= limit:
         yield (slice(None),) * len(shape)

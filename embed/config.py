@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import beartype
-import gin
 from beartype.door import is_bearable
 
+import gin
 from embed import errors
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
@@ -217,10 +217,14 @@ def _check(reader: _Reader) -> None:
         if b.arg:
             parameters = _parameters(_resolve(b.selector, reader.modules, b.where))
             if b.arg not in parameters:
-                raise ConfigError(f"{b.where}: {b.selector} has no parameter {b.arg!r}{did_you_mean(b.arg, parameters)}")
+                raise ConfigError(
+                    f"{b.where}: {b.selector} has no parameter {b.arg!r}{did_you_mean(b.arg, parameters)}"
+                )
             _check_type(b, parameters[b.arg], final)
         elif b.selector not in _used_macros(reader):
-            raise ConfigError(f"{b.where}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}")
+            raise ConfigError(
+                f"{b.where}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}"
+            )
     for b in final.values():
         if b.value == _Reference("gin.REQUIRED", is_macro=True):
             raise ConfigError(f"{b.where}: {b.name} must be set; give --gin.{b.name}=VALUE or bind it in your gin file")
@@ -311,7 +315,9 @@ def _call(target: Callable, reader: _Reader):
         if p.default is inspect.Parameter.empty and name not in bound
     ]
     if missing:
-        raise ConfigError(f"the gin files do not bind {target.__name__}.{missing[0]}; include a run file such as runs/train.gin")
+        raise ConfigError(
+            f"the gin files do not bind {target.__name__}.{missing[0]}; include a run file such as runs/train.gin"
+        )
     return gin.get_configurable(target)()
 
 
@@ -328,4 +334,6 @@ def _check_used(reader: _Reader) -> None:
         takers = [a for name, uses in operative.items() if name == full for s, a in uses if not b.scope or b.scope in s]
         if not any(b.arg in arguments for arguments in takers):
             used = [name.rpartition(".")[2] for name in operative if not name.startswith("gin.")]
-            raise ConfigError(f"{b.where}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}")
+            raise ConfigError(
+                f"{b.where}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}"
+            )

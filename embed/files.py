@@ -67,11 +67,16 @@ def read_json(path) -> dict:
     """Returns the JSON object in `path`; a missing or malformed file is a one-line DataError."""
     path = pathlib.Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise DataError(f"{path}: no such file") from e
     except (ValueError, UnicodeDecodeError) as e:
         raise DataError(f"{path}: not valid JSON ({e}); restore the file from its source") from e
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: holds a JSON {type(value).__name__}, expected an object; restore the file from its source"
+        )
+    return value
 
 
 def storage_error(path, error: OSError) -> StorageError:
@@ -98,15 +103,12 @@ def digest_json(value) -> str:
 def write_manifest(folder, **extra) -> dict:
     """Commits `folder`: hashes every file in it and writes MANIFEST.json last. Returns the manifest."""
     folder = pathlib.Path(folder)
-    names = sorted(
-        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST
-    )
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     with futures.ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(lambda name: sha256_file(folder / name), names))
-    entries = {
-        name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)
-    }
+    entries = {name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)}
     manifest = {"format": 1, **extra, "files": entries}
+    manifest = {**manifest, "digest": digest_json(manifest)}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -117,8 +119,10 @@ def read_manifest(folder) -> dict:
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: no {MANIFEST}, so this folder was never completed; point to a committed one")
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest.get("files"), dict):
-        raise DataError(f"{folder / MANIFEST}: lists no files; restore the folder from its source")
+    if digest_json({k: v for k, v in manifest.items() if k != "digest"}) != manifest.get("digest"):
+        raise DataError(
+            f"{folder / MANIFEST}: does not match its own digest: it is damaged; restore the folder from its source"
+        )
     return manifest
 
 
@@ -144,7 +148,7 @@ def verify_manifest(folder) -> dict:
     with futures.ThreadPoolExecutor(4) as pool:
         for found in pool.map(problem, sorted(manifest["files"].items())):
             if found:
-                raise DataError(f"{found}; restore the folder from its source or use another checkpoint")
+                raise DataError(f"{found}; restore the folder from its source, or remove it if it can be made again")
     return manifest
 
 

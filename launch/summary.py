@@ -22,13 +22,23 @@ def main(run: pathlib.Path) -> None:
     took = seconds(run)
     models = json.loads((run / "scores" / "results.json").read_text(encoding="utf-8"))["models"]
     scores = {name: next(iter(m["results"].values())) for name, m in models.items()}
-    files.write_json(run / "summary.json", {"seconds": took, "total_seconds": round(sum(took.values()), 1), "scores": scores})
+    files.write_json(
+        run / "summary.json", {"seconds": took, "total_seconds": round(sum(took.values()), 1), "scores": scores}
+    )
     shown = [n for n in SHORT if n in next(iter(next(iter(scores.values())).values()))]
     cells = [["model", "dims", *(SHORT[n] for n in shown)]]
-    cells += [[name, dim, *(f"{100 * v[n]:.1f}" for n in shown)] for name, dims in scores.items() for dim, v in dims.items()]
+    cells += [
+        [name, dim, *(f"{100 * v[n]:.1f}" for n in shown)] for name, dims in scores.items() for dim, v in dims.items()
+    ]
     print(f"\nCode search on packages never trained on (percent)\n\n{align(cells)}\n")
-    print(align([["command", "seconds"], *([n, f"{s:.0f}"] for n, s in took.items()), ["all", f"{sum(took.values()):.0f}"]]))
-    print(f"\nmodel     {run}/soup\nresults   {run}/scores/results.json, {run}/scores/dimensions.png\nsummary   {run}/summary.json")
+    print(
+        align(
+            [["command", "seconds"], *([n, f"{s:.0f}"] for n, s in took.items()), ["all", f"{sum(took.values()):.0f}"]]
+        )
+    )
+    print(
+        f"\nmodel     {run}/soup\nresults   {run}/scores/results.json, {run}/scores/dimensions.png\nsummary   {run}/summary.json"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Eight simulated devices for every test, set before jax loads. Steps block: simulated devices deadlock when they queue."""
+"""Eight simulated devices for every test, set before jax loads, and a tiny prepared run that tests copy.
+
+Tests block after each step: simulated devices on few cores deadlock when steps queue up.
+"""
 
 import os
 
@@ -6,7 +9,12 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import json
 import pathlib
+import random
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +28,110 @@ def shared_data() -> pathlib.Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the shared data beside the repository")
     return SHARED / "data"
+
+
+RECIPE = """# A run small enough to be killed again and again.
+from __gin__ import dynamic_registration
+
+from embed.commands import recipe
+from embed.data import encoding
+from embed.data import sources
+from embed.data import tasks
+from embed.data import tokenizers
+from embed.models import gemma
+
+include 'models/gemma_tiny.gin'
+include 'runs/train.gin'
+
+CACHE_DIR = 'data'
+VOCAB_SIZE = 300
+MATRYOSHKA_DIMS = (256, 64)
+TRAIN_STEPS = 12
+BATCH_SIZE = 16
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 2
+CHECKPOINT_EVERY = 4
+TEMPERATURE = 0.1
+HARDNESS = 5.0
+
+gemma.Gemma.width = 32
+gemma.Gemma.num_heads = 2
+gemma.Gemma.head_dim = 16
+gemma.Gemma.mlp_dim = 32
+gemma.Gemma.dropout = 0.1
+
+recipe.Recipe.num_negatives = 2
+recipe.Recipe.ema_decay = 0.9
+recipe.Recipe.lengths = @encoding.Lengths()
+encoding.Lengths.query = 16
+encoding.Lengths.target = 24
+
+recipe.Recipe.tokenizer = @tokenizers.SentencePiece()
+tokenizers.SentencePiece.path = 'data/vocabulary.model'
+tokenizers.SentencePiece.train_vocab_size = %VOCAB_SIZE
+
+recipe.Recipe.mixture = @tasks.Mixture()
+tasks.Mixture.name = 'made_up'
+tasks.Mixture.tasks = [@first/tasks.Task(), @second/tasks.Task()]
+tasks.Mixture.rates = {'first': 2.0, 'second': 1.0}
+
+first/tasks.Task.name = 'first'
+first/tasks.Task.source = @first/sources.JsonLines()
+first/sources.JsonLines.path = 'first.jsonl'
+first/sources.JsonLines.fields = {'query': 'question', 'target': 'answer', 'negatives': 'wrong'}
+
+second/tasks.Task.name = 'second'
+second/tasks.Task.query_prompt = 'classification'
+second/tasks.Task.source = @second/sources.JsonLines()
+second/sources.JsonLines.path = 'second.jsonl'
+second/sources.JsonLines.fields = {'query': 'question', 'target': 'answer'}
+"""
+WORDS = "red green blue river stone cloud engine paper winter summer quick slow bright dark small large".split()
+
+
+def sentence(choose: random.Random, words: int) -> str:
+    return " ".join(choose.choice(WORDS) for _ in range(words))
+
+
+def write_data(folder: pathlib.Path) -> None:
+    choose = random.Random(7)
+    for name, rows in (("first", 50), ("second", 40)):
+        with open(folder / f"{name}.jsonl", "w") as f:
+            for i in range(rows):
+                row = {"question": sentence(choose, 6) + f" {i}", "answer": sentence(choose, 12) + f" {i % 30}"}
+                if name == "first":
+                    row["wrong"] = [sentence(choose, 10) for _ in range(i % 3)]
+                f.write(json.dumps(row) + "\n")
+
+
+def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `python -m embed` in `folder` on one device, as a user would."""
+    env = {**os.environ, "XLA_FLAGS": "", "EMBED_COMPILATION_CACHE": str(folder.parent / "xla"), **environment}
+    command = [sys.executable, "-m", "embed", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> pathlib.Path:
+    """The folder with the data, the gin file and the caches; tests copy it."""
+    folder = tmp_path_factory.mktemp("prepared") / "work"
+    folder.mkdir()
+    write_data(folder)
+    (folder / "tiny.gin").write_text(RECIPE)
+    done = embed(folder, "prepare", "--gin_file=tiny.gin")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def work(prepared, tmp_path) -> pathlib.Path:
+    """A copy of the prepared folder for one test."""
+    target = tmp_path / "work"
+    shutil.copytree(prepared, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def run_embed():
+    """The function that runs the command line in a folder."""
+    return embed

@@ -42,7 +42,9 @@ def imports(path: pathlib.Path) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "embed" else [node.module]
+            found += (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "embed" else [node.module]
+            )
     return found
 
 

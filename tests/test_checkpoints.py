@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back to the bit, what is damaged is caught, what fails leaves the step before intact."""
+"""Checkpoints: saved values come back to the bit, damage is caught, a failed save leaves the last step intact."""
 
 import math
 import os
@@ -49,7 +49,7 @@ def make_params(seed: int = 0) -> dict:
 
 
 def placed(mesh, tree):
-    """Returns the tree of shardings on `mesh`: parameters by their axes, optimiser moments likewise, the rest replicated."""
+    """Returns the tree of shardings on `mesh`: parameters and their moments by their axes, the rest replicated."""
     by_path = checkpoints.flatten(jax.tree.map(lambda a: [a], AXES, is_leaf=lambda x: isinstance(x, tuple)))
     by_path = {path.removesuffix("/0"): axes for path, axes in by_path.items()}
 
@@ -123,7 +123,8 @@ def one_device():
 def random_tree(draw: random.Random, depth: int = 0):
     keys = draw.sample(["a", "b", "kernel", "layers", "scale", "x_1", "Ä"], draw.randint(1, 4))
     return {
-        k: np.float32(draw.random()) if depth == 3 or draw.random() < 0.4 else random_tree(draw, depth + 1) for k in keys
+        k: np.float32(draw.random()) if depth == 3 or draw.random() < 0.4 else random_tree(draw, depth + 1)
+        for k in keys
     }
 
 
@@ -474,7 +475,14 @@ def test_a_step_without_manifest_does_not_exist_and_is_cleaned(saver):
 
 def test_clean_removes_leftovers_and_nothing_else(saver):
     save_steps(saver, [1])
-    for name in ("2.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp-1700000000", ".deleting-1", "4", "5.damaged", "notes"):
+    for name in (
+        "2.orbax-checkpoint-tmp",
+        "3.orbax-checkpoint-tmp-1700000000",
+        ".deleting-1",
+        "4",
+        "5.damaged",
+        "notes",
+    ):
         (saver.folder / name / "inner").mkdir(parents=True)
     (saver.folder / "6").write_text("a file of the user's")
     saver.clean()
@@ -529,7 +537,8 @@ from embed import checkpoints
 folder = sys.argv[1]
 
 def params(step):
-    return {"x": np.random.default_rng(step).standard_normal((300, 1000)).astype(np.float32), "y": np.full(3, step, np.float32)}
+    x = np.random.default_rng(step).standard_normal((300, 1000)).astype(np.float32)
+    return {"x": x, "y": np.full(3, step, np.float32)}
 
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -721,7 +730,8 @@ def test_a_bundle_holds_params_and_small_files(tmp_path):
     assert names(path) == [files.MANIFEST, "model.json", "params", "tokenizer.model"]
     assert_same_bits(checkpoints.load_numpy(path), make_params())
     assert_same_bits(
-        checkpoints.restore(path, "params", targets(sharding.make_mesh(MeshShape(2, 2, 2)), make_params())), make_params()
+        checkpoints.restore(path, "params", targets(sharding.make_mesh(MeshShape(2, 2, 2)), make_params())),
+        make_params(),
     )
 
 

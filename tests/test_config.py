@@ -8,7 +8,7 @@ import pytest
 from embed import config
 from embed.errors import ConfigError, DataError
 
-MODULE = '''
+MODULE = """
 import dataclasses
 
 
@@ -36,7 +36,7 @@ class Recipe:
     steps: int
     name: str = "run"
     extra: object = None
-'''
+"""
 RECIPE = """from __gin__ import dynamic_registration
 from configured import parts
 STEPS = 5
@@ -134,11 +134,13 @@ def test_bound_twice_in_one_file(parts):
 def test_an_include_may_be_overridden(parts):
     with open("base.gin", "w") as f:
         f.write(RECIPE)
-    text = "from __gin__ import dynamic_registration\nfrom configured import parts\ninclude 'base.gin'\nparts.Loss.temperature = 0.3\n"
+    text = RECIPE.split("STEPS")[0] + "include 'base.gin'\nparts.Loss.temperature = 0.3\n"
     assert build(parts, text).loss.temperature == 0.3
 
 
-@pytest.mark.parametrize("binding", ["parts.Recipe.steps=2.5", "STEPS='x'", "parts.Recipe.name=3", "parts.Loss.dims=(1, 'a')"])
+@pytest.mark.parametrize(
+    "binding", ["parts.Recipe.steps=2.5", "STEPS='x'", "parts.Recipe.name=3", "parts.Loss.dims=(1, 'a')"]
+)
 def test_wrong_type(parts, binding):
     message = fails(parts, RECIPE, binding)
     assert "expected" in message and "--gin" in message

@@ -73,7 +73,7 @@ def test_write_atomic_into_a_missing_folder_is_a_storage_error(tmp_path):
 
 
 def test_json_survives_a_round_trip_in_its_own_order(tmp_path):
-    value = {"b": [1, 2.5, None], "a": "日本語", "c": {"z": True, "y": "\\ \" \n"}}
+    value = {"b": [1, 2.5, None], "a": "日本語", "c": {"z": True, "y": '\\ " \n'}}
     files.write_json(tmp_path / "x.json", value)
     assert files.read_json(tmp_path / "x.json") == value
     assert list(files.read_json(tmp_path / "x.json")) == ["b", "a", "c"]
@@ -152,7 +152,7 @@ def test_verify_finds_every_flipped_bit(tmp_path):
 
 @pytest.fixture(scope="module")
 def manifest_flips(tmp_path_factory):
-    """(offsets whose flip changed the manifest without an error, offsets whose flip ended in another error than DataError)."""
+    """Where flips changed the manifest without an error, and where they ended in another error than DataError."""
     folder = committed(tmp_path_factory.mktemp("flips") / "f")
     path = folder / files.MANIFEST
     intact, wanted = path.read_bytes(), files.read_json(path)
@@ -338,5 +338,7 @@ def test_a_failpoint_kills_only_when_named():
 
 
 def test_importing_files_loads_no_jax():
-    done = run_python("import sys, json, embed.files; print(json.dumps([m for m in ('jax', 'tensorflow') if m in sys.modules]))")
+    done = run_python(
+        "import sys, json, embed.files; print(json.dumps([m for m in ('jax', 'tensorflow') if m in sys.modules]))"
+    )
     assert json.loads(done.stdout) == []

@@ -33,7 +33,9 @@ def test_gin_files_are_short_and_explained(path):
 
 
 def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
-    text = (GIN / "recipes" / "quickstart.gin").read_text().replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
+    text = (
+        (GIN / "recipes" / "quickstart.gin").read_text().replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
+    )
     (tmp_path / "big.gin").write_text(text)
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
     shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))

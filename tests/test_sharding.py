@@ -34,7 +34,13 @@ def test_every_factorisation_of_the_devices_is_a_mesh(sizes):
 
 @pytest.mark.parametrize(
     "given, wanted",
-    [((-1, 1, 1), (8, 1, 1)), ((-1, 2, 2), (2, 2, 2)), ((2, -1, 1), (2, 4, 1)), ((1, 2, -1), (1, 2, 4)), ((8, -1, 1), (8, 1, 1))],
+    [
+        ((-1, 1, 1), (8, 1, 1)),
+        ((-1, 2, 2), (2, 2, 2)),
+        ((2, -1, 1), (2, 4, 1)),
+        ((1, 2, -1), (1, 2, 4)),
+        ((8, -1, 1), (8, 1, 1)),
+    ],
 )
 def test_minus_one_takes_the_devices_that_are_left(given, wanted):
     assert tuple(make(*given).shape.values()) == wanted
@@ -49,7 +55,9 @@ def test_a_mesh_of_some_devices():
     assert tuple(sharding.make_mesh(devices=jax.devices()[:3]).shape.values()) == (3, 1, 1)
 
 
-@pytest.mark.parametrize("sizes", [*WRONG, (-1, -1, 1), (-1, -1, -1), (3, -1, 1), (-1, 5, 1), (-1, 0, 1), (16, -1, 1), (-8, 1, 1)])
+@pytest.mark.parametrize(
+    "sizes", [*WRONG, (-1, -1, 1), (-1, -1, -1), (3, -1, 1), (-1, 5, 1), (-1, 0, 1), (16, -1, 1), (-8, 1, 1)]
+)
 def test_a_wrong_shape_is_refused_with_legal_ones(sizes):
     with pytest.raises(ConfigError) as caught:
         make(*sizes)

@@ -18,13 +18,17 @@ METHODS = ("uniform", "weighted", "interpolate")
 
 def expand(inputs: Sequence[str], last: int | None) -> list[pathlib.Path]:
     """Returns the step folders and bundles that the inputs name; with `last`, a run gives its newest `last` checkpoints."""
+    if last is not None and last < 1:
+        raise UsageError(f"--last={last}: at least 1")
     folders = []
     for name in inputs:
         steps = pathlib.Path(name) / "checkpoints"
         if last is not None and steps.is_dir():
             committed = checkpoints.committed_steps(steps)
             if len(committed) < last:
-                raise UsageError(f"{name}: --last={last}, but the run keeps {len(committed)} checkpoints; lower it or raise keep_last")
+                raise UsageError(
+                    f"{name}: --last={last}, but the run keeps {len(committed)} checkpoints; lower it or raise keep_last"
+                )
             folders += [steps / str(step) for step in committed[-last:]]
         else:
             folders.append(bundles.resolve(name))
@@ -35,6 +39,8 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
     """Returns one weight per input, summing to 1. `interpolate` takes (base, other) as (1 - alpha, alpha)."""
     if method not in METHODS:
         raise UsageError(f"--method={method}; known: {', '.join(METHODS)}")
+    if alpha is not None and not np.isfinite(alpha):
+        raise UsageError(f"--alpha={alpha}: must be a finite number")
     if method == "interpolate":
         if count != 2:
             raise UsageError(f"--method=interpolate takes a base and one other model, {count} were given")
@@ -52,24 +58,19 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
 def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[str]:
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
     architecture, vocabulary."""
-    found = []
-    first_tree = _trees(folders[0]).get(item)
-    first = bundles.read_model_json(folders[0])
-    for folder in folders[1:]:
-        tree, description = _trees(folder).get(item), bundles.read_model_json(folder)
-        if tree is None or first_tree is None:
-            found.append(f"{folder}: has no {item!r}")
-            continue
+    trees = [files.read_manifest(folder).get("trees", {}).get(item) for folder in folders]
+    found = [f"{folder}: has no {item!r}" for folder, tree in zip(folders, trees) if tree is None]
+    if found:
+        return found
+    first_tree, first = trees[0], bundles.read_model_json(folders[0])
+    for folder, tree in zip(folders[1:], trees[1:]):
+        description = bundles.read_model_json(folder)
         found += [f"{folder}: {line}" for line in checkpoints.spec_differences(tree, first_tree)]
         if description["architecture"] != first["architecture"]:
             found.append(f"{folder}: another architecture than {folders[0]}")
         if description["tokenizer"]["digest"] != first["tokenizer"]["digest"]:
             found.append(f"{folder}: another vocabulary than {folders[0]}")
     return found
-
-
-def _trees(folder: pathlib.Path) -> dict:
-    return files.read_manifest(folder).get("trees", {})
 
 
 def average(
@@ -87,9 +88,12 @@ def average(
     found = differences(folders, item)
     if found:
         raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
+    # Summed in the order of the digests, so that the order on the command line changes no bit.
+    by_digest = sorted(zip(folders, weights), key=lambda pair: (files.folder_digest(pair[0]), pair[1]))
+    folders, weights = [f for f, _ in by_digest], [w for _, w in by_digest]
     opened = [checkpoints.open_arrays(folder, item) for folder in folders]
     leaves = {}
-    for number, (path, first) in enumerate(sorted(opened[0].items())):
+    for number, path in enumerate(sorted(opened[0])):
         leaves[path] = _average_leaf(path, [arrays[path] for arrays in opened], weights, folders)
         progress((number + 1) / len(opened[0]))
     return checkpoints.unflatten({path: leaves[path] for path in opened[0]})
@@ -105,7 +109,7 @@ def _average_leaf(path: str, arrays, weights, folders) -> np.ndarray:
             if not np.all(np.isfinite(values.astype(np.float64))):
                 raise NumericError(f"{folder}: {path} holds values that are not finite; leave this input out")
             total = total + weight * values.astype(np.float64)
-        out[block] = np.asarray(total).astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else total
+        out[block] = (total if jnp.issubdtype(dtype, jnp.inexact) else np.rint(total)).astype(dtype)
     return out
 
 

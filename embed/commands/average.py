@@ -4,7 +4,9 @@ import pathlib
 
 from embed.commands import runtime
 
-SUMMARY = "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes and vocabulary."
+SUMMARY = (
+    "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes and vocabulary."
+)
 
 
 def add_arguments(parser) -> None:
@@ -40,4 +42,6 @@ def run(arguments) -> None:
     tokenizer = bundles.tokenizer_file(folders[0])
     contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
     checkpoints.write_bundle(output, params, contents)
-    print(f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}")
+    print(
+        f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
+    )

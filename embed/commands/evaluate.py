@@ -5,15 +5,21 @@ import sys
 
 from embed.commands import runtime
 
-SUMMARY = "Score models on a suite of local files, at every Matryoshka size; writes results.json, results.md and a plot."
+SUMMARY = (
+    "Score models on a suite of local files, at every Matryoshka size; writes results.json, results.md and a plot."
+)
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="what to score; NAME is how the table calls it")
+    parser.add_argument(
+        "models", nargs="+", metavar="[NAME=]MODEL", help="what to score; NAME is how the table calls it"
+    )
     parser.add_argument("--suite", required=True, help="suite file (JSON)")
     parser.add_argument("--output", required=True, help="new folder for the results")
     parser.add_argument("--dims", help="comma-separated sizes (default: the model's Matryoshka sizes)")
-    parser.add_argument("--baselines", default="", help="comma-separated: random (untrained weights of the first MODEL), bm25")
+    parser.add_argument(
+        "--baselines", default="", help="comma-separated: random (untrained weights of the first MODEL), bm25"
+    )
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to run")
     parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: the longest of training)")
 

@@ -53,7 +53,18 @@ def environment() -> dict:
 
     import embed
 
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "seqio", "sentencepiece", "tokenizers")
+    packages = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "numpy",
+        "seqio",
+        "sentencepiece",
+        "tokenizers",
+    )
     versions = {}
     for name in packages:
         try:
@@ -65,6 +76,10 @@ def environment() -> dict:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": versions,
-        "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "processes": jax.process_count()},
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }

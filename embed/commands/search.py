@@ -10,7 +10,9 @@ SUMMARY = "Find the texts of a corpus (jsonl or jsonl.gz with a field text) near
 def add_arguments(parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
     parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
-    parser.add_argument("--corpus", required=True, help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line")
+    parser.add_argument(
+        "--corpus", required=True, help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line"
+    )
     parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
     parser.add_argument("--top", type=int, default=5, help="results per query (default 5)")
     parser.add_argument("--dims", type=int, help="use this Matryoshka size")
@@ -25,7 +27,10 @@ def run(arguments) -> None:
 
     if arguments.top < 1:
         raise UsageError(f"--top={arguments.top}: at least 1")
-    rows = [(where, {**row, "text": text_of(row.get("text"), "text", where)}) for where, row in read_json_lines(arguments.corpus)]
+    rows = [
+        (where, {**row, "text": text_of(row.get("text"), "text", where)})
+        for where, row in read_json_lines(arguments.corpus)
+    ]
     if not rows:
         raise DataError(f"{arguments.corpus}: no texts in it; give a corpus")
     model = inference.open_model(arguments.model)

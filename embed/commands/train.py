@@ -4,7 +4,9 @@ import pathlib
 
 from embed.commands import runtime
 
-SUMMARY = "Train a model from a gin recipe. Running the same command again resumes the run, or says that it is complete."
+SUMMARY = (
+    "Train a model from a gin recipe. Running the same command again resumes the run, or says that it is complete."
+)
 
 
 def add_arguments(parser) -> None:
@@ -39,7 +41,9 @@ def _describe_run(run_dir: pathlib.Path, given: str, operative: str) -> None:
     if before.exists() and before.read_text(encoding="utf-8") != operative:
         old, new = set(before.read_text(encoding="utf-8").splitlines()), operative.splitlines()
         changed = [line for line in new if line not in old]
-        reports.say(f"note       the configuration changed since this run began: {'; '.join(changed[:3]) or 'lines removed'}")
+        reports.say(
+            f"note       the configuration changed since this run began: {'; '.join(changed[:3]) or 'lines removed'}"
+        )
     files.write_atomic(run_dir / "config.gin", given)
     files.write_atomic(before, operative)
     files.write_json(run_dir / "environment.json", runtime.environment())
@@ -227,7 +231,9 @@ def summary(recipe, model, batches, mesh) -> list[str]:
     pairs, examples = recipe.batch_size, sum(len(c) for c in batches.caches)
     steps = recipe.schedule.steps
     per_micro = pairs // recipe.micro_batches
-    negatives = f", negatives [{pairs}, {recipe.num_negatives}, {recipe.lengths.negatives}]" if recipe.num_negatives else ""
+    negatives = (
+        f", negatives [{pairs}, {recipe.num_negatives}, {recipe.lengths.negatives}]" if recipe.num_negatives else ""
+    )
     lines = [
         f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
         f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
@@ -240,7 +246,9 @@ def summary(recipe, model, batches, mesh) -> list[str]:
         f"length     {steps} steps, {steps * pairs / examples:.2f} epochs of {examples:,} examples",
     ]
     for cache, share in zip(batches.caches, batches.shares):
-        lines.append(f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs")
+        lines.append(
+            f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs"
+        )
     row = batches.rows(0, 0, min(3, pairs))
     for i in range(len(row["query"])):
         query, target = (recipe.tokenizer.decode(row[s][i][: row[f"{s}_length"][i]]) for s in ("query", "target"))

@@ -40,7 +40,9 @@ class PairEncoder:
         negatives = [apply_prompt(answer, n) for r in records for n in r.get("negatives", ())]
         query_rows, query_cut = self.tokenizer.encode_batch(queries, self.lengths.query)
         target_rows, target_cut = self.tokenizer.encode_batch(targets, self.lengths.target)
-        negative_rows, negative_cut = self.tokenizer.encode_batch(negatives, self.lengths.negatives) if negatives else ([], [])
+        negative_rows, negative_cut = (
+            self.tokenizer.encode_batch(negatives, self.lengths.negatives) if negatives else ([], [])
+        )
         encoded, used = [], 0
         for i, record in enumerate(records):
             count = len(record.get("negatives", ()))

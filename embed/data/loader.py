@@ -1,7 +1,7 @@
 """Global batch t as a pure function of (seed, t), read from token caches with grain. No tensorflow.
 
-Order comes from grain's index transforms: each task is shuffled anew every epoch and repeated, tasks are mixed at exact
-shares, by batches or by examples. A host computes the rows of its own slice only, so batch t is the same set in the same
+Order comes from grain's index transforms: each task is shuffled anew every epoch and repeated; tasks take turns at exact
+shares, by batches or by examples (`Turns`). A host computes the rows of its own slice only, so batch t is the same set in the same
 order on any number of hosts, and resuming needs nothing but t.
 
 A batch is a dict of numpy arrays: `query` int32 [b, Lq], `target` int32 [b, Lt], `negatives` int32 [b, N, Lt] and
@@ -61,10 +61,8 @@ class Batches:
         ]
 
     @functools.cached_property
-    def _mixed(self) -> grain.MapDataset:
-        """Draw (or batch) number -> (task, number within the task), round robin at exact shares."""
-        draws = [grain.MapDataset.range(_ENDLESS).map(functools.partial(_tag, k)) for k in range(len(self.caches))]
-        return draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, weights=self.shares)
+    def _mixed(self) -> "Turns":
+        return Turns(self.shares)
 
     def indices(self, t: int, start: int, stop: int) -> list[tuple[int, int]]:
         """Returns (task, record) of rows start..stop of global batch t."""
@@ -88,15 +86,39 @@ class Batches:
                 examples[place] = example
         return collate(examples, self.lengths, self.num_negatives, self.pad_id)
 
-    def iterate(self, first: int, start: int, stop: int, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
+    def iterate(
+        self, first: int, start: int, stop: int, threads: int = 2, ahead: int = 4
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields rows start..stop of batches first, first + 1, ... without end, read ahead in background threads."""
         source = grain.MapDataset.range(first, _ENDLESS).map(lambda t: self.rows(int(t), start, stop))
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         return iter(source.to_iter_dataset(options))
 
 
-def _tag(task: int, number: int) -> tuple[int, int]:
-    return task, int(number)
+class Turns:
+    """Whose turn a draw (or batch) is: number -> (task, number within the task), spread evenly, without end.
+
+    Shares are kept to 1/10,000 in every period; grain's own mix keeps them to a hundredth of the smallest weight only.
+    """
+
+    PERIOD = 10_000
+
+    def __init__(self, shares: Sequence[float]):
+        wanted = np.maximum(np.asarray(shares, np.float64) * self.PERIOD, 1)
+        counts = np.maximum(np.floor(wanted).astype(np.int64), 1)
+        for k in np.argsort(-(wanted - counts), kind="stable")[: max(0, self.PERIOD - counts.sum())]:
+            counts[k] += 1
+        self._counts = counts
+        when = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
+        task = np.repeat(np.arange(len(counts)), counts)
+        order = np.lexsort((task, when))
+        self._task = task[order]
+        self._number = np.concatenate([np.arange(n) for n in counts])[order]
+
+    def __getitem__(self, draw: int) -> tuple[int, int]:
+        period, place = divmod(int(draw), len(self._task))
+        task = int(self._task[place])
+        return task, int(period * self._counts[task] + self._number[place])
 
 
 def pad(rows: Sequence[np.ndarray], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +143,9 @@ def collate(examples: Sequence[dict], lengths: Lengths, num_negatives: int, pad_
     if num_negatives:
         rows, mask = [], np.zeros((len(examples), num_negatives), bool)
         for i, e in enumerate(examples):
-            own = np.split(e["negatives"], np.cumsum(e["negatives_lengths"])[:-1]) if len(e["negatives_lengths"]) else []
+            own = (
+                np.split(e["negatives"], np.cumsum(e["negatives_lengths"])[:-1]) if len(e["negatives_lengths"]) else []
+            )
             own = own[:num_negatives]
             mask[i, : len(own)] = True
             # A row needs one real token for a finite embedding; the mask keeps the stand-in out of the loss.

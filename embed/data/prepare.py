@@ -32,7 +32,9 @@ def _texts(mixture: Mixture) -> Iterator[str]:
     streams = []
     for task in mixture.tasks:
         if not isinstance(task, Task) or not hasattr(task.source, "examples"):
-            raise DataError(f"task {task.name!r}: a vocabulary cannot be trained on it; give an existing vocabulary file")
+            raise DataError(
+                f"task {task.name!r}: a vocabulary cannot be trained on it; give an existing vocabulary file"
+            )
         streams.append(_prompted(task))
     total = 0
     for one in itertools.chain.from_iterable(itertools.zip_longest(*streams)):

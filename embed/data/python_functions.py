@@ -8,6 +8,7 @@ of a held-out package is trained on.
 import ast
 import dataclasses
 import hashlib
+import multiprocessing
 import pathlib
 import re
 import sysconfig
@@ -22,10 +23,12 @@ from embed.data.text import clean
 
 VERSION = 1  # raised when a change here changes what is harvested
 _SKIPPED = re.compile(
-    r"(^|/)(tests?|testing|_?vendor(ed)?|third_party|extern(al|s)?|benchmarks?|examples?|site-packages|dist-packages|"
+    r"(^|/)(tests?|testing|_?vendor(ed)?|third_party|extern(al)?s?|benchmarks?|examples?|site-packages|dist-packages|"
     r"lib2to3|idlelib|turtledemo|ensurepip|__pycache__)(/|$)|(^|/)(test_[^/]*|[^/]*_tests?|conftest|[^/]*_pb2(_grpc)?)\.py$"
 )
-_SECTION = re.compile(r"^(args|arguments|parameters|returns|raises|yields|examples?|notes?|see also|\.\.|:|>>>)", re.IGNORECASE)
+_SECTION = re.compile(
+    r"^(args|arguments|parameters|returns|raises|yields|examples?|notes?|see also|\.\.|:|>>>)", re.IGNORECASE
+)
 
 
 def summary(docstring: str) -> str:
@@ -67,8 +70,17 @@ def functions_of(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
         if not described or node.name.startswith("test"):
             continue
         source = body_without_docstring(lines, node)
-        if 60 <= len(source) <= 6000 and source.count("\n") >= 2:
+        if 60 <= len(source) <= 6000 and source.count("\n") >= 2 and _is_text(described + source):
             yield node.lineno, described, source
+
+
+def _is_text(text: str) -> bool:
+    """Returns whether UTF-8 can hold the text; an escape in a docstring can make a lone surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def python_files(root: pathlib.Path) -> list[pathlib.Path]:
@@ -100,7 +112,8 @@ def harvest(roots: list[pathlib.Path] | None = None, workers: int = 2) -> list[d
     for root in roots:
         names = [p.relative_to(root).as_posix() for p in python_files(root)]
         jobs += [(str(root), names[i : i + 200]) for i in range(0, len(names), 200)]
-    with futures.ProcessPoolExecutor(workers) as pool:
+    # Not forked: a copy of a process in which JAX runs threads may deadlock.
+    with futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         rows = [row for part in pool.map(_harvest_files, jobs) for row in part]
     seen: set[bytes] = set()
     unique = []
@@ -161,7 +174,9 @@ class PythonFunctions:
             self._write_retrieval(temporary / "dev", [row for row in rows if row["package"] in held_out])
             suite = {
                 "name": "python-functions",
-                "tasks": [{"name": "held-out-packages", "type": "retrieval", "path": "dev", "prompt": "code retrieval"}],
+                "tasks": [
+                    {"name": "held-out-packages", "type": "retrieval", "path": "dev", "prompt": "code retrieval"}
+                ],
             }
             files.write_json(temporary / "suite.json", suite)
             files.write_manifest(temporary, kind="python-functions", version=VERSION, held_out=sorted(held_out))
@@ -169,14 +184,16 @@ class PythonFunctions:
     def _write_retrieval(self, folder: pathlib.Path, rows: list[dict]) -> None:
         folder.mkdir()
         ids = [f"{row['file']}:{row['line']}" for row in rows]
-        corpus = [
-            {"id": i, "text": r["target"], "file": r["file"], "line": r["line"]} for i, r in zip(ids, rows)
-        ]
+        corpus = [{"id": i, "text": r["target"], "file": r["file"], "line": r["line"]} for i, r in zip(ids, rows)]
         asked = sorted({int(i * len(rows) / self.held_out_queries) for i in range(self.held_out_queries)})
         asked = [i for i in asked if i < len(rows)]
         sources.write_json_lines(folder / "corpus.jsonl.gz", corpus)
-        sources.write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{ids[i]}", "text": rows[i]["query"]} for i in asked])
-        sources.write_tsv(folder / "qrels.tsv.gz", ["query-id", "corpus-id", "score"], [[f"q:{ids[i]}", ids[i], 1] for i in asked])
+        sources.write_json_lines(
+            folder / "queries.jsonl.gz", [{"id": f"q:{ids[i]}", "text": rows[i]["query"]} for i in asked]
+        )
+        sources.write_tsv(
+            folder / "qrels.tsv.gz", ["query-id", "corpus-id", "score"], [[f"q:{ids[i]}", ids[i], 1] for i in asked]
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """Returns the digest of what was harvested."""

@@ -13,7 +13,7 @@ from embed.data import sources
 from embed.data.encoding import Lengths, PairEncoder
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError, EmbedError
+from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 
 _BATCH = 256
 
@@ -89,7 +89,8 @@ def vocabulary(tokenizer: Tokenizer):
             return tokenizer.decode(ids)
 
         def _encode_tf(self, s):
-            rows = tf.numpy_function(lambda x: np.array(self._encode(x.decode()), np.int32), [s], tf.int32)
+            encode = lambda x: np.array(self._encode(np.asarray(x).item().decode()), np.int32)  # noqa: E731
+            rows = tf.numpy_function(encode, [s], tf.int32)
             rows.set_shape([None])
             return rows
 
@@ -97,7 +98,8 @@ def vocabulary(tokenizer: Tokenizer):
             return tf.numpy_function(lambda x: self._decode(x).encode(), [ids], tf.string)
 
         def __eq__(self, other):
-            return isinstance(other, TokenizerVocabulary) and other.tokenizer_digest == self.tokenizer_digest
+            # Each call makes its own class; seqio mixes tasks whose vocabularies are equal.
+            return getattr(other, "tokenizer_digest", None) == self.tokenizer_digest
 
         __hash__ = None
         tokenizer_digest = tokenizer.digest
@@ -137,6 +139,7 @@ def _source(task, failures: _Failures):
     """Returns the seqio DataSource of a task; its examples hold the texts and `where`."""
     seqio, tf = _libraries()
     if isinstance(task.source, sources.Tfds):
+        sources.check_fields(task.source.fields, "Tfds")
         return seqio.TfdsDataSource(
             tfds_name=task.source.name, tfds_data_dir=task.source.data_dir, splits={"train": task.source.split}
         )
@@ -167,12 +170,15 @@ def _from_tfds(task):
     """Returns the preprocessor that maps a TFDS example's fields to our roles."""
     _, tf = _libraries()
 
+    @tf.autograph.experimental.do_not_convert
     def rekey(number, example):
         fields = task.source.fields
         missing = [f for f in fields.values() if f not in example]
         if missing:
             raise DataError(f"{task.source.name}: no field {missing[0]!r}; it has {', '.join(sorted(example))}")
-        negatives = tf.reshape(example[fields["negatives"]], [-1]) if "negatives" in fields else tf.zeros([0], tf.string)
+        negatives = (
+            tf.reshape(example[fields["negatives"]], [-1]) if "negatives" in fields else tf.zeros([0], tf.string)
+        )
         empty = tf.constant("")
         return {
             "where": tf.strings.join([task.source.name, tf.strings.as_string(number)], ":"),
@@ -211,9 +217,19 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
 
     def batch(x):
         negatives = x["negatives"]
+        if not isinstance(negatives, tf.RaggedTensor):  # a source whose examples all have the same number of them
+            negatives = tf.RaggedTensor.from_tensor(negatives)
         out = tf.numpy_function(
             failures.wrap(encode),
-            [x["where"], x["query"], x["target"], x["title"], x["target_key"], negatives.flat_values, negatives.row_lengths()],
+            [
+                x["where"],
+                x["query"],
+                x["target"],
+                x["title"],
+                x["target_key"],
+                negatives.flat_values,
+                negatives.row_lengths(),
+            ],
             [tf.int32, tf.int64] * 4 + [tf.int64, tf.int32],
         )
         names = ("query", "target", "negatives", "negatives_lengths")
@@ -235,10 +251,7 @@ def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _F
     failures = failures or _Failures()
     encoder = PairEncoder(tokenizer, lengths, task.query_prompt, task.target_prompt)
     if isinstance(task, RegisteredTask):
-        import importlib
-
-        importlib.import_module(task.module)
-        inner = seqio.get_mixture_or_task(task.name)
+        inner = _registered(task)
         source, first = inner.source, list(inner.preprocessors)
         first.append(_complete(task))
     else:
@@ -250,14 +263,33 @@ def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _F
         for name in ("query", "target", "negatives", "negatives_lengths")
     }
     return seqio.Task(
-        seqio_name(task.name), source=source, output_features=features, preprocessors=[*first, _tokenize(encoder, failures)]
+        seqio_name(task.name),
+        source=source,
+        output_features=features,
+        preprocessors=[*first, _tokenize(encoder, failures)],
     )
+
+
+def _registered(task: RegisteredTask):
+    """Returns the seqio Task that the user's module registered."""
+    import importlib
+
+    seqio, _ = _libraries()
+    try:
+        importlib.import_module(task.module)
+    except ImportError as e:
+        raise DataError(f"task {task.name!r}: cannot import its module {task.module!r} ({e}); correct the path") from e
+    names = seqio.TaskRegistry.names()
+    if task.name not in names:
+        raise DataError(f"module {task.module!r} registers no task {task.name!r}{did_you_mean(task.name, names)}")
+    return seqio.TaskRegistry.get(task.name)
 
 
 def _complete(task: RegisteredTask):
     """Returns the preprocessor that gives a user's own text examples the fields that are optional for him."""
     _, tf = _libraries()
 
+    @tf.autograph.experimental.do_not_convert
     def complete(number, example):
         for side in ("query", "target"):
             if side not in example or example[side].dtype != tf.string:
@@ -275,19 +307,28 @@ def _complete(task: RegisteredTask):
 
 
 def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Mapping[str, int]) -> None:
-    """Adds the mixture and its tasks to seqio's registries under their names, for use with any seqio tool."""
+    """Adds the mixture and its tasks to seqio's registries under their names, for use with any seqio tool.
+
+    A task that a user's module registered keeps its own entry; ours, tokenised, is added as `<name>_tokens`.
+    """
     seqio, _ = _libraries()
+    names = {t.name: seqio_name(t.name) + ("_tokens" if isinstance(t, RegisteredTask) else "") for t in mixture.tasks}
+    if len(set(names.values())) < len(names):
+        raise ConfigError(
+            f"mixture {mixture.name!r}: two task names are the same to seqio ({sorted(names.values())}); rename one"
+        )
     for task in mixture.tasks:
-        if seqio_name(task.name) not in seqio.TaskRegistry.names():
-            seqio.TaskRegistry.add_provider(seqio_name(task.name), to_seqio(task, tokenizer, lengths))
+        made = to_seqio(task, tokenizer, lengths)
+        if names[task.name] not in seqio.TaskRegistry.names():
+            seqio.TaskRegistry.add_provider(names[task.name], made)
     if seqio_name(mixture.name) not in seqio.MixtureRegistry.names():
-        rates = [(seqio_name(t.name), share) for t, share in zip(mixture.tasks, mixture.shares(sizes))]
+        rates = [(names[t.name], share) for t, share in zip(mixture.tasks, mixture.shares(sizes))]
         seqio.MixtureRegistry.add(seqio_name(mixture.name), rates)
 
 
 def examples(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> Iterator[dict[str, Any]]:
     """Yields the tokenised examples of a task in the order of its source, through its seqio Task."""
-    _, tf = _libraries()
+    _libraries()
     failures = _Failures()
     split = task.split if isinstance(task, RegisteredTask) else "train"
     try:
@@ -297,8 +338,11 @@ def examples(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> Iterator[
         for row in dataset.as_numpy_iterator():
             ids = row.pop("ids")
             yield {**row, "query_id": ids[0], "target_id": ids[1]}
-    except (tf.errors.OpError, UnicodeDecodeError) as e:
+    except EmbedError:
+        raise
+    except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long
         if isinstance(failures.first, EmbedError):
             raise failures.first from e
         cause = failures.first or e
-        raise DataError(f"task {task.name!r}: {str(cause).splitlines()[0][:300]}; correct the source") from e
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise DataError(f"task {task.name!r}: {lines[0][:300]}; correct the source") from e

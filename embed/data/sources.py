@@ -5,7 +5,6 @@ roles `query`, `target`, and optionally `title` (of the target), `negatives` (a 
 two targets are the same item, when that is not their text). Bad records are one-line DataErrors.
 """
 
-import csv
 import dataclasses
 import gzip
 import io
@@ -52,7 +51,7 @@ def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise DataError(f"{where}: not valid JSON ({e}); correct or remove the line") from e
         if not isinstance(value, dict):
             raise DataError(f"{where}: a JSON {type(value).__name__}, expected an object with the mapped fields")
@@ -67,15 +66,35 @@ def read_tsv(path: str) -> Iterator[tuple[str, dict]]:
         if header is None:
             header = cells
         elif len(cells) != len(header):
-            raise DataError(f"{where}: {len(cells)} columns, the header has {len(header)}; a tab inside a text must be removed")
+            raise DataError(
+                f"{where}: {len(cells)} columns, the header has {len(header)}; a tab inside a text must be removed"
+            )
         else:
             yield where, dict(zip(header, cells))
+
+
+def read_qrels(path: str) -> Iterator[tuple[str, str, str, float]]:
+    """Yields ("file:line", query id, document id, graded relevance) of a judgements file with one header line."""
+    for where, row in read_tsv(path):
+        cells = list(row.values())
+        try:
+            query, document, score = cells[0], cells[1], float(cells[2])
+            if score != score:
+                raise ValueError("relevance is nan")
+        except (IndexError, ValueError) as e:
+            raise DataError(f"{where}: expected query id, document id and a number ({e}); correct the line") from e
+        yield where, query, document, score
 
 
 def text_of(value: Any, field: str, where: str) -> str:
     """Returns the cleaned text of a field; anything but a non-empty string is a DataError."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "strict")
+        try:
+            value = value.decode("utf-8", "strict")
+        except UnicodeDecodeError as e:
+            raise DataError(
+                f"{where}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
+            ) from e
     if not isinstance(value, str):
         raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text")
     try:
@@ -97,10 +116,15 @@ def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) ->
             raise DataError(f"{where}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
         value = raw.get(field)
         if role == "negatives":
+            if value is not None and not isinstance(value, str | list | tuple):
+                raise DataError(
+                    f"{where}: field {field!r} is {type(value).__name__}, expected a text or a list of texts"
+                )
             values = [] if value is None else [value] if isinstance(value, str) else list(value)
             record[role] = [text_of(v, field, where) for v in values]
         elif role == "title":
-            record[role] = clean(value) if isinstance(value, str) else ""
+            missing = value is None or (isinstance(value, str) and not value.strip())
+            record[role] = "" if missing else text_of(value, field, where)
         else:
             record[role] = text_of(value, field, where)
     return record
@@ -116,6 +140,22 @@ def check_fields(fields: Mapping[str, str], name: str) -> None:
             raise DataError(f"{name}.fields: no field is mapped to {role!r}; it is needed")
 
 
+def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
+    """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one."""
+    found: list[str] = []
+    for one in [path] if isinstance(path, str) else path:
+        base = pathlib.Path(one)
+        if "*" in one:
+            anchor = pathlib.Path(base.anchor or ".")
+            matches = [str(p) for p in anchor.glob(str(base.relative_to(base.anchor))) if p.is_file()]
+        else:
+            matches = [one] if base.is_file() else []
+        if not matches:
+            raise DataError(f"{one}: no such file; correct {owner}.path")
+        found += matches
+    return sorted(found)
+
+
 @dataclasses.dataclass(frozen=True)
 class Files:
     """Base of sources that read files. `path` is one path or several; they are read in sorted order."""
@@ -125,17 +165,7 @@ class Files:
 
     def paths(self) -> list[str]:
         """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
-        found = []
-        for path in [self.path] if isinstance(self.path, str) else self.path:
-            base = pathlib.Path(path)
-            if "*" in path:
-                anchor = pathlib.Path(base.anchor or ".")
-                found += [str(p) for p in anchor.glob(str(base.relative_to(base.anchor)))]
-            elif base.is_file():
-                found.append(path)
-        if not found:
-            raise DataError(f"{self.path}: no such file; correct {type(self).__name__}.path")
-        return sorted(found)
+        return expand_paths(self.path, type(self).__name__)
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}, which decides whether a token cache is still of these files."""
@@ -185,7 +215,9 @@ class Parquet(Files):
                     number += 1
                     yield f"{path}:{number}", raw
         except (OSError, ValueError) as e:
-            raise DataError(f"{path}: not a readable parquet file ({str(e).splitlines()[0][:120]}); fetch it again") from e
+            raise DataError(
+                f"{path}: not a readable parquet file ({str(e).splitlines()[0][:120]}); fetch it again"
+            ) from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,16 +251,15 @@ class BeirFolder:
         queries_path, corpus_path, qrels_path = self.parts()
         queries = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(queries_path)}
         corpus = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(corpus_path)}
-        for where, row in read_tsv(qrels_path):
-            query, document, score = list(row.values())[:3]
-            if float(score) <= 0:
+        for where, query, document, score in read_qrels(qrels_path):
+            if score <= 0:
                 continue
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
                 if key not in ids:
                     raise DataError(f"{where}: names the {kind} {key!r}, which is not in the folder; correct qrels")
-            raw = {"query": queries[query][1].get("text"), "target": corpus[document][1].get("text")}
-            raw["title"] = corpus[document][1].get("title")
-            yield where, map_fields(raw, {"query": "query", "target": "target", "title": "title"}, where)
+            asked = map_fields(queries[query][1], {"query": "text"}, queries[query][0])
+            answer = map_fields(corpus[document][1], {"target": "text", "title": "title"}, corpus[document][0])
+            yield where, {**asked, **answer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,18 +321,18 @@ class LabelledTexts:
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}."""
-        return Files(self.path).fingerprint()
+        return {path: sha256_file(path) for path in expand_paths(self.path, type(self).__name__)}
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("file:line", record) with one negative each."""
         if self.mode not in ("label_as_target", "same_label_text_as_target"):
             raise DataError(f"LabelledTexts.mode = {self.mode!r}; known: label_as_target, same_label_text_as_target")
         rows = []
-        for path in Files(self.path).paths():
+        for path in expand_paths(self.path, type(self).__name__):
             for where, raw in read_json_lines(path):
-                mapped = map_fields(
-                    {**raw, self.label: str(raw.get(self.label, ""))}, {"query": self.text, "target": self.label}, where
-                )
+                label = raw.get(self.label)
+                named = {**raw, self.label: str(label)} if isinstance(label, int) else raw  # class numbers and booleans
+                mapped = map_fields(named, {"query": self.text, "target": self.label}, where)
                 rows.append((where, mapped["query"], mapped["target"]))
         by_label: dict[str, list[int]] = {}
         for i, (_, _, label) in enumerate(rows):
@@ -327,14 +358,21 @@ Source = Files | BeirFolder | HuggingFaceDataset | Tfds | LabelledTexts
 
 def write_json_lines(path, rows) -> None:
     """Writes objects as jsonl.gz whose bytes depend on the rows alone (no time stamp, no file name)."""
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as f:
+    with (
+        open(path, "wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, "utf-8") as f,
+    ):
         for row in rows:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_tsv(path, header: Sequence[str], rows) -> None:
     """Writes a header and rows as tsv.gz whose bytes depend on them alone."""
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as f:
-        writer = csv.writer(f, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    with (
+        open(path, "wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, "utf-8") as f,
+    ):
+        for row in [header, *rows]:
+            f.write("\t".join(map(str, row)) + "\n")

@@ -53,7 +53,8 @@ class RegisteredTask:
 
     def definition(self) -> dict[str, Any]:
         """Returns what decides the cached records, as far as can be known without importing the module."""
-        return {"format": CACHE_FORMAT, **dataclasses.asdict(self)}
+        prompts = {"query_prompt": template(self.query_prompt), "target_prompt": template(self.target_prompt)}
+        return {"format": CACHE_FORMAT, **dataclasses.asdict(self), **prompts}
 
 
 AnyTask = Task | RegisteredTask
@@ -62,12 +63,18 @@ AnyTask = Task | RegisteredTask
 def describe(value: Any) -> Any:
     """Returns a dataclass (a source) as JSON: its class and fields, nested."""
     if dataclasses.is_dataclass(value):
-        # gin builds a subclass of the same name; the module tells a user's own source from ours.
         fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__qualname__, **fields}
+        return {"type": _type_name(value), **fields}
     if isinstance(value, Mapping):
         return {k: describe(v) for k, v in value.items()}
-    return list(map(describe, value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return list(map(describe, value))
+    return value if value is None or isinstance(value, str | int | float) else {"type": _type_name(value)}
+
+
+def _type_name(value: Any) -> str:
+    """Returns module and class; gin builds subclasses that carry the names of the class they configure."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +100,23 @@ class Mixture:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"Mixture {self.name!r} has two tasks called {name!r}; give each its own name")
+        if not self.temperature > 0 or (self.maximum is not None and self.maximum < 1):
+            raise ConfigError(
+                f"Mixture.temperature = {self.temperature} and Mixture.maximum = {self.maximum} must be positive"
+            )
         if isinstance(self.rates, str):
             if self.rates not in ("proportional", "temperature"):
-                raise ConfigError(f"Mixture.rates = {self.rates!r}; known: proportional, temperature, or {{task: rate}}")
+                raise ConfigError(
+                    f"Mixture.rates = {self.rates!r}; known: proportional, temperature, or {{task: rate}}"
+                )
             return
         for name, rate in self.rates.items():
             if name not in names:
                 raise ConfigError(f"Mixture.rates names {name!r}{did_you_mean(name, names)}")
-            if not rate > 0:
-                raise ConfigError(f"Mixture.rates[{name!r}] = {rate}; a rate is positive (leave the task out instead)")
+            if not 0 < rate < float("inf"):
+                raise ConfigError(
+                    f"Mixture.rates[{name!r}] = {rate}; a rate is positive and finite (leave the task out instead)"
+                )
         for name in names:
             if name not in self.rates:
                 raise ConfigError(f"Mixture.rates has no rate for {name!r}; give one or remove the task")

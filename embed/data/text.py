@@ -5,6 +5,8 @@ import unicodedata
 
 import numpy as np
 
+from embed.errors import ConfigError
+
 # Source: arXiv:2509.20354, the model card's prompts. Names are what `--prompt`, suites and tasks refer to.
 PROMPTS = {
     "query": "task: search result | query: {content}",
@@ -28,20 +30,23 @@ def clean(text: str) -> str:
 def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
     """Returns the template that `prompt` names, or `prompt` itself when it is a template (holds {content}).
 
-    Raises ValueError for a name that is not known.
+    Raises ConfigError for a name that is not known.
     """
     if "{content}" in prompt:
         return prompt
     prompts = PROMPTS if prompts is None else prompts
     if prompt not in prompts:
-        raise ValueError(f"no prompt is called {prompt!r}; known: {', '.join(sorted(prompts))}; or give one with {{content}}")
+        raise ConfigError(
+            f"no prompt is called {prompt!r}; known: {', '.join(sorted(prompts))}; or give one with {{content}}"
+        )
     return prompts[prompt]
 
 
 def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
     """Returns the prompted text; a missing title is written 'none', as in EmbeddingGemma. Both are already clean."""
     head, _, tail = prompt_template.partition("{content}")
-    return (head.replace("{title}", title or "none") + content + tail).strip()
+    head, tail = (part.replace("{title}", title or "none") for part in (head, tail))
+    return (head + content + tail).strip()
 
 
 def content_id(content: str) -> np.int64:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 
 # No token of a real vocabulary is longer on average; a 10 MB text is cut before it is tokenised, and counted.
 _CHARACTERS_PER_TOKEN = 48
@@ -29,7 +29,9 @@ def _read(path: str, kind: str) -> bytes:
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as e:
-        raise DataError(f"{path}: cannot read this {kind} ({e.strerror}); run `embed prepare` or correct the path") from e
+        raise DataError(
+            f"{path}: cannot read this {kind} ({e.strerror}); run `embed prepare` or correct the path"
+        ) from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class SentencePiece:
 
     def content(self) -> bytes:
         """Returns the bytes of the vocabulary file."""
-        return _sentencepiece_bytes(self.path)
+        return _sentencepiece_bytes(self.path, _version(self.path))
 
     @property
     def digest(self) -> str:
@@ -74,6 +76,14 @@ class SentencePiece:
         processor = _sentencepiece(self.path)
         texts, cut = _cut(texts, max_length)
         room = max_length - self.add_bos - self.add_eos
+        if room < 1:
+            raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
+        for name, wanted, token in (
+            ("bos", self.add_bos, processor.bos_id()),
+            ("eos", self.add_eos, processor.eos_id()),
+        ):
+            if wanted and token < 0:
+                raise DataError(f"{self.path}: the vocabulary has no {name}; set SentencePiece.add_{name} = False")
         head = [processor.bos_id()] if self.add_bos else []
         tail = [processor.eos_id()] if self.add_eos else []
         pieces = processor.encode(texts, out_type=int)
@@ -86,18 +96,35 @@ class SentencePiece:
 
 
 @functools.lru_cache(maxsize=8)
-def _sentencepiece_bytes(path: str) -> bytes:
+def _sentencepiece_bytes(path: str, version: tuple) -> bytes:
     return _read(path, "SentencePiece model")
 
 
-@functools.lru_cache(maxsize=8)
+def _version(path: str) -> tuple:
+    """Returns what changes when a file is written anew, so that an opened vocabulary is never a stale one."""
+    try:
+        stat = pathlib.Path(path).stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 def _sentencepiece(path: str):
+    return _open_sentencepiece(path, _version(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_sentencepiece(path: str, version: tuple):
     import sentencepiece
 
+    wrong = f"{path}: not a SentencePiece model; give a .model file or use HuggingFace(path=tokenizer.json)"
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=_sentencepiece_bytes(path))
+        processor = sentencepiece.SentencePieceProcessor(model_proto=_sentencepiece_bytes(path, version))
     except RuntimeError as e:
-        raise DataError(f"{path}: not a SentencePiece model; give a .model file or use HuggingFace(path=tokenizer.json)") from e
+        raise DataError(wrong) from e
+    if processor.get_piece_size() == 0:
+        raise DataError(wrong)
+    return processor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +169,8 @@ class HuggingFace:
         """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
         tokenizer, lock = _huggingface(self.path)
         texts, cut = _cut(texts, max_length)
+        if max_length <= tokenizer.num_special_tokens_to_add(False):
+            raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
         with lock:
             if not tokenizer.truncation or tokenizer.truncation["max_length"] != max_length:
                 tokenizer.enable_truncation(max_length)
@@ -153,8 +182,12 @@ class HuggingFace:
         return _huggingface(self.path)[0].decode([int(i) for i in ids])
 
 
-@functools.lru_cache(maxsize=8)
 def _huggingface(path: str):
+    return _open_huggingface(path, _version(path))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_huggingface(path: str, version: tuple):
     import tokenizers
 
     content = _read(path, "tokenizer.json")
@@ -163,6 +196,7 @@ def _huggingface(path: str):
     except Exception as e:  # the library raises bare Exception for every kind of malformed file
         raise DataError(f"{path}: not a tokenizer.json ({str(e)[:120]}); save the tokenizer again") from e
     tokenizer.no_padding()
+    tokenizer.no_truncation()  # the file's own side and stride must not decide ours
     return tokenizer, threading.Lock()
 
 
@@ -213,5 +247,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, symbols: Sequence
             minloglevel=2,
         )
     except RuntimeError as e:
-        raise DataError(f"a vocabulary of {vocab_size} pieces cannot be trained on these texts ({str(e)[-160:].strip()})") from e
+        raise DataError(
+            f"a vocabulary of {vocab_size} pieces cannot be trained on these texts ({str(e)[-160:].strip()})"
+        ) from e
     return model.getvalue()

@@ -33,7 +33,9 @@ def recall(ranking: Sequence[str], relevant: Mapping[str, float], k: int) -> flo
     return len(wanted.intersection(ranking[:k])) / len(wanted) if wanted else 0.0
 
 
-def retrieval_scores(rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def retrieval_scores(
+    rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
     """Returns mean nDCG@10, MRR@10 and Recall@{1,10,100} over the queries that have a relevant document."""
     judged = [q for q in rankings if any(g > 0 for g in qrels.get(q, {}).values())]
 

@@ -45,9 +45,12 @@ def align(cells: Sequence[Sequence[str]]) -> str:
     """Returns rows as a markdown table with padded columns; the first row is the header, numbers stand to the right."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     numeric = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(cells[0]))]
-    line = lambda row: "| " + " | ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric)) + " |"  # noqa: E731
     rule = "|" + "|".join("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric)) + "|"
-    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+    lines = [
+        "| " + " | ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric)) + " |"
+        for row in cells
+    ]
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _is_number(text: str) -> bool:
@@ -70,7 +73,9 @@ def plot_dimensions(results: Mapping, path) -> None:
     everything = rows(results)
     tasks = list(dict.fromkeys(r[0] for r in everything))
     shown = tasks[:6]
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(1.6 + 4.6 * len(shown), 4.2), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(shown), figsize=(1.6 + 4.6 * len(shown), 4.2), squeeze=False, layout="constrained"
+    )
     for axis, task in zip(axes[0], shown):
         own = [r for r in everything if r[0] == task]
         main = next(m for m in MAIN.values() if m in own[0][3])
@@ -78,7 +83,9 @@ def plot_dimensions(results: Mapping, path) -> None:
         for number, model in enumerate(dict.fromkeys(r[1] for r in own)):
             points = {dim: 100 * values[main] for _, name, dim, values in own if name == model}
             if set(points) == {"all"}:
-                axis.axhline(points["all"], color="0.45", linestyle="--", linewidth=1.5, label=f"{model} {points['all']:.1f}")
+                axis.axhline(
+                    points["all"], color="0.45", linestyle="--", linewidth=1.5, label=f"{model} {points['all']:.1f}"
+                )
                 continue
             line = sorted((int(d), v) for d, v in points.items())
             axis.plot(*zip(*line), marker="o", color=f"C{number}", label=f"{model} {line[-1][1]:.1f}")

@@ -17,7 +17,9 @@ DEPTH = 100
 def _checked(vectors: np.ndarray, task: Task) -> np.ndarray:
     if not np.all(np.isfinite(vectors)):
         bad = int(np.sum(~np.all(np.isfinite(vectors), axis=1)))
-        raise NumericError(f"task {task.name!r}: {bad} of {len(vectors)} embeddings are not finite; the model cannot be scored")
+        raise NumericError(
+            f"task {task.name!r}: {bad} of {len(vectors)} embeddings are not finite; the model cannot be scored"
+        )
     return vectors
 
 

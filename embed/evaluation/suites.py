@@ -1,9 +1,10 @@
 """Suites: which local files to score, as what. A suite is JSON; its paths are relative to it.
 
-    {"name": ..., "tasks": [{"name", "type", "path", "languages"?, "prompt"?}]}
+{"name": ..., "tasks": [{"name", "type", "path", "languages"?, "prompt"?}]}
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -47,7 +48,9 @@ def _part(folder: pathlib.Path, *names: str) -> str:
         for suffix in ("", ".gz"):
             if (folder / (name + suffix)).is_file():
                 return str(folder / (name + suffix))
-    raise DataError(f"{folder}: has no {' or '.join(names)} (.gz); a retrieval task is a folder with queries, corpus and qrels")
+    raise DataError(
+        f"{folder}: has no {' or '.join(names)} (.gz); a retrieval task is a folder with queries, corpus and qrels"
+    )
 
 
 def _texts(path: str) -> dict[str, dict]:
@@ -67,12 +70,13 @@ def read_retrieval(name: str, path: pathlib.Path, prompt: str) -> RetrievalTask:
     queries = _texts(_part(path, "queries.jsonl"))
     corpus = _texts(_part(path, "corpus.jsonl"))
     qrels: dict[str, dict[str, float]] = {}
-    for where, row in sources.read_tsv(_part(path, "qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")):
-        query, document, score = list(row.values())[:3]
+    for where, query, document, score in sources.read_qrels(
+        _part(path, "qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
+    ):
         for kind, known, key in (("query", queries, query), ("document", corpus, document)):
             if key not in known:
                 raise DataError(f"{where}: names the {kind} {key!r}, which is not there; correct the judgements")
-        qrels.setdefault(query, {})[document] = float(score)
+        qrels.setdefault(query, {})[document] = score
     return RetrievalTask(
         name=name,
         prompt=prompt,
@@ -91,6 +95,8 @@ def read_sts(name: str, path: pathlib.Path, prompt: str) -> StsTask:
     for where, row in sources.read_tsv(str(path)):
         try:
             gold.append(float(row["score"]))
+            if not math.isfinite(gold[-1]):
+                raise ValueError(f"score is {row['score']}")
         except (KeyError, ValueError) as e:
             raise DataError(f"{where}: needs columns sentence1, sentence2 and a number in score ({e})") from e
         first.append(sources.text_of(row.get("sentence1"), "sentence1", where))
@@ -114,7 +120,14 @@ def read_suite(path, only: Sequence[str] | None = None) -> tuple[str, list[Task]
     entries = suite.get("tasks", [])
     if not entries:
         raise DataError(f"{path}: a suite without tasks; list at least one under 'tasks'")
-    names = [e.get("name", "") for e in entries]
+    for entry in entries:
+        lacking = {"name", "type", "path"} - (entry.keys() if isinstance(entry, dict) else set())
+        if lacking:
+            raise DataError(f"{path}: a task lacks {', '.join(sorted(lacking))}: {str(entry)[:80]}; complete it")
+    names = [e["name"] for e in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: two tasks are called {name!r}; give each its own name")
     for name in only or ():
         if name not in names:
             raise DataError(f"{path}: no task {name!r}{did_you_mean(name, names)}")

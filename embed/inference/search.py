@@ -20,7 +20,7 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
     First level: the maximum of each group of 50. The k best documents lie in the k best groups, so the second level looks
     into those alone: 2.6 times faster than top_k over all scores. The first `valid` rows of the block are documents.
     """
-    scores = queries @ block.T
+    scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
     scores = jnp.where(jnp.arange(block.shape[0]) < valid, scores, -jnp.inf)
     grouped = scores.reshape(queries.shape[0], -1, _GROUP)
     groups = jax.lax.top_k(jnp.max(grouped, -1), min(k, grouped.shape[1]))[1]

@@ -34,14 +34,18 @@ class Contrastive:
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise ConfigError(f"Contrastive.temperature = {self.temperature}; it divides the cosine and must be positive")
+            raise ConfigError(
+                f"Contrastive.temperature = {self.temperature}; it divides the cosine and must be positive"
+            )
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean over the batch, and accuracy, masked share and positive similarity."""
         query, target = normalize(outputs.query), normalize(outputs.target)
         size = query.shape[0]
         if self.literal_mask and size == 1 and outputs.negatives is None:
-            raise ConfigError("Contrastive.literal_mask leaves a batch of one without hard negatives no denominator; use more")
+            raise ConfigError(
+                "Contrastive.literal_mask leaves a batch of one without hard negatives no denominator; use more"
+            )
         diagonal = jnp.eye(size, dtype=bool)
         similarity = query @ target.T
         positive = jnp.sum(query * target, -1) / self.temperature

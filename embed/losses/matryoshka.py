@@ -25,7 +25,9 @@ class Matryoshka:
         if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
             raise ConfigError(f"Matryoshka.dims = {self.dims}; give different positive sizes")
         if self.weights is not None and len(self.weights) != len(self.dims):
-            raise ConfigError(f"Matryoshka.weights has {len(self.weights)} values for {len(self.dims)} dims; give one each")
+            raise ConfigError(
+                f"Matryoshka.weights has {len(self.weights)} values for {len(self.dims)} dims; give one each"
+            )
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum, the metrics of the largest size, and each size's loss as `loss@dim`."""

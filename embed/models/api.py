@@ -34,7 +34,9 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """Returns the JSON description of a module: its registered name and its fields, nested."""
     name = next((n for n, c in _REGISTRY.items() if isinstance(module, c)), None)
     if name is None:
-        raise ConfigError(f"{type(module).__name__} is not a registered module; decorate it with embed.models.api.register")
+        raise ConfigError(
+            f"{type(module).__name__} is not a registered module; decorate it with embed.models.api.register"
+        )
     fields = {f: getattr(module, f) for f in module.__dataclass_fields__ if f not in ("parent", "name")}
     return {"type": name, **{f: describe(v) if isinstance(v, nn.Module) else v for f, v in fields.items()}}
 
@@ -50,7 +52,8 @@ def from_description(description: dict[str, Any]) -> nn.Module:
         if field not in known:
             raise DataError(f"{name} has no field {field!r}{did_you_mean(field, known)}")
     values = {
-        f: from_description(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v for f, v in fields.items()
+        f: from_description(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
+        for f, v in fields.items()
     }
     return _REGISTRY[name](**values)
 
@@ -76,7 +79,9 @@ def build(module: embedder.Embedder) -> Model:
     dims = tuple(sorted({size, *module.matryoshka_dims}, reverse=True))
     if dims[0] > size or dims[-1] < 1:
         raise ConfigError(f"matryoshka_dims {module.matryoshka_dims} must lie between 1 and the embedding size {size}")
-    axes = jax.tree.map(lambda s: tuple(s), nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
+    axes = jax.tree.map(
+        lambda s: tuple(s), nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
+    )
     return Model(
         init=init,
         apply=apply,

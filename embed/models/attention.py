@@ -68,7 +68,11 @@ class Attention(nn.Module):
         kv_shape = (self.width, self.num_kv_heads, self.head_dim)
         kv_axes = ("width", "kv_heads", "head_dim")
         q = Linear(
-            "BLD,DHK->BLHK", (self.width, self.num_heads, self.head_dim), ("width", "heads", "head_dim"), dtype=self.dtype, name="query"
+            "BLD,DHK->BLHK",
+            (self.width, self.num_heads, self.head_dim),
+            ("width", "heads", "head_dim"),
+            dtype=self.dtype,
+            name="query",
         )(x)
         k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, dtype=self.dtype, name="key")(x)
         v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, dtype=self.dtype, name="value")(x)

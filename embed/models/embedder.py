@@ -23,7 +23,9 @@ class Embedder(nn.Module):
     matryoshka_dims: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False) -> Float[Array, "B E"]:
+    def __call__(
+        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
+    ) -> Float[Array, "B E"]:
         x = self.pooling(self.encoder(tokens, mask, is_training), mask)
         for i, size in enumerate(self.projection):
             # The wide inner size is split over `tensor`; the embedding is whole everywhere.

@@ -39,26 +39,28 @@ class Gemma(nn.Module):
 
     @nn.nowrap
     def _stack_fields(self) -> dict:
-        return dict(
-            num_layers=self.num_layers,
-            width=self.width,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            mlp_dim=self.mlp_dim,
-            query_scale=self.head_dim**-0.5,
-            radius=self.window // 2,
-            global_every=self.global_every,
-            local_rope_base=self.local_rope_base,
-            global_rope_base=self.global_rope_base,
-            branch_gain=self.branch_gain,
-            dropout=self.dropout,
-            remat=self.remat,
-            unroll=self.unroll,
-            dtype=self.dtype,
-        )
+        return {
+            "num_layers": self.num_layers,
+            "width": self.width,
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "mlp_dim": self.mlp_dim,
+            "query_scale": self.head_dim**-0.5,
+            "radius": self.window // 2,
+            "global_every": self.global_every,
+            "local_rope_base": self.local_rope_base,
+            "global_rope_base": self.global_rope_base,
+            "branch_gain": self.branch_gain,
+            "dropout": self.dropout,
+            "remat": self.remat,
+            "unroll": self.unroll,
+            "dtype": self.dtype,
+        }
 
-    def __call__(self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False) -> Float[Array, "B L D"]:
+    def __call__(
+        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
+    ) -> Float[Array, "B L D"]:
         compute_dtype(self.dtype)
         x = constrain(self.embedding(tokens), "batch", "length", None)
         return self.final_norm(self.stack(x, mask, is_training))

@@ -19,7 +19,9 @@ Initializer = Callable[..., Array]
 def compute_dtype(name: str) -> jnp.dtype:
     """Returns the dtype called `name`; float16 is refused, because Gemma's activations reach 8e5 and overflow it."""
     if name == "float16":
-        raise ConfigError("dtype 'float16' overflows (Gemma activations reach 8e5, float16 ends at 65504); use 'bfloat16'")
+        raise ConfigError(
+            "dtype 'float16' overflows (Gemma activations reach 8e5, float16 ends at 65504); use 'bfloat16'"
+        )
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype {name!r}; known: float32, bfloat16")
     return jnp.dtype(name)
@@ -99,7 +101,12 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        into = {"equation": "BLD,DF->BLF", "shape": (self.width, self.hidden), "axes": ("width", "mlp"), "dtype": self.dtype}
+        into = {
+            "equation": "BLD,DF->BLF",
+            "shape": (self.width, self.hidden),
+            "axes": ("width", "mlp"),
+            "dtype": self.dtype,
+        }
         gate = Linear(**into, name="gate")(x)
         up = Linear(**into, name="up")(x)
         hidden = nn.gelu(gate.astype(jnp.float32), approximate=True).astype(gate.dtype) * up

@@ -69,7 +69,9 @@ def train(run: Run) -> TrainState:
         saver.clean()
         state = _restore(run, abstract, placed) or _create(run, placed)
         first = int(state.step)
-        reports.say(f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}")
+        reports.say(
+            f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}"
+        )
         step = _compile(run, state, placed)
         reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
         try:
@@ -166,7 +168,9 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
             jax.block_until_ready(state)
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        reporter.advance(size, jax.process_count() * int(sum(v.sum() for k, v in local.items() if k.endswith("_length"))))
+        reporter.advance(
+            size, jax.process_count() * int(sum(v.sum() for k, v in local.items() if k.endswith("_length")))
+        )
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)
@@ -178,7 +182,9 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
     if done < schedule.steps:
         _save(run, state, saver, done)
         saver.wait()
-        raise Preempted(f"{run.run_dir}: stopped and saved at step {done} of {schedule.steps}; run the same command to go on")
+        raise Preempted(
+            f"{run.run_dir}: stopped and saved at step {done} of {schedule.steps}; run the same command to go on"
+        )
     return state
 
 

@@ -32,7 +32,9 @@ def schedule(
     }
     if decay not in after:
         raise ConfigError(f"schedule.decay = {decay!r}; known: {', '.join(after)}")
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), after[decay]()], [warmup_steps])
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, peak, max(warmup_steps, 1)), after[decay]()], [warmup_steps]
+    )
 
 
 def _matches(patterns: Sequence[str], params, what: str) -> dict[str, str | None]:

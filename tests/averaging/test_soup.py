@@ -1,4 +1,4 @@
-"""Soups: the right average to the last bit, no input that differs or is broken, memory that does not grow with inputs."""
+"""Soups: the right average to the last bit, no input that differs or is broken, memory that does not grow."""
 
 import itertools
 import random
@@ -15,13 +15,19 @@ from embed import bundles, checkpoints, files
 from embed.averaging import soup
 from embed.errors import DataError, NumericError, UsageError
 
-SHAPES = {"encoder": {"layers": {"kernel": (3, 8, 16)}, "table": (40, 8)}, "projection_0": {"kernel": (8, 5)}, "scale": ()}
+SHAPES = {
+    "encoder": {"layers": {"kernel": (3, 8, 16)}, "table": (40, 8)},
+    "projection_0": {"kernel": (8, 5)},
+    "scale": (),
+}
 
 
 def make_params(seed: int = 0, dtype=np.float32) -> dict:
     draw = np.random.default_rng(seed)
     is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
-    return jax.tree.map(lambda s: np.asarray(draw.standard_normal(s), np.float32).astype(dtype), SHAPES, is_leaf=is_shape)
+    return jax.tree.map(
+        lambda s: np.asarray(draw.standard_normal(s), np.float32).astype(dtype), SHAPES, is_leaf=is_shape
+    )
 
 
 def write(path, params, architecture="Embedder", vocabulary="v", **trees):
@@ -118,7 +124,11 @@ def rough(seed: int, size: int = 20_000) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("kind", ["normal", "few digits"])
 def test_the_order_of_inputs_does_not_matter(tmp_path, kind, dtype):
-    make = rough if kind == "few digits" else lambda seed: np.random.default_rng(seed).standard_normal(20_000).astype(np.float32)
+    make = (
+        rough
+        if kind == "few digits"
+        else lambda seed: np.random.default_rng(seed).standard_normal(20_000).astype(np.float32)
+    )
     folders = [write(tmp_path / f"{i}", {"x": make(i).astype(dtype)}) for i in range(3)]
     weights = soup.weights_for("uniform", 3, None, None)
     found = {soup.average(list(order), weights)["x"].tobytes() for order in itertools.permutations(folders)}
@@ -198,10 +208,16 @@ def test_every_difference_is_listed(tmp_path):
         "missing": (write(tmp_path / "missing", missing), ["projection_0/kernel is missing"]),
         "extra": (write(tmp_path / "extra", extra), ["encoder/bias is not in the model"]),
         "shape": (write(tmp_path / "shape", shape), ["encoder/table is float32[41, 8], the model has float32[40, 8]"]),
-        "dtype": (write(tmp_path / "dtype", dtype), ["projection_0/kernel is bfloat16[8, 5], the model has float32[8, 5]"]),
+        "dtype": (
+            write(tmp_path / "dtype", dtype),
+            ["projection_0/kernel is bfloat16[8, 5], the model has float32[8, 5]"],
+        ),
         "architecture": (write(tmp_path / "architecture", make_params(), architecture="Other"), ["architecture"]),
         "vocabulary": (write(tmp_path / "vocabulary", make_params(), vocabulary="w"), ["vocabulary"]),
-        "both": (write(tmp_path / "both", extra, architecture="O", vocabulary="w"), ["bias", "architecture", "vocabulary"]),
+        "both": (
+            write(tmp_path / "both", extra, architecture="O", vocabulary="w"),
+            ["bias", "architecture", "vocabulary"],
+        ),
     }
     folders = [base, *(folder for folder, _ in others.values())]
     with pytest.raises(DataError) as caught:

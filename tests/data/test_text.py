@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embed.data.text import PROMPTS, apply_prompt, clean, content_id, template
+from embed.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_template_takes_a_name_or_a_template():
 
 @pytest.mark.parametrize("prompts", [None, {"mine": "{content}"}, {}])
 def test_template_of_an_unknown_name_says_which_are_known(prompts):
-    with pytest.raises(ValueError, match="no prompt is called 'documnet'") as caught:
+    with pytest.raises(ConfigError, match="no prompt is called 'documnet'") as caught:
         template("documnet", prompts)
     message = str(caught.value)
     assert "{content}" in message and "\n" not in message
@@ -45,7 +46,7 @@ def test_template_of_an_unknown_name_says_which_are_known(prompts):
 
 
 def test_given_prompts_replace_the_built_in_ones():
-    with pytest.raises(ValueError, match="known: mine"):
+    with pytest.raises(ConfigError, match="known: mine"):
         template("query", {"mine": "{content}"})
 
 

@@ -11,7 +11,7 @@ import tokenizers as hugging_face
 from tokenizers import models, pre_tokenizers, processors
 
 from embed.data.tokenizers import HuggingFace, SentencePiece, from_folder, train_sentencepiece
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 
 WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "b": 5, "c": 6, "d": 7, "e": 8}
 TEXTS = ["hello world, this is a tiny text", "another tiny text of some words", "numbers 10 and 200"] * 20
@@ -86,20 +86,18 @@ def test_sentencepiece_truncation_keeps_the_ends_and_is_counted(piece_path, piec
 
     inner = sentencepiece.SentencePieceProcessor(model_proto=piece_bytes).encode("hello tiny world")
     made, full = SentencePiece(piece_path), len(inner) + 2
-    for length in range(2, full + 2):
+    for length in range(3, full + 2):
         rows, cut = made.encode_batch(["hello tiny world", "a"], length)
         assert rows[0].tolist() == [2, *inner[: length - 2], 1]
         assert cut[0] == (length < full)
         assert len(rows[1]) <= length
 
 
-def test_no_row_is_longer_than_asked_for_even_where_the_ends_do_not_fit(piece_path, words_path):
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_a_length_without_room_beside_the_ends_is_refused(piece_path, words_path, length):
     for made in (SentencePiece(piece_path), HuggingFace(words_path)):
-        try:
-            rows, _ = made.encode_batch(["a b c d"], 1)
-        except (DataError, ValueError):
-            continue  # refusing is fine too
-        assert len(rows[0]) <= 1, made
+        with pytest.raises(ConfigError, match="no room beside the special tokens"):
+            made.encode_batch(["a b c d"], length)
 
 
 def test_no_text_is_unknown_and_decoding_gives_it_back(piece_path):
@@ -171,10 +169,10 @@ def test_huggingface_rows_by_hand(words_path):
 def test_huggingface_truncation_keeps_the_ends_and_is_counted(words_path):
     made = HuggingFace(words_path)
     inner = [4, 5, 6, 7, 8]
-    for length in (7, 3, 5, 2, 8, 4, 6, 7):
+    for length in (7, 3, 5, 8, 4, 6, 7):
         rows, cut = made.encode_batch(["a b c d e", "a"], length)
         assert rows[0].tolist() == [2, *inner[: length - 2], 3]
-        assert cut == [length < 7, length < 3]
+        assert cut == [length < 7, False]
 
 
 def test_huggingface_ignores_the_truncation_and_padding_stored_in_its_file(tmp_path):

@@ -28,7 +28,15 @@ def made_up_texts(count: int, seed: int = 0, longest: int = 12) -> list[str]:
 
 def small_module() -> Embedder:
     encoder = Gemma(
-        vocab_size=400, width=16, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=32, window=16, global_every=2
+        vocab_size=400,
+        width=16,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        mlp_dim=32,
+        window=16,
+        global_every=2,
     )
     return Embedder(encoder, MeanPooling(), projection=(24, 16), matryoshka_dims=(8, 4))
 

@@ -26,7 +26,7 @@ def check(queries, corpus, k) -> None:
     assert np.all(np.diff(scores, axis=1) <= 0)
 
 
-@pytest.mark.parametrize("count", [1, 2, 49, 50, 51, 99, 100, 101, 260, 777])
+@pytest.mark.parametrize("count", [1, 50, 51, 99, 260, 777])
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_top_k_is_exact(count, k):
     draw = np.random.default_rng(count)
@@ -34,7 +34,7 @@ def test_top_k_is_exact(count, k):
 
 
 @pytest.mark.parametrize("block, rows", [(50, 3), (100, 4), (150, 7), (200, 1)])
-@pytest.mark.parametrize("count", [1, 99, 100, 101, 450, 777])
+@pytest.mark.parametrize("count", [1, 100, 101, 450])
 def test_top_k_is_exact_over_many_blocks(monkeypatch, block, rows, count):
     monkeypatch.setattr(search, "_BLOCK", block)
     monkeypatch.setattr(search, "_QUERIES", rows)

@@ -1,5 +1,6 @@
 """The contrastive loss against published golden values, a loop written from the formula, and its corners."""
 
+import functools
 import itertools
 import math
 
@@ -25,9 +26,18 @@ GOLDEN = {
 }
 
 
-def fast(function):
-    """Returns `function` compiled with little optimisation: most of these tests' time is compiling."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+@functools.cache
+def compiled(loss: Contrastive):
+    """Returns the compiled ((value, metrics), gradient by the towers) of towers, mask and ids."""
+
+    def total(towers, mask, query_id, target_id):
+        return loss(Outputs(*towers, negatives_mask=mask, query_id=query_id, target_id=target_id))
+
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    }  # compiling is most of the time
+    return jax.jit(jax.value_and_grad(total, has_aux=True), compiler_options=options)
 
 
 def ids(values):
@@ -107,7 +117,9 @@ def numeric_gradient(function, arrays, step=1e-5):
 
 GRID = [
     case
-    for case in itertools.product((0, 1, 3), (0.0, 5.0), (False, True), ("none", "query", "target", "both"), (False, True))
+    for case in itertools.product(
+        (0, 1, 3), (0.0, 5.0), (False, True), ("none", "query", "target", "both"), (False, True)
+    )
     if case[0] or not case[-1]
 ]
 
@@ -132,14 +144,9 @@ def test_value_and_gradient_match_the_loops(count, hardness, literal, duplicates
     expected = by_loops(query, target, negatives)
     expected_gradient = numeric_gradient(by_loops, [query, target, negatives])
     with jax.enable_x64(True):
-
-        def by_embed(q, p, n):
-            own = {"negatives": n, "negatives_mask": jnp.asarray(mask) if partly else None} if count else {}
-            return loss(Outputs(q, p, query_id=ids(query_id), target_id=ids(target_id), **own))[0]
-
-        arrays = [jnp.asarray(a, jnp.float64) for a in (query, target, negatives)]
-        value, gradient = fast(jax.value_and_grad(by_embed, argnums=(0, 1, 2)))(*arrays)
-        value, gradient = float(value), jax.device_get(gradient)
+        towers = [jnp.asarray(a, jnp.float64) for a in (query, target, negatives)[: 3 if count else 2]]
+        own_mask = jnp.asarray(mask) if partly else None
+        (value, _), gradient = jax.device_get(compiled(loss)(towers, own_mask, ids(query_id), ids(target_id)))
     assert value == pytest.approx(expected, rel=0, abs=1e-12)
     for ours, numeric in zip(gradient, expected_gradient):
         np.testing.assert_allclose(ours, numeric, rtol=0, atol=1e-8)
@@ -193,14 +200,10 @@ CORNERS = ["all duplicates", "all duplicates, all negatives masked", "one row", 
 def test_corners_are_finite_forward_and_backward(name, literal, hard):
     if name == "one row" and literal and not hard:
         return
-    outputs = corner(name)
-    arrays = (outputs.query, outputs.target, outputs.negatives)
-
-    def total(q, p, n):
-        own = (n, outputs.negatives_mask) if hard else (None, None)
-        return Contrastive(0.05, 5.0, literal)(Outputs(q, p, *own, outputs.query_id, outputs.target_id))
-
-    (value, metrics), gradient = fast(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    o = corner(name)
+    towers = [o.query, o.target, *([o.negatives] if hard else [])]
+    mask = o.negatives_mask if hard else None
+    (value, metrics), gradient = compiled(Contrastive(0.05, 5.0, literal))(towers, mask, o.query_id, o.target_id)
     assert np.isfinite(value)
     assert all(np.isfinite(v) for v in metrics.values())
     assert all(np.isfinite(g).all() for g in gradient)
@@ -221,7 +224,7 @@ def test_masked_negatives_equal_no_negatives():
 
 
 def test_literal_mask_undefined_term_divides_by_the_batch():
-    """Row 2 shares its query with row 0 and its target with row 1: it has no negative and adds 0 to a sum over B = 3."""
+    """Row 2 shares its query with row 0 and its target with row 1: without negatives it adds 0 to a sum over B = 3."""
     q, p = np.random.default_rng(8).normal(size=(2, 3, 4))
     query_id, target_id = [1, 2, 1], [1, 2, 2]
     terms = [(cosine(q[0], p[1]) - cosine(q[0], p[0])) / 0.2, (cosine(q[1], p[0]) - cosine(q[1], p[1])) / 0.2, 0.0]
@@ -229,6 +232,17 @@ def test_literal_mask_undefined_term_divides_by_the_batch():
         outputs = Outputs(jnp.asarray(q), jnp.asarray(p), query_id=ids(query_id), target_id=ids(target_id))
         value, _ = Contrastive(0.2, literal_mask=True)(outputs)
         assert float(value) == pytest.approx(sum(terms) / 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("tower", [0, 1, 2])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(None)], ids=["one", "all"])
+def test_an_embedding_that_is_not_a_number_is_not_hidden(tower, rows, literal):
+    o = corner("none")
+    towers = [o.query, o.target, o.negatives]
+    towers[tower] = towers[tower].at[rows].set(jnp.nan)
+    (value, _), _ = compiled(Contrastive(0.05, 5.0, literal))(towers, o.negatives_mask, o.query_id, o.target_id)
+    assert np.isnan(value)
 
 
 def test_literal_mask_refuses_a_batch_of_one_without_negatives():

@@ -12,17 +12,17 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 
-SIZES = dict(
-    vocab_size=40,
-    width=12,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=6,
-    mlp_dim=20,
-    window=4,
-    global_every=2,
-)
+SIZES = {
+    "vocab_size": 40,
+    "width": 12,
+    "num_layers": 3,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 6,
+    "mlp_dim": 20,
+    "window": 4,
+    "global_every": 2,
+}
 
 
 def make(pooling=None, projection=(14, 8), matryoshka_dims=(), **fields) -> Embedder:
@@ -30,7 +30,7 @@ def make(pooling=None, projection=(14, 8), matryoshka_dims=(), **fields) -> Embe
 
 
 def draw(init, seed: int = 5):
-    """Returns parameters shaped as `init` makes them, none at its initial value: at zero a wrong 1 + scale goes unseen."""
+    """Returns parameters shaped as `init` makes them, none of them zero: there a wrong 1 + scale goes unseen."""
     random = np.random.default_rng(seed)
     shapes = jax.eval_shape(init, jax.random.key(0))
     return jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape) * 0.3, s.dtype), shapes)
@@ -38,7 +38,9 @@ def draw(init, seed: int = 5):
 
 def fast(function):
     """Returns `function` compiled with little optimisation: most of these tests' time is compiling gradients."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+    return jax.jit(
+        function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    )
 
 
 def texts(lengths=(11, 7, 1, 3), width: int = 11, vocab: int = 40):
@@ -51,5 +53,5 @@ def texts(lengths=(11, 7, 1, 3), width: int = 11, vocab: int = 40):
 def tiny():
     """The tools above, the model they make by default, and parameters for it."""
     model = api.build(make())
-    tools = dict(make=make, draw=draw, fast=fast, texts=texts, sizes=SIZES)
-    return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=jax.jit(model.apply))
+    tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES}
+    return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=fast(model.apply))

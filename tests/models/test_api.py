@@ -37,7 +37,7 @@ def test_a_description_names_its_parts(tiny):
 
 def test_a_described_model_gives_the_same_embeddings(tiny):
     again = api.build(api.from_description(json.loads(json.dumps(tiny.model.description))))
-    found = jax.jit(again.apply)(tiny.params, *tiny.texts())
+    found = tiny.fast(again.apply)(tiny.params, *tiny.texts())
     np.testing.assert_array_equal(found, tiny.apply(tiny.params, *tiny.texts()))
 
 
@@ -141,7 +141,7 @@ def test_params_are_plain_dicts_of_arrays_fixed_by_the_key(tiny):
 
 
 def test_flops_of_embeddinggemma_match_the_formula():
-    """Per token 2 N + 4 a Lc C: N weights in the layers, a = heads x head size, Lc seen keys, C layers; then the head."""
+    """Per token 2 N + 4 a Lc C: N weights in the layers, a = heads x head size, Lc keys, C layers; then the head."""
     model = api.build(Embedder(Gemma(), MeanPooling(), (3072, 768)))
     weights = 24 * (768 * 768 * 2 + 768 * 256 * 2 + 3 * 768 * 1152)
     head = 2 * 2 * 768 * 3072
@@ -156,7 +156,9 @@ def test_flops_of_embeddinggemma_match_the_formula():
 
 def test_flops_count_what_the_compiler_counts(tiny):
     """On a text seen whole by every layer, unrolled, XLA counts our matrix products and little else."""
-    model = api.build(Embedder(Gemma(64, 64, 2, 4, 2, 32, 256, window=512, global_every=2, unroll=2), MeanPooling(), (64,)))
+    model = api.build(
+        Embedder(Gemma(64, 64, 2, 4, 2, 32, 256, window=512, global_every=2, unroll=2), MeanPooling(), (64,))
+    )
     params = jax.eval_shape(model.init, jax.random.key(0))
     tokens, mask = jax.ShapeDtypeStruct((1, 64), jnp.int32), jax.ShapeDtypeStruct((1, 64), bool)
     counted = jax.jit(model.apply).lower(params, tokens, mask).cost_analysis()["flops"]

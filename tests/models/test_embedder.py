@@ -24,7 +24,10 @@ def pooled(tiny, params):
 def test_a_chain_of_projections_equals_its_product(tiny):
     kernels = [np.asarray(tiny.params[f"projection_{i}"]["kernel"], np.float64) for i in range(2)]
     folded = api.build(tiny.make(projection=(8,)))
-    params = {"encoder": tiny.params["encoder"], "projection_0": {"kernel": jnp.asarray(kernels[0] @ kernels[1], jnp.float32)}}
+    params = {
+        "encoder": tiny.params["encoder"],
+        "projection_0": {"kernel": jnp.asarray(kernels[0] @ kernels[1], jnp.float32)},
+    }
     found = tiny.fast(folded.apply)(params, *tiny.texts())
     np.testing.assert_allclose(found, tiny.apply(tiny.params, *tiny.texts()), rtol=0, atol=1e-5)
     direct = pooled(tiny, tiny.params) @ kernels[0] @ kernels[1]

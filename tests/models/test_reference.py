@@ -97,7 +97,7 @@ def test_model_matches_numpy(tiny, case):
     model = api.build(module)
     params = tiny.draw(model.init, seed=3)
     tokens, mask = tiny.texts()
-    found = jax.jit(model.apply)(params, tokens, mask)
+    found = tiny.fast(model.apply)(params, tokens, mask)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, embed(module, in_float64(params), tokens, mask), rtol=0, atol=1e-5)
 
@@ -106,7 +106,7 @@ def test_encoder_matches_numpy_at_every_real_token(tiny):
     encoder = tiny.make().encoder
     tokens, mask = tiny.texts()
     params = tiny.params["encoder"]
-    found = np.asarray(jax.jit(encoder.apply)({"params": params}, tokens, mask))
+    found = np.asarray(tiny.fast(encoder.apply)({"params": params}, tokens, mask))
     for row, text, real in zip(found, np.asarray(tokens), np.asarray(mask)):
         expected = encode(encoder, in_float64(params), text, real)
         np.testing.assert_allclose(row[real], expected[real], rtol=0, atol=2e-5)

@@ -84,7 +84,9 @@ def run(optimizer, params, gradients):
 
 def numpy_adamw(params, gradients, rates, b1, b2, eps, decay, most):
     """Returns the parameters after AdamW (arXiv:1711.05101) with global-norm clipping, in float64."""
-    p, gradients = ([{k: np.asarray(v, np.float64) for k, v in flatten(t).items()} for t in ts] for ts in ([params], gradients))
+    p, gradients = (
+        [{k: np.asarray(v, np.float64) for k, v in flatten(t).items()} for t in ts] for ts in ([params], gradients)
+    )
     p = p[0]
     m, v = ({k: np.zeros_like(x) for k, x in p.items()} for _ in range(2))
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -175,10 +177,14 @@ def test_rate_multipliers_and_frozen_together():
 
 
 @pytest.mark.parametrize("make", [adamw, adafactor])
-@pytest.mark.parametrize("extra", [{"frozen": ("head", "decoder")}, {"rate_multipliers": {"head": 0.5, "decoder": 0.1}}], ids=str)
+@pytest.mark.parametrize(
+    "extra", [{"frozen": ("head", "decoder")}, {"rate_multipliers": {"head": 0.5, "decoder": 0.1}}], ids=str
+)
 def test_a_pattern_that_matches_nothing_is_refused_with_the_paths(make, extra):
     params = tree(0)
-    with pytest.raises(ConfigError, match="'decoder' matches no parameter; the paths are like encoder/mlp/kernel") as found:
+    with pytest.raises(
+        ConfigError, match="'decoder' matches no parameter; the paths are like encoder/mlp/kernel"
+    ) as found:
         run(make(0.1, **extra), params, [tree(1)])
     assert next(iter(extra)) in str(found.value)
 
@@ -203,7 +209,11 @@ def test_adafactor_reduces_a_quadratic():
 
 
 def test_adafactor_keeps_rows_and_columns_instead_of_the_matrix():
-    params = {"layers": {"kernel": jnp.zeros((2, 32, 64))}, "head": {"kernel": jnp.zeros((64, 32))}, "scale": jnp.zeros(64)}
+    params = {
+        "layers": {"kernel": jnp.zeros((2, 32, 64))},
+        "head": {"kernel": jnp.zeros((64, 32))},
+        "scale": jnp.zeros(64),
+    }
     state = adafactor(0.1, min_dim_size_to_factor=16).init(params)
     size = lambda t: sum(x.size for x in jax.tree.leaves(t))  # noqa: E731
     assert size(state) < 0.1 * size(params)

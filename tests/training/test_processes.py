@@ -11,7 +11,13 @@ import pytest
 from embed import checkpoints
 from embed.data import cache, encoding, loader, tasks
 
-TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=3", "--gin.loop.Schedule.log_every=1", "--gin.CHECKPOINT_EVERY=100")
+TRAIN = (
+    "train",
+    "--gin_file=tiny.gin",
+    "--gin.TRAIN_STEPS=3",
+    "--gin.loop.Schedule.log_every=1",
+    "--gin.CHECKPOINT_EVERY=100",
+)
 
 
 def metrics(folder, run: str) -> list[float]:

@@ -79,7 +79,12 @@ def start(folder, *arguments):
 
     env = {**os.environ, "XLA_FLAGS": "", "EMBED_COMPILATION_CACHE": str(folder.parent / "xla")}
     return subprocess.Popen(
-        [sys.executable, "-m", "embed", *arguments], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "embed", *arguments],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
