@@ -86,7 +86,7 @@ second/tasks.Task.source = @second/sources.JsonLines()
 second/sources.JsonLines.path = 'second.jsonl'
 second/sources.JsonLines.fields = {'query': 'question', 'target': 'answer'}
 """
-WORDS = "red green blue river stone cloud engine paper winter summer quick slow bright dark small large".split()
+WORDS = ["red", "green", "blue", "river", "stone", "cloud", "engine", "paper", "winter", "quick", "slow", "small"]
 
 
 def sentence(choose: random.Random, words: int) -> str:

@@ -54,6 +54,11 @@ def seqio_name(name: str) -> str:
     return re.sub(r"[^\w.:#]", "_", name)
 
 
+def registered_name(task: AnyTask) -> str:
+    """Returns what our tokenised task is called in seqio's registry."""
+    return seqio_name(task.name) + ("_tokens" if isinstance(task, RegisteredTask) else "")
+
+
 def vocabulary(tokenizer: Tokenizer):
     """Returns `tokenizer` as a seqio Vocabulary. Special tokens are added by the tokenizer itself, never by seqio."""
     seqio, tf = _libraries()
@@ -245,6 +250,8 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
 def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _Failures | None = None):
     """Returns the seqio Task of a declared task: source, preprocessors (prompts included), features.
 
+    A task that a user's module registered keeps its name there; ours, tokenised, is called `<name>_tokens`.
+
     Features: `query`, `target` (token ids), `negatives` (ids one after the other) and `negatives_lengths`.
     """
     seqio, tf = _libraries()
@@ -263,7 +270,7 @@ def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _F
         for name in ("query", "target", "negatives", "negatives_lengths")
     }
     return seqio.Task(
-        seqio_name(task.name),
+        registered_name(task),
         source=source,
         output_features=features,
         preprocessors=[*first, _tokenize(encoder, failures)],
@@ -307,12 +314,9 @@ def _complete(task: RegisteredTask):
 
 
 def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Mapping[str, int]) -> None:
-    """Adds the mixture and its tasks to seqio's registries under their names, for use with any seqio tool.
-
-    A task that a user's module registered keeps its own entry; ours, tokenised, is added as `<name>_tokens`.
-    """
+    """Adds the mixture and its tasks to seqio's registries, for use with any seqio tool."""
     seqio, _ = _libraries()
-    names = {t.name: seqio_name(t.name) + ("_tokens" if isinstance(t, RegisteredTask) else "") for t in mixture.tasks}
+    names = {t.name: registered_name(t) for t in mixture.tasks}
     if len(set(names.values())) < len(names):
         raise ConfigError(
             f"mixture {mixture.name!r}: two task names are the same to seqio ({sorted(names.values())}); rename one"

@@ -337,7 +337,7 @@ def test_constraints_split_what_came_in_whole():
 
 
 def encoder_program(model, values, placement) -> str:
-    """Returns what a device of a (2, 2, 2) mesh runs for the gradient of 8 texts of 7 tokens laid out by `placement`."""
+    """Returns what a device of mesh (2, 2, 2) runs for the gradient of 8 texts of 7 tokens, laid out by `placement`."""
     mesh, state, placed = on_mesh((2, 2, 2), model, values)
     with jax.set_mesh(mesh):
         tokens = jax.device_put(jnp.zeros((8, 7), jnp.int32), placement(mesh))
