@@ -12,7 +12,7 @@ from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import DataError
 
 Say = Callable[[str], None]
-_VOCABULARY_CHARACTERS = 20_000_000  # enough for a small vocabulary, and half a minute of training
+_VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
 
 
 def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print, symbols: Sequence[str] = ()) -> None:

@@ -47,7 +47,7 @@ class Contrastive:
                 "Contrastive.literal_mask leaves a batch of one without hard negatives no denominator; use more"
             )
         diagonal = jnp.eye(size, dtype=bool)
-        similarity = query @ target.T
+        similarity = jnp.matmul(query, target.T, precision="highest")
         positive = jnp.sum(query * target, -1) / self.temperature
         duplicate = _duplicates(outputs, size) & ~diagonal
         kept = ~duplicate & ~diagonal if self.literal_mask else ~duplicate
@@ -58,8 +58,8 @@ class Contrastive:
         logits = jnp.concatenate(columns, axis=1)
         per_query = jax.nn.logsumexp(logits, axis=1) - positive
         # Without any negative the literal denominator is empty and the term undefined: it adds nothing.
-        defined = jnp.any(logits > 0.5 * _NEVER, axis=1)
-        loss = jnp.sum(jnp.where(defined, per_query, 0.0)) / jnp.maximum(jnp.sum(defined), 1)
+        undefined = jnp.all(logits <= 0.5 * _NEVER, axis=1)
+        loss = jnp.mean(jnp.where(undefined, 0.0, per_query))
         rivals = jnp.max(jnp.where(jnp.pad(diagonal, ((0, 0), (0, logits.shape[1] - size))), _NEVER, logits), axis=1)
         return loss, {
             "accuracy": jnp.mean(positive > rivals),
@@ -68,7 +68,7 @@ class Contrastive:
         }
 
     def _hard(self, query, negatives, mask) -> Float[Array, "B N"]:
-        similarity = jnp.einsum("BE,BNE->BN", query, negatives)
+        similarity = jnp.einsum("BE,BNE->BN", query, negatives, precision="highest")
         logits = similarity / self.temperature + self.hardness * jax.lax.stop_gradient(similarity)
         return logits if mask is None else jnp.where(mask, logits, _NEVER)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from embed.errors import ConfigError, did_you_mean
 from embed.types import Metrics, Outputs
 
 
@@ -15,6 +16,11 @@ class Total:
 
     losses: Mapping[str, Any]
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in self.weights:
+            if name not in self.losses:
+                raise ConfigError(f"Total.weights: no loss {name!r}{did_you_mean(name, self.losses)}")
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum, and every part's value and metrics under its name."""

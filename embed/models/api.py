@@ -32,7 +32,8 @@ def register(module: type[nn.Module]) -> type[nn.Module]:
 
 def describe(module: nn.Module) -> dict[str, Any]:
     """Returns the JSON description of a module: its registered name and its fields, nested."""
-    name = next((n for n, c in _REGISTRY.items() if isinstance(module, c)), None)
+    # gin builds a subclass of the class it configures; the nearest registered class is the one that was meant.
+    name = next((n for base in type(module).__mro__ for n, c in _REGISTRY.items() if c is base), None)
     if name is None:
         raise ConfigError(
             f"{type(module).__name__} is not a registered module; decorate it with embed.models.api.register"
@@ -73,7 +74,7 @@ def build(module: embedder.Embedder) -> Model:
     try:
         boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])
         shape = jax.eval_shape(lambda p: apply(p, tokens, mask), nn.unbox(boxed)).shape
-    except (TypeError, ValueError, ZeroDivisionError) as e:
+    except (TypeError, ValueError, ZeroDivisionError, IndexError) as e:
         raise ConfigError(f"the model's sizes do not fit together: {str(e).strip().splitlines()[0][:200]}") from e
     size = shape[-1]
     dims = tuple(sorted({size, *module.matryoshka_dims}, reverse=True))

@@ -7,6 +7,7 @@ global. `window` 512 means 256 tokens to each side, as in the released weights.
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from embed.errors import ConfigError
 from embed.models.layers import Embedding, RMSNorm, compute_dtype
 from embed.models.transformer import Stack
 from embed.sharding import constrain
@@ -38,6 +39,34 @@ class Gemma(nn.Module):
         self.final_norm = RMSNorm()
 
     @nn.nowrap
+    def _check(self) -> None:
+        """Raises ConfigError for a size that no Gemma can have."""
+        compute_dtype(self.dtype)
+        sizes = (
+            "vocab_size",
+            "width",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "mlp_dim",
+            "global_every",
+            "unroll",
+        )
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Gemma.{name} = {getattr(self, name)}; it must be at least 1")
+        if self.window < 0 or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"Gemma.window = {self.window} must not be negative, Gemma.dropout = {self.dropout} in [0, 1)"
+            )
+        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
+            raise ConfigError(
+                f"Gemma.num_heads = {self.num_heads} must be a multiple of num_kv_heads = {self.num_kv_heads}, "
+                f"and head_dim = {self.head_dim} even"
+            )
+
+    @nn.nowrap
     def _stack_fields(self) -> dict:
         return {
             "num_layers": self.num_layers,
@@ -61,7 +90,7 @@ class Gemma(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
     ) -> Float[Array, "B L D"]:
-        compute_dtype(self.dtype)
+        self._check()
         x = constrain(self.embedding(tokens), "batch", "length", None)
         return self.final_norm(self.stack(x, mask, is_training))
 

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from embed.errors import ConfigError
+from embed.sharding import constrain
 
+# The standard deviation of a unit normal that is cut at two deviations.
+_TRUNCATED_DEVIATION = 0.87962566
 Initializer = Callable[..., Array]
 
 
@@ -40,7 +43,7 @@ def fan_in_normal(*input_axes: int) -> Initializer:
         fan_in = 1
         for axis in input_axes:
             fan_in *= shape[axis]
-        return jax.random.truncated_normal(rng, -2, 2, shape, dtype) * (0.87962566 * fan_in) ** -0.5
+        return jax.random.truncated_normal(rng, -2, 2, shape, dtype) / _TRUNCATED_DEVIATION * fan_in**-0.5
 
     return init
 
@@ -89,7 +92,8 @@ class Embedding(nn.Module):
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         init = nn.with_logical_partitioning(nn.initializers.normal(self.width**-0.5), ("vocab", "width"))
         table = self.param("table", init, (self.vocab_size, self.width), jnp.float32)
-        return jnp.take(table, tokens, axis=0) * self.width**0.5
+        # Gathered whole along the width: looked up from a split table, every device would hold the whole batch.
+        return jnp.take(constrain(table, "vocab", None), tokens, axis=0) * self.width**0.5
 
 
 class GatedMLP(nn.Module):

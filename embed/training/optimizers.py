@@ -107,7 +107,10 @@ def adafactor(
     frozen: Sequence[str] = (),
     rate_multipliers: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
-    """Returns Adafactor without momentum: second moments of matrices are kept as rows and columns. Source: arXiv:1804.04235."""
+    """Returns Adafactor without momentum: second moments of matrices are kept as rows and columns. Source: arXiv:1804.04235.
+
+    As in optax, `weight_decay` here is the share taken off at every step, not multiplied by the learning rate.
+    """
     inner = optax.adafactor(
         learning_rate,
         min_dim_size_to_factor=min_dim_size_to_factor,
