@@ -39,7 +39,8 @@ class Contrastive:
             )
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the mean over the batch, and accuracy, masked share and positive similarity."""
+        """Returns the mean over the batch, and what to report: `accuracy` (share of queries whose target is nearer than
+        every negative), `masked_share` (of in-batch pairs, as duplicates) and `positive_similarity` (mean cosine)."""
         query, target = normalize(outputs.query), normalize(outputs.target)
         size = query.shape[0]
         if self.literal_mask and size == 1 and outputs.negatives is None:
@@ -47,30 +48,26 @@ class Contrastive:
                 "Contrastive.literal_mask leaves a batch of one without hard negatives no denominator; use more"
             )
         diagonal = jnp.eye(size, dtype=bool)
-        similarity = jnp.matmul(query, target.T, precision="highest")
-        positive = jnp.sum(query * target, -1) / self.temperature
         duplicate = _duplicates(outputs, size) & ~diagonal
+        cosine = jnp.matmul(query, target.T, precision="highest")
+        positive = jnp.sum(query * target, -1)
         kept = ~duplicate & ~diagonal if self.literal_mask else ~duplicate
-        in_batch = jnp.where(kept, similarity / self.temperature, _NEVER)
-        columns = [in_batch]
+        logits = jnp.where(kept, cosine / self.temperature, _NEVER)
+        rivals = jnp.where(duplicate | diagonal, -1.0, cosine)
         if outputs.negatives is not None:
-            columns.append(self._hard(query, normalize(outputs.negatives), outputs.negatives_mask))
-        logits = jnp.concatenate(columns, axis=1)
-        per_query = jax.nn.logsumexp(logits, axis=1) - positive
+            hard = jnp.einsum("BE,BNE->BN", query, normalize(outputs.negatives), precision="highest")
+            there = jnp.ones(hard.shape, bool) if outputs.negatives_mask is None else outputs.negatives_mask
+            weighted = hard / self.temperature + self.hardness * jax.lax.stop_gradient(hard)
+            logits = jnp.concatenate([logits, jnp.where(there, weighted, _NEVER)], axis=1)
+            rivals = jnp.concatenate([rivals, jnp.where(there, hard, -1.0)], axis=1)
+        per_query = jax.nn.logsumexp(logits, axis=1) - positive / self.temperature
         # Without any negative the literal denominator is empty and the term undefined: it adds nothing.
         undefined = jnp.all(logits <= 0.5 * _NEVER, axis=1)
-        loss = jnp.mean(jnp.where(undefined, 0.0, per_query))
-        rivals = jnp.max(jnp.where(jnp.pad(diagonal, ((0, 0), (0, logits.shape[1] - size))), _NEVER, logits), axis=1)
-        return loss, {
-            "accuracy": jnp.mean(positive > rivals),
+        return jnp.mean(jnp.where(undefined, 0.0, per_query)), {
+            "accuracy": jnp.mean(positive > jnp.max(rivals, axis=1)),
             "masked_share": jnp.sum(duplicate) / max(size * (size - 1), 1),
-            "positive_similarity": jnp.mean(positive) * self.temperature,
+            "positive_similarity": jnp.mean(positive),
         }
-
-    def _hard(self, query, negatives, mask) -> Float[Array, "B N"]:
-        similarity = jnp.einsum("BE,BNE->BN", query, negatives, precision="highest")
-        logits = similarity / self.temperature + self.hardness * jax.lax.stop_gradient(similarity)
-        return logits if mask is None else jnp.where(mask, logits, _NEVER)
 
 
 def same(ids) -> Bool[Array, "B B"]:
