@@ -74,13 +74,13 @@ def read_best(run_dir) -> dict | None:
 def read_model_json(folder) -> dict[str, Any]:
     """Returns a bundle's model.json, checking that this version can read it."""
     description = files.read_json(pathlib.Path(folder) / "model.json")
-    missing = {"architecture", "tokenizer", "prompts", "lengths", "lineage"} - description.keys()
-    if missing:
-        raise DataError(f"{folder}/model.json: lacks {', '.join(sorted(missing))}; restore the folder from its source")
     if description.get("format") != FORMAT:
         raise DataError(
             f"{folder}/model.json: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed"
         )
+    missing = {"architecture", "tokenizer", "prompts", "lengths", "lineage"} - description.keys()
+    if missing:
+        raise DataError(f"{folder}/model.json: lacks {', '.join(sorted(missing))}; restore the folder from its source")
     return description
 
 

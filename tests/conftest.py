@@ -15,8 +15,12 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
+
+# Compiled once for all tests of this session, in this process and in those it starts.
+os.environ["EMBED_COMPILATION_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -63,8 +67,8 @@ gemma.Gemma.dropout = 0.1
 recipe.Recipe.num_negatives = 2
 recipe.Recipe.ema_decay = 0.9
 recipe.Recipe.lengths = @encoding.Lengths()
-encoding.Lengths.query = 16
-encoding.Lengths.target = 24
+encoding.Lengths.query = 48
+encoding.Lengths.target = 56
 
 recipe.Recipe.tokenizer = @tokenizers.SentencePiece()
 tokenizers.SentencePiece.path = 'data/vocabulary.model'
@@ -94,21 +98,31 @@ def sentence(choose: random.Random, words: int) -> str:
 
 
 def write_data(folder: pathlib.Path) -> None:
+    """Answers say what questions say in words of their own, so that there is something to learn."""
     choose = random.Random(7)
     for name, rows in (("first", 50), ("second", 40)):
         with open(folder / f"{name}.jsonl", "w") as f:
             for i in range(rows):
-                row = {"question": sentence(choose, 6) + f" {i}", "answer": sentence(choose, 12) + f" {i % 30}"}
+                question = sentence(choose, 6)
+                row = {
+                    "question": f"{question} {i}",
+                    "answer": " ".join(w[::-1] for w in question.split()) + f" {i % 30}",
+                }
                 if name == "first":
-                    row["wrong"] = [sentence(choose, 10) for _ in range(i % 3)]
+                    row["wrong"] = [sentence(choose, 6)[::-1] for _ in range(i % 3)]
                 f.write(json.dumps(row) + "\n")
 
 
 def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python -m embed` in `folder` on one device, as a user would."""
-    env = {**os.environ, "XLA_FLAGS": "", "EMBED_COMPILATION_CACHE": str(folder.parent / "xla"), **environment}
+    env = {**os.environ, "XLA_FLAGS": "", **environment}
     command = [sys.executable, "-m", "embed", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+
+
+def pytest_sessionfinish():
+    """Removes the compiled programs."""
+    shutil.rmtree(os.environ["EMBED_COMPILATION_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def plot_dimensions(results: Mapping, path) -> None:
     tasks = list(dict.fromkeys(r[0] for r in everything))
     shown = tasks[:6]
     figure, axes = pyplot.subplots(
-        1, len(shown), figsize=(1.6 + 4.6 * len(shown), 4.2), squeeze=False, layout="constrained"
+        1, len(shown), figsize=(1.0 + 6.0 * len(shown), 4.2), squeeze=False, layout="constrained"
     )
     for axis, task in zip(axes[0], shown):
         own = [r for r in everything if r[0] == task]
@@ -88,15 +88,22 @@ def plot_dimensions(results: Mapping, path) -> None:
                 )
                 continue
             line = sorted((int(d), v) for d, v in points.items())
-            axis.plot(*zip(*line), marker="o", color=f"C{number}", label=f"{model} {line[-1][1]:.1f}")
+            # Markers of their own, drawn hollow, so that lines that lie on each other can both be seen.
+            style = {
+                "color": f"C{number}",
+                "marker": "osD^vP*X"[number % 8],
+                "markerfacecolor": "none",
+                "markersize": 8,
+            }
+            axis.plot(*zip(*line), **style, label=f"{model} {line[-1][1]:.1f}")
         axis.set_xscale("log", base=2)
         axis.set_xticks(dims, [str(d) for d in dims])
         axis.minorticks_off()
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.06 * max(100 * values[main] for *_, values in own) or 1)
         axis.set_xlabel("embedding dimension")
         axis.set_ylabel(f"{SHORT[main]} (percent)")
         axis.set_title(task)
         axis.grid(alpha=0.3)
-        axis.legend(title="full size", frameon=False)
+        axis.legend(title="at full size", frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.savefig(pathlib.Path(path), dpi=150)
     pyplot.close(figure)

@@ -16,8 +16,12 @@ from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError
 from embed.types import Model, Params
 
-# Lengths a batch may be padded to: multiples of 8, then steps of about an eighth. Few compiled shapes against little padding.
-_LENGTHS = (*range(8, 65, 8), *(step << shift for shift in range(10) for step in range(72, 129, 8)))
+# Lengths a batch may be padded to: multiples of 8, of 16 from 128, then four to an octave. Few shapes, little padding.
+_LENGTHS = (
+    *range(8, 128, 8),
+    *range(128, 257, 16),
+    *(step << shift for shift in range(2, 7) for step in (80, 96, 112, 128)),
+)
 
 
 @dataclasses.dataclass(frozen=True)

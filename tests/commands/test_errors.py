@@ -3,6 +3,7 @@
 import gzip
 import json
 import pathlib
+import random
 
 import pytest
 
@@ -28,7 +29,6 @@ def one_line(text: str) -> str:
 @pytest.fixture
 def here(work, monkeypatch) -> pathlib.Path:
     monkeypatch.chdir(work)
-    monkeypatch.setenv("EMBED_COMPILATION_CACHE", "off")
     return work
 
 
@@ -68,7 +68,7 @@ def test_a_cut_gzip_file(here, capsys):
 def test_a_text_of_ten_megabytes_is_truncated_and_counted(here, capsys):
     rows = [GOOD, {"question": "long", "answer": "word " * 2_000_000}, GOOD]
     (here / "second.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    code, out, _ = call(capsys, "prepare", "--gin_file=tiny.gin")
+    code, out, _ = call(capsys, "prepare", "--gin_file=tiny.gin", "--gin.encoding.Lengths.target=100")
     assert code == 0 and "task 'second': 3 examples" in out
     assert "33.3% of target texts truncated" in out
 
@@ -119,7 +119,8 @@ def test_the_wrong_vocabulary_for_a_checkpoint(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0
     from embed.data.tokenizers import train_sentencepiece
 
-    texts = (f"other words entirely number {i} {i * 7}" for i in range(300))
+    choose = random.Random(1)
+    texts = (" ".join("".join(choose.choices("abcdefgh", k=5)) for _ in range(8)) for _ in range(300))
     (here / "other.model").write_bytes(train_sentencepiece(texts, 300))
     other = "--gin.tokenizers.SentencePiece.path=other.model"
     code, _, err = call(capsys, *TRAIN, other)

@@ -17,7 +17,6 @@ def call(*arguments: str) -> None:
 @pytest.fixture
 def here(work, monkeypatch) -> pathlib.Path:
     monkeypatch.chdir(work)
-    monkeypatch.setenv("EMBED_COMPILATION_CACHE", "off")
     return work
 
 
@@ -135,7 +134,6 @@ tldr/sources.JsonLines.path = 'DATA/train/tldr-command.jsonl.gz'
 @pytest.mark.slow
 def test_a_gin_file_alone_trains_on_a_mixture_of_real_files(shared_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EMBED_COMPILATION_CACHE", "off")
     (tmp_path / "three.gin").write_text(MIXTURE.replace("DATA", str(shared_data)))
     call(
         "train",
