@@ -19,7 +19,7 @@ import tempfile
 
 import pytest
 
-# Compiled once for all tests of this session, in this process and in those it starts.
+# Compiled once for all tests of one pytest run, in this process and in those it starts.
 os.environ["EMBED_COMPILATION_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent

@@ -107,11 +107,12 @@ def test_sigterm_saves_exits_75_and_goes_on_to_the_same_bits(uninterrupted, work
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments_again_and_again(uninterrupted, work):
     import random
 
     choose, kills = random.Random(3), 0
-    for _ in range(40):
+    for _ in range(25):
         running = start(work, *TRAIN, "--gin.CHECKPOINT_EVERY=1")
         try:
             code = running.wait(choose.uniform(3.0, 12.0))
