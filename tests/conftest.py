@@ -21,6 +21,8 @@ import pytest
 
 # Compiled once for all tests of one pytest run, in this process and in those it starts.
 os.environ["EMBED_COMPILATION_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["EMBED_COMPILATION_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
