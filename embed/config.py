@@ -252,9 +252,11 @@ def _fits(value: Any, hint: Any) -> bool:
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for option in options:
         arguments = [a for a in typing.get_args(option) if a is not ...]
-        if isinstance(value, dict) and len(arguments) == 2 and is_bearable(value, option, conf=_TOWER):
+        if not arguments or not isinstance(value, typing.get_origin(option)):
+            continue
+        if isinstance(value, dict) and len(arguments) == 2:
             return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
-        if isinstance(value, list | tuple) and len(arguments) == 1 and is_bearable(value, option, conf=_TOWER):
+        if isinstance(value, list | tuple) and len(arguments) == 1:
             return all(_fits(item, arguments[0]) for item in value)
     return True
 
