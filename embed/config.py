@@ -252,7 +252,8 @@ def _fits(value: Any, hint: Any) -> bool:
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for option in options:
         arguments = [a for a in typing.get_args(option) if a is not ...]
-        if not arguments or not isinstance(value, typing.get_origin(option)):
+        container = typing.get_origin(option)
+        if not isinstance(container, type) or not isinstance(value, container):
             continue
         if isinstance(value, dict) and len(arguments) == 2:
             return all(_fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items())
