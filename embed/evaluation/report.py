@@ -1,5 +1,6 @@
 """Results for people: a table for the terminal, the same in markdown, and a plot of score against dimension."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -99,7 +100,8 @@ def plot_dimensions(results: Mapping, path) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xticks(dims, [str(d) for d in dims])
         axis.minorticks_off()
-        axis.set_ylim(0, 1.06 * max(100 * values[main] for *_, values in own) or 1)
+        finite = [100 * values[main] for *_, values in own if math.isfinite(values[main])] or [1.0]
+        axis.set_ylim(min(0.0, 1.06 * min(finite)), max(1.0, 1.06 * max(finite)))
         axis.set_xlabel("embedding dimension")
         axis.set_ylabel(f"{SHORT[main]} (percent)")
         axis.set_title(task)
