@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from embed import files
 from embed.data import cache, seqio_tasks, text
@@ -15,13 +15,13 @@ Say = Callable[[str], None]
 _VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
 
 
-def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print, symbols: Sequence[str] = ()) -> None:
+def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print) -> None:
     """Trains the SentencePiece vocabulary on the mixture's texts when its file is not there and a size is given."""
     path = pathlib.Path(tokenizer.path)
     if path.exists() or not isinstance(tokenizer, SentencePiece) or tokenizer.train_vocab_size is None:
         return
     say(f"vocabulary: training {tokenizer.train_vocab_size} pieces on mixture {mixture.name!r}")
-    model = train_sentencepiece(_texts(mixture), tokenizer.train_vocab_size, symbols)
+    model = train_sentencepiece(_texts(mixture), tokenizer.train_vocab_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, model)
     say(f"vocabulary: wrote {path} ({len(model) / 1e6:.2f} MB)")

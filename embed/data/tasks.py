@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed.data.encoding import Lengths
-from embed.data.sources import Source
 from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, did_you_mean
@@ -139,6 +138,3 @@ def cache_key(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> dict[str
         "tokenizer": tokenizer.digest,
         "lengths": dataclasses.asdict(lengths),
     }
-
-
-__all__ = ["AnyTask", "Lengths", "Mixture", "RegisteredTask", "Source", "Task", "Tokenizer", "cache_key", "describe"]
