@@ -157,12 +157,19 @@ def folder_digest(folder) -> str:
     return digest_json(read_manifest(folder)["files"])
 
 
+def check_new(path) -> None:
+    """Raises StorageError when the output `path` is already there (an empty folder is not)."""
+    path = pathlib.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StorageError(f"{path}: already exists; choose another output or remove it first")
+
+
 @contextlib.contextmanager
 def new_folder(path, overwrite: bool = False):
     """Yields a temporary folder that becomes `path` when the block ends without an error, else leaves nothing."""
     path = pathlib.Path(path)
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise StorageError(f"{path}: already exists; choose another output or remove it first")
+    if not overwrite:
+        check_new(path)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

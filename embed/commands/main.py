@@ -12,6 +12,7 @@ from embed.errors import EmbedError, UsageError, did_you_mean
 # name -> one line of help; the module embed.commands.<name> is imported only when the command is run.
 COMMANDS = {
     "prepare": "train the vocabulary and write the token caches of a recipe",
+    "convert": "read a Hugging Face or sentence-transformers checkpoint into a bundle",
     "train": "train a model from a gin recipe; the same command resumes it",
     "average": "average checkpoints into one model (a soup)",
     "evaluate": "score models on a suite of local files, at every Matryoshka size",

@@ -83,3 +83,21 @@ def environment() -> dict:
         },
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def progress_bar(what: str):
+    """Returns progress(share) that draws a bar on a terminal and is silent elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return lambda share: None
+    from tqdm import tqdm
+
+    bar = tqdm(total=100, desc=what, unit="%", leave=False, dynamic_ncols=True, bar_format="{desc} {bar} {percentage:3.0f}%")
+
+    def progress(share: float) -> None:
+        bar.update(round(100 * share) - bar.n)
+        if share >= 1:
+            bar.close()
+
+    return progress

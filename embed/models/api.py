@@ -11,12 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from embed.errors import ConfigError, DataError, did_you_mean
-from embed.models import embedder, gemma, pooling
+from embed.models import bert, embedder, gemma, modernbert, pooling, qwen3, t5gemma
 from embed.types import Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
+    "Bert": bert.Bert,
     "Gemma": gemma.Gemma,
+    "ModernBert": modernbert.ModernBert,
+    "Qwen3": qwen3.Qwen3,
+    "T5GemmaEncoder": t5gemma.T5GemmaEncoder,
     "MeanPooling": pooling.MeanPooling,
     "FirstPooling": pooling.FirstPooling,
     "LastPooling": pooling.LastPooling,

@@ -4,6 +4,7 @@ Computation runs in `dtype`; parameters, normalisation and the residual stream s
 leave their float32 accumulator before they are rounded: a bfloat16 result is 4-5 times slower on CPU, and free elsewhere.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -11,12 +12,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from embed.errors import ConfigError
+from embed.errors import ConfigError, did_you_mean
 from embed.sharding import constrain
 
 # The standard deviation of a unit normal that is cut at two deviations.
 _TRUNCATED_DEVIATION = 0.87962566
 Initializer = Callable[..., Array]
+
+ACTIVATIONS = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "silu": nn.silu,
+    "relu": nn.relu,
+}
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -28,6 +36,13 @@ def compute_dtype(name: str) -> jnp.dtype:
     if name not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype {name!r}; known: float32, bfloat16")
     return jnp.dtype(name)
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """Returns the activation called `name`; 'gelu' is the exact one, 'gelu_tanh' its approximation."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"activation {name!r}{did_you_mean(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
 
 
 def product(equation: str, x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
@@ -49,69 +64,120 @@ def fan_in_normal(*input_axes: int) -> Initializer:
 
 
 class Linear(nn.Module):
-    """Linear map without bias given as an einsum, e.g. '...D,DHK->...HK'. `axes` are the kernel's logical axes."""
+    """Linear map given as an einsum, e.g. '...D,DHK->...HK'. `axes` are the kernel's logical axes.
+
+    The axes that are not `input_axes` are the result's; with `bias` one of their shape is added.
+    """
 
     equation: str
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     input_axes: tuple[int, ...] = (0,)
+    bias: bool = False
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        dtype = compute_dtype(self.dtype)
         init = nn.with_logical_partitioning(fan_in_normal(*self.input_axes), self.axes)
         kernel = self.param("kernel", init, self.shape, jnp.float32)
-        return product(self.equation, x, kernel, compute_dtype(self.dtype))
+        y = product(self.equation, x, kernel, dtype)
+        if self.bias:
+            kept = [i for i in range(len(self.shape)) if i not in self.input_axes]
+            init = nn.with_logical_partitioning(nn.initializers.zeros, tuple(self.axes[i] for i in kept))
+            y = y + self.param("bias", init, tuple(self.shape[i] for i in kept), jnp.float32).astype(dtype)
+        return y
 
 
 class RMSNorm(nn.Module):
-    """x * rsqrt(mean(x^2) + eps) * (1 + scale) over the last axis, in float32. Source: arXiv:1910.07467, Gemma's 1 + scale.
+    """x * rsqrt(mean(x^2) + eps) * (offset + scale) over the last axis, in float32. Source: arXiv:1910.07467.
 
-    `gain` is what 1 + scale starts from.
+    `offset` 1 is Gemma's, 0 everybody else's. `gain` is what offset + scale starts from.
     """
 
     eps: float = 1e-6
     axis: str = "norm"
     gain: float = 1.0
+    offset: float = 1.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        init = nn.with_logical_partitioning(nn.initializers.constant(self.gain - 1), (self.axis,))
+        init = nn.with_logical_partitioning(nn.initializers.constant(self.gain - self.offset), (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * (1 + scale)
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * (self.offset + scale)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) * rsqrt(variance + eps) * scale + bias over the last axis, in float32. Source: arXiv:1607.06450."""
+
+    eps: float = 1e-12
+    axis: str = "norm"
+    gain: float = 1.0
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        size = (x.shape[-1],)
+        init = nn.with_logical_partitioning(nn.initializers.constant(self.gain), (self.axis,))
+        scale = self.param("scale", init, size, jnp.float32)
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, -1, keepdims=True)
+        y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * scale
+        if not self.bias:
+            return y
+        init = nn.with_logical_partitioning(nn.initializers.zeros, (self.axis,))
+        return y + self.param("bias", init, size, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """Which normalisation a family uses: 'rms' (scale), 'rms_offset' (1 + scale), 'layer' (scale, and a bias if `bias`)."""
+
+    kind: str
+    eps: float
+    bias: bool = False
+
+    def make(self, name: str, *, axis: str = "norm", gain: float = 1.0) -> nn.Module:
+        """Returns the module called `name`."""
+        if self.kind == "layer":
+            return LayerNorm(self.eps, axis, gain, self.bias, name=name)
+        return RMSNorm(self.eps, axis, gain, {"rms": 0.0, "rms_offset": 1.0}[self.kind], name=name)
 
 
 class Embedding(nn.Module):
-    """Token table [V, D], scaled by sqrt(D) when read."""
+    """Token table [V, D], multiplied by `scale` when read."""
 
     vocab_size: int
     width: int
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         init = nn.with_logical_partitioning(nn.initializers.normal(self.width**-0.5), ("vocab", "width"))
         table = self.param("table", init, (self.vocab_size, self.width), jnp.float32)
         # Gathered whole along the width: looked up from a split table, every device would hold the whole batch.
-        return jnp.take(constrain(table, "vocab", None), tokens, axis=0) * self.width**0.5
+        x = jnp.take(constrain(table, "vocab", None), tokens, axis=0).astype(jnp.float32)
+        return x if self.scale == 1 else x * self.scale
 
 
-class GatedMLP(nn.Module):
-    """down(gelu(gate(x)) * up(x)) with the tanh approximation of GELU and no biases (GeGLU)."""
+class MLP(nn.Module):
+    """down(act(gate(x)) * up(x)) when `gated` (arXiv:2002.05202), else down(act(up(x)))."""
 
     width: int
     hidden: int
+    activation: str
+    gated: bool
+    bias: bool = False
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        into = {
-            "equation": "BLD,DF->BLF",
-            "shape": (self.width, self.hidden),
-            "axes": ("width", "mlp"),
-            "dtype": self.dtype,
-        }
-        gate = Linear(**into, name="gate")(x)
+        act = activation(self.activation)
+        common = {"bias": self.bias, "dtype": self.dtype}
+        into = {"equation": "BLD,DF->BLF", "shape": (self.width, self.hidden), "axes": ("width", "mlp"), **common}
         up = Linear(**into, name="up")(x)
-        hidden = nn.gelu(gate.astype(jnp.float32), approximate=True).astype(gate.dtype) * up
-        return Linear("BLF,FD->BLD", (self.hidden, self.width), ("mlp", "width"), dtype=self.dtype, name="down")(hidden)
+        first = Linear(**into, name="gate")(x) if self.gated else up
+        hidden = act(first.astype(jnp.float32)).astype(up.dtype)
+        hidden = hidden * up if self.gated else hidden
+        return Linear("BLF,FD->BLD", (self.hidden, self.width), ("mlp", "width"), **common, name="down")(hidden)

@@ -1,13 +1,15 @@
-"""The block of Gemma 3 and its stack: one block's code scanned over all layers, recomputed in the backward pass by policy."""
+"""The transformer all families share: blocks, their stack, and the encoder around it. A family says what it is made of."""
+
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from embed.errors import ConfigError, did_you_mean
-from embed.models.attention import Attention, attention_bias, rotary_table
-from embed.models.layers import GatedMLP, RMSNorm
+from embed.models.attention import Attention, Heads, attention_bias, rotary_table
+from embed.models.layers import MLP, Embedding, Norm, activation, compute_dtype
 from embed.sharding import constrain
 
 # What the forward pass keeps for the backward pass; the rest is computed again.
@@ -16,108 +18,228 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+PLACEMENTS = ("before", "after", "sandwich")
 
 
-class Block(nn.Module):
-    """Attention and MLP, each between two norms (sandwich), added to the residual stream in float32.
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """How far one kind of layer sees, in tokens to each side (None: to the end), and the base of its rotary positions."""
 
-    `branch_gain` is the size that attention and MLP start with: 1 in Gemma; a small one lets a model that is trained from
-    nothing start as a bag of words.
-    """
+    left: int | None = None
+    right: int | None = None
+    rope_base: float | None = None
+    rope_scale: float = 1.0
 
-    width: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    mlp_dim: int
-    query_scale: float
-    branch_gain: float
-    dropout: float
-    dtype: str
-    deterministic: bool
+    def covers(self, length: int) -> bool:
+        """Returns whether a text of `length` tokens is seen as if there were no limit."""
+        return all(side is None or side >= length - 1 for side in (self.left, self.right))
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], is_global: Bool[Array, ""], biases, rotaries):
-        bias, rotary = (_choose(is_global, *pair) for pair in (biases, rotaries))
-        drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
-        y = RMSNorm(name="attention_norm")(x)
-        y = Attention(
-            self.width, self.num_heads, self.num_kv_heads, self.head_dim, self.query_scale, self.dtype, name="attention"
-        )(y, bias, rotary)
-        x = x + drop(RMSNorm(gain=self.branch_gain, name="attention_post_norm")(y))
-        y = RMSNorm(name="mlp_norm")(x)
-        y = GatedMLP(self.width, self.mlp_dim, self.dtype, name="mlp")(y)
-        x = x + drop(RMSNorm(gain=self.branch_gain, name="mlp_post_norm")(y))
-        return constrain(x, "batch", "length", None), None
+    def keys(self, length: int) -> float:
+        """Returns how many keys the average query of a text of `length` tokens sees, up to the ends' effect."""
+        left, right = (length / 2 if side is None else min(side, length / 2) for side in (self.left, self.right))
+        return min(length, left + right + 1)
 
 
-def _choose(is_global, local, full):
-    return full if local is None else jnp.where(is_global, full, local)
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """What the blocks of a family are made of.
 
-
-class Stack(nn.Module):
-    """`num_layers` blocks; every `global_every`-th sees the whole text, the others `radius` tokens to each side.
-
-    `unroll` blocks are compiled one after the other in each turn of the scan: 1 compiles fastest, all of them train a small
-    model 1.5 times faster on CPU.
+    `norm_placement`: 'before' each branch, 'after' each sum with the residual (BERT), or 'sandwich', before and after the
+    branch (Gemma). Layers in `local_layers` have the reach `local`, the others `reach`. `first_norm` False leaves the first
+    block's attention norm out (ModernBERT). `branch_gain` is the size that attention and MLP start with: 1 in Gemma; a
+    small one lets a model that is trained from nothing start as a bag of words.
     """
 
     num_layers: int
     width: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
     mlp_dim: int
-    query_scale: float
-    radius: int
-    global_every: int
-    local_rope_base: float
-    global_rope_base: float
+    heads: Heads
+    norm: Norm
+    norm_placement: str
+    activation: str
+    gated: bool
+    reach: Reach
+    local: Reach | None = None
+    local_layers: tuple[bool, ...] = ()
+    mlp_bias: bool = False
+    first_norm: bool = True
     branch_gain: float = 1.0
-    dropout: float = 0.0
-    remat: str = "none"
-    unroll: int = 1
-    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """How a stack is run, which changes no parameter."""
+
+    dropout: float
+    remat: str
+    unroll: int
+    dtype: str
+
+
+class Block(nn.Module):
+    """Attention and MLP, added to the residual stream in float32."""
+
+    blocks: Blocks
+    running: Running
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], kind, biases, rotaries):
+        """`kind` is (is local, is first) of this layer."""
+        is_local, is_first = kind
+        b = self.blocks
+        bias, rotary = _choose(is_local, *biases), _choose(is_local, *rotaries)
+        attention = Attention(b.width, b.heads, self.running.dtype, name="attention")
+        mlp = MLP(b.width, b.mlp_dim, b.activation, b.gated, b.mlp_bias, self.running.dtype, name="mlp")
+        x = self._branch(x, "attention", lambda y: attention(y, bias, rotary), None if b.first_norm else is_first)
+        return self._branch(x, "mlp", mlp), None
+
+    @nn.nowrap
+    def _branch(self, x, name: str, function, skip_norm=None):
+        b = self.blocks
+        drop = nn.Dropout(self.running.dropout, deterministic=self.deterministic)
+        norm = b.norm.make(f"{name}_norm")
+        if b.norm_placement == "after":
+            x = norm(x + drop(function(x)))
+        else:
+            y = norm(x)
+            y = function(y if skip_norm is None else jnp.where(skip_norm, x, y))
+            if b.norm_placement == "sandwich":
+                y = b.norm.make(f"{name}_post_norm", gain=b.branch_gain)(y)
+            x = x + drop(y)
+        return constrain(x, "batch", "length", None)
+
+
+def _choose(is_local, local, full):
+    return full if local is None else jnp.where(is_local, local, full)
+
+
+class Stack(nn.Module):
+    """One block's code scanned over all layers, recomputed in the backward pass by policy.
+
+    `unroll` blocks are compiled one after the other in each turn of the scan: 1 compiles fastest, all of them run a small
+    model 1.5 times faster on CPU.
+    """
+
+    blocks: Blocks
+    running: Running
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], is_training: bool) -> Float[Array, "B L D"]:
-        if self.remat not in REMAT:
-            raise ConfigError(f"remat {self.remat!r}{did_you_mean(self.remat, REMAT)}")
-        length = x.shape[1]
-        is_global = (jnp.arange(self.num_layers) + 1) % self.global_every == 0
-        # A text no longer than the radius is seen whole by local layers too.
-        local_bias = attention_bias(mask, self.radius) if length > self.radius + 1 else None
-        biases = (local_bias, attention_bias(mask, None))
-        rotaries = tuple(rotary_table(length, self.head_dim, b) for b in (self.local_rope_base, self.global_rope_base))
-        block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+        b, remat = self.blocks, self.running.remat
+        layers = jnp.arange(b.num_layers)
+        is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
+        reaches = (b.local if any(b.local_layers) else None, b.reach)
+        block = Block if remat == "none" else nn.remat(Block, policy=REMAT[remat], prevent_cse=False)
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
-            length=self.num_layers,
-            unroll=self.unroll,
+            length=b.num_layers,
+            unroll=self.running.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(
-            width=self.width,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            mlp_dim=self.mlp_dim,
-            query_scale=self.query_scale,
-            branch_gain=self.branch_gain,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            deterministic=not is_training,
-            name="layers",
-        )
-        return scanned(x, is_global, biases, rotaries)[0]
+        )(b, self.running, not is_training, name="layers")
+        biases, rotaries = self._biases(mask, reaches), self._rotaries(x.shape[1], reaches)
+        return scanned(x, (is_local, layers == 0), biases, rotaries)[0]
+
+    @nn.nowrap
+    def _biases(self, mask, reaches):
+        local, full = reaches
+        length = mask.shape[1]
+        # A text no longer than the reach is seen whole by local layers too. An exported length is not known yet.
+        known = isinstance(length, int)
+        if local is not None and known and all(r.covers(length) for r in reaches):
+            local = None
+        return tuple(None if r is None else attention_bias(mask, r.left, r.right) for r in (local, full))
+
+    @nn.nowrap
+    def _rotaries(self, length, reaches):
+        local, full = reaches
+        if full.rope_base is None:
+            return None, None
+        if local is not None and (local.rope_base, local.rope_scale) == (full.rope_base, full.rope_scale):
+            local = None
+        size = self.blocks.heads.head_dim
+        return tuple(None if r is None else rotary_table(length, size, r.rope_base, r.rope_scale) for r in (local, full))
 
     @nn.nowrap
     def forward_flops(self, length: int) -> float:
         """Returns the FLOPs of one text of `length` tokens: two per weight and token, four per head value and seen key."""
-        attention = self.width * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
-        weights = self.num_layers * (attention + 3 * self.width * self.mlp_dim)
-        global_layers = self.num_layers // self.global_every
-        keys = global_layers * length + (self.num_layers - global_layers) * min(length, 2 * self.radius + 1)
-        return length * (2.0 * weights + 4.0 * self.num_heads * self.head_dim * keys)
+        b, h = self.blocks, self.blocks.heads
+        attention = b.width * h.head_dim * (2 * h.num_heads + 2 * h.num_kv_heads)
+        weights = b.num_layers * (attention + (3 if b.gated else 2) * b.width * b.mlp_dim)
+        local = sum(b.local_layers)
+        keys = (b.num_layers - local) * b.reach.keys(length) + (local * b.local.keys(length) if local else 0)
+        return length * (2.0 * weights + 4.0 * h.num_heads * h.head_dim * keys)
+
+
+class TransformerEncoder(nn.Module):
+    """Token ids to one vector per token: token table, stack, final norm. Families give `blocks` and override the rest."""
+
+    vocab_size: int = 0
+    width: int = 0
+    num_layers: int = 0
+    num_heads: int = 0
+    mlp_dim: int = 0
+    dropout: float = 0.0
+    remat: str = "none"
+    unroll: int = 1
+    dtype: str = "float32"
+
+    @nn.nowrap
+    def blocks(self) -> Blocks:
+        """Returns what the family's blocks are made of."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def running(self) -> Running:
+        """Returns how the stack is run."""
+        return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype)
+
+    @nn.nowrap
+    def read(self, tokens: Int[Array, "B L"], is_training: bool) -> Float[Array, "B L D"]:
+        """Returns the input of the first block; called inside `__call__`."""
+        del is_training
+        return Embedding(self.vocab_size, self.width, name="embedding")(tokens)
+
+    @nn.nowrap
+    def finish(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """Returns the result, from the output of the last block; called inside `__call__`."""
+        return self.blocks().norm.make("final_norm")(x)
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
+    ) -> Float[Array, "B L D"]:
+        self.check()
+        x = constrain(self.read(tokens, is_training), "batch", "length", None)
+        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, mask, is_training))
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ConfigError for sizes that no model of the family can have."""
+        compute_dtype(self.dtype)
+        name = type(self).__name__
+        if self.remat not in REMAT:
+            raise ConfigError(f"remat {self.remat!r}{did_you_mean(self.remat, REMAT)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"{name}.dropout = {self.dropout} must lie in [0, 1)")
+        whole = [f for f, v in self.__dataclass_fields__.items() if v.type in (int, "int")]
+        for field in whole:
+            least = 0 if field in ("window", "position_offset") else 1
+            if getattr(self, field) < least:
+                raise ConfigError(f"{name}.{field} = {getattr(self, field)}; it must be at least {least}")
+        blocks = self.blocks()
+        heads = blocks.heads
+        if heads.num_heads % heads.num_kv_heads or heads.head_dim % 2 or heads.head_dim < 1:
+            raise ConfigError(
+                f"{name}.num_heads = {heads.num_heads} must be a multiple of num_kv_heads = {heads.num_kv_heads}, "
+                f"and head_dim = {heads.head_dim} even"
+            )
+        activation(blocks.activation)
+
+    @nn.nowrap
+    def forward_flops(self, length: int) -> float:
+        """Returns the FLOPs of one text of `length` tokens; reading the token table costs none."""
+        return Stack(self.blocks(), self.running(), parent=None).forward_flops(length)

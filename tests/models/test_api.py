@@ -157,7 +157,7 @@ def test_flops_of_embeddinggemma_match_the_formula():
 def test_flops_count_what_the_compiler_counts(tiny):
     """On a text seen whole by every layer, unrolled, XLA counts our matrix products and little else."""
     model = api.build(
-        Embedder(Gemma(64, 64, 2, 4, 2, 32, 256, window=512, global_every=2, unroll=2), MeanPooling(), (64,))
+        Embedder(Gemma(64, 64, 2, 4, 256, num_kv_heads=2, head_dim=32, global_every=2, unroll=2), MeanPooling(), (64,))
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
     tokens, mask = jax.ShapeDtypeStruct((1, 64), jnp.int32), jax.ShapeDtypeStruct((1, 64), bool)

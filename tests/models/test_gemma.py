@@ -56,7 +56,7 @@ def test_parameters_are_float32_even_when_computing_in_bfloat16(tiny):
 
 
 def test_initial_values_have_their_scale(tiny):
-    model = api.build(Embedder(Gemma(512, 64, 2, 4, 1, 32, 128), MeanPooling(), (96, 64)))
+    model = api.build(Embedder(Gemma(512, 64, 2, 4, 128, head_dim=32), MeanPooling(), (96, 64)))
     params = tiny.fast(model.init)(jax.random.key(0))
     flat = {path: np.asarray(x) for path, x in flatten(params).items()}
     layers = "encoder/stack/layers"

@@ -1,0 +1,1 @@
+"""Models of other tools in and out: checkpoints of Hugging Face and sentence-transformers, StableHLO, ONNX, parity checks."""

@@ -1,0 +1,66 @@
+"""A foreign checkpoint into a bundle. No torch, no pickle, nothing executed; the weights are read one tensor at a time."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from embed import bundles, checkpoints, files
+from embed.interop import source as sources
+from embed.interop.tensors import Reader, Tensor, read_all
+from embed.models import api
+
+Progress = Callable[[float], None]
+
+
+def load_params(source: sources.Source, progress: Progress = lambda share: None) -> dict[str, Any]:
+    """Returns the nested parameters of a foreign folder, in float32."""
+    model = api.build(source.module)
+    shapes = checkpoints.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    encoder = {
+        path.removeprefix("encoder/"): tuple(s.shape) for path, s in shapes.items() if path.startswith("encoder/")
+    }
+    family = source.family
+    leaves = read_all(
+        Reader(source.weights),
+        family.tensors,
+        encoder,
+        layers=source.module.encoder.num_layers,
+        prefixes=family.prefixes,
+        ignored=family.ignored,
+        progress=progress,
+    )
+    found = {f"encoder/{path}": array for path, array in leaves.items()}
+    for i, place in enumerate(source.dense):
+        path = f"projection_{i}/kernel"
+        tensor = Tensor("linear.weight", (path,), inputs=1)
+        found |= read_all(Reader(place), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
+    return checkpoints.unflatten({path: found[path] for path in shapes})
+
+
+def describe(source: sources.Source, name: str) -> dict[str, Any]:
+    """Returns model.json for a foreign folder; `name` is what the user called it."""
+    model = api.build(source.module)
+    places = [*Reader(source.weights).files, *(p for d in source.dense for p in Reader(d).files)]
+    return bundles.model_json(
+        model.description,
+        tokenizer_options=source.tokenizer.options(),
+        tokenizer_digest=source.tokenizer.digest,
+        prompts=source.prompts,
+        matryoshka_dims=model.matryoshka_dims,
+        lengths={"query": source.max_length, "target": source.max_length},
+        lineage={
+            "converted_from": name,
+            "weights": {p.relative_to(source.folder).as_posix(): files.sha256_file(p) for p in places},
+        },
+    )
+
+
+def convert(source: sources.Source, output, name: str, progress: Progress = lambda share: None) -> pathlib.Path:
+    """Writes the bundle `output` from a foreign folder; whole or not at all."""
+    files.check_new(output)
+    params = load_params(source, progress)
+    contents = bundles.contents(describe(source, name), source.tokenizer.filename, source.tokenizer.content())
+    return checkpoints.write_bundle(output, jax.tree.map(np.asarray, params), contents)

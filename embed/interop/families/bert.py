@@ -1,0 +1,88 @@
+"""BERT (all-MiniLM, bge, e5) and XLM-RoBERTa (multilingual-e5, bge-m3): one layout, two positions' tables."""
+
+from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, Family, require
+from embed.interop.tensors import Tensor, linear, norm
+from embed.models.bert import Bert
+
+_LAYER, _OURS = "encoder.layer.{}", "stack/layers"
+
+_TENSORS = (
+    Tensor("embeddings.word_embeddings.weight", ("embedding/table",)),
+    Tensor("embeddings.position_embeddings.weight", ("position_embedding/table",)),
+    Tensor("embeddings.token_type_embeddings.weight", ("type_embedding/table",)),
+    *norm("embeddings.LayerNorm", "embedding_norm"),
+    *linear(f"{_LAYER}.attention.self.query", f"{_OURS}/attention/query"),
+    *linear(f"{_LAYER}.attention.self.key", f"{_OURS}/attention/key"),
+    *linear(f"{_LAYER}.attention.self.value", f"{_OURS}/attention/value"),
+    *linear(f"{_LAYER}.attention.output.dense", f"{_OURS}/attention/output", inputs=2),
+    *norm(f"{_LAYER}.attention.output.LayerNorm", f"{_OURS}/attention_norm"),
+    *linear(f"{_LAYER}.intermediate.dense", f"{_OURS}/mlp/up"),
+    *linear(f"{_LAYER}.output.dense", f"{_OURS}/mlp/down"),
+    *norm(f"{_LAYER}.output.LayerNorm", f"{_OURS}/mlp_norm"),
+)
+# Heads of other tasks, and buffers that old versions saved.
+_IGNORED = (r"embeddings\.(position_ids|token_type_ids)", r"pooler\..*", r"cls\..*", r"lm_head\..*", r"classifier\..*")
+
+
+def _fields(config: dict) -> dict:
+    require(config, "position_embedding_type", "absolute")
+    require(config, "is_decoder", False)
+    return {
+        "vocab_size": config["vocab_size"],
+        "width": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_dim": config["intermediate_size"],
+        "max_positions": config["max_position_embeddings"],
+        "num_token_types": config["type_vocab_size"],
+        "activation": ACTIVATIONS[config.get("hidden_act", "gelu")],
+        "norm_eps": config.get("layer_norm_eps", 1e-12),
+    }
+
+
+def _config(encoder: Bert) -> dict:
+    return {
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": FOREIGN_ACTIVATIONS[encoder.activation],
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": encoder.width,
+        "initializer_range": 0.02,
+        "intermediate_size": encoder.mlp_dim,
+        "layer_norm_eps": encoder.norm_eps,
+        "max_position_embeddings": encoder.max_positions,
+        "num_attention_heads": encoder.num_heads,
+        "num_hidden_layers": encoder.num_layers,
+        "position_embedding_type": "absolute",
+        "type_vocab_size": encoder.num_token_types,
+        "vocab_size": encoder.vocab_size,
+    }
+
+
+BERT = Family(
+    model_type="bert",
+    class_name="BertModel",
+    module=Bert,
+    owns=lambda encoder: encoder.position_offset == 0,
+    fields=_fields,
+    config=_config,
+    max_length=lambda encoder: encoder.max_positions,
+    tensors=_TENSORS,
+    prefixes=("", "bert."),
+    ignored=_IGNORED,
+    load_options={"add_pooling_layer": False},
+)
+
+XLM_ROBERTA = Family(
+    model_type="xlm-roberta",
+    class_name="XLMRobertaModel",
+    module=Bert,
+    owns=lambda encoder: encoder.position_offset > 0,
+    # Positions begin behind the padding's: pad_token_id + 1.
+    fields=lambda config: {**_fields(config), "position_offset": config.get("pad_token_id", 1) + 1},
+    config=lambda encoder: {**_config(encoder), "pad_token_id": encoder.position_offset - 1},
+    max_length=lambda encoder: encoder.max_positions - encoder.position_offset,
+    tensors=_TENSORS,
+    prefixes=("", "roberta."),
+    ignored=_IGNORED,
+    load_options={"add_pooling_layer": False},
+)

@@ -1,0 +1,81 @@
+"""Qwen3 and Qwen3-Embedding: a causal decoder, the last token is the text."""
+
+from embed.interop.family import Family, require
+from embed.interop.tensors import Tensor, linear, norm
+from embed.models.qwen3 import Qwen3
+
+_LAYER, _OURS = "layers.{}", "stack/layers"
+
+_TENSORS = (
+    Tensor("embed_tokens.weight", ("embedding/table",)),
+    *norm("norm", "final_norm"),
+    *linear(f"{_LAYER}.self_attn.q_proj", f"{_OURS}/attention/query"),
+    *linear(f"{_LAYER}.self_attn.k_proj", f"{_OURS}/attention/key"),
+    *linear(f"{_LAYER}.self_attn.v_proj", f"{_OURS}/attention/value"),
+    *linear(f"{_LAYER}.self_attn.o_proj", f"{_OURS}/attention/output", inputs=2),
+    *norm(f"{_LAYER}.self_attn.q_norm", f"{_OURS}/attention/query_norm"),
+    *norm(f"{_LAYER}.self_attn.k_norm", f"{_OURS}/attention/key_norm"),
+    *norm(f"{_LAYER}.input_layernorm", f"{_OURS}/attention_norm"),
+    *norm(f"{_LAYER}.post_attention_layernorm", f"{_OURS}/mlp_norm"),
+    *linear(f"{_LAYER}.mlp.gate_proj", f"{_OURS}/mlp/gate"),
+    *linear(f"{_LAYER}.mlp.up_proj", f"{_OURS}/mlp/up"),
+    *linear(f"{_LAYER}.mlp.down_proj", f"{_OURS}/mlp/down"),
+)
+
+
+def _fields(config: dict) -> dict:
+    require(config, "hidden_act", "silu")
+    require(config, "use_sliding_window", False)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    require(rope, "rope_type", ("default",))
+    return {
+        "vocab_size": config["vocab_size"],
+        "width": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "num_kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+        "mlp_dim": config["intermediate_size"],
+        "rope_base": float(rope.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
+        "norm_eps": config["rms_norm_eps"],
+        "attention_bias": config.get("attention_bias", False),
+    }
+
+
+def _config(encoder: Qwen3) -> dict:
+    return {
+        "attention_bias": encoder.attention_bias,
+        "attention_dropout": 0.0,
+        "head_dim": encoder.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": encoder.width,
+        "initializer_range": 0.02,
+        "intermediate_size": encoder.mlp_dim,
+        "max_window_layers": encoder.num_layers,
+        "num_attention_heads": encoder.num_heads,
+        "num_hidden_layers": encoder.num_layers,
+        "num_key_value_heads": encoder.num_kv_heads,
+        "rms_norm_eps": encoder.norm_eps,
+        "rope_scaling": None,
+        "rope_theta": encoder.rope_base,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": encoder.vocab_size,
+    }
+
+
+QWEN3 = Family(
+    model_type="qwen3",
+    class_name="Qwen3Model",
+    module=Qwen3,
+    # transformers cannot be told to open this decoder to both sides.
+    owns=lambda encoder: encoder.causal,
+    fields=_fields,
+    config=_config,
+    max_length=lambda encoder: 32_768,
+    tensors=_TENSORS,
+    prefixes=("", "model."),
+    ignored=(r"lm_head\.weight",),
+)

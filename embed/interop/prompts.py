@@ -1,0 +1,82 @@
+"""Prompts as sentence-transformers keeps them (a prefix by key) and as we do (a template by name).
+
+MTEB asks a folder for its prompts by key: task type and side, then task type, then side. Every one of our names is written
+under each key it serves. A bare `Reranking` or `Retrieval` would be put on both sides, so the sides are written apart.
+"""
+
+from collections.abc import Mapping
+
+from embed.data.text import PROMPTS
+from embed.errors import DataError
+
+# our name -> the keys it is also written under
+KEYS = {
+    "query": ("Retrieval-query", "Reranking-query", "BitextMining"),
+    "document": (
+        "Retrieval-document",
+        "Reranking-document",
+        "InstructionRetrieval-document",
+        "InstructionReranking-document",
+    ),
+    "classification": ("Classification", "MultilabelClassification"),
+    "clustering": ("Clustering",),
+    "sentence similarity": ("STS", "PairClassification"),
+    "code retrieval": ("InstructionRetrieval-query", "InstructionReranking-query"),
+    "summarization": ("Summarization",),
+}
+# Keys that released folders use for the same, read but never written.
+_ALSO_READ = {
+    "query": ("Retrieval", "Reranking", "passage-query"),
+    "document": ("passage", "corpus"),
+    "code retrieval": ("InstructionRetrieval",),
+}
+PLAIN = "{content}"
+_TITLED = "title: none | text: "
+
+
+def to_template(prefix: str) -> str:
+    """Returns the template of a prefix; EmbeddingGemma's document prefix gets its place for a title back."""
+    head = "title: {title} | text: " if prefix == _TITLED else prefix
+    return head + PLAIN
+
+
+def to_prefix(name: str, template: str) -> str:
+    """Returns the prefix of a template; one with text behind the content is a DataError: it cannot be a prefix."""
+    head, _, tail = template.partition(PLAIN)
+    if tail.strip():
+        raise DataError(
+            f"prompt {name!r}: {template!r} goes on behind {PLAIN}; sentence-transformers only has prefixes, "
+            "so export with --format=stablehlo or train with a prefix"
+        )
+    return head.replace("{title}", "none")
+
+
+def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns our prompts from a folder's, standard names first; a name the folder does not serve adds nothing to a text.
+
+    Keys that only repeat a standard name are dropped: `exported` writes them again.
+    """
+    given = {key: to_template(prefix or "") for key, prefix in prefixes.items()}
+    prompts = {}
+    for name in PROMPTS:
+        keys = (name, *KEYS.get(name, ()), *_ALSO_READ.get(name, ()))
+        prompts[name] = next((given[k] for k in keys if k in given), PLAIN)
+    for name in ("question answering", "fact checking"):
+        if name not in given:
+            prompts[name] = prompts["query"]
+    prompts["none"] = PLAIN
+    served = {key: name for name in PROMPTS for key in (*KEYS.get(name, ()), *_ALSO_READ.get(name, ()))}
+    others = {k: t for k, t in given.items() if k not in PROMPTS and t != prompts.get(served.get(k, ""))}
+    return prompts | others
+
+
+def exported(prompts: Mapping[str, str]) -> dict[str, str]:
+    """Returns the folder's prompts: every one of ours, under its name and under each key that MTEB asks for."""
+    prefixes = {name: to_prefix(name, template) for name, template in prompts.items() if name != "none"}
+    if not any(prefixes.values()):
+        return {"query": "", "document": ""}
+    for name, keys in KEYS.items():
+        for key in keys:
+            if name in prefixes:
+                prefixes.setdefault(key, prefixes[name])
+    return prefixes

@@ -1,0 +1,61 @@
+"""BERT and its kin: learned positions, norms after each sum, biases everywhere. Source: arXiv:1810.04805.
+
+all-MiniLM, bge and e5 are BERTs; multilingual-e5 and bge-m3 are XLM-RoBERTas, whose positions begin behind the padding's
+(`position_offset` 2) and which have one token type.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from embed.errors import DataError
+from embed.models.attention import Heads
+from embed.models.layers import Embedding, Norm
+from embed.models.transformer import Blocks, Reach, TransformerEncoder
+from embed.sharding import constrain
+
+
+class Bert(TransformerEncoder):
+    """Token ids to one vector per token. Defaults are all-MiniLM-L6-v2's. Every token is of type 0."""
+
+    vocab_size: int = 30_522
+    width: int = 384
+    num_layers: int = 6
+    num_heads: int = 12
+    mlp_dim: int = 1536
+    max_positions: int = 512
+    position_offset: int = 0
+    num_token_types: int = 2
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+
+    @nn.nowrap
+    def blocks(self) -> Blocks:
+        size = self.width // self.num_heads
+        return Blocks(
+            num_layers=self.num_layers,
+            width=self.width,
+            mlp_dim=self.mlp_dim,
+            heads=Heads(self.num_heads, self.num_heads, size, size**-0.5, input_bias=True, output_bias=True),
+            norm=Norm("layer", self.norm_eps, bias=True),
+            norm_placement="after",
+            activation=self.activation,
+            gated=False,
+            mlp_bias=True,
+            reach=Reach(),
+        )
+
+    @nn.nowrap
+    def read(self, tokens, is_training):
+        most = self.max_positions - self.position_offset
+        if isinstance(tokens.shape[1], int) and tokens.shape[1] > most:
+            raise DataError(f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length")
+        positions = jnp.arange(tokens.shape[1]) + self.position_offset
+        table = Embedding(self.max_positions, self.width, name="position_embedding")(positions[None])
+        types = Embedding(self.num_token_types, self.width, name="type_embedding")(jnp.zeros((1, 1), jnp.int32))
+        x = Embedding(self.vocab_size, self.width, name="embedding")(tokens) + types + table
+        x = self.blocks().norm.make("embedding_norm")(constrain(x, "batch", "length", None))
+        return nn.Dropout(self.dropout, deterministic=not is_training)(x)
+
+    @nn.nowrap
+    def finish(self, x):
+        return x
