@@ -238,6 +238,11 @@ def latest_verified_step(folder, say: Callable[[str], None] = print, set_aside: 
     return None
 
 
+def tree_paths(step_folder, item: str) -> set[str]:
+    """Returns the paths of the arrays in one item."""
+    return set(files.read_manifest(step_folder).get("trees", {}).get(item, {}))
+
+
 def restore(step_folder, item: str, target, *, verified: bool = False):
     """Returns the tree `item` of a step folder, laid out as `target` (a tree of ShapeDtypeStruct with shardings).
 

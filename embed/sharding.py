@@ -140,3 +140,11 @@ def constrain(x, *axes: str | None):
     if mesh.empty or math.prod(mesh.shape.values()) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def sync(name: str) -> None:
+    """Waits until every process of the run has come to this point; one process alone does not wait."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -16,6 +16,8 @@ COMMANDS = {
     "train": "train a model from a gin recipe; the same command resumes it",
     "average": "average checkpoints into one model (a soup)",
     "evaluate": "score models on a suite of local files, at every Matryoshka size",
+    "export": "write a model for sentence-transformers and servers, as StableHLO or ONNX",
+    "verify": "prove that an export gives the trained model's vectors",
     "search": "find the texts of a corpus nearest to a query",
 }
 

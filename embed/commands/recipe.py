@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from embed.data import encoding, tasks, text
+from embed.data import encoding, tasks
 from embed.errors import ConfigError
 from embed.sharding import MeshShape
 from embed.training import loop
@@ -14,19 +14,24 @@ from embed.training import loop
 class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
-    `batch_size` is the global batch in pairs; `micro_batches` cuts it for plain gradient accumulation. `init_from` is a MODEL
-    whose parameters replace the random ones. `suite` is scored every `schedule.evaluate_every` steps, and `best_metric`,
+    `batch_size` is the global batch in pairs; `micro_batches` cuts it for plain gradient accumulation. `init_from` is a MODEL,
+    or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
+    `tokenizer` or `prompts` are not given they are its own too. `model_changes` replaces fields of that model, e.g.
+    {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
+    used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and `best_metric`,
     'task/metric', picks the best checkpoint. `cache_dir` holds the token caches.
     """
 
-    model: Any
     mixture: tasks.Mixture
-    tokenizer: Any
     loss: Any
     optimizer: Any
     schedule: loop.Schedule
     batch_size: int
     cache_dir: str
+    model: Any = None
+    tokenizer: Any = None
+    model_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_length: int | None = None
     lengths: encoding.Lengths = dataclasses.field(default_factory=encoding.Lengths)
     num_negatives: int = 0
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
@@ -44,7 +49,10 @@ class Recipe:
             raise ConfigError(f"Recipe.ema_decay = {self.ema_decay} must lie between 0 and 1, e.g. 0.999")
         if self.num_negatives < 0 or self.micro_batches < 1:
             raise ConfigError("Recipe.num_negatives must be at least 0 and Recipe.micro_batches at least 1")
-
-    def all_prompts(self) -> dict[str, str]:
-        """Returns the prompts the model will carry: the standard ones, overridden by the recipe's own."""
-        return {**text.PROMPTS, **(self.prompts or {})}
+        for name in ("model", "tokenizer"):
+            if getattr(self, name) is None and self.init_from is None:
+                raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")
+        if self.model_changes and self.model is not None:
+            raise ConfigError(
+                "Recipe.model_changes goes with the model of init_from; bind the fields of Recipe.model instead"
+            )

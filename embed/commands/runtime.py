@@ -93,7 +93,9 @@ def progress_bar(what: str):
         return lambda share: None
     from tqdm import tqdm
 
-    bar = tqdm(total=100, desc=what, unit="%", leave=False, dynamic_ncols=True, bar_format="{desc} {bar} {percentage:3.0f}%")
+    bar = tqdm(
+        total=100, desc=what, unit="%", leave=False, dynamic_ncols=True, bar_format="{desc} {bar} {percentage:3.0f}%"
+    )
 
     def progress(share: float) -> None:
         bar.update(round(100 * share) - bar.n)

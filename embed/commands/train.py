@@ -20,6 +20,7 @@ def run(arguments) -> None:
     import contextlib
 
     from embed import config
+    from embed.commands import start
     from embed.commands.recipe import Recipe
     from embed.files import FolderLock
     from embed.training import reports
@@ -29,7 +30,7 @@ def run(arguments) -> None:
     with FolderLock(run_dir) if reports.is_main() else contextlib.nullcontext():
         if reports.is_main():
             _describe_run(run_dir, given, operative)
-        train(recipe, run_dir)
+        train(start.complete(recipe), run_dir)
 
 
 def _describe_run(run_dir: pathlib.Path, given: str, operative: str) -> None:
@@ -88,7 +89,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         dropout=getattr(recipe.model.encoder, "dropout", 0.0) > 0,
         ema_decay=recipe.ema_decay,
         micro_batches=recipe.micro_batches,
-        start_from=None if recipe.init_from is None else _starter(recipe),
+        start_from=None if recipe.init_from is None else _starter(recipe, model),
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
     )
@@ -102,8 +103,7 @@ def _best_text(best) -> str:
 
 def _caches(recipe, prepare):
     """Returns the recipe's caches; process 0 prepares what is missing while the others wait."""
-    import jax
-
+    from embed import sharding
     from embed.data import cache
     from embed.errors import DataError
     from embed.training import reports
@@ -111,10 +111,7 @@ def _caches(recipe, prepare):
     arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
     if reports.is_main():
         caches = prepare.ensure_caches(*arguments, say=lambda line: reports.say(f"data       {line}"))
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("token caches prepared")
+    sharding.sync("token caches prepared")
     if not reports.is_main():
         caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
         if None in caches:
@@ -165,9 +162,9 @@ def _contents(recipe, model, batches):
             model.description,
             tokenizer_options=recipe.tokenizer.options(),
             tokenizer_digest=recipe.tokenizer.digest,
-            prompts=recipe.all_prompts(),
+            prompts=dict(recipe.prompts),
             matryoshka_dims=model.matryoshka_dims,
-            lengths=dataclasses.asdict(recipe.lengths),
+            lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
             lineage={
                 "initial": files.folder_digest(start) if start else f"random, seed {recipe.seed}",
                 "step": step,
@@ -180,10 +177,16 @@ def _contents(recipe, model, batches):
     return contents
 
 
-def _starter(recipe):
-    """Returns the function that reads the initial parameters from `init_from`, after checking its vocabulary."""
+def _starter(recipe, model):
+    """Returns the function that reads the initial parameters from `init_from`, after checking its vocabulary.
+
+    A projection or pooling that `init_from` does not have starts at random, and the run says so.
+    """
+    import jax
+
     from embed import bundles, checkpoints
     from embed.errors import DataError
+    from embed.training import reports
 
     folder = bundles.resolve(recipe.init_from)
     digest = bundles.read_model_json(folder)["tokenizer"]["digest"]
@@ -191,7 +194,23 @@ def _starter(recipe):
         raise DataError(
             f"{folder}: trained with another vocabulary than {recipe.tokenizer.path}; use {bundles.tokenizer_file(folder)}"
         )
-    return lambda target: checkpoints.restore(folder, "params", target)
+
+    def read(target):
+        wanted = checkpoints.flatten(target)
+        there = checkpoints.tree_paths(folder, "params")
+        new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
+        found = checkpoints.restore(
+            folder, "params", checkpoints.unflatten({p: x for p, x in wanted.items() if p not in new})
+        )
+        if not new:
+            return found
+        reports.say(f"start      {', '.join(new)} start at random: {folder} has none")
+        drawn = jax.jit(model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
+        fresh = checkpoints.flatten(drawn(jax.random.key(recipe.seed)))
+        leaves = {**checkpoints.flatten(found), **{p: fresh[p] for p in new}}
+        return checkpoints.unflatten({p: leaves[p] for p in wanted})
+
+    return read
 
 
 def _evaluator(recipe, model, mesh):
@@ -205,8 +224,7 @@ def _evaluator(recipe, model, mesh):
     known = [f"{t.name}/{metrics.MAIN[t.type]}" for t in tasks]
     if recipe.best_metric is not None and recipe.best_metric.rpartition("/")[0] not in {t.name for t in tasks}:
         raise ConfigError(f"Recipe.best_metric = {recipe.best_metric!r}{did_you_mean(recipe.best_metric, known)}")
-    longest = max(recipe.lengths.query, recipe.lengths.target)
-    encoder = Encoder(model, recipe.tokenizer, recipe.all_prompts(), longest, mesh)
+    encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh)
 
     def evaluate(params) -> dict[str, float]:
         encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731

@@ -51,15 +51,27 @@ class EmbeddingModel:
         return vectors if dims is None else truncate_numpy(vectors, dims)
 
 
-def open_model(path, *, max_length: int | None = None, random: bool = False, overflow=None) -> EmbeddingModel:
+def open_model(
+    path,
+    *,
+    max_length: int | None = None,
+    random: bool = False,
+    overflow=None,
+    dtype: str | None = None,
+    weights_dtype: str = "float32",
+) -> EmbeddingModel:
     """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
 
-    `max_length` in tokens defaults to the longest side it was trained with. The moving average is used when there is one.
+    `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
+    replaces the type the encoder computes in; `weights_dtype` 'bfloat16' rounds the parameters to it first.
     """
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder)
     description = bundles.read_model_json(folder)
-    model = api.build(api.from_description(description["architecture"]))
+    architecture = description["architecture"]
+    if dtype is not None:
+        architecture = {**architecture, "encoder": {**architecture["encoder"], "dtype": dtype}}
+    model = api.build(api.from_description(architecture))
     options = dict(description["tokenizer"])
     expected = options.pop("digest")
     tokenizer = tokenizers.from_folder(folder, options)
@@ -74,6 +86,8 @@ def open_model(path, *, max_length: int | None = None, random: bool = False, ove
         item = "ema" if "ema" in manifest["trees"] else "params"
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
         params = checkpoints.restore(folder, item, target, verified=True)
+    if weights_dtype != "float32":
+        params = jax.tree.map(lambda x: x.astype(weights_dtype).astype(x.dtype), params)
     encoder = Encoder(
         model=model,
         tokenizer=tokenizer,

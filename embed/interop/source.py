@@ -47,7 +47,9 @@ def read(
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give a folder with config.json and safetensors weights, or a Hub name")
+        raise DataError(
+            f"{folder}: no such folder; give a folder with config.json and safetensors weights, or a Hub name"
+        )
     modules = _modules(folder)
     inner = folder / modules["Transformer"][0]
     config = files.read_json(inner / "config.json")
@@ -56,7 +58,9 @@ def read(
     try:
         fields = family.fields(config)
     except KeyError as e:
-        raise DataError(f"{inner / 'config.json'}: lacks {e.args[0]!r}, or has a value we do not know; complete it") from e
+        raise DataError(
+            f"{inner / 'config.json'}: lacks {e.args[0]!r}, or has a value we do not know; complete it"
+        ) from e
     except DataError as e:
         raise DataError(f"{inner}/{e}") from e
     encoder = family.module(**{**fields, **(changes or {})})
@@ -151,7 +155,9 @@ def _pooling(folder: pathlib.Path, places: list[str], family: Family):
         given = config["pooling_mode"]
         modes = [given] if isinstance(given, str) else list(given)
     if len(modes) != 1 or modes[0] not in _POOLING:
-        raise DataError(f"{path}: pooling {' and '.join(modes) or 'none'} is not supported; known: {', '.join(_POOLING)}")
+        raise DataError(
+            f"{path}: pooling {' and '.join(modes) or 'none'} is not supported; known: {', '.join(_POOLING)}"
+        )
     return _POOLING[modes[0]](), None
 
 

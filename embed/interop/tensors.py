@@ -71,9 +71,7 @@ def linear(name: str, path: str, inputs: int = 1, **options) -> tuple[Tensor, Te
 
 def norm(name: str, path: str, **options) -> tuple[Tensor, Tensor]:
     """Returns the tensors of a normalisation, whose bias may not be there."""
-    return Tensor(f"{name}.weight", (f"{path}/scale",), **options), Tensor(
-        f"{name}.bias", (f"{path}/bias",), **options
-    )
+    return Tensor(f"{name}.weight", (f"{path}/scale",), **options), Tensor(f"{name}.bias", (f"{path}/bias",), **options)
 
 
 class Reader:
@@ -214,7 +212,9 @@ def _check_names(reader: Reader, wanted: Mapping[str, Tensor], shapes, prefix: s
         if name in names and reader.shape(name) != expected:
             wrong.append(f"{name} is {list(reader.shape(name))}, the configuration says {list(expected)}")
     parts = [
-        f"{word} {_some(items)}" for word, items in (("missing", missing), ("unknown", extra), ("shapes", wrong)) if items
+        f"{word} {_some(items)}"
+        for word, items in (("missing", missing), ("unknown", extra), ("shapes", wrong))
+        if items
     ]
     if parts:
         raise DataError(
@@ -225,6 +225,17 @@ def _check_names(reader: Reader, wanted: Mapping[str, Tensor], shapes, prefix: s
 
 def _some(items: Sequence[str]) -> str:
     return ", ".join(items[:_LISTED]) + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")
+
+
+def foreign_shapes(
+    tensors: Sequence[Tensor], shapes: Mapping[str, tuple[int, ...]], layers: int
+) -> dict[str, tuple[int, ...]]:
+    """Returns {foreign name: shape} in the order in which `foreign_tensors` gives them."""
+    return {
+        name: t.foreign_shape(_layer_shapes(t, shapes))
+        for t in _used(tensors, shapes)
+        for name, _ in _foreign(t, layers)
+    }
 
 
 def foreign_tensors(

@@ -48,7 +48,9 @@ class Bert(TransformerEncoder):
     def read(self, tokens, is_training):
         most = self.max_positions - self.position_offset
         if isinstance(tokens.shape[1], int) and tokens.shape[1] > most:
-            raise DataError(f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length")
+            raise DataError(
+                f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length"
+            )
         positions = jnp.arange(tokens.shape[1]) + self.position_offset
         table = Embedding(self.max_positions, self.width, name="position_embedding")(positions[None])
         types = Embedding(self.num_token_types, self.width, name="type_embedding")(jnp.zeros((1, 1), jnp.int32))

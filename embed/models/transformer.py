@@ -161,7 +161,9 @@ class Stack(nn.Module):
         if local is not None and (local.rope_base, local.rope_scale) == (full.rope_base, full.rope_scale):
             local = None
         size = self.blocks.heads.head_dim
-        return tuple(None if r is None else rotary_table(length, size, r.rope_base, r.rope_scale) for r in (local, full))
+        return tuple(
+            None if r is None else rotary_table(length, size, r.rope_base, r.rope_scale) for r in (local, full)
+        )
 
     @nn.nowrap
     def forward_flops(self, length: int) -> float:

@@ -1,0 +1,77 @@
+"""Where a recipe starts from: the model, tokenizer and prompts of `init_from`, a bundle or a foreign folder."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from embed import bundles, files, sharding
+from embed.commands.recipe import Recipe
+from embed.data import text, tokenizers
+from embed.errors import ConfigError
+from embed.models import api
+from embed.training import reports
+
+
+def complete(recipe: Recipe) -> Recipe:
+    """Returns the recipe with what it leaves to `init_from` filled in, and the prompts of its tasks as templates.
+
+    A foreign folder is converted once, into the recipe's `cache_dir`.
+    """
+    given = {**text.PROMPTS, **(recipe.prompts or {})}
+    if recipe.init_from is not None:
+        folder = _bundle(recipe.init_from, pathlib.Path(recipe.cache_dir))
+        description = bundles.read_model_json(folder)
+        given = {**description["prompts"], **(recipe.prompts or {})}
+        recipe = dataclasses.replace(
+            recipe,
+            init_from=str(folder),
+            model=recipe.model or _model(description, recipe.model_changes),
+            model_changes={},
+            tokenizer=recipe.tokenizer or _tokenizer(folder, description),
+            max_length=recipe.max_length or max(description["lengths"].values()),
+        )
+    longest = max(recipe.lengths.query, recipe.lengths.target)
+    mixture = dataclasses.replace(recipe.mixture, tasks=[_with_prompts(t, given) for t in recipe.mixture.tasks])
+    return dataclasses.replace(recipe, mixture=mixture, prompts=given, max_length=recipe.max_length or longest)
+
+
+def _with_prompts(task, prompts):
+    sides = {f: text.template(getattr(task, f), prompts) for f in ("query_prompt", "target_prompt")}
+    return dataclasses.replace(task, **sides)
+
+
+def _model(description: dict[str, Any], changes) -> Any:
+    """Returns the described model with dotted fields replaced."""
+    architecture = description["architecture"]
+    for name, value in changes.items():
+        node, (*parents, last) = architecture, name.split(".")
+        for part in parents:
+            if not isinstance(node.get(part), dict):
+                raise ConfigError(f"Recipe.model_changes: the model has no part {part!r} ({name!r})")
+            node = node[part]
+        node[last] = value
+    return api.from_description(architecture)
+
+
+def _tokenizer(folder: pathlib.Path, description: dict[str, Any]):
+    return tokenizers.from_folder(folder, {k: v for k, v in description["tokenizer"].items() if k != "digest"})
+
+
+def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
+    """Returns the bundle or step folder that `init_from` names, after converting a foreign folder."""
+    from embed.interop import convert, hub
+    from embed.interop import source as sources
+
+    path = pathlib.Path(name)
+    if (path / "model.json").is_file() or (path / "checkpoints").is_dir():
+        return bundles.resolve(path)
+    if path.exists() and not any((path / f).is_file() for f in ("config.json", "modules.json")):
+        return bundles.resolve(path)  # raises, saying what a MODEL is
+    source = sources.read(hub.fetch(name))
+    description = convert.describe(source, name)
+    folder = cache_dir / f"start-{files.digest_json(description)[:12]}"
+    if reports.is_main() and not (folder / files.MANIFEST).is_file():
+        reports.say(f"start      converting {name} into {folder}")
+        convert.convert(source, folder, name)
+    sharding.sync("the start was converted")
+    return folder

@@ -1,0 +1,56 @@
+"""What every export starts from: a verified bundle or checkpoint, its module, and its parameters read one at a time."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from embed import bundles, checkpoints, files
+from embed.data import tokenizers
+from embed.models import api
+from embed.models.embedder import Embedder
+
+SPECIAL = ("unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model to export. `read(path)` gives one parameter as numpy; `item` is 'ema' when the model has a moving average."""
+
+    folder: pathlib.Path
+    description: dict[str, Any]
+    module: Embedder
+    tokenizer: tokenizers.Tokenizer
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    digest: str
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a text is cut at."""
+        return max(self.description["lengths"].values())
+
+    @property
+    def matryoshka_dims(self) -> list[int]:
+        return list(self.description["matryoshka_dims"])
+
+
+def open_trained(path) -> Trained:
+    """Returns the model that MODEL names, every file verified."""
+    folder = bundles.resolve(path)
+    manifest = files.verify_manifest(folder)
+    description = bundles.read_model_json(folder)
+    item = "ema" if "ema" in manifest["trees"] else "params"
+    arrays = checkpoints.open_arrays(folder, item)
+    options = {k: v for k, v in description["tokenizer"].items() if k != "digest"}
+    return Trained(
+        folder=folder,
+        description=description,
+        module=api.from_description(description["architecture"]),
+        tokenizer=tokenizers.from_folder(folder, options),
+        shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"][item].items()},
+        read=lambda name: np.asarray(arrays[name].read().result()),
+        digest=files.folder_digest(folder),
+    )

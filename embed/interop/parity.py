@@ -1,0 +1,131 @@
+"""parity.json: texts with prompts, token ids and vectors, made by our own model, that an export must reproduce.
+
+Served vectors often differ from the trained model's without a word: another pooling, a linear map left out, another prompt.
+This file is how anybody can check any server.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embed import files
+from embed.data.text import apply_prompt, clean, template
+from embed.errors import DataError, NumericError
+
+FILE = "parity.json"
+# The largest difference of any number of any unit vector, by the type of the exported weights.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+_LONG = 1200  # tokens, about: beyond every local window that is used
+TEXTS = (
+    "What is the capital of France?",
+    "Paris is the capital and largest city of France, with about two million people in the city itself.",
+    "def add(a, b):\n    return a + b  # the sum of two numbers",
+    "Die Königin fuhr über die Straße nach Zürich.",
+    "¿Dónde está la biblioteca más cercana?",
+    "Москва — столица России.",
+    "القاهرة هي عاصمة مصر.",
+    "नई दिल्ली भारत की राजधानी है।",
+    "东京是日本的首都。",
+    "東京は日本の首都です。",
+    "서울은 대한민국의 수도이다.",
+    "กรุงเทพฯ เป็นเมืองหลวงของประเทศไทย",
+    "Two  spaces, a\ttab, 3.14159, 1,000,000 and an emoji \U0001f600 with a joined one \U0001f469\u200d\U0001f52c.",
+    "a",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One text as it was encoded: `text` is cleaned, `prompted` is what is tokenised."""
+
+    text: str
+    prompt: str
+    prompted: str
+    token_ids: list[int]
+    vector: np.ndarray
+
+
+def make(
+    encode: Callable[[Sequence[str], str], np.ndarray],
+    tokens: Callable[[Sequence[str], str], list[np.ndarray]],
+    prompts: Mapping[str, str],
+    max_length: int,
+    model: str,
+    dtype: str,
+) -> dict[str, Any]:
+    """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's.
+
+    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut.
+    """
+    long = " ".join(f"word{i}" for i in range(min(max_length, _LONG)))
+    plan = [(name, [*TEXTS, long]) for name in ("query", "document")]
+    seen = {prompts.get("query"), prompts.get("document")}
+    for name, words in prompts.items():
+        if words not in seen:
+            seen.add(words)
+            plan.append((name, [TEXTS[0]]))
+    entries = []
+    for name, texts in plan:
+        texts = [clean(t) for t in texts]
+        for text, ids, vector in zip(texts, tokens(texts, name), encode(texts, name)):
+            entries.append(
+                {
+                    "text": text,
+                    "prompt": name,
+                    "prompted": apply_prompt(template(name, dict(prompts)), text),
+                    "token_ids": [int(i) for i in ids],
+                    "vector": [float(v) for v in np.float32(vector)],
+                }
+            )
+    return {
+        "format": 1,
+        "model": model,
+        "dtype": dtype,
+        "tolerance": TOLERANCE[dtype],
+        "max_length": max_length,
+        "entries": entries,
+    }
+
+
+def read(folder) -> tuple[list[Check], dict[str, Any]]:
+    """Returns the checks of an export and the whole file's content."""
+    path = pathlib.Path(folder) / FILE
+    content = files.read_json(path)
+    try:
+        checks = [
+            Check(e["text"], e["prompt"], e["prompted"], list(e["token_ids"]), np.array(e["vector"], np.float32))
+            for e in content["entries"]
+        ]
+        content["tolerance"], content["max_length"]  # noqa: B018 - must be there
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f"{path}: not a parity file of this format ({e}); export the model again") from e
+    return checks, content
+
+
+def compare(
+    checks: Sequence[Check], token_ids: Sequence[Sequence[int]], vectors: np.ndarray, tolerance: float, what: str
+) -> float:
+    """Returns the largest difference; token ids that differ, or a difference above `tolerance`, are a NumericError that
+    names the first text."""
+    for check, ids in zip(checks, token_ids, strict=True):
+        if list(map(int, ids)) != check.token_ids:
+            raise NumericError(
+                f"{what}: {check.text[:40]!r} with prompt {check.prompt!r} has other token ids: {list(ids)[:12]}, expected "
+                f"{check.token_ids[:12]}; the tokenizer of the export is not the model's"
+            )
+    if vectors.shape != (len(checks), len(checks[0].vector)):
+        raise NumericError(
+            f"{what}: vectors of {vectors.shape[-1]} values, expected {len(checks[0].vector)}; a linear map is missing"
+        )
+    errors = np.array([np.max(np.abs(v - c.vector)) for v, c in zip(vectors, checks)])
+    errors = np.where(np.isfinite(errors), errors, np.inf)
+    worst = int(np.argmax(errors))
+    if errors[worst] > tolerance:
+        raise NumericError(
+            f"{what}: largest error {errors[worst]:.3g} above {tolerance:.3g}, at {checks[worst].text[:40]!r} with prompt "
+            f"{checks[worst].prompt!r}; its vectors are not the trained model's"
+        )
+    return float(errors[worst])

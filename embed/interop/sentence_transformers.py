@@ -1,0 +1,165 @@
+"""A bundle as a sentence-transformers folder, in the flat dialect that old and new versions, TEI and vLLM read alike.
+
+The newest versions write a dialect that older ones and several servers reject, or read without its linear maps. This one
+has legacy module types, pooling as booleans, rotary bases at the top of config.json, and loads with the same vectors
+everywhere.
+"""
+
+import json
+import pathlib
+
+from embed import files
+from embed.data.tokenizers import HuggingFace
+from embed.errors import DataError
+from embed.interop import families, prompts, tokenizer_json
+from embed.interop import safetensors_writer as safetensors
+from embed.interop.exporting import SPECIAL, Trained
+from embed.interop.source import POOLING_NAMES
+from embed.interop.tensors import Tensor, foreign_shapes, foreign_tensors
+
+_MODES = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+_OFF = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+
+
+def write(folder: pathlib.Path, trained: Trained, dtype: str = "float32") -> None:
+    """Writes the folder's files; `dtype` is the weights' type."""
+    module = trained.module
+    family = families.of_encoder(module.encoder)
+    pooling = pooling_name(trained)
+    _write_encoder(folder, trained, family, dtype)
+    files.write_json(folder / "config.json", _config(trained, family, dtype))
+    write_tokenizer(folder, trained)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modes = {f"pooling_mode_{name}": name == _MODES[pooling] for name in _OFF}
+    (folder / "1_Pooling").mkdir()
+    files.write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": module.encoder.width, **modes, "include_prompt": True},
+    )
+    modules += [(_write_dense(folder, trained, i, dtype), "Dense") for i in range(len(module.projection))]
+    modules.append((f"{len(modules)}_Normalize", "Normalize"))
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    files.write_atomic(folder / "modules.json", json.dumps(entries, indent=2) + "\n")
+    options = {"model_args": dict(family.load_options)} if family.load_options else {}
+    files.write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": trained.max_length, "do_lower_case": False, **options},
+    )
+    write_prompts(folder, trained)
+
+
+def pooling_name(trained: Trained) -> str:
+    """Returns sentence-transformers' name of the model's pooling; a DataError when it has none."""
+    name = POOLING_NAMES.get(type(trained.module.pooling))
+    if name is None:
+        raise DataError(
+            f"{type(trained.module.pooling).__name__}: sentence-transformers has no such pooling; "
+            "export with --format=stablehlo"
+        )
+    return name
+
+
+def write_prompts(folder: pathlib.Path, trained: Trained) -> None:
+    """Writes config_sentence_transformers.json: every prompt under every key that is asked for."""
+    files.write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "__version__": {"sentence_transformers": "3.0.0", "transformers": "4.41.0", "pytorch": "2.3.0"},
+            "prompts": prompts.exported(trained.description["prompts"]),
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    )
+
+
+def _write_encoder(folder: pathlib.Path, trained: Trained, family, dtype: str) -> None:
+    shapes = {p.removeprefix("encoder/"): s for p, s in trained.shapes.items() if p.startswith("encoder/")}
+    layers = trained.module.encoder.num_layers
+    named = lambda items: ((family.write_prefix + name, value) for name, value in items)  # noqa: E731
+    tensors = foreign_tensors(family.tensors, shapes, layers, lambda path: trained.read(f"encoder/{path}"))
+    expected = dict(named(foreign_shapes(family.tensors, shapes, layers).items()))
+    safetensors.write(folder / "model.safetensors", expected, named(tensors), dtype)
+
+
+def _write_dense(folder: pathlib.Path, trained: Trained, number: int, dtype: str) -> str:
+    """Writes one linear map and returns its folder's name."""
+    path = f"projection_{number}/kernel"
+    inputs, outputs = trained.shapes[path]
+    place = f"{number + 2}_Dense"
+    (folder / place).mkdir()
+    files.write_json(
+        folder / place / "config.json",
+        {
+            "in_features": inputs,
+            "out_features": outputs,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    )
+    tensor = Tensor("linear.weight", (path,), inputs=1)
+    array = tensor.join([trained.read(path)])
+    safetensors.write(folder / place / "model.safetensors", {tensor.name: array.shape}, [(tensor.name, array)], dtype)
+    return place
+
+
+def _config(trained: Trained, family, dtype: str) -> dict:
+    encoder = trained.module.encoder
+    config = family.config(encoder)
+    pad = trained.tokenizer.pad_id
+    if config.get("pad_token_id", pad) != pad:
+        raise DataError(
+            f"{trained.folder}: the tokenizer pads with token {pad}, but the model's positions begin behind token "
+            f"{config['pad_token_id']}; use the tokenizer that belongs to it"
+        )
+    longest = max(trained.max_length, config.get("max_position_embeddings") or family.max_length(encoder))
+    return {
+        "architectures": [family.class_name],
+        "model_type": family.model_type,
+        **config,
+        "max_position_embeddings": longest,
+        "pad_token_id": pad,
+        "torch_dtype": dtype,
+        "is_matryoshka": len(trained.matryoshka_dims) > 1,
+        "matryoshka_dimensions": trained.matryoshka_dims,
+    }
+
+
+def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
+    """Writes tokenizer.json and tokenizer_config.json; a SentencePiece model becomes a tokenizer.json of the same ids."""
+    tokenizer = trained.tokenizer
+    if isinstance(tokenizer, HuggingFace):
+        content = tokenizer.content()
+    else:
+        content = tokenizer_json.from_sentencepiece(tokenizer)
+    files.write_atomic(folder / "tokenizer.json", content)
+    made = json.loads(content)
+    special = {token["id"]: token["content"] for token in made.get("added_tokens", ()) if token.get("special")}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": trained.max_length,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **_special_tokens(special.values()),
+        "pad_token": tokenizer_json.token(made, tokenizer.pad_id),
+    }
+    files.write_json(folder / "tokenizer_config.json", config)
+
+
+def _special_tokens(there) -> dict[str, str]:
+    """Returns the roles of the special tokens that the vocabulary already has; no new ones, which would change ids."""
+    there = set(there)
+    usual = {
+        "unk_token": ("[UNK]", "<unk>"),
+        "bos_token": ("<bos>", "<s>"),
+        "eos_token": ("<eos>", "</s>", "<|endoftext|>"),
+        "cls_token": ("[CLS]", "<s>"),
+        "sep_token": ("[SEP]", "</s>"),
+        "mask_token": ("[MASK]", "<mask>"),
+    }
+    found = {role: next((t for t in usual[role] if t in there), None) for role in SPECIAL}
+    return {role: token for role, token in found.items() if token is not None}

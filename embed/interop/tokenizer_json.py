@@ -1,0 +1,98 @@
+"""A SentencePiece vocabulary as a tokenizer.json of the same ids, for tools that know nothing else."""
+
+import json
+from typing import Any
+
+from embed.data.tokenizers import SentencePiece
+from embed.errors import DataError
+
+_SPACE = "\u2581"
+
+
+def token(made: dict[str, Any], number: int) -> str:
+    """Returns the text of a token id in a tokenizer.json."""
+    for entry in made.get("added_tokens", ()):
+        if entry["id"] == number:
+            return entry["content"]
+    vocab = made["model"]["vocab"]
+    if isinstance(vocab, list):
+        return vocab[number][0]
+    return next(word for word, i in vocab.items() if i == number)
+
+
+def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
+    """Returns the tokenizer.json of a unigram or BPE model with identity normalisation, bos and eos as configured."""
+    import sentencepiece.sentencepiece_model_pb2 as pb2
+    import tokenizers
+    from tokenizers import decoders, normalizers, pre_tokenizers, processors
+
+    proto = pb2.ModelProto.FromString(tokenizer.content())
+    spec, kinds = proto.normalizer_spec, pb2.TrainerSpec
+    if spec.name not in ("identity", "") or spec.precompiled_charsmap:
+        raise DataError(
+            f"{tokenizer.path}: normalises texts by its own rule {spec.name!r}, which a tokenizer.json cannot repeat; "
+            "export with --format=stablehlo"
+        )
+    if proto.trainer_spec.model_type == kinds.UNIGRAM:
+        model = tokenizers.models.Unigram(
+            [(p.piece, p.score) for p in proto.pieces],
+            unk_id=proto.trainer_spec.unk_id,
+            byte_fallback=proto.trainer_spec.byte_fallback,
+        )
+    elif proto.trainer_spec.model_type == kinds.BPE:
+        model = _bpe(proto)
+    else:
+        raise DataError(f"{tokenizer.path}: neither a unigram nor a BPE model; export with --format=stablehlo")
+    made = tokenizers.Tokenizer(model)
+    steps: list[Any] = []
+    if spec.remove_extra_whitespaces:
+        steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
+    if spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend(_SPACE))
+    made.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
+    piece = pb2.ModelProto.SentencePiece
+    control = [p.piece for p in proto.pieces if p.type in (piece.CONTROL, piece.UNKNOWN)]
+    own = [p.piece for p in proto.pieces if p.type == piece.USER_DEFINED]
+    made.add_special_tokens([tokenizers.AddedToken(c, normalized=False, special=True) for c in control])
+    made.add_tokens([tokenizers.AddedToken(c, normalized=True, special=False) for c in own])
+    made.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("\\z\\A"), "isolated")  # splits nowhere
+    made.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    _add_ends(made, tokenizer, proto, processors)
+    return json.dumps(json.loads(made.to_str()), ensure_ascii=False).encode()
+
+
+def _add_ends(made, tokenizer: SentencePiece, proto, processors) -> None:
+    ends = [
+        (proto.pieces[i].piece, i) if wanted else None
+        for wanted, i in (
+            (tokenizer.add_bos, proto.trainer_spec.bos_id),
+            (tokenizer.add_eos, proto.trainer_spec.eos_id),
+        )
+    ]
+    words = [ends[0] and ends[0][0], "$A", ends[1] and ends[1][0]]
+    if any(ends):
+        made.post_processor = processors.TemplateProcessing(
+            single=" ".join(w for w in words if w), special_tokens=[e for e in ends if e]
+        )
+
+
+def _bpe(proto):
+    """Returns the BPE model whose merges are those the pieces' scores imply."""
+    import tokenizers
+
+    vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
+    score = {p.piece: p.score for p in proto.pieces}
+    merges = []
+    for word in vocab:
+        pairs = [(word[:i], word[i:]) for i in range(1, len(word)) if word[:i] in vocab and word[i:] in vocab]
+        merges += [(score[word], vocab[a], vocab[b], a, b) for a, b in pairs]
+    merges.sort(key=lambda m: (-m[0], m[1], m[2]))
+    return tokenizers.models.BPE(
+        vocab,
+        [(a, b) for *_, a, b in merges],
+        unk_token=proto.pieces[proto.trainer_spec.unk_id].piece,
+        fuse_unk=True,
+        byte_fallback=proto.trainer_spec.byte_fallback,
+    )

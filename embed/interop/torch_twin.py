@@ -1,0 +1,133 @@
+"""The exported sentence-transformers folder opened in torch: to check it, and to make ONNX of it. Needs the extra [export]."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import warnings
+
+import numpy as np
+
+from embed.errors import DataError, UsageError
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps third parties' warnings and progress bars off the screen, and the network out."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "sentence_transformers", "torch.onnx")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def need(*names: str) -> None:
+    """Raises UsageError unless all packages are installed."""
+    import importlib.util
+
+    missing = [n for n in names if importlib.util.find_spec(n) is None]
+    if missing:
+        raise UsageError(f"this needs {', '.join(missing)}; run: pip install 'embed[export]'")
+
+
+def load(folder):
+    """Returns the SentenceTransformer of a folder, on the CPU; no code from the folder is run."""
+    need("torch", "sentence_transformers")
+    with _quiet():
+        import transformers
+        from sentence_transformers import SentenceTransformer
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
+        except Exception as e:  # whatever stops the folder from loading is what is being looked for
+            lines = str(e).strip().splitlines() or [type(e).__name__]
+            raise DataError(f"{folder}: sentence-transformers cannot load it ({lines[0][:200]})") from e
+
+
+def token_ids(model, texts, max_length: int) -> list[list[int]]:
+    """Returns what the folder's own tokenizer makes of prompted texts."""
+    encoded = model.tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)
+    return encoded["input_ids"]
+
+
+def encode(model, texts, prefix: str) -> np.ndarray:
+    """Returns float32 vectors of texts behind one prompt, as a user's `encode` does."""
+    with _quiet():
+        found = model.encode(list(texts), prompt=prefix or None, batch_size=4, show_progress_bar=False)
+    return np.asarray(found, np.float32)
+
+
+def to_onnx(folder, path: pathlib.Path, pooling: str) -> None:
+    """Writes the whole model of a folder (`pooling`, linear maps, unit length inside the graph) as ONNX.
+
+    Inputs `input_ids` and `attention_mask` int64 [b, l], output `sentence_embedding` float32 [b, E], b and l free.
+    """
+    need("torch", "sentence_transformers", "onnx", "onnxscript")
+    import torch
+
+    twin = load(folder)
+    encoder = twin[0].auto_model.eval()
+    encoder.config._attn_implementation = "eager"
+    linears = [m.linear for m in twin if type(m).__name__ == "Dense"]
+
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.linears = encoder, torch.nn.ModuleList(linears)
+
+        def forward(self, input_ids, attention_mask):
+            x = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            weights = attention_mask.unsqueeze(-1).to(x.dtype)
+            if pooling == "mean":
+                x = (x * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+            elif pooling == "cls":
+                x = x[:, 0]
+            else:
+                last = attention_mask.sum(1) - 1
+                x = x.gather(1, last.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
+            for linear in self.linears:
+                x = linear(x)
+            return torch.nn.functional.normalize(x, p=2, dim=1)
+
+    ids = torch.ones((2, 7), dtype=torch.long)
+    dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1)}
+    with _quiet(), torch.no_grad(), contextlib.redirect_stdout(None):
+        torch.onnx.export(
+            Whole(),
+            (ids, torch.ones_like(ids)),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["sentence_embedding"],
+            dynamic_shapes=(dynamic, dynamic),
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def run_onnx(path, checks_tokens, pad_id: int) -> np.ndarray:
+    """Returns the vectors of tokenised texts from an ONNX file, four texts a call."""
+    need("onnxruntime")
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as e:  # the runtime's own types
+        raise DataError(f"{path}: onnxruntime cannot load it ({str(e).splitlines()[0][:160]})") from e
+    out = []
+    for start in range(0, len(checks_tokens), 4):
+        rows = checks_tokens[start : start + 4]
+        ids = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        out.append(session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0])
+    return np.concatenate(out)
