@@ -21,3 +21,22 @@ def truncate_numpy(x: np.ndarray, dim: int) -> np.ndarray:
     """Returns `truncate` of a numpy array as float32, without a device."""
     cut = np.asarray(x[..., :dim], np.float64)
     return (cut / np.maximum(np.linalg.norm(cut, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def quantize_int8(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (int8 [n, E], scale float32 [n]): x is about values * scale[:, None], each vector with a scale of its own.
+
+    The dot product of two such vectors is that of the integers times both scales. No calibration set is needed, so that a
+    vector does not depend on which others were encoded with it.
+    """
+    x = np.asarray(x, np.float32)
+    scale = np.maximum(np.abs(x).max(-1), 1e-12) / np.float32(127)
+    return np.rint(x / scale[:, None]).astype(np.int8), scale.astype(np.float32)
+
+
+def quantize_binary(x: np.ndarray) -> np.ndarray:
+    """Returns uint8 [n, E/8], the signs of the values (1 for positive) packed eight to a byte, first value in the highest bit.
+
+    The Hamming distance of two such vectors orders as the angle does. E that 8 does not divide is filled up with zeros.
+    """
+    return np.packbits(np.asarray(x) > 0, axis=-1)

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score models on a suite of local files, at every Matryoshka size",
     "export": "write a model for sentence-transformers and servers, as StableHLO or ONNX",
     "verify": "prove that an export gives the trained model's vectors",
+    "encode": "turn the texts of a file into vectors; resumable, over several hosts",
     "search": "find the texts of a corpus nearest to a query",
 }
 

@@ -18,8 +18,9 @@ class Recipe:
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
     `tokenizer` or `prompts` are not given they are its own too. `model_changes` replaces fields of that model, e.g.
     {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
-    used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and `best_metric`,
-    'task/metric', picks the best checkpoint. `cache_dir` holds the token caches.
+    used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
+    `schedule.evaluate_every` steps, and `best_metric`, 'task/metric', picks the best checkpoint. `cache_dir` holds the
+    token caches.
     """
 
     mixture: tasks.Mixture

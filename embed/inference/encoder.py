@@ -1,81 +1,41 @@
-"""Texts to unit vectors: prompted, tokenised, sorted by length, run in few compiled shapes, put back in order."""
+"""Texts to unit vectors: prompted, tokenised, packed into rows of few shapes, run, put back in order."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from embed import sharding
-from embed.data.loader import pad
 from embed.data.text import apply_prompt, clean, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError
+from embed.inference import packing
 from embed.types import Model, Params
-
-# Lengths a batch may be padded to: multiples of 8, of 16 from 128, then four to an octave. Few shapes, little padding.
-_LENGTHS = (
-    *range(8, 128, 8),
-    *range(128, 257, 16),
-    *(step << shift for shift in range(2, 7) for step in (80, 96, 112, 128)),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How texts of given token counts are batched: index groups with their padded length and rows."""
-
-    groups: tuple[tuple[np.ndarray, int, int], ...]  # (indices, padded length, padded rows)
-
-    @property
-    def padded_tokens(self) -> int:
-        return sum(length * rows for _, length, rows in self.groups)
-
-    @property
-    def shapes(self) -> set[tuple[int, int]]:
-        return {(rows, length) for _, length, rows in self.groups}
-
-
-def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1) -> Plan:
-    """Returns the batches for texts of these token counts: longest first, each about `tokens_per_batch` padded tokens.
-
-    The rows of a group are a power of two times `row_multiple`, so that few shapes are ever compiled.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    groups, start = [], 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        length = next((x for x in _LENGTHS if x >= longest), longest)
-        fit = max(1, tokens_per_batch // length // row_multiple)
-        rows = row_multiple * (1 << (fit.bit_length() - 1))
-        left = len(order) - start
-        while rows // 2 >= max(left, row_multiple):
-            rows //= 2
-        groups.append((order[start : start + rows], length, rows))
-        start += rows
-    return Plan(tuple(groups))
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Encodes texts with any parameters of one model. `overflow` is told how many texts were cut at `max_length` tokens."""
+    """Encodes texts with any parameters of one model. `overflow` is told how many texts were cut at `max_length` tokens.
+
+    `tokens_per_batch` is per shard of the batch; None is 1,024 on CPU, where the caches hold no more, and 16,384 elsewhere.
+    """
 
     model: Model
     tokenizer: Tokenizer
     prompts: Mapping[str, str]
     max_length: int
     mesh: Mesh
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int | None = None
     overflow: Callable[[int, int], None] = lambda cut, total: None
 
     @functools.cached_property
     def _apply(self):
-        def run(params, tokens, lengths):
-            mask = jnp.arange(tokens.shape[1]) < lengths[:, None]
-            return self.model.apply(params, tokens, mask)
+        def run(params, tokens, segments):
+            vectors = self.model.apply(params, tokens, segments, slots=packing.SLOTS)
+            return vectors.reshape(-1, vectors.shape[-1])
 
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
 
@@ -108,30 +68,34 @@ class Encoder:
         if not len(texts):
             return np.zeros((0, self.model.embedding_dim), np.float32)
         rows = self.tokens(texts, prompt, titles)
-        shards = sharding.batch_shards(self.mesh)
-        batches = plan(np.array([len(r) for r in rows]), self.tokens_per_batch * shards, shards)
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
-        waiting: list[tuple[np.ndarray, jax.Array]] = []
+        waiting: list[tuple[packing.Batch, jax.Array]] = []
         with jax.set_mesh(self.mesh):
-            for indices, length, size in batches.groups:
-                waiting.append((indices, self._run(params, [rows[i] for i in indices], length, size)))
+            for batch in self.plan(rows):
+                waiting.append((batch, self._run(params, rows, batch)))
                 if len(waiting) > 2:  # keep the device busy without queueing everything
                     _collect(out, *waiting.pop(0))
-                progress(len(indices))
+                progress(len(batch.texts))
             for item in waiting:
                 _collect(out, *item)
         return out
 
-    def _run(self, params, rows, length: int, size: int):
-        tokens, lengths = pad(rows + [rows[0][:1]] * (size - len(rows)), length, self.tokenizer.pad_id)
-        start, stop = sharding.process_rows(size, self.mesh)
-        local = {"tokens": tokens[start:stop], "lengths": lengths[start:stop]}
-        batch = sharding.to_global(local, self.mesh, size)
-        result = self._apply(params, batch["tokens"], batch["lengths"])
+    def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:
+        """Returns the batches in which tokenised texts are run."""
+        shards = sharding.batch_shards(self.mesh)
+        size = self.tokens_per_batch or (1024 if jax.default_backend() == "cpu" else 16_384)
+        return packing.plan(np.array([len(r) for r in rows]), size * shards, shards)
+
+    def _run(self, params, rows, batch: packing.Batch):
+        tokens, segments = batch.arrays(rows, self.tokenizer.pad_id)
+        start, stop = sharding.process_rows(batch.height, self.mesh)
+        local = {"tokens": tokens[start:stop], "segments": segments[start:stop]}
+        placed = sharding.to_global(local, self.mesh, batch.height)
+        result = self._apply(params, placed["tokens"], placed["segments"])
         if jax.default_backend() == "cpu":
             result.block_until_ready()
         return result
 
 
-def _collect(out: np.ndarray, indices: np.ndarray, embedded: jax.Array) -> None:
-    out[indices] = np.asarray(embedded)[: len(indices)]
+def _collect(out: np.ndarray, batch: packing.Batch, embedded: jax.Array) -> None:
+    out[batch.texts] = np.asarray(embedded)[batch.places]

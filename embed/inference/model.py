@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, files, sharding
 from embed.data import tokenizers
@@ -35,6 +37,16 @@ class EmbeddingModel:
     def prompts(self) -> dict[str, str]:
         return dict(self.encoder.prompts)
 
+    @property
+    def dtype(self) -> str:
+        """What the encoder computes in."""
+        return self.encoder.model.description["encoder"].get("dtype", "float32")
+
+    def check_dims(self, dims: int | None) -> None:
+        """Raises DataError for a size that the embedding has no prefix of."""
+        if dims is not None and not 1 <= dims <= self.encoder.model.embedding_dim:
+            raise DataError(f"dims = {dims}; this model gives 1 to {self.encoder.model.embedding_dim}")
+
     def encode(
         self,
         texts: Sequence[str],
@@ -44,8 +56,7 @@ class EmbeddingModel:
         progress: Callable[[int], None] = lambda texts: None,
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length. `prompt` is a name or a template."""
-        if dims is not None and not 1 <= dims <= self.encoder.model.embedding_dim:
-            raise DataError(f"dims = {dims}; this model gives 1 to {self.encoder.model.embedding_dim}")
+        self.check_dims(dims)
         texts = [texts] if isinstance(texts, str) else list(texts)
         vectors = self.encoder(self.params, texts, prompt=prompt, titles=titles, progress=progress)
         return vectors if dims is None else truncate_numpy(vectors, dims)
@@ -59,25 +70,24 @@ def open_model(
     overflow=None,
     dtype: str | None = None,
     weights_dtype: str = "float32",
+    mesh: Mesh | None = None,
 ) -> EmbeddingModel:
     """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
 
     `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
-    replaces the type the encoder computes in; `weights_dtype` 'bfloat16' rounds the parameters to it first.
+    replaces the type the encoder computes in; `weights_dtype` 'bfloat16' rounds the parameters to it first. `mesh` is over
+    all devices when none is given.
     """
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder)
     description = bundles.read_model_json(folder)
-    architecture = description["architecture"]
-    if dtype is not None:
-        architecture = {**architecture, "encoder": {**architecture["encoder"], "dtype": dtype}}
-    model = api.build(api.from_description(architecture))
+    model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     options = dict(description["tokenizer"])
     expected = options.pop("digest")
     tokenizer = tokenizers.from_folder(folder, options)
     if tokenizer.digest != expected:
         raise DataError(f"{folder}: the tokenizer is not the one the model was trained with; restore the folder")
-    mesh = sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh()
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     placed = sharding.shardings(model.axes, shapes, mesh)
     if random:
@@ -88,6 +98,7 @@ def open_model(
         params = checkpoints.restore(folder, item, target, verified=True)
     if weights_dtype != "float32":
         params = jax.tree.map(lambda x: x.astype(weights_dtype).astype(x.dtype), params)
+    params = _cast_once(params, model)
     encoder = Encoder(
         model=model,
         tokenizer=tokenizer,
@@ -98,3 +109,29 @@ def open_model(
     )
     digest = "random" if random else files.folder_digest(folder)
     return EmbeddingModel(encoder, params, folder, digest, description)
+
+
+_UNROLLED = 12  # layers that are compiled one after the other: faster to run on CPU, slower to compile
+
+
+def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    """Returns the description with what only matters in training left out."""
+    encoder = dict(architecture["encoder"])
+    if dtype is not None:
+        encoder["dtype"] = dtype
+    if "unroll" in encoder:
+        cpu = jax.default_backend() == "cpu"
+        encoder |= {
+            "unroll": encoder["num_layers"] if cpu and encoder["num_layers"] <= _UNROLLED else 1,
+            "remat": "none",
+        }
+    return {**architecture, "encoder": encoder}
+
+
+def _cast_once(params: Params, model) -> Params:
+    """Returns the parameters with the encoder's kernels in the type it computes in, which every call would cast them to."""
+    dtype = jnp.dtype(model.description["encoder"].get("dtype", "float32"))
+    if dtype == jnp.float32:
+        return params
+    cast = lambda path, x: x.astype(dtype) if path[-1].key == "kernel" else x  # noqa: E731
+    return {**params, "encoder": jax.tree_util.tree_map_with_path(cast, params["encoder"])}

@@ -3,43 +3,59 @@
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from embed.models.layers import Linear, Norm, compute_dtype
 
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite: a row that sees nothing stays finite, forward and backward
 
 
-def rotary_table(length: int, head_dim: int, base: float, scale: float = 1.0) -> Float[Array, "2 L K"]:
+def segment_positions(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
+    """Returns each token's position within its own text, for rows that hold several texts one after the other."""
+    places = jnp.arange(segments.shape[1])
+    begins = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], 1)
+    return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+
+
+def rotary_table(positions: Array, head_dim: int, base: float, scale: float = 1.0) -> Float[Array, "2 *P K"]:
     """Returns cosines and sines of position / scale * base^(-2i/K), the K/2 angles repeated for both halves of a head."""
     exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * (1.0 / base**exponents / scale)
+    angles = positions.astype(jnp.float32)[..., None] * (1.0 / base**exponents / scale)
     angles = jnp.concatenate([angles, angles], -1)
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)])
 
 
-def rotate(x: Float[Array, "B L H K"], table: Float[Array, "2 L K"]) -> Float[Array, "B L H K"]:
-    """Returns x with rotary positions; the halves of a head pair up, as in Gemma. Source: arXiv:2104.09864."""
+def rotate(x: Float[Array, "B L H K"], table: Float[Array, "2 *P K"]) -> Float[Array, "B L H K"]:
+    """Returns x with rotary positions; the halves of a head pair up, as in Gemma. Source: arXiv:2104.09864.
+
+    The table is of positions [L], or [B, L] where every row has its own.
+    """
     first, second = jnp.split(x, 2, axis=-1)
-    cosine, sine = (t[None, :, None, :] for t in table)
+    cosine, sine = (t[..., :, None, :] for t in table)
     return x * cosine + jnp.concatenate([-second, first], -1) * sine
 
 
 def attention_bias(
-    mask: Bool[Array, "B L"], left: int | None = None, right: int | None = None
+    segments: Int[Array, "B L"] | Bool[Array, "B L"], left: int | None = None, right: int | None = None
 ) -> Float[Array, "B 1 1 L L"]:
-    """Returns 0 where a query may see a key and MASKED elsewhere: real keys, from `left` positions before the query to
-    `right` after it; None sets no limit."""
-    visible = mask[:, None, :]
+    """Returns 0 where a query may see a key and MASKED elsewhere: real keys of its own text, from `left` positions before
+    the query to `right` after it; None sets no limit. `segments` is a mask of the real tokens of one text a row, or the
+    number of each token's text, 0 for padding."""
+    if segments.dtype == bool:
+        visible = segments[:, None, :]
+    else:
+        visible = (segments[:, None, :] == segments[:, :, None]) & (segments > 0)[:, None, :]
+    length = segments.shape[1]
     if left is not None or right is not None:
-        positions = jnp.arange(mask.shape[1])
+        positions = jnp.arange(length)
         ahead = positions[None, :] - positions[:, None]
         if left is not None:
             visible = visible & (ahead >= -left)[None]
         if right is not None:
             visible = visible & (ahead <= right)[None]
-    visible = jnp.broadcast_to(visible, (mask.shape[0], mask.shape[1], mask.shape[1]))
+    visible = jnp.broadcast_to(visible, (segments.shape[0], length, length))
     return jnp.where(visible, 0.0, MASKED)[:, None, None].astype(jnp.float32)
 
 

@@ -45,14 +45,14 @@ class Bert(TransformerEncoder):
         )
 
     @nn.nowrap
-    def read(self, tokens, is_training):
+    def read(self, tokens, positions, is_training):
         most = self.max_positions - self.position_offset
-        if isinstance(tokens.shape[1], int) and tokens.shape[1] > most:
+        if positions.ndim == 1 and isinstance(tokens.shape[1], int) and tokens.shape[1] > most:
             raise DataError(
                 f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length"
             )
-        positions = jnp.arange(tokens.shape[1]) + self.position_offset
-        table = Embedding(self.max_positions, self.width, name="position_embedding")(positions[None])
+        places = positions + self.position_offset
+        table = Embedding(self.max_positions, self.width, name="position_embedding")(jnp.atleast_2d(places))
         types = Embedding(self.num_token_types, self.width, name="type_embedding")(jnp.zeros((1, 1), jnp.int32))
         x = Embedding(self.vocab_size, self.width, name="embedding")(tokens) + types + table
         x = self.blocks().norm.make("embedding_norm")(constrain(x, "batch", "length", None))

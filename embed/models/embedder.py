@@ -5,7 +5,7 @@ an activation. Matryoshka sizes are prefixes of the embedding, always scaled bac
 """
 
 import flax.linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from embed.models.layers import Linear
 from embed.vectors import normalize
@@ -24,14 +24,16 @@ class Embedder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
-    ) -> Float[Array, "B E"]:
-        x = self.pooling(self.encoder(tokens, mask, is_training), mask)
+        self, tokens: Int[Array, "B L"], segments: Array, is_training: bool = False, slots: int | None = None
+    ) -> Float[Array, "B *S E"]:
+        """Returns [B, E] for one text a row (`segments` is its mask), or [B, slots, E] for rows of several texts
+        (`segments` numbers each token's text from 1, 0 is padding)."""
+        x = self.pooling(self.encoder(tokens, segments, is_training), segments, slots)
         for i, size in enumerate(self.projection):
             # The wide inner size is split over `tensor`; the embedding is whole everywhere.
             inner = i + 1 < len(self.projection)
             axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
-            x = Linear("BD,DE->BE", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
+            x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
         return normalize(x)
 
     @nn.nowrap

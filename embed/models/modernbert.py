@@ -57,7 +57,8 @@ class ModernBert(TransformerEncoder):
         )
 
     @nn.nowrap
-    def read(self, tokens, is_training):
+    def read(self, tokens, positions, is_training):
+        del positions
         x = Embedding(self.vocab_size, self.width, name="embedding")(tokens)
         x = self.blocks().norm.make("embedding_norm")(x)
         return nn.Dropout(self.dropout, deterministic=not is_training)(x)

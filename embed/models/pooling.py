@@ -1,4 +1,8 @@
-"""From one vector per token to one per text, in float32. A text without tokens gives finite values (and gradients)."""
+"""From one vector per token to one per text, in float32. A text without tokens gives finite values (and gradients).
+
+Every pooling takes the mask of one text a row and gives [B, D], or the numbers of each token's text (from 1, 0 for padding)
+with `slots` and gives [B, slots, D]; a number no token has gives a finite vector that nobody reads.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,31 +12,50 @@ from embed.models.attention import MASKED
 from embed.models.layers import Linear
 
 
+def members(segments: Array, slots: int | None) -> Bool[Array, "B S L"]:
+    """Returns which tokens each text of a row is made of."""
+    if slots is None:
+        return segments[:, None, :]
+    return segments[:, None, :] == jnp.arange(1, slots + 1)[:, None]
+
+
+def _pick(x: Array, weights: Float[Array, "B S L"], slots: int | None) -> Array:
+    """Returns the weighted sums of token vectors, one a text."""
+    found = jnp.einsum("BSL,BLD->BSD", weights, x.astype(jnp.float32), precision="highest")
+    return found[:, 0] if slots is None else found
+
+
 class MeanPooling(nn.Module):
     """Mean over the real tokens, prompt and special tokens included. Source: arXiv:2503.07891 s3.1."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-        weights = mask.astype(jnp.float32)[..., None]
-        return jnp.sum(x.astype(jnp.float32) * weights, 1) / jnp.maximum(jnp.sum(weights, 1), 1.0)
+    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
+        weights = members(segments, slots).astype(jnp.float32)
+        count = jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1.0)
+        return _pick(x, weights, slots) / (count[:, 0] if slots is None else count)
 
 
 class FirstPooling(nn.Module):
     """The first token (BERT's [CLS])."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-        del mask
-        return x[:, 0].astype(jnp.float32)
+    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
+        if slots is None:
+            return x[:, 0].astype(jnp.float32)
+        own = members(segments, slots)
+        first = own & (jnp.cumsum(own, -1) == 1)
+        return _pick(x, first.astype(jnp.float32), slots)
 
 
 class LastPooling(nn.Module):
     """The last real token; padding is on the right."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-        last = jnp.maximum(jnp.sum(mask, 1) - 1, 0)
-        return jnp.take_along_axis(x, last[:, None, None], 1)[:, 0].astype(jnp.float32)
+    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
+        own = members(segments, slots)
+        last = jnp.maximum(jnp.max(jnp.where(own, jnp.arange(x.shape[1]), 0), -1), 0)
+        found = jnp.take_along_axis(x, last[:, :, None], 1).astype(jnp.float32)
+        return found[:, 0] if slots is None else found
 
 
 class AttentionPooling(nn.Module):
@@ -41,7 +64,7 @@ class AttentionPooling(nn.Module):
     num_heads: int = 4
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
         width = x.shape[-1]
         heads, size = self.num_heads, width // self.num_heads
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("norm",))
@@ -50,5 +73,7 @@ class AttentionPooling(nn.Module):
         k = Linear(**into, name="key")(x)
         v = Linear(**into, name="value")(x)
         logits = jnp.einsum("HK,BLHK->BHL", query, k) * width**-0.5
-        logits = jnp.where(mask[:, None, :], logits, MASKED)
-        return jnp.einsum("BHL,BLHK->BHK", nn.softmax(logits), v).reshape(-1, width)
+        own = members(segments, slots)
+        logits = jnp.where(own[:, None], logits[:, :, None], MASKED)
+        found = jnp.einsum("BHSL,BLHK->BSHK", nn.softmax(logits), v).reshape(*own.shape[:2], width)
+        return found[:, 0] if slots is None else found

@@ -47,6 +47,6 @@ class T5GemmaEncoder(TransformerEncoder):
         )
 
     @nn.nowrap
-    def read(self, tokens, is_training):
-        del is_training
+    def read(self, tokens, positions, is_training):
+        del positions, is_training
         return Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)

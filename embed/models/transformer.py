@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from embed.errors import ConfigError, did_you_mean
-from embed.models.attention import Attention, Heads, attention_bias, rotary_table
+from embed.models.attention import Attention, Heads, attention_bias, rotary_table, segment_positions
 from embed.models.layers import MLP, Embedding, Norm, activation, compute_dtype
 from embed.sharding import constrain
 
@@ -125,7 +125,9 @@ class Stack(nn.Module):
     running: Running
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"], is_training: bool) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], segments: Array, positions: Array, is_training: bool
+    ) -> Float[Array, "B L D"]:
         b, remat = self.blocks, self.running.remat
         layers = jnp.arange(b.num_layers)
         is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
@@ -140,21 +142,21 @@ class Stack(nn.Module):
             unroll=self.running.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(b, self.running, not is_training, name="layers")
-        biases, rotaries = self._biases(mask, reaches), self._rotaries(x.shape[1], reaches)
+        biases, rotaries = self._biases(segments, reaches), self._rotaries(positions, reaches)
         return scanned(x, (is_local, layers == 0), biases, rotaries)[0]
 
     @nn.nowrap
-    def _biases(self, mask, reaches):
+    def _biases(self, segments, reaches):
         local, full = reaches
-        length = mask.shape[1]
+        length = segments.shape[1]
         # A text no longer than the reach is seen whole by local layers too. An exported length is not known yet.
         known = isinstance(length, int)
         if local is not None and known and all(r.covers(length) for r in reaches):
             local = None
-        return tuple(None if r is None else attention_bias(mask, r.left, r.right) for r in (local, full))
+        return tuple(None if r is None else attention_bias(segments, r.left, r.right) for r in (local, full))
 
     @nn.nowrap
-    def _rotaries(self, length, reaches):
+    def _rotaries(self, positions, reaches):
         local, full = reaches
         if full.rope_base is None:
             return None, None
@@ -162,7 +164,7 @@ class Stack(nn.Module):
             local = None
         size = self.blocks.heads.head_dim
         return tuple(
-            None if r is None else rotary_table(length, size, r.rope_base, r.rope_scale) for r in (local, full)
+            None if r is None else rotary_table(positions, size, r.rope_base, r.rope_scale) for r in (local, full)
         )
 
     @nn.nowrap
@@ -200,9 +202,9 @@ class TransformerEncoder(nn.Module):
         return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype)
 
     @nn.nowrap
-    def read(self, tokens: Int[Array, "B L"], is_training: bool) -> Float[Array, "B L D"]:
-        """Returns the input of the first block; called inside `__call__`."""
-        del is_training
+    def read(self, tokens: Int[Array, "B L"], positions: Array, is_training: bool) -> Float[Array, "B L D"]:
+        """Returns the input of the first block; called inside `__call__`. `positions` are [L] or [B, L]."""
+        del positions, is_training
         return Embedding(self.vocab_size, self.width, name="embedding")(tokens)
 
     @nn.nowrap
@@ -212,11 +214,18 @@ class TransformerEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], is_training: bool = False
+        self,
+        tokens: Int[Array, "B L"],
+        segments: Bool[Array, "B L"] | Int[Array, "B L"],
+        is_training: bool = False,
     ) -> Float[Array, "B L D"]:
+        """`segments` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
+        other, the number of each token's text from 1, 0 for padding."""
         self.check()
-        x = constrain(self.read(tokens, is_training), "batch", "length", None)
-        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, mask, is_training))
+        one_a_row = segments.dtype == bool
+        positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segments)
+        x = constrain(self.read(tokens, positions, is_training), "batch", "length", None)
+        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, segments, positions, is_training))
 
     @nn.nowrap
     def check(self) -> None:

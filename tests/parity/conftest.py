@@ -24,6 +24,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny models in many threads mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def minilm() -> pathlib.Path:
     """The folder of the real all-MiniLM-L6-v2, with its digest checked."""
@@ -35,3 +46,18 @@ def minilm() -> pathlib.Path:
     folder = pathlib.Path(spec.submodule_search_locations[0]) / "model"
     assert sha256_file(folder / "model.safetensors") == MINILM_SHA256
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """made(name) returns the tiny model of that name in parity_foreign.SHAPES, converted and exported once."""
+    import functools
+
+    import parity_foreign
+
+    @functools.cache
+    def make(name: str) -> parity_foreign.Made:
+        folder = tmp_path_factory.mktemp(name)
+        return parity_foreign.convert_and_export(parity_foreign.SHAPES[name], folder)
+
+    return make

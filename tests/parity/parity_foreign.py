@@ -1,7 +1,15 @@
-"""Tiny random checkpoints of every family, made by transformers itself."""
+"""Tiny random checkpoints of every family, made by transformers itself, and whole embedding models of them."""
 
+import dataclasses
+import itertools
 import json
+import logging
+import pathlib
+import warnings
 
+import numpy as np
+import safetensors.torch
+import sentence_transformers
 import tokenizers
 import torch
 import transformers
@@ -120,3 +128,136 @@ def make(name: str, folder, seed: int = 0):
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "model_max_length": 64})
     )
     return model
+
+
+# EmbeddingGemma's prompts under the keys its own folder has.
+PROMPTS = {
+    "query": "task: search result | query: ",
+    "document": "title: none | text: ",
+    "BitextMining": "task: search result | query: ",
+    "Clustering": "task: clustering | query: ",
+    "Classification": "task: classification | query: ",
+    "MultilabelClassification": "task: classification | query: ",
+    "InstructionRetrieval": "task: code retrieval | query: ",
+    "PairClassification": "task: sentence similarity | query: ",
+    "Reranking": "task: search result | query: ",
+    "Retrieval": "task: search result | query: ",
+    "Retrieval-query": "task: search result | query: ",
+    "Retrieval-document": "title: none | text: ",
+    "STS": "task: sentence similarity | query: ",
+    "Summarization": "task: summarization | query: ",
+    "odd name": "odd! ",
+}
+# One batch of very different lengths, some beyond every window, two cut at 64 tokens.
+TEXTS = (
+    "a",
+    "a cat",
+    "how long is a sliding window?",
+    "every seventh layer looks at the whole text; all others at eight characters",
+    "0123456789abcdefghijklmnopqrstuvwxyz" * 4,
+    "Unknown letters: \u00e4\u00f6\u00fc \u6771\u4eac",
+)
+POOLING = {"mean": "mean_tokens", "cls": "cls_token", "lasttoken": "lasttoken"}
+_MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A whole tiny embedding model: `dense` are the sizes behind the pooling."""
+
+    family: str
+    pooling: str = "mean"
+    dense: tuple[int, ...] = ()
+    prompts: dict[str, str] = dataclasses.field(default_factory=lambda: {"query": "query: ", "document": "passage: "})
+
+
+SHAPES = {name: Shape(name) for name in CONFIGS} | {
+    "bert": Shape("bert", pooling="cls"),
+    "qwen3": Shape("qwen3", pooling="lasttoken", prompts={"query": "Instruct: find it\nQuery:"}),
+    "embeddinggemma": Shape("gemma3", dense=(96, 24), prompts=PROMPTS),
+    "modernbert-plain": Shape("modernbert", prompts={}),
+}
+
+
+def make_legacy(shape: Shape, folder, seed: int = 0) -> pathlib.Path:
+    """Writes a sentence-transformers folder of the dialect of versions 2 to 5, by hand, and returns it."""
+    config = make(shape.family, folder, seed).config
+    width = getattr(config, "encoder", config).hidden_size
+    write = lambda path, value: (folder / path).write_text(json.dumps(value))  # noqa: E731
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(shape.dense), "Normalize"]
+    places = ["" if i == 0 else f"{i}_{kind}" for i, kind in enumerate(kinds)]
+    for place in places[1:]:
+        (folder / place).mkdir()
+    modes = {f"pooling_mode_{mode}": mode == POOLING[shape.pooling] for mode in _MODES}
+    write("1_Pooling/config.json", {"word_embedding_dimension": width, **modes, "include_prompt": True})
+    entries = [
+        {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, place) in enumerate(zip(kinds, places))
+    ]
+    write("modules.json", entries)
+    options = {"model_args": {"attn_implementation": "eager"}} if shape.family == "t5gemma" else {}
+    write("sentence_bert_config.json", {"max_seq_length": 64, "do_lower_case": False, **options})
+    write("config_sentence_transformers.json", {"prompts": shape.prompts, "default_prompt_name": None})
+    sizes = (width, *shape.dense)
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed + i)) * inputs**-0.5
+        safetensors.torch.save_file({"linear.weight": weight}, folder / places[2 + i] / "model.safetensors")
+        dense = {"in_features": inputs, "out_features": outputs, "bias": False}
+        identity = "torch.nn.modules.linear.Identity"
+        write(f"{places[2 + i]}/config.json", {**dense, "activation_function": identity})
+    return folder
+
+
+def open_reported(folder, **options):
+    """Returns (the SentenceTransformer of a folder, everything that was logged or warned of while it was loaded)."""
+    said = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    roots = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
+    before = [root.level for root in roots]
+    for root in roots:
+        root.setLevel(logging.WARNING)
+        root.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", **options)
+    finally:
+        for root, level in zip(roots, before):
+            root.removeHandler(handler)
+            root.setLevel(level)
+    return model, said + [str(w.message) for w in caught]
+
+
+def theirs(model, texts, **options) -> np.ndarray:
+    """Returns sentence-transformers' float32 vectors, all texts in one batch."""
+    return np.asarray(model.encode(list(texts), batch_size=len(texts), show_progress_bar=False, **options), np.float32)
+
+
+def embed(*arguments) -> int:
+    """Runs the command line in this process and returns its exit code."""
+    from embed.commands import main
+
+    try:
+        main.main([str(a) for a in arguments])
+    except SystemExit as e:
+        return e.code
+    raise AssertionError("the command line always exits")
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """One tiny model in all its forms. Tests copy a folder before they alter it."""
+
+    shape: Shape
+    foreign: pathlib.Path
+    bundle: pathlib.Path
+    export: pathlib.Path
+
+
+def convert_and_export(shape: Shape, folder: pathlib.Path) -> Made:
+    """Writes the random foreign folder, its bundle and the sentence-transformers export of that below `folder`."""
+    made = Made(shape, make_legacy(shape, folder / "foreign"), folder / "bundle", folder / "export")
+    assert embed("convert", made.foreign, made.bundle) == 0
+    assert embed("export", made.bundle, made.export) == 0
+    return made

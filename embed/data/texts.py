@@ -1,0 +1,62 @@
+"""Texts to encode, from files: one record after the other, with its id and where it stands."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from embed.data.sources import Parquet, read_json_lines, read_lines, read_tsv, text_of
+from embed.errors import DataError, did_you_mean
+
+KINDS = (".jsonl", ".json", ".tsv", ".txt", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """One text to encode; `where` is "file:record", for errors."""
+
+    id: str
+    text: str
+    title: str
+    where: str
+
+
+def read_texts(
+    path, text_field: str = "text", id_field: str | None = None, title_field: str | None = None
+) -> Iterator[Text]:
+    """Yields the texts of a jsonl, tsv, txt (one a line) or parquet file; jsonl, tsv and txt may be .gz.
+
+    Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Bad records are
+    DataErrors that name them.
+    """
+    for number, (where, row) in enumerate(_rows(path)):
+        for field in (text_field, id_field, title_field):
+            if field is not None and field not in row:
+                raise DataError(f"{where}: no field {field!r}{did_you_mean(field, row)}")
+        title = row.get(title_field) if title_field else None
+        yield Text(
+            id=_identity(row, id_field, number),
+            text=text_of(row[text_field], text_field, where),
+            title=text_of(title, title_field, where) if isinstance(title, str) and title.strip() else "",
+            where=where,
+        )
+
+
+def _identity(row, id_field: str | None, number: int) -> str:
+    value = row.get(id_field or "id")
+    return str(number) if value is None else str(value)
+
+
+def _rows(path) -> Iterator[tuple[str, dict]]:
+    path = str(path)
+    kind = pathlib.PurePath(path.removesuffix(".gz")).suffix
+    if kind in (".jsonl", ".json"):
+        return read_json_lines(path)
+    if kind == ".tsv":
+        return read_tsv(path)
+    if kind == ".txt":
+        return ((where, {"text": line}) for where, line in read_lines(path))
+    if kind == ".parquet":
+        if not pathlib.Path(path).is_file():
+            raise DataError(f"{path}: no such file")
+        return Parquet(path).rows(path)
+    raise DataError(f"{path}: not a kind of file that can be read; known: {', '.join(KINDS)}")

@@ -1,0 +1,129 @@
+"""Texts into rows: several short ones after the other, so that few shapes are compiled and hardly a token is padding.
+
+A row's length fits its longest text about twice, or more often where that leaves less padding: but rows much longer than
+their texts waste attention on other texts. Every batch of one row length has the same shape; only the last one of all may
+have fewer rows.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+SLOTS = 16  # texts in a row, at most
+_SHORTEST, _OCTAVES = 64, 8
+_LONGEST = 1024  # of rows that are longer than their longest text needs
+# A token that attends to this many others costs about twice what one that attends to none does.
+_ATTENTION = 1500
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Rows of one length. `rows[r]` are the numbers of the texts in row r, in their order; `height` rows are run."""
+
+    length: int
+    height: int
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def texts(self) -> np.ndarray:
+        """The numbers of all texts, row by row."""
+        return np.array([i for row in self.rows for i in row], np.int64)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where the texts' vectors lie in the flattened [height * SLOTS] result, in the order of `texts`."""
+        return np.array([r * SLOTS + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64)
+
+    def arrays(self, tokens: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns token ids and the number of each token's text from 1, 0 for padding: int32 [height, length] both."""
+        ids = np.full((self.height, self.length), pad_id, np.int32)
+        segments = np.zeros((self.height, self.length), np.int32)
+        for r, row in enumerate(self.rows):
+            start = 0
+            for s, i in enumerate(row):
+                stop = start + len(tokens[i])
+                ids[r, start:stop], segments[r, start:stop] = tokens[i], s + 1
+                start = stop
+        return ids, segments
+
+
+def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1) -> list[Batch]:
+    """Returns the batches for texts of these token counts, longest first, each about `tokens_per_batch` tokens.
+
+    The number of rows is a multiple of `row_multiple`. Every text is in one row, whole.
+    """
+    lengths = np.asarray(lengths)
+    if not len(lengths):
+        return []
+    top = _row_length(int(lengths.max()))
+    # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
+    times = [n for n in (1, 2, 4) if n == 1 or n * top <= _LONGEST]
+    return min((_pack(lengths, n * top, 2 * n, tokens_per_batch, row_multiple) for n in times), key=_cost)
+
+
+def _cost(batches: Sequence[Batch]) -> float:
+    return sum(b.height * b.length * (1 + b.length / _ATTENTION) for b in batches)
+
+
+def padded_tokens(batches: Sequence[Batch]) -> int:
+    """Returns how many tokens are run, padding included."""
+    return sum(b.height * b.length for b in batches)
+
+
+def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
+    """Returns the shapes that are compiled."""
+    return {(b.height, b.length) for b in batches}
+
+
+def _row_length(longest: int) -> int:
+    for octave in range(_OCTAVES):
+        if longest <= _SHORTEST << octave:
+            return _SHORTEST << octave
+    return -(-longest // (_SHORTEST << _OCTAVES)) * (_SHORTEST << _OCTAVES)
+
+
+def _pack(lengths: np.ndarray, top: int, times: int, tokens_per_batch: int, row_multiple: int) -> list[Batch]:
+    """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
+
+    Each row takes the longest text that still fits, again and again; the remains of one row length fill up with shorter
+    texts, so that every batch is full but the last.
+    """
+    order = np.argsort(lengths, kind="stable")[::-1]
+    waiting: dict[int, list[int]] = {}
+    for i in order[::-1]:
+        waiting.setdefault(int(lengths[i]), []).append(int(i))
+    sizes = sorted(waiting)
+    batches = []
+    while sizes:
+        length = min(top, _row_length(times * sizes[-1]))
+        height = row_multiple * max(1, tokens_per_batch // length // row_multiple)
+        rows = []
+        while sizes and len(rows) < height:
+            rows.append(_row(waiting, sizes, length))
+        if not sizes:
+            height = _last_height(len(rows), height, row_multiple)
+        batches.append(Batch(length, height, tuple(rows)))
+    return batches
+
+
+def _row(waiting: dict[int, list[int]], sizes: list[int], length: int) -> tuple[int, ...]:
+    """Takes the texts of one row out of `waiting` and returns them."""
+    row, free = [], length
+    while len(row) < SLOTS:
+        place = bisect.bisect_right(sizes, free) - 1
+        if place < 0:
+            break
+        size = sizes[place]
+        row.append(waiting[size].pop())
+        free -= size
+        if not waiting[size]:
+            del waiting[size], sizes[place]
+    return tuple(row)
+
+
+def _last_height(used: int, full: int, row_multiple: int) -> int:
+    """Returns one of three heights for the last batch: one row, a quarter, or a full one."""
+    quarter = row_multiple * max(1, full // 4 // row_multiple)
+    return next(h for h in (row_multiple, quarter, full) if h >= used)

@@ -1,0 +1,96 @@
+"""Rows that hold several texts give every text the vector it has alone, for every family and pooling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embed.models import api
+from embed.models.bert import Bert
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.modernbert import ModernBert
+from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
+from embed.models.qwen3 import Qwen3
+from embed.models.t5gemma import T5GemmaEncoder
+
+SIZES = {"vocab_size": 50, "width": 16, "num_layers": 3, "num_heads": 4, "mlp_dim": 24}
+GROUPED = {"num_kv_heads": 2, "head_dim": 6}
+ENCODERS = {
+    "bert": Bert(**SIZES, max_positions=32),
+    "xlm-roberta": Bert(**SIZES, max_positions=34, position_offset=2),
+    "gemma": Gemma(**SIZES, **GROUPED, window=6, global_every=2),
+    "gemma-causal": Gemma(**SIZES, **GROUPED, window=4, global_every=2, causal=True),
+    "t5gemma": T5GemmaEncoder(**SIZES, **GROUPED, window=3),
+    "modernbert": ModernBert(**SIZES, window=6, global_every=2),
+    "qwen3": Qwen3(**SIZES, **GROUPED),
+}
+POOLINGS = [MeanPooling(), FirstPooling(), LastPooling(), AttentionPooling(4)]
+# Three rows: the texts' lengths in each. 40 positions are more than BERT has; a text has its own positions.
+ROWS = [(17, 5, 9, 8), (31, 1), (12,)]
+LENGTH, SLOTS = 40, 4
+
+
+def packed():
+    random = np.random.default_rng(2)
+    tokens = random.integers(0, 50, (len(ROWS), LENGTH)).astype(np.int32)
+    segments = np.zeros((len(ROWS), LENGTH), np.int32)
+    texts = []
+    for r, row in enumerate(ROWS):
+        start = 0
+        for s, size in enumerate(row):
+            segments[r, start : start + size] = s + 1
+            texts.append((r, s, tokens[r, start : start + size]))
+            start += size
+    return tokens, segments, texts
+
+
+@pytest.mark.parametrize("pooling", POOLINGS, ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
+    if name not in ("bert", "gemma") and not isinstance(pooling, MeanPooling):
+        pytest.skip("poolings do not depend on the family")
+    model = api.build(Embedder(ENCODERS[name], pooling, projection=(8,)))
+    random = np.random.default_rng(5)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    size = {"table": 2.0, "kernel": 0.5, "scale": 0.2, "bias": 0.1, "query": 0.5}  # so that texts matter
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, s: (
+            jnp.asarray(random.normal(size=s.shape) * size[path[-1].key], s.dtype)
+            + (path[-1].key == "scale" and name in ("bert", "xlm-roberta", "modernbert", "qwen3"))
+        ),
+        shapes,
+    )
+    tokens, segments, texts = packed()
+    found = np.asarray(jax.jit(model.apply, static_argnames="slots")(params, tokens, segments, slots=SLOTS))
+    assert found.shape == (len(ROWS), SLOTS, 8) and np.all(np.isfinite(found))
+    width = max(len(t) for *_, t in texts)
+    alone = np.zeros((len(texts), width), np.int32)
+    for i, (_, _, text) in enumerate(texts):
+        alone[i, : len(text)] = text
+    mask = np.arange(width) < np.array([len(t) for *_, t in texts])[:, None]
+    wanted = np.asarray(jax.jit(model.apply)(params, alone, mask))
+    assert np.max(np.abs(wanted - wanted[0])) > 0.05
+    error = max(np.max(np.abs(found[r, s] - wanted[i])) for i, (r, s, _) in enumerate(texts))
+    assert error <= 1e-6
+
+
+def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
+    model = api.build(Embedder(ENCODERS["gemma"], MeanPooling()))
+    params = model.init(jax.random.key(1))
+    tokens, segments, texts = packed()
+    weights = np.random.default_rng(0).normal(size=(len(texts), 16)).astype(np.float32)
+
+    def together(p):
+        vectors = model.apply(p, tokens, segments, slots=SLOTS)
+        return sum(jnp.vdot(weights[i], vectors[r, s]) for i, (r, s, _) in enumerate(texts))
+
+    def alone(p):
+        width = max(len(t) for *_, t in texts)
+        rows = np.stack([np.pad(t, (0, width - len(t))) for *_, t in texts])
+        mask = np.arange(width) < np.array([len(t) for *_, t in texts])[:, None]
+        return jnp.sum(weights * model.apply(p, rows, mask))
+
+    a, b = jax.jit(jax.grad(together))(params), jax.jit(jax.grad(alone))(params)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_allclose(x, y, atol=2e-5 * max(1.0, float(jnp.max(jnp.abs(y)))))
