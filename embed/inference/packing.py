@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SLOTS = 16  # texts in a row, at most
-_SHORTEST, _OCTAVES = 64, 8
+_SHORTEST, _OCTAVES = 64, 6
 _LONGEST = 1024  # of rows that are longer than their longest text needs
 # A token that attends to this many others costs about twice what one that attends to none does.
 _ATTENTION = 1500
@@ -78,10 +78,9 @@ def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
 
 
 def _row_length(longest: int) -> int:
-    for octave in range(_OCTAVES):
-        if longest <= _SHORTEST << octave:
-            return _SHORTEST << octave
-    return -(-longest // (_SHORTEST << _OCTAVES)) * (_SHORTEST << _OCTAVES)
+    """Returns the shortest row that holds `longest` tokens: 64, 128, ... 2,048, and multiples of that."""
+    octaves = [_SHORTEST << n for n in range(_OCTAVES)]
+    return next((o for o in octaves if longest <= o), -(-longest // octaves[-1]) * octaves[-1])
 
 
 def _pack(lengths: np.ndarray, top: int, times: int, tokens_per_batch: int, row_multiple: int) -> list[Batch]:
@@ -124,6 +123,6 @@ def _row(waiting: dict[int, list[int]], sizes: list[int], length: int) -> tuple[
 
 
 def _last_height(used: int, full: int, row_multiple: int) -> int:
-    """Returns one of three heights for the last batch: one row, a quarter, or a full one."""
-    quarter = row_multiple * max(1, full // 4 // row_multiple)
-    return next(h for h in (row_multiple, quarter, full) if h >= used)
+    """Returns one of five heights for the last batch: one row, an eighth, a quarter, a half, or a full one."""
+    parts = [row_multiple * max(1, full // n // row_multiple) for n in (8, 4, 2, 1)]
+    return next(h for h in (row_multiple, *parts) if h >= used)

@@ -1,4 +1,4 @@
-"""Batching plans and encoding: every text once, in order, the same vector alone or in a batch."""
+"""Encoding: every text once, in order, the same vector alone or among others."""
 
 import dataclasses
 
@@ -10,68 +10,8 @@ import pytest
 from embed import sharding
 from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
-from embed.inference.encoder import plan
+from embed.inference import packing
 from embed.sharding import MeshShape
-
-
-def log_normal(median: float, sigma: float, count: int, most: int = 2048, seed: int = 0) -> np.ndarray:
-    draw = np.random.default_rng(seed).lognormal(np.log(median), sigma, count)
-    return np.clip(np.rint(draw), 1, most).astype(int)
-
-
-# plan
-
-
-@pytest.mark.parametrize("row_multiple", [1, 2, 3, 8])
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 100, 1000])
-def test_a_plan_holds_every_text_once_and_fits_it(count, row_multiple):
-    lengths = log_normal(40, 1.0, count, seed=count)
-    found = plan(lengths, 1024 * row_multiple, row_multiple)
-    assert sorted(np.concatenate([g for g, _, _ in found.groups])) == list(range(count))
-    for indices, length, rows in found.groups:
-        assert 1 <= len(indices) <= rows and rows % row_multiple == 0
-        assert lengths[indices].max() <= length
-    assert found.padded_tokens == sum(length * rows for _, length, rows in found.groups)
-    assert found.padded_tokens >= lengths.sum()
-
-
-def test_no_batch_is_larger_than_asked_unless_one_row_is():
-    for row_multiple in (1, 8):
-        for _, length, rows in plan(log_normal(60, 1.2, 2000), 2048, row_multiple).groups:
-            assert length * rows <= 2048 or rows == row_multiple
-
-
-def test_a_plan_of_nothing_is_empty():
-    assert plan(np.zeros(0, int), 1024).groups == ()
-
-
-def test_texts_longer_than_any_step_get_their_own_length():
-    ((indices, length, rows),) = plan(np.array([9001]), 8192).groups
-    assert (list(indices), length, rows) == ([0], 9001, 1)
-
-
-@pytest.mark.parametrize("median, sigma", [(30, 0.8), (60, 0.8), (150, 0.6), (400, 1.0)])
-def test_a_plan_has_few_shapes(median, sigma):
-    for row_multiple in (1, 8):
-        found = plan(log_normal(median, sigma, 4000), 8192 * row_multiple, row_multiple)
-        assert len(found.shapes) <= 32
-        lengths = {length for _, length in found.shapes}
-        assert all(sum(shape[1] == length for shape in found.shapes) <= 4 for length in lengths)
-
-
-def test_shapes_do_not_multiply_with_the_texts():
-    few, many = (plan(log_normal(60, 0.8, n), 8192, 1).shapes for n in (4000, 40_000))
-    assert len(many) <= len(few) + 6
-
-
-@pytest.mark.parametrize("median, sigma", [(60, 0.8), (150, 0.6), (400, 1.0)])
-def test_padding_is_a_tenth_at_most(median, sigma):
-    lengths = log_normal(median, sigma, 4000)
-    ratio = lengths.sum() / plan(lengths, 8192).padded_tokens
-    assert ratio >= 0.9, f"only {ratio:.3f} of the padded tokens are real"
-
-
-# encoding
 
 
 @pytest.fixture(scope="module")
@@ -221,16 +161,8 @@ def test_progress_counts_every_text(model, texts_of):
     assert sum(told) == 70 and all(n > 0 for n in told)
 
 
-def test_few_shapes_are_compiled(model, texts_of):
-    texts = texts_of(300, seed=5)
-    shapes = set()
-    run = type(model.encoder)._run
-
-    class Watched(type(model.encoder)):
-        def _run(self, params, rows, length, size):
-            shapes.add((length, size))
-            return run(self, params, rows, length, size)
-
-    fields = {f.name: getattr(model.encoder, f.name) for f in dataclasses.fields(model.encoder)}
-    Watched(**fields)(model.params, texts, prompt="query")
-    assert len(shapes) <= 8
+def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
+    rows = model.encoder.tokens(texts_of(600, seed=5), "query")
+    batches = dataclasses.replace(model.encoder, tokens_per_batch=1024).plan(rows)
+    assert len(packing.shapes(batches)) <= 4
+    assert sum(map(len, rows)) >= 0.9 * packing.padded_tokens(batches)  # of few texts on eight devices
