@@ -55,6 +55,16 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
     return [1 / count] * count
 
 
+# Fields that change neither the parameters nor what they mean.
+_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "branch_gain")
+
+
+def _meaning(architecture: dict) -> dict:
+    """Returns the parts of an architecture that must be the same in an average."""
+    encoder = {k: v for k, v in architecture.get("encoder", {}).items() if k not in _HOW_IT_RUNS}
+    return {**{k: v for k, v in architecture.items() if k != "matryoshka_dims"}, "encoder": encoder}
+
+
 def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[str]:
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
     architecture, vocabulary."""
@@ -66,7 +76,7 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[s
     for folder, tree in zip(folders[1:], trees[1:]):
         description = bundles.read_model_json(folder)
         found += [f"{folder}: {line}" for line in checkpoints.spec_differences(tree, first_tree)]
-        if description["architecture"] != first["architecture"]:
+        if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             found.append(f"{folder}: another architecture than {folders[0]}")
         if description["tokenizer"]["digest"] != first["tokenizer"]["digest"]:
             found.append(f"{folder}: another vocabulary than {folders[0]}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from embed.data import encoding, tasks
 from embed.errors import ConfigError
+from embed.models.lora import Lora
 from embed.sharding import MeshShape
 from embed.training import loop
 
@@ -20,7 +21,7 @@ class Recipe:
     {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
     used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
     `schedule.evaluate_every` steps, and `best_metric`, 'task/metric', picks the best checkpoint. `cache_dir` holds the
-    token caches.
+    token caches. With `lora` only low-rank adapters learn; checkpoints hold the merged model.
     """
 
     mixture: tasks.Mixture
@@ -33,6 +34,7 @@ class Recipe:
     tokenizer: Any = None
     model_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_length: int | None = None
+    lora: Lora | None = None
     lengths: encoding.Lengths = dataclasses.field(default_factory=encoding.Lengths)
     num_negatives: int = 0
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
@@ -50,6 +52,10 @@ class Recipe:
             raise ConfigError(f"Recipe.ema_decay = {self.ema_decay} must lie between 0 and 1, e.g. 0.999")
         if self.num_negatives < 0 or self.micro_batches < 1:
             raise ConfigError("Recipe.num_negatives must be at least 0 and Recipe.micro_batches at least 1")
+        if self.lora is not None and self.ema_decay is not None:
+            raise ConfigError(
+                "Recipe.ema_decay does not go with Recipe.lora: average the checkpoints instead (embed average)"
+            )
         for name in ("model", "tokenizer"):
             if getattr(self, name) is None and self.init_from is None:
                 raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")

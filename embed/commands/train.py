@@ -56,7 +56,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     from embed.data import prepare
     from embed.data.loader import Batches
     from embed.models import api
-    from embed.training import loop, reports
+    from embed.training import loop, optimizers, reports
 
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches)
@@ -75,11 +75,15 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     contents = _contents(recipe, model, batches)
     for line in summary(recipe, model, batches, mesh):
         reports.say(line)
+    learner, optimizer = model, recipe.optimizer
+    if recipe.lora is not None:
+        learner = recipe.lora.adapt(model)
+        optimizer = optimizers.freeze(optimizer, learner.frozen)
     run = loop.Run(
         run_dir=run_dir,
-        model=model,
+        model=learner,
         loss=recipe.loss,
-        optimizer=recipe.optimizer,
+        optimizer=optimizer,
         batches=batches,
         mesh=mesh,
         schedule=recipe.schedule,
@@ -145,7 +149,15 @@ def _identity(recipe, batches) -> dict:
         "vocabulary": recipe.tokenizer.digest,
         "mixture": files.digest_json(mixture),
         "data": files.digest_json([c.digest for c in batches.caches]),
+        **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora), "start": _start_digest(recipe)}),
     }
+
+
+def _start_digest(recipe) -> str | None:
+    """Returns the digest of the model a run starts from, which a frozen base is read from again when it is resumed."""
+    from embed import bundles, files
+
+    return files.folder_digest(bundles.resolve(recipe.init_from)) if recipe.init_from else None
 
 
 def _contents(recipe, model, batches):
@@ -263,6 +275,13 @@ def summary(recipe, model, batches, mesh) -> list[str]:
         f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {per_micro - 1} in-batch negatives",
         f"length     {steps} steps, {steps * pairs / examples:.2f} epochs of {examples:,} examples",
     ]
+    if recipe.lora is not None:
+        factors = flatten(jax.eval_shape(recipe.lora.adapt(model).init, jax.random.key(0))["lora"])
+        learning = sum(math.prod(s.shape) for s in factors.values())
+        lines.append(
+            f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
+            f"({learning / count:.1%}); checkpoints hold the merged model"
+        )
     for cache, share in zip(batches.caches, batches.shares):
         lines.append(
             f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs"

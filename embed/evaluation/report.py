@@ -109,3 +109,46 @@ def plot_dimensions(results: Mapping, path) -> None:
         axis.legend(title="at full size", frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.savefig(pathlib.Path(path), dpi=150)
     pyplot.close(figure)
+
+
+def sweep_table(sweep: Mapping) -> str:
+    """Returns a sweep of alphas as a markdown table, in percent; alpha 0 is the base, 1 the tuned model."""
+    tasks = list(next(iter(sweep["scores"].values())))
+    cells = [["alpha", "mean", *tasks]]
+    for alpha, scores in sweep["scores"].items():
+        values = [sum(scores.values()) / len(scores), *scores.values()]
+        cells.append([alpha, *(f"{100 * v:.2f}" for v in values)])
+    return f"Interpolation of base (0) and tuned model (1), percent; best mean at alpha {sweep['best']:g}\n\n{align(cells)}\n"
+
+
+def sweep_plot(sweep: Mapping) -> bytes | None:
+    """Returns a PNG of each task's change against the base over alpha, and of the mean; None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    import io
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    alphas = [float(a) for a in sweep["scores"]]
+    points = list(sweep["scores"].values())
+    base = points[0]
+    figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
+    for number, task in enumerate(base):
+        change = [100 * (p[task] - base[task]) for p in points]
+        axis.plot(alphas, change, marker="osD^vP*X"[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=task)
+    mean = [100 * sum(p[t] - base[t] for t in base) / len(base) for p in points]
+    axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean")
+    axis.axvline(sweep["best"], color="0.4", linestyle="--", linewidth=1.2, label=f"best mean: {sweep['best']:g}")
+    axis.axhline(0, color="0.6", linewidth=0.8)
+    axis.set_xlabel("alpha: share of the tuned model")
+    axis.set_ylabel(f"change against alpha {alphas[0]:g} (points)")
+    axis.set_title(f"Interpolation on {sweep['suite']}")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    pyplot.close(figure)
+    return buffer.getvalue()

@@ -65,6 +65,11 @@ def score(
     return found
 
 
+def main_metric(task: Task) -> str:
+    """Returns the metric that stands for a task of this type, as in MTEB."""
+    return metrics.MAIN[task.type]
+
+
 def unjudged(task: Task) -> int:
     """Returns how many queries have no relevant document and are left out."""
     if task.type != "retrieval":

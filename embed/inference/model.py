@@ -42,6 +42,11 @@ class EmbeddingModel:
         """What the encoder computes in."""
         return self.encoder.model.description["encoder"].get("dtype", "float32")
 
+    def with_params(self, params) -> "EmbeddingModel":
+        """Returns the same model with other parameters (a nested dict of arrays), e.g. an average that is not written yet."""
+        placed = jax.tree.map(lambda x, own: jax.device_put(np.asarray(x), own.sharding), params, self.params)
+        return dataclasses.replace(self, params=_cast_once(placed, self.encoder.model), digest="unwritten")
+
     def check_dims(self, dims: int | None) -> None:
         """Raises DataError for a size that the embedding has no prefix of."""
         if dims is not None and not 1 <= dims <= self.encoder.model.embedding_dim:

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-
 from embed.errors import DataError
 from embed.interop.tensors import Tensor
 
@@ -31,7 +29,7 @@ class Family:
 
     model_type: str
     class_name: str
-    module: type[nn.Module]
+    module: type
     fields: Callable[[dict], dict[str, Any]]
     config: Callable[[Any], dict[str, Any]]
     max_length: Callable[[Any], int]

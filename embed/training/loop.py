@@ -89,7 +89,9 @@ def _create(run: Run, placed: TrainState) -> TrainState:
     state = make()
     if run.start_from is None:
         return state
-    params = run.start_from(with_shardings(jax.eval_shape(lambda: state.params), placed.params))
+    target = with_shardings(jax.eval_shape(lambda: state.params), placed.params)
+    frozen = run.model.frozen
+    params = run.start_from(target) if frozen is None else {**state.params, frozen: run.start_from(target[frozen])}
     ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
     return dataclasses.replace(state, params=params, ema=ema)
 
@@ -115,10 +117,14 @@ def _restore(run: Run, abstract: TrainState, placed: TrainState) -> TrainState |
             )
     if found > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
+    layouts = placed.trees(run.model.frozen)
     restored = {
-        name: checkpoints.restore(step_folder, name, with_shardings(tree, getattr(placed, name)), verified=True)
-        for name, tree in abstract.trees().items()
+        name: checkpoints.restore(step_folder, name, with_shardings(tree, layouts[name]), verified=True)
+        for name, tree in abstract.trees(run.model.frozen).items()
     }
+    if run.model.frozen is not None:
+        start = _create(run, placed).params[run.model.frozen]
+        restored["params"] = {**restored.pop("learning"), run.model.frozen: start}
     small = {"step": found, "skipped": meta["skipped"]}
     scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in small.items()}
     return TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
@@ -201,7 +207,7 @@ def _scores_path(run: Run, step: int) -> pathlib.Path:
 def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
     with reporter.paused():
-        scores = dict(run.evaluate(state.serving))
+        scores = dict(run.evaluate(_serving(run)(state.serving)))
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
     if reports.is_main():
@@ -235,7 +241,15 @@ def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> N
         return
     meta = {"step": step, "skipped": int(state.skipped), "identity": dict(run.identity)}
     contents = {**run.contents(step), "meta.json": files.json_bytes(meta)}
-    saver.save(step, state.trees(), contents)
+    trees = state.trees(run.model.frozen)
+    if run.model.frozen is not None:
+        trees["params"] = _serving(run)(state.params)
+    saver.save(step, trees, contents)
+
+
+def _serving(run: Run):
+    """Returns the function from training parameters to those that are evaluated and saved as `params`."""
+    return (lambda params: params) if run.model.frozen is None else jax.jit(run.model.serving)
 
 
 def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, float], step: int):

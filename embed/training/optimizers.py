@@ -83,6 +83,12 @@ def _finish(inner: optax.GradientTransformation, max_grad_norm, frozen, rate_mul
     return optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
 
 
+def freeze(optimizer: optax.GradientTransformation, part: str) -> optax.GradientTransformation:
+    """Returns the optimiser with everything below `part` of the parameters left as it is, without optimiser memory."""
+    labels = lambda params: {k: "frozen" if k == part else "learning" for k in params}  # noqa: E731
+    return optax.multi_transform({"learning": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
 def adamw(
     learning_rate: Schedule | float,
     b1: float = 0.9,

@@ -28,8 +28,10 @@ class TrainState:
     ema: Params | None
     skipped: jax.Array
 
-    def trees(self) -> dict[str, Any]:
-        """Returns the parts that a checkpoint keeps as items of their own."""
+    def trees(self, frozen: str | None = None) -> dict[str, Any]:
+        """Returns what a run needs to go on, as items of their own; the part `frozen` of the parameters is read elsewhere."""
+        if frozen is not None:
+            return {"learning": {k: v for k, v in self.params.items() if k != frozen}, "opt_state": self.opt_state}
         kept = {"params": self.params, "opt_state": self.opt_state}
         return kept if self.ema is None else {**kept, "ema": self.ema}
 

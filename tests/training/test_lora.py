@@ -1,0 +1,88 @@
+"""A run with adapters: checkpoints hold the merged model, the base stays, a killed run ends with the same bits."""
+
+import hashlib
+import signal
+
+import numpy as np
+import pytest
+
+from embed import checkpoints
+
+ADAPT = [
+    "recipe.Recipe.lora = @lora.Lora()",
+    "lora.Lora.rank = 4",
+    "recipe.Recipe.init_from = 'base'",
+    "recipe.Recipe.ema_decay = None",
+]
+
+
+def leaves(folder, step, item="params"):
+    arrays = checkpoints.open_arrays(folder / "run" / "checkpoints" / str(step), item)
+    return {path: array.read().result() for path, array in arrays.items()}
+
+
+def digest(values) -> str:
+    return hashlib.sha256(b"".join(values[p].tobytes() for p in sorted(values))).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def adapting(prepared, tmp_path_factory, run_embed):
+    """A folder with a base trained for a few steps and a recipe that adapts it."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("lora") / "work"
+    shutil.copytree(prepared, folder)
+    done = run_embed(folder, "train", "--gin_file=tiny.gin", "--run_dir=first", "--gin.TRAIN_STEPS=4")
+    assert done.returncode == 0, done.stderr
+    done = run_embed(folder, "average", "first", "--output=base")
+    assert done.returncode == 0, done.stderr
+    text = (folder / "tiny.gin").read_text().replace("recipe.Recipe.ema_decay = 0.9\n", "")
+    text = text.replace(
+        "from embed.models import gemma\n", "from embed.models import gemma\nfrom embed.models import lora\n"
+    )
+    (folder / "adapt.gin").write_text(text + "\n".join(ADAPT) + "\n")
+    return folder
+
+
+TRAIN = ("train", "--gin_file=adapt.gin", "--run_dir=run", "--gin.TRAIN_STEPS=8")
+
+
+def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, run_embed):
+    import shutil
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    shutil.copytree(adapting, whole)
+    shutil.copytree(adapting, killed)
+    done = run_embed(whole, *TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "adapters" in done.stdout
+    base = {p: a.read().result() for p, a in checkpoints.open_arrays(whole / "base").items()}
+    after = leaves(whole, 8)
+    assert list(after) == list(base)
+    changed = {p for p in base if not np.array_equal(base[p], after[p])}
+    assert changed == {p for p in base if p.endswith("kernel") and "projection" not in p}
+
+    stopped = run_embed(killed, *TRAIN, EMBED_FAIL_AT="train.after_step_6")
+    assert stopped.returncode == -signal.SIGKILL
+    resumed = run_embed(killed, *TRAIN)
+    assert resumed.returncode == 0 and "resuming at step 4" in resumed.stdout, resumed.stderr
+    for item in ("params", "learning", "opt_state"):
+        assert digest(leaves(killed, 8, item)) == digest(leaves(whole, 8, item))
+    # What was adapted is an ordinary model.
+    again = run_embed(whole, "average", "run", "base", "--output=soup")
+    assert again.returncode == 0, again.stderr
+
+
+def test_another_base_is_refused_when_a_run_goes_on(adapting, tmp_path, run_embed):
+    import shutil
+
+    folder = tmp_path / "work"
+    shutil.copytree(adapting, folder)
+    assert run_embed(folder, *TRAIN, "--gin.TRAIN_STEPS=4").returncode == 0
+    other = run_embed(folder, *TRAIN, "--gin.recipe.Recipe.init_from='first'")
+    assert other.returncode == 65 and "the run began with start" in other.stderr
+
+
+def test_adapters_and_a_moving_average_do_not_go_together(adapting, run_embed):
+    done = run_embed(adapting, *TRAIN, "--gin.recipe.Recipe.ema_decay=0.9", "--run_dir=other")
+    assert done.returncode == 78 and "does not go with Recipe.lora" in done.stderr
