@@ -127,7 +127,9 @@ def test_the_front_door_is_light(statement):
 
 
 def test_models_are_converted_and_exported_without_torch():
-    modules = "embed.interop.convert, embed.interop.sentence_transformers, embed.interop.stablehlo, embed.interop.torch_twin"
+    modules = (
+        "embed.interop.convert, embed.interop.sentence_transformers, embed.interop.stablehlo, embed.interop.torch_twin"
+    )
     check = f"import sys; import {modules}; print(sorted({{'torch', 'transformers', 'tensorflow'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"

@@ -26,7 +26,7 @@ def run(arguments) -> None:
     runtime.start()
     from embed import files
     from embed.errors import UsageError, did_you_mean
-    from embed.interop import exporting, parity
+    from embed.interop import card, exporting, parity
 
     if arguments.format not in FORMATS:
         raise UsageError(f"--format={arguments.format}{did_you_mean(arguments.format, FORMATS)}")
@@ -36,13 +36,15 @@ def run(arguments) -> None:
         raise UsageError(f"--dtype={arguments.dtype} goes with --format=sentence-transformers")
     files.check_new(arguments.output)
     scores = files.read_json(arguments.scores) if arguments.scores else None
+    if scores is not None:
+        card.scores_table(scores)  # refuses what is none before the work is done
     trained = exporting.open_trained(arguments.model)
     print(f"exporting  {trained.folder} as {arguments.format}, {arguments.dtype}", flush=True)
     name = pathlib.Path(arguments.output).name
     with files.new_folder(arguments.output) as folder:
         _write(arguments, trained, folder)
         print("checking   texts in several scripts through the trained model", flush=True)
-        files.write_json(folder / parity.FILE, _parity(trained, arguments.dtype))
+        files.write_json(folder / parity.FILE, _parity(trained, arguments))
         _write_card(trained, arguments, folder, name, scores)
     size = sum(f.stat().st_size for f in pathlib.Path(arguments.output).rglob("*") if f.is_file())
     print(f"wrote      {arguments.output} ({size / 1e6:.0f} MB); prove it: embed verify {arguments.output}")
@@ -65,16 +67,21 @@ def _write(arguments, trained, folder) -> None:
         sentence_transformers.write_prompts(folder, trained)
 
 
-def _parity(trained, dtype: str):
+def _parity(trained, arguments):
     """Returns parity.json, made by our own model in float32 from the weights as they were exported."""
     from embed.inference import model as inference
     from embed.interop import parity
+    from embed.interop import prompts as foreign
 
+    dtype, prompts = arguments.dtype, trained.description["prompts"]
+    if arguments.format != "stablehlo":
+        prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
     model = inference.open_model(trained.folder, dtype="float32", weights_dtype=dtype)
     return parity.make(
         encode=lambda texts, prompt: model.encode(texts, prompt=prompt),
         tokens=lambda texts, prompt: model.encoder.tokens(texts, prompt),
         prompts=model.prompts,
+        written=prompts,
         max_length=trained.max_length,
         model=trained.digest,
         dtype=dtype,

@@ -7,7 +7,7 @@ from typing import Any
 from embed import bundles, files, sharding
 from embed.commands.recipe import Recipe
 from embed.data import text, tokenizers
-from embed.errors import ConfigError
+from embed.errors import ConfigError, did_you_mean
 from embed.models import api
 from embed.training import reports
 
@@ -47,8 +47,12 @@ def _model(description: dict[str, Any], changes) -> Any:
         node, (*parents, last) = architecture, name.split(".")
         for part in parents:
             if not isinstance(node.get(part), dict):
-                raise ConfigError(f"Recipe.model_changes: the model has no part {part!r} ({name!r})")
+                parts = [k for k, v in node.items() if isinstance(v, dict)]
+                raise ConfigError(f"Recipe.model_changes: {name!r}: no part {part!r}{did_you_mean(part, parts)}")
             node = node[part]
+        if last not in node or last == "type":
+            fields = [k for k in node if k != "type"]
+            raise ConfigError(f"Recipe.model_changes: {name!r}: no field {last!r}{did_you_mean(last, fields)}")
         node[last] = value
     return api.from_description(architecture)
 

@@ -24,11 +24,28 @@ def run(arguments) -> None:
     folder = pathlib.Path(arguments.folder)
     checks, content = parity.read(folder)
     tolerance = content["tolerance"] if arguments.tolerance is None else arguments.tolerance
+    parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
     form, ids, vectors = _through(folder, checks, content)
     error = parity.compare(checks, ids, vectors, tolerance, f"{folder} in {form}")
     print(
         f"{folder}: {len(checks)} texts in {form}: token ids equal, largest error {error:.2e} (tolerance {tolerance:.0e})"
     )
+
+
+def _prompts(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
+    from embed import files
+    from embed.errors import DataError
+    from embed.interop.prompts import PLAIN
+
+    path = folder / "config_sentence_transformers.json"
+    if path.is_file():
+        given = files.read_json(path).get("prompts") or {}
+        return {name: f"{prefix}{PLAIN}" for name, prefix in given.items()}
+    prompts = files.read_json(folder / "model.json").get("prompts")
+    if not isinstance(prompts, dict):
+        raise DataError(f"{folder / 'model.json'}: has no prompts; export the model again")
+    return prompts
 
 
 def _through(folder: pathlib.Path, checks, content):
@@ -53,14 +70,14 @@ def _stablehlo(folder, checks, content):
     from embed.data.loader import pad
     from embed.interop import stablehlo
 
-    options = dict(files.read_json(folder / "model.json")["tokenizer"])
-    options.pop("digest")
-    tokenizer = tokenizers.from_folder(folder, options)
+    options = dict(files.read_json(folder / "model.json").get("tokenizer", {}))
+    tokenizer = tokenizers.from_folder(folder, {k: v for k, v in options.items() if k != "digest"})
     ids = tokenizer.encode_batch([c.prompted for c in checks], content["max_length"])[0]
     embed = stablehlo.load(folder)
     vectors = []
     for row in ids:
-        tokens, lengths = pad([row], -(-len(row) // 32) * 32 if len(row) + 32 < content["max_length"] else len(row), 0)
+        length = min(-(-len(row) // 32) * 32, content["max_length"])  # few lengths are compiled
+        tokens, lengths = pad([row], length, 0)
         vectors.append(embed(tokens, np.arange(tokens.shape[1]) < lengths[:, None])[0])
     return ids, np.stack(vectors)
 

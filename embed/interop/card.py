@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from embed.errors import DataError
 from embed.interop import prompts, stablehlo
 from embed.interop.exporting import Trained
 from embed.interop.parity import FILE
@@ -61,7 +62,7 @@ def write(
         f"`embed verify {folder_name}` runs them through this folder; send the same texts to a server and compare.\n",
         "## What it was made from\n",
         _lineage(trained.description["lineage"]),
-        _scores(scores),
+        scores_table(scores) if scores else "",
     ]
     if recipe:
         parts.append(
@@ -95,9 +96,15 @@ def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join([*lines, ""])
 
 
-def _scores(results: Mapping[str, Any] | None) -> str:
-    if not results:
-        return ""
+def scores_table(results: Mapping[str, Any]) -> str:
+    """Returns the scores of a results.json as markdown; anything else is a DataError."""
+    try:
+        return _scores_table(results)
+    except (KeyError, TypeError, AttributeError, StopIteration) as e:
+        raise DataError("--scores: not a results.json of embed evaluate; give one, or leave it out") from e
+
+
+def _scores_table(results: Mapping[str, Any]) -> str:
     lines = [
         f"## Scores\n\nSuite `{results['suite']}`, percent.\n",
         "| model | task | dimensions | metric | score |",

@@ -52,6 +52,18 @@ def require(config: dict, name: str, expected) -> None:
         raise DataError(f"config.json: {name} = {config[name]!r} is not supported, only {', '.join(map(repr, values))}")
 
 
+def rope_factor(scaling: dict | None, kinds: tuple[str, ...] = ("default", "linear")) -> float:
+    """Returns by how much rotary positions are stretched, of a `rope_scaling` or one entry of `rope_parameters`.
+
+    Kinds that are not in `kinds` are a DataError: they would be computed wrong.
+    """
+    scaling = scaling or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in kinds:
+        raise DataError(f"config.json: rotary positions of kind {kind!r} are not supported, only {', '.join(kinds)}")
+    return float(scaling.get("factor", 1.0)) if kind == "linear" else 1.0
+
+
 def layer_pattern(config: dict, *, every: int, last: bool) -> int:
     """Returns N where every N-th layer is global: the last of each N layers, or else the first.
 
@@ -63,6 +75,8 @@ def layer_pattern(config: dict, *, every: int, last: bool) -> int:
     types = config.get("layer_types")
     if types is None:
         return given
+    if len(types) != count:
+        raise DataError(f"config.json: layer_types names {len(types)} layers, num_hidden_layers says {count}")
     is_global = lambda i, n: (i + 1) % n == 0 if last else i % n == 0  # noqa: E731
     for n in (given, *range(1, count + 2)):
         if all((types[i] == "full_attention") == is_global(i, n) for i in range(count)):

@@ -52,11 +52,13 @@ def make(
     encode: Callable[[Sequence[str], str], np.ndarray],
     tokens: Callable[[Sequence[str], str], list[np.ndarray]],
     prompts: Mapping[str, str],
+    written: Mapping[str, str],
     max_length: int,
     model: str,
     dtype: str,
 ) -> dict[str, Any]:
-    """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's.
+    """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's; `prompts` are
+    its own, `written` those the export has, as templates.
 
     Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut.
     """
@@ -70,7 +72,10 @@ def make(
     entries = []
     for name, texts in plan:
         texts = [clean(t) for t in texts]
-        for text, ids, vector in zip(texts, tokens(texts, name), encode(texts, name)):
+        vectors = encode(texts, name)
+        if not np.all(np.isfinite(vectors)):
+            raise NumericError(f"prompt {name!r}: the model gives vectors that are not finite; it cannot be exported")
+        for text, ids, vector in zip(texts, tokens(texts, name), vectors):
             entries.append(
                 {
                     "text": text,
@@ -86,6 +91,7 @@ def make(
         "dtype": dtype,
         "tolerance": TOLERANCE[dtype],
         "max_length": max_length,
+        "prompts": dict(written),
         "entries": entries,
     }
 
@@ -99,10 +105,22 @@ def read(folder) -> tuple[list[Check], dict[str, Any]]:
             Check(e["text"], e["prompt"], e["prompted"], list(e["token_ids"]), np.array(e["vector"], np.float32))
             for e in content["entries"]
         ]
-        content["tolerance"], content["max_length"]  # noqa: B018 - must be there
+        content["tolerance"], content["max_length"], content["prompts"]  # noqa: B018 - must be there
+        if not checks or len({c.vector.shape for c in checks}) > 1:
+            raise ValueError("no entries, or vectors of different lengths")
     except (KeyError, TypeError, ValueError) as e:
         raise DataError(f"{path}: not a parity file of this format ({e}); export the model again") from e
     return checks, content
+
+
+def compare_prompts(found: Mapping[str, str], wanted: Mapping[str, str], what: str) -> None:
+    """Raises NumericError, naming the first, unless an export has exactly the prompts that it was written with."""
+    for name in {**wanted, **found}:
+        if found.get(name) != wanted.get(name):
+            raise NumericError(
+                f"{what}: prompt {name!r} is {found.get(name)!r}, the model was exported with {wanted.get(name)!r}; "
+                "texts behind it get other vectors"
+            )
 
 
 def compare(

@@ -24,9 +24,11 @@ KEYS = {
     "code retrieval": ("InstructionRetrieval-query", "InstructionReranking-query"),
     "summarization": ("Summarization",),
 }
-# Keys that released folders use for the same, read but never written.
+# MTEB puts these on both sides; what they say is written for the query alone.
+_BOTH_SIDES = ("Retrieval", "Reranking")
+# Keys that released folders use for the same, taken where the usual ones are missing.
 _ALSO_READ = {
-    "query": ("Retrieval", "Reranking", "passage-query"),
+    "query": _BOTH_SIDES,
     "document": ("passage", "corpus"),
     "code retrieval": ("InstructionRetrieval",),
 }
@@ -65,7 +67,7 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
         if name not in given:
             prompts[name] = prompts["query"]
     prompts["none"] = PLAIN
-    served = {key: name for name in PROMPTS for key in (*KEYS.get(name, ()), *_ALSO_READ.get(name, ()))}
+    served = {key: name for name, keys in KEYS.items() for key in keys} | dict.fromkeys(_BOTH_SIDES, "query")
     others = {k: t for k, t in given.items() if k not in PROMPTS and t != prompts.get(served.get(k, ""))}
     return prompts | others
 

@@ -61,8 +61,15 @@ def read(
         raise DataError(
             f"{inner / 'config.json'}: lacks {e.args[0]!r}, or has a value we do not know; complete it"
         ) from e
+    except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError) as e:
+        raise DataError(
+            f"{inner / 'config.json'}: has a value that cannot be ({type(e).__name__}: {e}); complete it"
+        ) from e
     except DataError as e:
         raise DataError(f"{inner}/{e}") from e
+    unknown = set(changes or {}) - set(family.module.__dataclass_fields__)
+    if unknown:
+        raise DataError(f"{inner / 'config.json'}: {family.model_type} has no {sorted(unknown)[0]!r} to change")
     encoder = family.module(**{**fields, **(changes or {})})
     dense = tuple(folder / path for path in modules["Dense"])
     sizes = _dense_sizes(dense, encoder.width)
@@ -71,7 +78,7 @@ def read(
         encoder,
         pooling,
         projection=sizes,
-        matryoshka_dims=tuple(matryoshka_dims or config.get("matryoshka_dimensions") or ()),
+        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
     )
     tokenizer = _tokenizer(inner, config)
     _check_vocabulary(tokenizer, encoder.vocab_size, inner)
@@ -90,6 +97,16 @@ def read(
         max_length=_length(inner, config, most, max_length),
         notes=tuple(notes),
     )
+
+
+def _sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
+    """Returns the Matryoshka sizes below the embedding's own, largest first."""
+    found = given or config.get("matryoshka_dimensions") or ()
+    if not isinstance(found, list | tuple) or not all(isinstance(d, int) and 1 <= d <= size for d in found):
+        raise DataError(
+            f"matryoshka_dims {found}: must be numbers from 1 to the embedding size {size}; give others, or correct config.json"
+        )
+    return tuple(sorted({*found} - {size}, reverse=True))
 
 
 def _refuse_code(config: dict, where) -> None:
@@ -153,7 +170,7 @@ def _pooling(folder: pathlib.Path, places: list[str], family: Family):
     modes = [{"cls_token": "cls", "mean_tokens": "mean"}.get(m, m) for m in modes]
     if "pooling_mode" in config:
         given = config["pooling_mode"]
-        modes = [given] if isinstance(given, str) else list(given)
+        modes = [given] if isinstance(given, str) else list(given) if isinstance(given, list) else []
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise DataError(
             f"{path}: pooling {' and '.join(modes) or 'none'} is not supported; known: {', '.join(_POOLING)}"
@@ -171,6 +188,8 @@ def _dense_sizes(dense: tuple[pathlib.Path, ...], width: int) -> tuple[int, ...]
                 f"{place / 'config.json'}: a linear map with {'a bias' if config.get('bias') else activation}; "
                 "only maps without bias and activation are supported"
             )
+        if not isinstance(config.get("out_features"), int) or config["out_features"] < 1:
+            raise DataError(f"{place / 'config.json'}: out_features is not a size; restore the file from its source")
         if config.get("in_features") != (sizes[-1] if sizes else width):
             raise DataError(f"{place / 'config.json'}: in_features does not fit what comes before it")
         sizes.append(int(config["out_features"]))
@@ -217,8 +236,10 @@ def _check_vocabulary(tokenizer: tokenizers.Tokenizer, size: int, folder) -> Non
 
 def _prompts(folder: pathlib.Path) -> dict[str, str]:
     path = folder / "config_sentence_transformers.json"
-    given = files.read_json(path).get("prompts") if path.is_file() else None
-    return prompts.imported(given or {})
+    given = (files.read_json(path).get("prompts") if path.is_file() else None) or {}
+    if not isinstance(given, dict) or not all(p is None or isinstance(p, str) for p in given.values()):
+        raise DataError(f"{path}: prompts must be texts by name; restore the file from its source")
+    return prompts.imported(given)
 
 
 def _length(folder: pathlib.Path, config: dict, most: int, wanted: int | None) -> int:

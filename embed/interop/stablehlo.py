@@ -40,7 +40,7 @@ def load(folder):
     folder = pathlib.Path(folder)
     try:
         program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-        with np.load(folder / PARAMETERS, allow_pickle=False) as stored:
+        with open(folder / PARAMETERS, "rb") as f, np.load(f, allow_pickle=False) as stored:
             params = {name: jnp.asarray(stored[name]) for name in stored.files}
     except Exception as e:  # flatbuffers and zip files fail in many types
         raise DataError(f"{folder}: not a whole StableHLO export ({str(e)[:120]}); export the model again") from e

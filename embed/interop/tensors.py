@@ -108,7 +108,8 @@ class Reader:
             raise DataError(
                 f"{self.folder}: {name} is stored as {dtype}; quantised weights cannot be trained, get the float ones"
             )
-        array = self._open[name].get_tensor(name).astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is found below
+            array = self._open[name].get_tensor(name).astype(np.float32)
         if not np.all(np.isfinite(array)):
             why = "float16 overflowed when they were saved; get" if dtype == "F16" else "get"
             raise DataError(
@@ -121,7 +122,9 @@ def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     if (folder / INDEX).is_file():
         try:
             names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as e:
+            if not all(isinstance(n, str) for n in names):
+                raise ValueError("its files are not named")
+        except (ValueError, KeyError, AttributeError, TypeError) as e:
             raise DataError(f"{folder / INDEX}: not an index of safetensors files; download it again") from e
         wrong = [n for n in names if pathlib.PurePath(n).name != n]
         missing = [n for n in names if n not in wrong and not (folder / n).is_file()]

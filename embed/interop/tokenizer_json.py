@@ -1,6 +1,7 @@
 """A SentencePiece vocabulary as a tokenizer.json of the same ids, for tools that know nothing else."""
 
 import json
+import re
 from typing import Any
 
 from embed.data.tokenizers import SentencePiece
@@ -33,6 +34,7 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
             f"{tokenizer.path}: normalises texts by its own rule {spec.name!r}, which a tokenizer.json cannot repeat; "
             "export with --format=stablehlo"
         )
+    symbols = [p.piece for p in proto.pieces if p.type == _kind().USER_DEFINED]
     if proto.trainer_spec.model_type == kinds.UNIGRAM:
         model = tokenizers.models.Unigram(
             [(p.piece, p.score) for p in proto.pieces],
@@ -40,7 +42,7 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
             byte_fallback=proto.trainer_spec.byte_fallback,
         )
     elif proto.trainer_spec.model_type == kinds.BPE:
-        model = _bpe(proto)
+        model = _bpe(proto, bool(symbols))
     else:
         raise DataError(f"{tokenizer.path}: neither a unigram nor a BPE model; export with --format=stablehlo")
     made = tokenizers.Tokenizer(model)
@@ -49,13 +51,19 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
         steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(_SPACE))
-    made.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
-    piece = pb2.ModelProto.SentencePiece
-    control = [p.piece for p in proto.pieces if p.type in (piece.CONTROL, piece.UNKNOWN)]
-    own = [p.piece for p in proto.pieces if p.type == piece.USER_DEFINED]
-    made.add_special_tokens([tokenizers.AddedToken(c, normalized=False, special=True) for c in control])
-    made.add_tokens([tokenizers.AddedToken(c, normalized=True, special=False) for c in own])
-    made.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("\\z\\A"), "isolated")  # splits nowhere
+    steps.append(normalizers.Replace(" ", _SPACE))
+    if spec.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(tokenizers.Regex(f"{_SPACE}+$"), ""))
+    made.normalizer = normalizers.Sequence(steps)
+    splits = []
+    if symbols:
+        apart = "|".join(re.escape(s) for s in sorted(symbols, key=len, reverse=True))
+        splits.append(pre_tokenizers.Split(tokenizers.Regex(apart), "isolated"))
+    # '<s>' written in a text is not the special token: such a name is cut behind its first character.
+    names = [p.piece for p in proto.pieces if not _can_be_text(p) and len(p.piece) > 1]
+    begins = "|".join(f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names)
+    splits.append(pre_tokenizers.Split(tokenizers.Regex(begins), "merged_with_previous"))
+    made.pre_tokenizer = pre_tokenizers.Sequence(splits)
     made.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -78,15 +86,26 @@ def _add_ends(made, tokenizer: SentencePiece, proto, processors) -> None:
         )
 
 
-def _bpe(proto):
+def _kind():
+    import sentencepiece.sentencepiece_model_pb2 as pb2
+
+    return pb2.ModelProto.SentencePiece
+
+
+def _can_be_text(piece) -> bool:
+    """Returns whether a text may be cut into this piece: '<s>' written in a text is not the special token."""
+    return piece.type in (_kind().NORMAL, _kind().USER_DEFINED)
+
+
+def _bpe(proto, symbols: bool):
     """Returns the BPE model whose merges are those the pieces' scores imply."""
     import tokenizers
 
     vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
-    score = {p.piece: p.score for p in proto.pieces}
+    score = {p.piece: p.score for p in proto.pieces if _can_be_text(p)}
     merges = []
-    for word in vocab:
-        pairs = [(word[:i], word[i:]) for i in range(1, len(word)) if word[:i] in vocab and word[i:] in vocab]
+    for word in score:
+        pairs = [(word[:i], word[i:]) for i in range(1, len(word)) if word[:i] in score and word[i:] in score]
         merges += [(score[word], vocab[a], vocab[b], a, b) for a, b in pairs]
     merges.sort(key=lambda m: (-m[0], m[1], m[2]))
     return tokenizers.models.BPE(
@@ -95,4 +114,5 @@ def _bpe(proto):
         unk_token=proto.pieces[proto.trainer_spec.unk_id].piece,
         fuse_unk=True,
         byte_fallback=proto.trainer_spec.byte_fallback,
+        ignore_merges=symbols,
     )

@@ -13,10 +13,14 @@ MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite: a row that sees not
 
 
 def segment_positions(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
-    """Returns each token's position within its own text, for rows that hold several texts one after the other."""
+    """Returns each token's position within its own text, for rows that hold several texts one after the other.
+
+    Padding is at position 0: a long run of it must not lead out of a table of learned positions.
+    """
     places = jnp.arange(segments.shape[1])
     begins = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], 1)
-    return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+    positions = places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+    return jnp.where(segments > 0, positions, 0)
 
 
 def rotary_table(positions: Array, head_dim: int, base: float, scale: float = 1.0) -> Float[Array, "2 *P K"]:

@@ -215,6 +215,7 @@ def open_reported(folder, **options):
     handler.emit = lambda record: said.append(record.getMessage())
     roots = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
     before = [root.level for root in roots]
+    transformers.utils.logging.warning_once.cache_clear()  # what was said of another folder is said again
     for root in roots:
         root.setLevel(logging.WARNING)
         root.addHandler(handler)

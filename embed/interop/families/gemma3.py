@@ -1,6 +1,6 @@
 """Gemma 3 text: EmbeddingGemma (bidirectional) and the causal decoders, with or without the parts for pictures."""
 
-from embed.interop.family import Family, layer_pattern, require
+from embed.interop.family import Family, layer_pattern, require, rope_factor
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.gemma import Gemma
 
@@ -32,8 +32,7 @@ def _fields(config: dict) -> dict:
     require(config, "attn_logit_softcapping", None)
     rope = config.get("rope_parameters") or {}
     full, local = rope.get("full_attention") or {}, rope.get("sliding_attention") or {}
-    scaling = config.get("rope_scaling") or full
-    require(scaling, "rope_type", ("default", "linear"))
+    rope_factor(local, ("default",))
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],
@@ -48,7 +47,7 @@ def _fields(config: dict) -> dict:
         "query_scale": config["query_pre_attn_scalar"] ** -0.5,
         "local_rope_base": float(local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))),
         "global_rope_base": float(full.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
-        "global_rope_scale": float(scaling.get("factor", 1.0)),
+        "global_rope_scale": rope_factor(config.get("rope_scaling") or full),
         "norm_eps": config["rms_norm_eps"],
     }
 

@@ -1,6 +1,6 @@
 """ModernBERT: queries, keys and values in one tensor, and so are the two halves of the gated MLP."""
 
-from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, Family, layer_pattern
+from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, Family, layer_pattern, rope_factor
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.modernbert import ModernBert
 
@@ -28,6 +28,8 @@ _TENSORS = (
 def _fields(config: dict) -> dict:
     rope = config.get("rope_parameters") or {}
     full, local = rope.get("full_attention") or {}, rope.get("sliding_attention") or {}
+    for given in (full, local, config.get("rope_scaling")):
+        rope_factor(given, ("default",))
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],
@@ -50,6 +52,8 @@ def _config(encoder: ModernBert) -> dict:
     return {
         "attention_bias": encoder.attention_bias,
         "attention_dropout": 0.0,
+        # transformers' own defaults are tokens of one vocabulary; padding is written by the exporter.
+        **dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")),
         "embedding_dropout": 0.0,
         "global_attn_every_n_layers": encoder.global_every,
         "global_rope_theta": encoder.global_rope_base,

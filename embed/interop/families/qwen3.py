@@ -1,6 +1,6 @@
 """Qwen3 and Qwen3-Embedding: a causal decoder, the last token is the text."""
 
-from embed.interop.family import Family, require
+from embed.interop.family import Family, require, rope_factor
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.qwen3 import Qwen3
 
@@ -27,7 +27,7 @@ def _fields(config: dict) -> dict:
     require(config, "hidden_act", "silu")
     require(config, "use_sliding_window", False)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    require(rope, "rope_type", ("default",))
+    rope_factor(rope, ("default",))
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],

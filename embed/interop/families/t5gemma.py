@@ -3,7 +3,7 @@
 import dataclasses
 
 from embed.interop.families import gemma3
-from embed.interop.family import Family, layer_pattern, require
+from embed.interop.family import Family, layer_pattern, require, rope_factor
 from embed.models.t5gemma import T5GemmaEncoder
 
 # Gemma 3's, without the norms of queries and keys, and with names of its own for the norms around attention.
@@ -24,7 +24,7 @@ def _fields(config: dict) -> dict:
     require(config, "hidden_activation", "gelu_pytorch_tanh")
     require(config, "attention_bias", False)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    require(rope, "rope_type", ("default",))
+    rope_factor(rope, ("default",))
     return {
         "vocab_size": config["vocab_size"],
         "width": config["hidden_size"],

@@ -1,0 +1,311 @@
+"""Foreign checkpoints made by hand: every family's tensors and config.json as its public layout has them, no torch.
+
+Every size of a model differs from every other, so that an axis in the wrong place has the wrong shape.
+"""
+
+import json
+import pathlib
+import types
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from embed import bundles, checkpoints, files
+from embed.commands.main import main
+from embed.interop import convert, exporting, sentence_transformers
+from embed.interop import source as sources
+
+D, F, V = 12, 20, 264  # width, inner width of the MLP, tokens
+H, G, K = 4, 2, 6  # heads, key-value heads and their size, where a family sets it (else 3 heads of 4)
+POSITIONS, LENGTH = 60, 48
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+def bert_shapes(layers: int = 2, types: int = 2, positions: int = POSITIONS) -> dict[str, tuple[int, ...]]:
+    shapes = {
+        "embeddings.word_embeddings.weight": (V, D),
+        "embeddings.position_embeddings.weight": (positions, D),
+        "embeddings.token_type_embeddings.weight": (types, D),
+        "embeddings.LayerNorm.weight": (D,),
+        "embeddings.LayerNorm.bias": (D,),
+    }
+    for i in range(layers):
+        at = f"encoder.layer.{i}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes |= {f"{at}.attention.{name}.weight": (D, D), f"{at}.attention.{name}.bias": (D,)}
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes |= {f"{at}.{name}.weight": (D,), f"{at}.{name}.bias": (D,)}
+        shapes |= {f"{at}.intermediate.dense.weight": (F, D), f"{at}.intermediate.dense.bias": (F,)}
+        shapes |= {f"{at}.output.dense.weight": (D, F), f"{at}.output.dense.bias": (D,)}
+    return shapes
+
+
+def decoder_shapes(layers: int, before: str, after: str, sandwich: bool, head_norms: bool) -> dict:
+    """The layout that Gemma's and Qwen's decoders share; `before` and `after` are the norms around attention."""
+    shapes = {"embed_tokens.weight": (V, D), "norm.weight": (D,)}
+    for i in range(layers):
+        at = f"layers.{i}"
+        shapes[f"{at}.self_attn.q_proj.weight"] = (H * K, D)
+        shapes[f"{at}.self_attn.k_proj.weight"] = (G * K, D)
+        shapes[f"{at}.self_attn.v_proj.weight"] = (G * K, D)
+        shapes[f"{at}.self_attn.o_proj.weight"] = (D, H * K)
+        if head_norms:
+            shapes |= {f"{at}.self_attn.q_norm.weight": (K,), f"{at}.self_attn.k_norm.weight": (K,)}
+        shapes |= {f"{at}.{before}.weight": (D,), f"{at}.{after}.weight": (D,)}
+        if sandwich:
+            shapes |= {f"{at}.pre_feedforward_layernorm.weight": (D,), f"{at}.post_feedforward_layernorm.weight": (D,)}
+        shapes |= {f"{at}.mlp.gate_proj.weight": (F, D), f"{at}.mlp.up_proj.weight": (F, D)}
+        shapes[f"{at}.mlp.down_proj.weight"] = (D, F)
+    return shapes
+
+
+def modernbert_shapes(layers: int = 3, biases: bool = False) -> dict[str, tuple[int, ...]]:
+    shapes = {"embeddings.tok_embeddings.weight": (V, D), "embeddings.norm.weight": (D,), "final_norm.weight": (D,)}
+    for i in range(layers):
+        at = f"layers.{i}"
+        if i:  # the first layer's attention norm is the identity
+            shapes[f"{at}.attn_norm.weight"] = (D,)
+        shapes |= {f"{at}.attn.Wqkv.weight": (3 * D, D), f"{at}.attn.Wo.weight": (D, D)}
+        shapes |= {f"{at}.mlp_norm.weight": (D,), f"{at}.mlp.Wi.weight": (2 * F, D), f"{at}.mlp.Wo.weight": (D, F)}
+    return shapes | {n.replace("weight", "bias"): s[:1] for n, s in shapes.items() if biases and "tok_" not in n}
+
+
+SHAPES = {
+    "bert": bert_shapes(),
+    "xlm-roberta": bert_shapes(types=1, positions=POSITIONS + 2),
+    "gemma3_text": decoder_shapes(3, "input_layernorm", "post_attention_layernorm", True, True),
+    "t5gemma": {
+        f"encoder.{name}": shape
+        for name, shape in decoder_shapes(2, "pre_self_attn_layernorm", "post_self_attn_layernorm", True, False).items()
+    },
+    "modernbert": modernbert_shapes(),
+    "qwen3": decoder_shapes(2, "input_layernorm", "post_attention_layernorm", False, True),
+}
+_BERT = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": F,
+    "max_position_embeddings": POSITIONS,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+}
+_DECODER = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "num_hidden_layers": 2,
+    "num_attention_heads": H,
+    "num_key_value_heads": G,
+    "head_dim": K,
+    "intermediate_size": F,
+    "rms_norm_eps": 1e-6,
+}
+_GEMMA = {**_DECODER, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 10, "sliding_window": 8}
+CONFIGS = {
+    "bert": _BERT,
+    # Our tokenizer pads with 0, so positions begin at 1 here; RoBERTa's own begin at 2.
+    "xlm-roberta": {
+        **_BERT,
+        "type_vocab_size": 1,
+        "max_position_embeddings": POSITIONS + 2,
+        "pad_token_id": 0,
+        "layer_norm_eps": 1e-5,
+    },
+    "gemma3_text": {
+        **_GEMMA,
+        "num_hidden_layers": 3,
+        "_sliding_window_pattern": 2,
+        "use_bidirectional_attention": True,
+        "rope_theta": 500_000.0,
+        "rope_local_base_freq": 9_000.0,
+    },
+    "t5gemma": {"encoder": {**_GEMMA, "attn_logit_softcapping": 30.0, "rope_theta": 8_000.0}},
+    "modernbert": {
+        "vocab_size": V,
+        "hidden_size": D,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": F,
+        "local_attention": 8,
+        "global_attn_every_n_layers": 2,
+    },
+    "qwen3": {**_DECODER, "hidden_act": "silu", "rope_theta": 5_000.0},
+}
+# The class-free dialect of old sentence-transformers and the one that version 6 writes.
+LEGACY_TYPES = {
+    kind: f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Dense", "Normalize")
+}
+V6_TYPES = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Dense": "sentence_transformers.base.modules.dense.Dense",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+def byte_tokenizer() -> str:
+    """Returns a tokenizer.json of single bytes (no merges) that puts [CLS] before and [SEP] behind a text."""
+    vocab = {t: i for i, t in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    made = tokenizers.Tokenizer(models.BPE(vocab, [], unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(SPECIAL)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return made.to_str()
+
+
+def draw(shapes, seed: int = 0, dtype="float32") -> dict[str, np.ndarray]:
+    """Returns random tensors; rounded to bfloat16 first, so that every type of file holds the same numbers."""
+    random = np.random.default_rng(seed)
+    kind = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}[dtype]
+    values = lambda s: (random.normal(size=s) * 0.3).astype(ml_dtypes.bfloat16)  # noqa: E731
+    return {name: values(shape).astype(np.float32).astype(kind) for name, shape in shapes.items()}
+
+
+def write_json(path, value) -> None:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text(json.dumps(value))
+
+
+def write_folder(folder, family: str = "bert", tensors=None, config=None, tokenizer: bool = True) -> pathlib.Path:
+    """Writes a plain Hugging Face folder; `config` None is the family's own."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = draw(SHAPES[family]) if tensors is None else tensors
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    write_json(folder / "config.json", {"model_type": family, **(CONFIGS[family] if config is None else config)})
+    if tokenizer:
+        (folder / "tokenizer.json").write_text(byte_tokenizer())
+        write_json(folder / "tokenizer_config.json", {"pad_token": "[PAD]", "model_max_length": LENGTH})
+    return folder
+
+
+def add_modules(folder, dense=(), types=LEGACY_TYPES, pooling=None, prompts=None, normalize: bool = True) -> None:
+    """Makes a sentence-transformers folder of a plain one. `dense` are the sizes after each linear map."""
+    folder = pathlib.Path(folder)
+    new = types is V6_TYPES
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    flags = {"word_embedding_dimension": D, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    given = {"embedding_dimension": D, "pooling_mode": "mean", "include_prompt": True} if new else flags
+    write_json(folder / "1_Pooling" / "config.json", given if pooling is None else pooling)
+    for i, (inputs, outputs) in enumerate(zip((D, *dense), dense)):
+        place = folder / f"{i + 2}_Dense"
+        config = {"in_features": inputs, "out_features": outputs, "bias": False, "activation_function": IDENTITY}
+        names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"} if new else {}
+        write_json(place / "config.json", {**config, **names})
+        tensors = draw({"linear.weight": (outputs, inputs)}, seed=50 + i)
+        safetensors.numpy.save_file(tensors, place / "model.safetensors")
+        modules.append((place.name, "Dense"))
+    if normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+    entries = [{"idx": i, "name": str(i), "path": p, "type": types[kind]} for i, (p, kind) in enumerate(modules)]
+    write_json(folder / "modules.json", entries)
+    if prompts is not None:
+        write_json(folder / "config_sentence_transformers.json", {"prompts": prompts})
+    write_json(folder / "sentence_bert_config.json", {} if new else {"max_seq_length": LENGTH, "do_lower_case": False})
+
+
+PROMPTS = {"query": "find: ", "document": "text: ", "Clustering": "group: ", "mine": "mine> "}
+
+
+def to_bundle(folder, output) -> pathlib.Path:
+    return convert.convert(sources.read(folder), output, "a folder")
+
+
+def to_folder(bundle, output, dtype: str = "float32") -> pathlib.Path:
+    """Writes the sentence-transformers folder of a bundle, without card and parity file."""
+    with files.new_folder(output) as folder:
+        sentence_transformers.write(folder, exporting.open_trained(bundle), dtype)
+    return pathlib.Path(output)
+
+
+def arrays(bundle) -> dict[str, np.ndarray]:
+    return checkpoints.flatten(checkpoints.load_numpy(bundle))
+
+
+def assert_same_bundle(a, b) -> None:
+    """Asserts that parameters (to the bit), tokenizer and model.json (but for the lineage) are the same."""
+    one, two = arrays(a), arrays(b)
+    assert list(one) == list(two)
+    for path in one:
+        assert one[path].dtype == two[path].dtype == np.float32
+        assert one[path].shape == two[path].shape and one[path].tobytes() == two[path].tobytes(), path
+    left, right = (bundles.read_model_json(x) for x in (a, b))
+    assert {**left, "lineage": 0} == {**right, "lineage": 0}
+    assert bundles.tokenizer_file(a).read_bytes() == bundles.tokenizer_file(b).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def foreign() -> types.SimpleNamespace:
+    """The tools above."""
+    return types.SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith("_")})
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory) -> pathlib.Path:
+    """A plain BERT folder, not to be changed."""
+    return write_folder(tmp_path_factory.mktemp("plain") / "bert")
+
+
+@pytest.fixture(scope="session")
+def rounds(tmp_path_factory):
+    """rounds(family) -> the folder `theirs`, the bundle `first` of it and the folder `back` of that, each family once.
+
+    All have two linear maps, Matryoshka sizes and prompts, and none may be changed.
+    """
+    found = {}
+
+    def run(family: str) -> types.SimpleNamespace:
+        if family not in found:
+            folder = tmp_path_factory.mktemp(family)
+            config = {**CONFIGS[family], "matryoshka_dimensions": [10, 4]}
+            theirs = write_folder(folder / "theirs", family, config=config)
+            add_modules(theirs, dense=(14, 10), prompts=PROMPTS)
+            first = to_bundle(theirs, folder / "first")
+            back = to_folder(first, folder / "back")
+            found[family] = types.SimpleNamespace(theirs=theirs, first=first, back=back)
+        return found[family]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gemma_bundle(rounds) -> pathlib.Path:
+    """The bundle of the Gemma, not to be changed."""
+    return rounds("gemma3_text").first
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs `embed` in this process: call(arguments) -> (exit code, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as e:
+            main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return e.value.code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Runs `embed convert` on a folder it must refuse; returns the one line, after checking that nothing was written."""
+
+    def run(folder, *options, code: int = 65) -> str:
+        found, _, err = call("convert", folder, tmp_path / "out", *options)
+        assert found == code, err
+        assert err.count("\n") == 1 and err.startswith("embed: ") and "Traceback" not in err, err
+        assert not (tmp_path / "out").exists()
+        assert not [p.name for p in tmp_path.iterdir() if ".tmp-" in p.name]
+        return err
+
+    return run

@@ -1,0 +1,288 @@
+"""parity.json and `embed verify`: what the file holds, that StableHLO gives the same with jax alone, and that changes show."""
+
+import json
+import shutil
+import unicodedata
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from embed import checkpoints, files
+from embed.commands.main import main
+from embed.data.text import PROMPTS
+from embed.errors import NumericError
+from embed.inference import model as inference
+from embed.interop import exporting, parity, stablehlo
+from embed.interop import source as sources
+from embed.models import api
+
+PREFIXES = {"query": "find: ", "document": "text: ", "clustering": "group: ", "mine": "mine> ", "classification": ""}
+
+
+def export(bundle, output, *options):
+    with pytest.raises(SystemExit) as e:
+        main(["export", str(bundle), str(output), *options])
+    assert e.value.code == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def program(gemma_bundle, tmp_path_factory):
+    """The Gemma as StableHLO, not to be changed."""
+    return export(gemma_bundle, tmp_path_factory.mktemp("program") / "mine", "--format=stablehlo")
+
+
+@pytest.fixture(scope="module")
+def content(program):
+    return json.loads((program / "parity.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model(gemma_bundle):
+    return inference.open_model(gemma_bundle)
+
+
+@pytest.fixture
+def copy(program, tmp_path):
+    """A copy of the program's folder, to be changed."""
+    return shutil.copytree(program, tmp_path / "copy")
+
+
+def test_every_text_with_both_sides_and_every_other_prompt_once(content):
+    pairs = [(e["prompt"], e["text"]) for e in content["entries"]]
+    sides = [(name, [t for p, t in pairs if p == name]) for name in ("query", "document")]
+    for _, texts in sides:
+        assert texts[:-1] == [unicodedata.normalize("NFC", t).strip() for t in parity.TEXTS]
+        assert texts[-1].startswith("word0 word1 ")
+    others = [(p, t) for p, t in pairs if p not in ("query", "document")]
+    # Names that repeat a prompt (question answering is the query's here) say nothing new.
+    assert others == [(p, parity.TEXTS[0]) for p in ("classification", "clustering", "mine")]
+
+
+def test_texts_are_of_many_scripts():
+    names = {unicodedata.name(c).split()[0] for t in parity.TEXTS for c in t if c.isalpha()}
+    wanted = {"LATIN", "CYRILLIC", "ARABIC", "DEVANAGARI", "CJK", "HIRAGANA", "HANGUL", "THAI"}
+    assert wanted <= names
+    everything = "".join(parity.TEXTS)
+    assert "\n" in everything and "\t" in everything and "  " in everything and "\u200d" in everything
+    assert all(unicodedata.is_normalized("NFC", t) and t == t.strip() for t in parity.TEXTS)
+
+
+def test_prompts_and_token_ids_are_what_the_tokenizer_gives(content, program):
+    own = tokenizers.Tokenizer.from_file(str(program / "tokenizer.json"))
+    own.no_padding()
+    own.no_truncation()
+    for entry in content["entries"]:
+        assert entry["prompted"] == PREFIXES[entry["prompt"]] + entry["text"]
+        ids = own.encode(entry["prompted"]).ids
+        cut = ids if len(ids) <= 48 else [*ids[:47], ids[-1]]  # [SEP] stays at the end of what is cut
+        assert entry["token_ids"] == cut
+    lengths = [len(e["token_ids"]) for e in content["entries"]]
+    assert max(lengths) == content["max_length"] == 48 and min(lengths) < 12
+    long = [e for e in content["entries"] if e["text"].startswith("word0")]
+    assert len(long) == 2 and all(len(own.encode(e["prompted"]).ids) > 60 for e in long)
+
+
+def test_vectors_are_the_models(content, model):
+    for name in ("query", "document", "mine"):
+        own = [e for e in content["entries"] if e["prompt"] == name]
+        vectors = np.array([e["vector"] for e in own], np.float32)
+        assert vectors.shape == (len(own), 10)
+        assert np.max(np.abs(np.linalg.norm(vectors, axis=1) - 1)) <= 1e-6
+        assert np.array_equal(vectors, model.encode([e["text"] for e in own], prompt=name))
+    both = np.array([e["vector"] for e in content["entries"] if e["text"] == parity.TEXTS[0]])
+    assert np.min(np.abs(both[:, None] - both[None]).max(-1) + np.eye(len(both))) > 1e-3  # a prompt changes a vector
+
+
+def test_what_the_file_says_of_itself(content, model):
+    assert content["prompts"] == model.prompts
+    del content["entries"], content["max_length"], content["prompts"]
+    assert content == {"format": 1, "model": model.digest, "dtype": "float32", "tolerance": 1e-5}
+
+
+def test_the_program_runs_with_jax_alone(program):
+    checks, _ = parity.read(program)
+    loaded = jax.export.deserialize(bytearray((program / "model.stablehlo").read_bytes()))
+    assert set(loaded.platforms) == {"cpu", "cuda", "tpu"}
+    with np.load(program / "parameters.npz", allow_pickle=False) as stored:
+        parameters = {name: stored[name] for name in stored.files}
+    call = jax.jit(loaded.call)
+    rows = [c for c in checks if len(c.token_ids) < 48][:6]
+    tokens, mask = np.full((6, 48), 77, np.int32), np.zeros((6, 48), bool)
+    for i, check in enumerate(rows):
+        tokens[i, : len(check.token_ids)], mask[i, : len(check.token_ids)] = check.token_ids, True
+    found = np.asarray(call(parameters, tokens, mask))
+    assert found.shape == (6, 10) and found.dtype == np.float32
+    assert np.max(np.abs(found - np.array([c.vector for c in rows]))) <= 1e-5
+    one = rows[-1]  # another batch, another length
+    ids = np.array([one.token_ids], np.int32)
+    assert np.max(np.abs(np.asarray(call(parameters, ids, ids >= 0))[0] - one.vector)) <= 1e-5
+
+
+def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign):
+    ours = foreign.arrays(gemma_bundle)
+    with np.load(program / "parameters.npz", allow_pickle=False) as stored:
+        assert set(stored.files) == set(ours)
+        assert all(np.array_equal(stored[path], ours[path]) for path in ours)
+    described = json.loads((program / "model.json").read_text())
+    assert "architecture" not in described and described["padding_token_id"] == 0
+    assert described["matryoshka_dims"] == [10, 4] and described["lengths"]["query"] == 48
+    assert (program / "tokenizer.json").read_bytes() == (gemma_bundle / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "t5gemma"])
+def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
+    trained = exporting.open_trained(rounds(family).first)
+    stablehlo.write(tmp_path, trained)
+    tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
+    mask = np.arange(20) < np.array([20, 9, 1])[:, None]
+    params = checkpoints.unflatten({path: trained.read(path) for path in trained.shapes})
+    wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, tokens, mask))
+    found = stablehlo.load(tmp_path)(tokens, mask)
+    assert np.max(np.abs(found - wanted)) <= 1e-5 and np.max(np.std(wanted, axis=0)) > 1e-3
+
+
+def test_verify_passes(program, call):
+    code, out, err = call("verify", program)
+    assert code == 0, err
+    assert out.startswith(f"{program}: 33 texts in jax: token ids equal, largest error ") and "tolerance 1e-05" in out
+
+
+def failed(call, folder, *options) -> str:
+    code, _, err = call("verify", folder, *options)
+    assert code == 70 and err.count("\n") == 1 and err.startswith("embed: ")
+    return err
+
+
+def rewrite(folder, change) -> None:
+    content = json.loads((folder / "parity.json").read_text())
+    change(content["entries"])
+    (folder / "parity.json").write_text(json.dumps(content))
+
+
+def test_verify_sees_an_altered_vector(copy, call):
+    def change(entries):
+        entries[5]["vector"][3] += 2e-5
+
+    rewrite(copy, change)
+    err = failed(call, copy)
+    assert float(err.split("largest error ")[1].split()[0]) == pytest.approx(2e-5, rel=0.05)
+    assert "above 1e-05" in err and "Москва" in err and "'query'" in err
+    assert "its vectors are not the trained model's" in err
+    assert call("verify", copy, "--tolerance=1e-3")[0] == 0
+
+
+def test_verify_sees_an_altered_token_id(copy, call):
+    def change(entries):
+        entries[17]["token_ids"][2] += 1
+
+    rewrite(copy, change)
+    err = failed(call, copy)
+    assert "'document' has other token ids" in err and "the tokenizer of the export is not the model's" in err
+
+
+def test_verify_sees_an_altered_parameter(copy, call):
+    with np.load(copy / "parameters.npz", allow_pickle=False) as stored:
+        parameters = {name: stored[name].copy() for name in stored.files}
+    parameters["projection_1/kernel"][2, 3] += 0.01
+    np.savez(copy / "parameters.npz", **parameters)
+    assert "its vectors are not the trained model's" in failed(call, copy)
+
+
+def test_verify_sees_another_tokenizer(copy, call):
+    made = json.loads((copy / "tokenizer.json").read_text())
+    for token in made["post_processor"]["special_tokens"].values():
+        token["ids"] = [1]  # [CLS] and [SEP] become [UNK]
+    (copy / "tokenizer.json").write_text(json.dumps(made))
+    assert "has other token ids" in failed(call, copy)
+
+
+def test_verify_sees_values_that_are_not_finite(copy, call):
+    with np.load(copy / "parameters.npz", allow_pickle=False) as stored:
+        parameters = {name: stored[name].copy() for name in stored.files}
+    parameters["projection_1/kernel"][0, 0] = np.nan
+    np.savez(copy / "parameters.npz", **parameters)
+    assert "largest error inf" in failed(call, copy)
+
+
+DAMAGE = {
+    "no file": (lambda f: (f / "parity.json").unlink(), "parity.json: no such file"),
+    "not JSON": (lambda f: (f / "parity.json").write_text("{"), "parity.json: not valid JSON"),
+    "no entries": (lambda f: (f / "parity.json").write_text("{}"), "parity.json: not a parity file of this format"),
+    "empty": (lambda f: rewrite(f, lambda entries: entries.clear()), "parity.json: not a parity file of this format"),
+    "no vector": (lambda f: rewrite(f, lambda entries: entries[0].pop("vector")), "not a parity file of this format"),
+    "ragged": (lambda f: rewrite(f, lambda entries: entries[1]["vector"].pop()), "not a parity file of this format"),
+    "cut program": (
+        lambda f: (f / "model.stablehlo").write_bytes((f / "model.stablehlo").read_bytes()[:500]),
+        "not a whole StableHLO export",
+    ),
+    "cut parameters": (
+        lambda f: (f / "parameters.npz").write_bytes((f / "parameters.npz").read_bytes()[:5000]),
+        "not a whole StableHLO export",
+    ),
+    "no parameters": (lambda f: (f / "parameters.npz").unlink(), "not a whole StableHLO export"),
+    "no model.json": (lambda f: (f / "model.json").unlink(), "model.json: no such file"),
+    "no tokenizer": (lambda f: (f / "model.json").write_text("{}"), "model.json"),
+    "no export": (lambda f: (f / "model.stablehlo").unlink(), "holds no export that can be run"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_export_is_bad_data(kind, copy, call):
+    change, message = DAMAGE[kind]
+    change(copy)
+    code, _, err = call("verify", copy)
+    assert code == 65 and err.count("\n") == 1 and message in err, err
+
+
+def test_vectors_of_another_size_mean_a_missing_map(program):
+    checks, _ = parity.read(program)
+    ids = [c.token_ids for c in checks]
+    with pytest.raises(NumericError, match="vectors of 12 values, expected 10; a linear map is missing"):
+        parity.compare(checks, ids, np.zeros((len(checks), 12), np.float32), 1e-5, "here")
+
+
+def test_the_largest_error_is_reported(program):
+    checks, _ = parity.read(program)
+    vectors = np.stack([c.vector for c in checks])
+    vectors[4, 2] += 3e-6
+    found = parity.compare(checks, [c.token_ids for c in checks], vectors, 1e-5, "here")
+    assert found == pytest.approx(3e-6, rel=0.05)
+
+
+def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path):
+    """The file of a bfloat16 export holds the vectors of the weights it was written with, in float32."""
+    code, _, err = call("export", gemma_bundle, tmp_path / "half", "--dtype=bfloat16")
+    assert code == 0, err
+    checks, content = parity.read(tmp_path / "half")
+    assert content["dtype"] == "bfloat16" and content["tolerance"] == 3e-2
+    again = foreign.to_bundle(tmp_path / "half", tmp_path / "again")
+    model = inference.open_model(again)
+    mine = [c for c in checks if c.prompt == "query"]
+    found = model.encode([c.text for c in mine], prompt="query")
+    assert np.max(np.abs(found - np.stack([c.vector for c in mine]))) <= 1e-6
+
+
+def test_a_source_read_again_has_the_exports_prompts(gemma_bundle, foreign, tmp_path):
+    folder = foreign.to_folder(gemma_bundle, tmp_path / "out")
+    found = sources.read(folder).prompts
+    assert set(found) == {*PROMPTS, "mine"}
+    for name, prefix in PREFIXES.items():
+        assert found[name] == prefix + "{content}"
+
+
+def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
+    """A step folder with a moving average: every form writes the average, not the last parameters."""
+    params = checkpoints.load_numpy(gemma_bundle)
+    average = jax.tree.map(lambda x: x * np.float32(2), params)
+    contents = {n: (gemma_bundle / n).read_bytes() for n in ("model.json", "tokenizer.json")}
+    saver = checkpoints.Saver(tmp_path / "run" / "checkpoints")
+    saver.save(7, {"params": params, "ema": average}, contents)
+    saver.close()
+    trained = exporting.open_trained(tmp_path / "run")
+    assert trained.folder.name == "7" and trained.digest == files.folder_digest(trained.folder)
+    ours = checkpoints.flatten(average)
+    assert set(trained.shapes) == set(ours)
+    assert all(np.array_equal(trained.read(path), ours[path]) for path in ours)

@@ -1,0 +1,354 @@
+"""Foreign folders: what is read from config.json and the sentence-transformers modules, and all that is refused."""
+
+import json
+
+import pytest
+import tokenizers
+
+from embed.errors import DataError, EmbedError
+from embed.interop import families
+from embed.interop import source as sources
+from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
+
+
+@pytest.fixture
+def theirs(foreign, tmp_path):
+    """A sentence-transformers BERT folder with two linear maps; a test damages it."""
+    folder = foreign.write_folder(tmp_path / "theirs")
+    foreign.add_modules(folder, dense=(14, 10), prompts=foreign.PROMPTS)
+    return folder
+
+
+def edit(path, change) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def error(folder, kind=DataError, **options) -> str:
+    """Returns the one line with which `read` refuses a folder."""
+    with pytest.raises(kind) as e:
+        sources.read(folder, **options)
+    assert "\n" not in str(e.value)
+    return str(e.value)
+
+
+def test_a_folder_that_is_not_there(refused, tmp_path):
+    err = refused(tmp_path / "nowhere")
+    assert "nowhere: no such folder; give a folder with config.json and safetensors weights" in err
+
+
+def test_an_empty_folder(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty/config.json: no such file" in refused(tmp_path / "empty")
+
+
+def test_an_unknown_architecture_lists_the_known(theirs, refused):
+    edit(theirs / "config.json", lambda c: c.update(model_type="nomic_bert"))
+    edit(theirs / "config.json", lambda c: c.update(model_type="zamba"))
+    err = refused(theirs)
+    assert "config.json: unknown architecture 'zamba'; known: " in err
+    for known in ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3"):
+        assert known in err
+    edit(theirs / "config.json", lambda c: c.update(model_type="modern-bert"))
+    assert "did you mean 'modernbert'?" in error(theirs)
+    edit(theirs / "config.json", lambda c: c.pop("model_type"))
+    assert "unknown architecture None" in error(theirs)
+
+
+def test_code_of_its_own_is_never_executed(theirs, refused, tmp_path):
+    edit(theirs / "config.json", lambda c: c.update(auto_map={"AutoModel": "modeling.Model"}))
+    (theirs / "modeling.py").write_text(f"open({str(tmp_path / 'boom')!r}, 'w')\n")
+    err = refused(theirs)
+    assert "config.json: wants code of its own (AutoModel), which is never executed" in err
+    assert "get a checkpoint of a known architecture without auto_map" in err
+    assert not (tmp_path / "boom").exists()
+
+
+MODULES = {
+    "foreign type": (
+        lambda m: m[1].update(type="my_package.Pooling"),
+        "module 'my_package.Pooling' is code of its own",
+    ),
+    "look-alike": (lambda m: m[1].update(type="sentence_transformersx.Pooling"), "is code of its own"),
+    "no type": (lambda m: m[1].pop("type"), "module '' is code of its own"),
+    "unsupported": (
+        lambda m: m[1].update(type="sentence_transformers.models.LSTM"),
+        "module 'sentence_transformers.models.LSTM' is not supported; known: Transformer, Pooling, Dense, Normalize",
+    ),
+    "path up": (lambda m: m[1].update(path="../1_Pooling"), "module path '../1_Pooling' leads out of the folder"),
+    "path up inside": (lambda m: m[1].update(path="a/../../b"), "module path 'a/../../b' leads out of the folder"),
+    "absolute path": (lambda m: m[1].update(path="/etc"), "module path '/etc' leads out of the folder"),
+    "order": (lambda m: m.reverse(), "modules in the order Normalize, Dense, Dense, Pooling, Transformer; only"),
+    "dense before pooling": (lambda m: m.insert(1, m.pop(2)), "in the order Transformer, Dense, Pooling, Dense"),
+    "normalised twice": (lambda m: m.append(dict(m[-1])), "Normalize, Normalize; only Transformer, Pooling, Dense"),
+    "two transformers": (lambda m: m.insert(0, dict(m[0])), "in the order Transformer, Transformer"),
+    "no transformer": (lambda m: m.pop(0), "in the order Pooling, Dense"),
+    "no pooling": (lambda m: m.pop(1), "in the order Transformer, Dense"),
+    "nothing": (lambda m: m.clear(), "in the order ; only"),
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_modules_that_are_refused(kind, theirs):
+    change, message = MODULES[kind]
+    edit(theirs / "modules.json", change)
+    err = error(theirs)
+    assert str(theirs / "modules.json") in err and message in err
+
+
+@pytest.mark.parametrize("kind", ["foreign type", "unsupported", "path up", "order"])
+def test_refused_modules_leave_nothing_behind(kind, theirs, refused):
+    change, message = MODULES[kind]
+    edit(theirs / "modules.json", change)
+    assert message in refused(theirs)
+
+
+JSON_FILES = (
+    "config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "2_Dense/config.json",
+    "tokenizer_config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"3", b"\xff"], ids=["cut", "a number", "not text"])
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_broken_json_names_its_file(name, content, theirs):
+    (theirs / name).write_bytes(content)
+    err = error(theirs)
+    assert str(theirs / name) in err and "restore the file from its source" in err
+
+
+def test_broken_json_at_the_command_line(theirs, refused):
+    (theirs / "config.json").write_text('{"model_type": "bert",')
+    assert f"{theirs / 'config.json'}: not valid JSON" in refused(theirs)
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+)
+def test_a_configuration_that_lacks_a_size(name, theirs):
+    edit(theirs / "config.json", lambda c: c.pop(name))
+    assert f"{theirs / 'config.json'}: lacks '{name}'" in error(theirs)
+
+
+WRONG_VALUES = {
+    "bert": [{"hidden_size": "12"}, {"hidden_size": None}, {"num_attention_heads": 0}, {"layer_norm_eps": "small"}],
+    "gemma3_text": [
+        {"num_hidden_layers": "3"},
+        {"query_pre_attn_scalar": 0},
+        {"layer_types": ["full_attention"]},
+        {"rope_theta": "large"},
+        {"head_dim": None},
+    ],
+    "modernbert": [{"layer_types": ["full_attention"]}, {"num_hidden_layers": None}],
+    "qwen3": [{"rope_scaling": [2.0]}, {"num_key_value_heads": 3}],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "values"), [(f, v) for f, all_values in WRONG_VALUES.items() for v in all_values], ids=str
+)
+def test_values_that_make_no_model_are_one_line(family, values, foreign, call, tmp_path):
+    folder = foreign.write_folder(tmp_path / "theirs", family, config={**foreign.CONFIGS[family], **values})
+    code, _, err = call("convert", folder, tmp_path / "out")
+    assert code in (65, 78) and err.count("\n") == 1 and err.startswith("embed: ")
+    assert not (tmp_path / "out").exists()
+
+
+NOT_COMPUTED = {
+    "bert": [{"position_embedding_type": "relative_key"}, {"is_decoder": True}, {"hidden_act": "gelu_fast"}],
+    "xlm-roberta": [{"position_embedding_type": "relative_key_query"}],
+    "gemma3_text": [
+        {"hidden_activation": "gelu"},
+        {"attention_bias": True},
+        {"attn_logit_softcapping": 50.0},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "llama3", "rope_theta": 1e6}}},
+        {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+    ],
+    "modernbert": [
+        {"layer_types": ["sliding_attention", "full_attention", "full_attention"]},
+        {"hidden_activation": "quick_gelu"},
+    ],
+    "qwen3": [
+        {"hidden_act": "gelu"},
+        {"use_sliding_window": True},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "values"), [(f, v) for f, all_values in NOT_COMPUTED.items() for v in all_values], ids=str
+)
+def test_what_would_be_computed_differently_is_refused(family, values, foreign, tmp_path):
+    folder = foreign.write_folder(tmp_path / "theirs", family, config={**foreign.CONFIGS[family], **values})
+    err = error(folder)
+    assert str(folder / "config.json") in err
+
+
+def test_t5gemma_refuses_by_its_encoder(foreign, tmp_path):
+    config = {"encoder": {**foreign.CONFIGS["t5gemma"]["encoder"], "hidden_activation": "relu"}}
+    folder = foreign.write_folder(tmp_path / "theirs", "t5gemma", config=config)
+    assert "hidden_activation = 'relu' is not supported, only 'gelu_pytorch_tanh'" in error(folder)
+
+
+POOLING = {
+    "max": {"pooling_mode_max_tokens": True},
+    "weighted": {"pooling_mode_weightedmean_tokens": True},
+    "two": {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+    "none": {"pooling_mode_mean_tokens": False},
+    "new max": {"pooling_mode": "max"},
+    "new two": {"pooling_mode": ["mean", "cls"]},
+    "nothing": {"pooling_mode": None},
+}
+
+
+@pytest.mark.parametrize("kind", POOLING)
+def test_pooling_that_is_not_supported(kind, theirs, foreign):
+    foreign.write_json(theirs / "1_Pooling" / "config.json", POOLING[kind])
+    err = error(theirs)
+    assert f"{theirs / '1_Pooling' / 'config.json'}: pooling" in err and "known: mean, cls, lasttoken" in err
+
+
+def test_pooling_that_is_not_supported_at_the_command_line(theirs, foreign, refused):
+    foreign.write_json(theirs / "1_Pooling" / "config.json", POOLING["max"])
+    assert "pooling max_tokens is not supported" in refused(theirs)
+
+
+def test_pooling_without_the_prompt(theirs):
+    edit(theirs / "1_Pooling" / "config.json", lambda c: c.update(include_prompt=False))
+    assert "leaves the prompt out of the pooling" in error(theirs)
+
+
+@pytest.mark.parametrize(
+    ("flags", "module"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, FirstPooling),
+        ({"pooling_mode_mean_tokens": True}, MeanPooling),
+        ({"pooling_mode_lasttoken": True}, LastPooling),
+        ({"pooling_mode": "cls"}, FirstPooling),
+        ({"pooling_mode": "lasttoken"}, LastPooling),
+        ({"pooling_mode": ["mean"]}, MeanPooling),
+    ],
+)
+def test_both_dialects_of_pooling(flags, module, theirs, foreign):
+    foreign.write_json(theirs / "1_Pooling" / "config.json", flags)
+    assert type(sources.read(theirs).module.pooling) is module
+
+
+DENSE = {
+    "bias": ({"bias": True}, "a linear map with a bias; only maps without bias and activation are supported"),
+    "tanh": ({"activation_function": "torch.nn.modules.activation.Tanh"}, "a linear map with Tanh; only maps"),
+    "no activation": ({"activation_function": None}, "only maps without bias and activation"),
+    "in_features": ({"in_features": 13}, "in_features does not fit what comes before it"),
+    "out_features": ({"out_features": None}, "out_features"),
+    "out_features as text": ({"out_features": "ten"}, "out_features"),
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_linear_maps_that_are_refused(kind, theirs):
+    values, message = DENSE[kind]
+    edit(theirs / "3_Dense" / "config.json", lambda c: c.update(values))
+    err = error(theirs)
+    assert str(theirs / "3_Dense" / "config.json") in err and message in err
+
+
+@pytest.mark.parametrize("kind", ["bias", "tanh"])
+def test_refused_linear_maps_leave_nothing_behind(kind, theirs, refused):
+    edit(theirs / "2_Dense" / "config.json", lambda c: c.update(DENSE[kind][0]))
+    assert DENSE[kind][1] in refused(theirs)
+
+
+def test_no_tokenizer(theirs, refused):
+    (theirs / "tokenizer.json").unlink()
+    err = refused(theirs)
+    assert "has neither tokenizer.json nor tokenizer.model; save it with a fast tokenizer" in err
+
+
+def test_a_damaged_tokenizer(theirs, refused):
+    (theirs / "tokenizer.json").write_text("{}")
+    assert f"{theirs / 'tokenizer.json'}: not a tokenizer.json" in refused(theirs)
+
+
+def test_a_tokenizer_bigger_than_the_vocabulary(theirs, refused):
+    made = tokenizers.Tokenizer.from_file(str(theirs / "tokenizer.json"))
+    made.add_tokens([f"word{i}" for i in range(5)])  # 265 tokens; the table holds 264
+    made.save(str(theirs / "tokenizer.json"))
+    err = refused(theirs)
+    assert "the tokenizer has 265 tokens, the model's table 264; get the tokenizer of this checkpoint" in err
+
+
+def test_a_padding_token_that_the_tokenizer_lacks(theirs, refused):
+    edit(theirs / "tokenizer_config.json", lambda c: c.update(pad_token="<nothing>"))
+    assert "has none of the padding tokens ['<nothing>']" in refused(theirs)
+
+
+def test_lower_case_that_the_tokenizer_does_not_make(theirs, refused):
+    edit(theirs / "sentence_bert_config.json", lambda c: c.update(do_lower_case=True))
+    assert "do_lower_case with a tokenizer that keeps case is not supported" in refused(theirs)
+
+
+@pytest.mark.parametrize("length", [0, -1, 61])
+def test_a_length_the_model_cannot_take(length, theirs, refused):
+    err = refused(theirs, "--max_length", length)
+    assert f"a length of {length} tokens, but the model takes 1 to 60" in err
+
+
+def test_what_a_text_is_cut_at(theirs):
+    assert sources.read(theirs).max_length == 48
+    assert sources.read(theirs, max_length=17).max_length == 17
+    edit(theirs / "sentence_bert_config.json", lambda c: c.update(max_seq_length=40))
+    assert sources.read(theirs).max_length == 40
+    edit(theirs / "sentence_bert_config.json", lambda c: c.update(max_seq_length=4000))
+    assert sources.read(theirs).max_length == 60  # more than there are positions
+    edit(theirs / "sentence_bert_config.json", lambda c: c.update(max_seq_length=None))
+    assert sources.read(theirs).max_length == 48  # the tokenizer's
+    edit(theirs / "tokenizer_config.json", lambda c: c.update(model_max_length=10**30))
+    assert sources.read(theirs).max_length == 60  # nobody says
+
+
+def test_prompts_that_are_none(theirs, foreign):
+    for wrong in (["query: "], {"query": 3}, "query: "):
+        foreign.write_json(theirs / "config_sentence_transformers.json", {"prompts": wrong})
+        assert "config_sentence_transformers.json" in error(theirs)
+    foreign.write_json(theirs / "config_sentence_transformers.json", {"prompts": None})
+    assert set(sources.read(theirs).prompts.values()) == {"{content}"}
+
+
+def test_an_open_decoder_is_only_for_decoders(foreign, refused, plain, tmp_path):
+    gemma = {**foreign.CONFIGS["gemma3_text"], "use_bidirectional_attention": False}
+    folder = foreign.write_folder(tmp_path / "gemma", "gemma3_text", config=gemma)
+    assert sources.read(folder).module.encoder.causal
+    assert not sources.read(folder, changes={"causal": False}).module.encoder.causal
+    with pytest.raises(EmbedError) as e:
+        sources.read(plain, changes={"causal": False})
+    assert "\n" not in str(e.value)
+
+
+def test_matryoshka_sizes_beyond_the_vector_are_refused(theirs, call, tmp_path):
+    code, _, err = call("convert", theirs, tmp_path / "out", "--matryoshka_dims=11")
+    assert code in (65, 78) and "matryoshka_dims" in err and "the embedding size 10" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_output_is_kept(theirs, call, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("keep")
+    code, _, err = call("convert", theirs, tmp_path / "out")
+    assert code == 74 and err.count("\n") == 1 and "out: already exists; choose another output" in err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_every_family_knows_its_own_name():
+    for family in families.ALL:
+        for name in (family.model_type, *family.other_types):
+            assert families.of_config({"model_type": name}, "here") is family
