@@ -40,7 +40,17 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9,<4"],
     "bm25": ["bm25s>=0.2.10,<0.4"],
     "parquet": ["pyarrow>=18,<30"],
-    "huggingface": ["datasets>=4,<6"],
+    "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
+    # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.
+    "export": [
+        "torch>=2.6,<3",
+        "transformers>=4.57,<6",
+        "sentence-transformers>=5.1,<7",
+        "onnx>=1.18,<2",
+        "onnxscript>=0.5,<1",
+        "onnxruntime>=1.20,<2",
+    ],
+    "eval": ["mteb>=2.12,<3"],
     "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "ruff>=0.9,<1"],
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]

