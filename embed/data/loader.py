@@ -5,8 +5,8 @@ shares, by batches or by examples (`Turns`). A host computes the rows of its own
 order on any number of hosts, and resuming needs nothing but t.
 
 A batch is a dict of numpy arrays: `query` int32 [b, Lq], `target` int32 [b, Lt], `negatives` int32 [b, N, Lt] and
-`negatives_mask` bool [b, N] when N > 0, `query_id` and `target_id` uint32 [b, 2]; each token array `x` has its
-`x_length` int32 (real tokens; padding follows them).
+`negatives_mask` bool [b, N] when the batch's task has negatives and N > 0, `query_id` and `target_id` uint32 [b, 2]; each
+token array `x` has its `x_length` int32 (real tokens; padding follows them).
 """
 
 import dataclasses
@@ -84,7 +84,13 @@ class Batches:
             places = [i for i, (k, _) in enumerate(wanted) if k == task]
             for place, example in zip(places, self.caches[task].read([wanted[i][1] for i in places])):
                 examples[place] = example
-        return collate(examples, self.lengths, self.num_negatives, self.pad_id)
+        return collate(examples, self.lengths, self._negatives_of(t), self.pad_id)
+
+    def _negatives_of(self, t: int) -> int:
+        """Returns how many negatives a row of batch t has: none when the batch is from a task that has none."""
+        if self.mixture.one_task_per_batch and not self.caches[self._mixed[t][0]].most_negatives:
+            return 0
+        return self.num_negatives
 
     def iterate(
         self, first: int, start: int, stop: int, threads: int = 2, ahead: int = 4

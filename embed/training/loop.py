@@ -135,7 +135,7 @@ def _short(value) -> str:
 
 
 def _compile(run: Run, state: TrainState, placed: TrainState):
-    """Returns the compiled step, after printing what it needs."""
+    """Returns the compiled step, after printing what it needs. A batch without negatives has a program of its own."""
     function = make_step(
         run.model,
         run.loss,
@@ -145,14 +145,25 @@ def _compile(run: Run, state: TrainState, placed: TrainState):
         ema_decay=run.ema_decay,
         micro_batches=run.micro_batches,
     )
-    example = run.batches.rows(0, 0, 1)
     size = run.batches.batch_size
     over_batch = sharding.batch_sharding(run.mesh)
-    batch = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=over_batch) for k, v in example.items()}
     jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, sharding.replicated(run.mesh)))
-    compiled = jitted.lower(with_shardings(jax.eval_shape(lambda: state), placed), batch).compile()
-    reports.say(reports.memory_line(compiled))
-    return compiled
+    laid_out = with_shardings(jax.eval_shape(lambda: state), placed)
+    programs = {}
+
+    def program(batch):
+        if frozenset(batch) not in programs:
+            shapes = {
+                k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=over_batch) for k, v in batch.items()
+            }
+            compiled = jitted.lower(laid_out, shapes).compile()
+            if not programs or "negatives" in batch:
+                reports.say(reports.memory_line(compiled))
+            programs[frozenset(batch)] = compiled
+        return programs[frozenset(batch)]
+
+    program(run.batches.rows(0, 0, 1))
+    return lambda state, batch: program(batch)(state, batch)
 
 
 def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> TrainState:
@@ -222,7 +233,8 @@ def example_flops(run: Run) -> float:
     for cache, share in zip(run.batches.caches, run.batches.shares):
         m = cache.manifest
         query, target = (m["tokens"][side] / len(cache) for side in ("query", "target"))
-        texts = [query, *[target] * (1 + run.batches.num_negatives)]
+        negatives = run.batches.num_negatives if cache.most_negatives else 0
+        texts = [query, *[target] * (1 + negatives)]
         total += share * 3 * sum(run.model.forward_flops(length) for length in texts)
     return total
 

@@ -1,6 +1,7 @@
 """A run with adapters: checkpoints hold the merged model, the base stays, a killed run ends with the same bits."""
 
 import hashlib
+import re
 import signal
 
 import numpy as np
@@ -44,7 +45,7 @@ def adapting(prepared, tmp_path_factory, run_embed):
     return folder
 
 
-TRAIN = ("train", "--gin_file=adapt.gin", "--run_dir=run", "--gin.TRAIN_STEPS=8")
+TRAIN = ("train", "--gin_file=adapt.gin", "--run_dir=run", "--gin.TRAIN_STEPS=8", "--gin.CHECKPOINT_EVERY=2")
 
 
 def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, run_embed):
@@ -62,10 +63,11 @@ def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, ru
     changed = {p for p in base if not np.array_equal(base[p], after[p])}
     assert changed == {p for p in base if p.endswith("kernel") and "projection" not in p}
 
-    stopped = run_embed(killed, *TRAIN, EMBED_FAIL_AT="train.after_step_6")
+    stopped = run_embed(killed, *TRAIN, EMBED_FAIL_AT="train.after_step_7")
     assert stopped.returncode == -signal.SIGKILL
     resumed = run_embed(killed, *TRAIN)
-    assert resumed.returncode == 0 and "resuming at step 4" in resumed.stdout, resumed.stderr
+    # A save waits for the one before: when step 6 was being saved, step 4 was there.
+    assert resumed.returncode == 0 and re.search("resuming at step [46] of 8", resumed.stdout), resumed.stderr
     for item in ("params", "learning", "opt_state"):
         assert digest(leaves(killed, 8, item)) == digest(leaves(whole, 8, item))
     # What was adapted is an ordinary model.
