@@ -131,5 +131,6 @@ class Attention(nn.Module):
             input_axes=(0, 1),
             bias=h.output_bias,
             dtype=self.dtype,
+            to_residual=True,
             name="output",
         )(out)

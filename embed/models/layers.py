@@ -46,9 +46,8 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 def product(equation: str, x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
-    """Returns einsum(equation, x, kernel) computed in `dtype` with float32 accumulation."""
-    y = jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return y.astype(dtype)
+    """Returns einsum(equation, x, kernel) of operands in `dtype`, as the float32 it is accumulated in."""
+    return jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def fan_in_normal(*input_axes: int) -> Initializer:
@@ -66,7 +65,8 @@ def fan_in_normal(*input_axes: int) -> Initializer:
 class Linear(nn.Module):
     """Linear map given as an einsum, e.g. '...D,DHK->...HK'. `axes` are the kernel's logical axes.
 
-    The axes that are not `input_axes` are the result's; with `bias` one of their shape is added.
+    The axes that are not `input_axes` are the result's; with `bias` one of their shape is added. What goes into the float32
+    residual stream is not rounded to `dtype` before (`to_residual`).
     """
 
     equation: str
@@ -75,6 +75,7 @@ class Linear(nn.Module):
     input_axes: tuple[int, ...] = (0,)
     bias: bool = False
     dtype: str = "float32"
+    to_residual: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -85,8 +86,8 @@ class Linear(nn.Module):
         if self.bias:
             kept = [i for i in range(len(self.shape)) if i not in self.input_axes]
             init = nn.with_logical_partitioning(nn.initializers.zeros, tuple(self.axes[i] for i in kept))
-            y = y + self.param("bias", init, tuple(self.shape[i] for i in kept), jnp.float32).astype(dtype)
-        return y
+            y = y + self.param("bias", init, tuple(self.shape[i] for i in kept), jnp.float32)
+        return y if self.to_residual else y.astype(dtype)
 
 
 class RMSNorm(nn.Module):
@@ -180,4 +181,5 @@ class MLP(nn.Module):
         first = Linear(**into, name="gate")(x) if self.gated else up
         hidden = act(first.astype(jnp.float32)).astype(up.dtype)
         hidden = hidden * up if self.gated else hidden
-        return Linear("BLF,FD->BLD", (self.hidden, self.width), ("mlp", "width"), **common, name="down")(hidden)
+        axes = ("mlp", "width")
+        return Linear("BLF,FD->BLD", (self.hidden, self.width), axes, **common, to_residual=True, name="down")(hidden)

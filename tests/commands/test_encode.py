@@ -1,0 +1,156 @@
+"""`embed encode` as a user runs it: killed and run again, on two hosts, in every form."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embed.inference import bulk
+
+
+@pytest.fixture(scope="module")
+def folder(prepared, tmp_path_factory, run_embed):
+    """A folder with a small trained model and files of texts."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("encode") / "work"
+    shutil.copytree(prepared, folder)
+    done = run_embed(folder, "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.TRAIN_STEPS=2")
+    assert done.returncode == 0, done.stderr
+    done = run_embed(folder, "average", "run", "--output=model")
+    assert done.returncode == 0, done.stderr
+    choose = random.Random(3)
+    words = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
+    for name, count in (("few", 50), ("many", 20_000)):
+        with open(folder / f"{name}.jsonl", "w") as f:
+            for i in range(count):
+                text = " ".join(choose.choices(words, k=choose.randint(1, 9)))
+                f.write(json.dumps({"id": f"text-{i}", "text": f"{text} {i}"}) + "\n")
+    return folder
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != bulk.SUMMARY}
+
+
+def encode(run_embed, folder, output, *more, **environment):
+    return run_embed(folder, "encode", "model", "--input=few.jsonl", f"--output={output}", *more, **environment)
+
+
+def test_vectors_are_those_of_the_api(folder, run_embed):
+    done = encode(run_embed, folder, "out", "--shard_size=20", "--prompt=query", "--dims=64")
+    assert done.returncode == 0, done.stderr
+    ids, vectors = bulk.read(folder / "out")
+    assert ids == [f"text-{i}" for i in range(50)]
+    import embed
+
+    texts = [json.loads(line)["text"] for line in (folder / "few.jsonl").read_text().splitlines()]
+    cut = []
+    model = embed.load(folder / "model", overflow=lambda n, total: cut.append(n / total))
+    wanted = model.encode(texts, prompt="query", dims=64)
+    assert 0 < cut[0] < 1
+    assert f"50 texts in 3 shards, {cut[0]:.1%} cut at 56 tokens" in done.stdout
+    np.testing.assert_allclose(vectors, wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("place", ["encode.before_commit_1", "encode.after_commit_1"])
+def test_killed_and_run_again_gives_the_same_files(place, folder, run_embed):
+    name = place.replace(".", "-")
+    whole = encode(run_embed, folder, f"whole-{name}", "--shard_size=20", "--format=npy")
+    assert whole.returncode == 0, whole.stderr
+    killed = encode(run_embed, folder, name, "--shard_size=20", "--format=npy", EMBED_FAIL_AT=place)
+    assert killed.returncode == -signal.SIGKILL
+    again = encode(run_embed, folder, name, "--shard_size=20", "--format=npy")
+    assert again.returncode == 0, again.stderr
+    kept = 20 if place.endswith("before_commit_1") else 40
+    assert f"resuming: {kept} texts were encoded before" in again.stdout
+    assert files_of(folder / name) == files_of(folder / f"whole-{name}")
+
+
+@pytest.mark.slow
+def test_twenty_thousand_texts_killed_at_any_time(folder, run_embed):
+    """SIGKILL at three moments of the clock; nothing is encoded twice beyond one shard."""
+    command = ("encode", "model", "--input=many.jsonl", "--shard_size=2000", "--format=npy")
+    whole = run_embed(folder, *command, "--output=whole")
+    assert whole.returncode == 0, whole.stderr
+    env = {**os.environ, "XLA_FLAGS": ""}
+    encoded = 0
+    for seconds in (9, 12, 15):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "embed", *command, "--output=killed"],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "killed").glob("part-?????.json")}
+    again = run_embed(folder, *command, "--output=killed")
+    assert again.returncode == 0, again.stderr
+    after = {p.name: p.stat().st_mtime_ns for p in (folder / "killed").glob("part-?????.json")}
+    assert all(after[name] == when for name, when in before.items()), "a finished shard was encoded again"
+    encoded = sum(1 for name in after if name not in before)
+    assert encoded == 10 - len(before)
+    assert files_of(folder / "killed") == files_of(folder / "whole")
+
+
+def test_two_hosts_share_a_file(folder, run_embed):
+    done = encode(run_embed, folder, "one-host", "--shard_size=15", "--format=jsonl")
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = []
+    for number in range(2):
+        env = {
+            **os.environ,
+            "XLA_FLAGS": "",
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(number),
+        }
+        command = ["encode", "model", "--input=few.jsonl", "--output=two-hosts", "--shard_size=15", "--format=jsonl"]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "embed", *command],
+                cwd=folder,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [p.communicate(timeout=200)[0] for p in processes]
+    assert all(p.returncode == 0 for p in processes), outputs
+    assert files_of(folder / "two-hosts") == files_of(folder / "one-host")
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--input=none.jsonl"], 65, "none.jsonl: no such file"),
+        (["--format=csv"], 64, "--format=csv; known: jsonl, npy, parquet"),
+        (["--quantize=int4"], 64, "--quantize=int4; did you mean 'int8'"),
+        (["--dims=9999"], 65, "this model gives 1 to 256"),
+        (["--prompt=qery"], 78, "no prompt is called 'qery'"),
+        (["--shard_size=0"], 64, "at least 1"),
+        (["--dtype=float16"], 78, "float16.*overflows"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(arguments, code, message, folder, run_embed):
+    import re
+
+    done = encode(run_embed, folder, "bad", *arguments)
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr) and len(done.stderr.strip().splitlines()) == 1
+    assert not list((folder / "bad").glob("part*")) if (folder / "bad").exists() else True
