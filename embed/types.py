@@ -64,6 +64,7 @@ class Model:
     embedding_dim: int
     matryoshka_dims: tuple[int, ...]  # largest first; the first is embedding_dim
     forward_flops: Callable[[int], float]  # tokens in a text -> multiply-add FLOPs of one forward pass of it
+    packs: bool = False  # whether rows may hold several texts
     frozen: str | None = None  # the part of params that never learns: read from where a run starts, not saved with it
     serving: Callable[[Params], Params] = lambda params: params  # training params -> those of the described model
 

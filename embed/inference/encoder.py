@@ -34,6 +34,8 @@ class Encoder:
     @functools.cached_property
     def _apply(self):
         def run(params, tokens, segments):
+            if not self.model.packs:
+                return self.model.apply(params, tokens, segments > 0)
             vectors = self.model.apply(params, tokens, segments, slots=packing.SLOTS)
             return vectors.reshape(-1, vectors.shape[-1])
 
@@ -84,7 +86,8 @@ class Encoder:
         """Returns the batches in which tokenised texts are run."""
         shards = sharding.batch_shards(self.mesh)
         size = self.tokens_per_batch or (1024 if jax.default_backend() == "cpu" else 16_384)
-        return packing.plan(np.array([len(r) for r in rows]), size * shards, shards)
+        slots = packing.SLOTS if self.model.packs else 1
+        return packing.plan(np.array([len(r) for r in rows]), size * shards, shards, slots)
 
     def _run(self, params, rows, batch: packing.Batch):
         tokens, segments = batch.arrays(rows, self.tokenizer.pad_id)

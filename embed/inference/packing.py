@@ -25,6 +25,7 @@ class Batch:
     length: int
     height: int
     rows: tuple[tuple[int, ...], ...]
+    slots: int = SLOTS
 
     @property
     def texts(self) -> np.ndarray:
@@ -33,8 +34,8 @@ class Batch:
 
     @property
     def places(self) -> np.ndarray:
-        """Where the texts' vectors lie in the flattened [height * SLOTS] result, in the order of `texts`."""
-        return np.array([r * SLOTS + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64)
+        """Where the texts' vectors lie in the flattened [height * slots] result, in the order of `texts`."""
+        return np.array([r * self.slots + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64)
 
     def arrays(self, tokens: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns token ids and the number of each token's text from 1, 0 for padding: int32 [height, length] both."""
@@ -49,18 +50,19 @@ class Batch:
         return ids, segments
 
 
-def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1) -> list[Batch]:
+def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1, slots: int = SLOTS) -> list[Batch]:
     """Returns the batches for texts of these token counts, longest first, each about `tokens_per_batch` tokens.
 
-    The number of rows is a multiple of `row_multiple`. Every text is in one row, whole.
+    The number of rows is a multiple of `row_multiple`. Every text is in one row, whole; with `slots` 1 it is there alone.
     """
     lengths = np.asarray(lengths)
     if not len(lengths):
         return []
     top = _row_length(int(lengths.max()))
     # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
-    times = [n for n in (1, 2, 4) if n == 1 or n * top <= _LONGEST]
-    return min((_pack(lengths, n * top, 2 * n, tokens_per_batch, row_multiple) for n in times), key=_cost)
+    times = [n for n in (1, 2, 4) if n == 1 or (slots > 1 and n * top <= _LONGEST)]
+    often = 2 if slots > 1 else 1
+    return min((_pack(lengths, n * top, often * n, tokens_per_batch, row_multiple, slots) for n in times), key=_cost)
 
 
 def _cost(batches: Sequence[Batch]) -> float:
@@ -83,7 +85,7 @@ def _row_length(longest: int) -> int:
     return next((o for o in octaves if longest <= o), -(-longest // octaves[-1]) * octaves[-1])
 
 
-def _pack(lengths: np.ndarray, top: int, times: int, tokens_per_batch: int, row_multiple: int) -> list[Batch]:
+def _pack(lengths, top: int, times: int, tokens_per_batch: int, row_multiple: int, slots: int) -> list[Batch]:
     """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
 
     Each row takes the longest text that still fits, again and again; the remains of one row length fill up with shorter
@@ -100,17 +102,17 @@ def _pack(lengths: np.ndarray, top: int, times: int, tokens_per_batch: int, row_
         height = row_multiple * max(1, tokens_per_batch // length // row_multiple)
         rows = []
         while sizes and len(rows) < height:
-            rows.append(_row(waiting, sizes, length))
+            rows.append(_row(waiting, sizes, length, slots))
         if not sizes:
             height = _last_height(len(rows), height, row_multiple)
-        batches.append(Batch(length, height, tuple(rows)))
+        batches.append(Batch(length, height, tuple(rows), slots))
     return batches
 
 
-def _row(waiting: dict[int, list[int]], sizes: list[int], length: int) -> tuple[int, ...]:
+def _row(waiting: dict[int, list[int]], sizes: list[int], length: int, slots: int) -> tuple[int, ...]:
     """Takes the texts of one row out of `waiting` and returns them."""
     row, free = [], length
-    while len(row) < SLOTS:
+    while len(row) < slots:
         place = bisect.bisect_right(sizes, free) - 1
         if place < 0:
             break

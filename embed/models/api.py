@@ -95,4 +95,5 @@ def build(module: embedder.Embedder) -> Model:
         embedding_dim=size,
         matryoshka_dims=dims,
         forward_flops=module.forward_flops,
+        packs=all(getattr(part, "packs", False) for part in (module.encoder, module.pooling)),
     )

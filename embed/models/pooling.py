@@ -1,7 +1,8 @@
 """From one vector per token to one per text, in float32. A text without tokens gives finite values (and gradients).
 
 Every pooling takes the mask of one text a row and gives [B, D], or the numbers of each token's text (from 1, 0 for padding)
-with `slots` and gives [B, slots, D]; a number no token has gives a finite vector that nobody reads.
+with `slots` and gives [B, slots, D]; a number no token has gives a finite vector that nobody reads. `packs` says so; a
+module without it is only ever given one text a row, and a mask.
 """
 
 import flax.linen as nn
@@ -28,6 +29,8 @@ def _pick(x: Array, weights: Float[Array, "B S L"], slots: int | None) -> Array:
 class MeanPooling(nn.Module):
     """Mean over the real tokens, prompt and special tokens included. Source: arXiv:2503.07891 s3.1."""
 
+    packs = True
+
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
         weights = members(segments, slots).astype(jnp.float32)
@@ -37,6 +40,8 @@ class MeanPooling(nn.Module):
 
 class FirstPooling(nn.Module):
     """The first token (BERT's [CLS])."""
+
+    packs = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
@@ -50,6 +55,8 @@ class FirstPooling(nn.Module):
 class LastPooling(nn.Module):
     """The last real token; padding is on the right."""
 
+    packs = True
+
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
         own = members(segments, slots)
@@ -62,6 +69,7 @@ class AttentionPooling(nn.Module):
     """softmax(q k^T / sqrt(D)) v with one learned query and `num_heads` heads. Source: arXiv:2509.20354 s3.2."""
 
     num_heads: int = 4
+    packs = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:

@@ -190,6 +190,7 @@ class TransformerEncoder(nn.Module):
     remat: str = "none"
     unroll: int = 1
     dtype: str = "float32"
+    packs = True  # rows may hold several texts
 
     @nn.nowrap
     def blocks(self) -> Blocks:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,9 @@ from embed import sharding
 from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
 from embed.inference import packing
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.pooling import MeanPooling
 from embed.sharding import MeshShape
 
 
@@ -166,3 +170,32 @@ def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
     batches = dataclasses.replace(model.encoder, tokens_per_batch=1024).plan(rows)
     assert len(packing.shapes(batches)) <= 4
     assert sum(map(len, rows)) >= 0.9 * packing.padded_tokens(batches)  # of few texts on eight devices
+
+
+def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model, texts_of):
+    class Bag(nn.Module):
+        """Token vectors minus the row's mean: wrong at once when another text is in the row."""
+
+        width: int = 16
+
+        @nn.compact
+        def __call__(self, tokens, mask, is_training=False):
+            assert mask.dtype == bool
+            x = nn.Embed(400, self.width)(tokens) * mask[..., None]
+            return x * jnp.arange(1, self.width + 1) - jnp.sum(x, 1, keepdims=True)
+
+        @nn.nowrap
+        def forward_flops(self, length):
+            return 0.0
+
+    api.register(Bag)
+    made = api.build(Embedder(Bag(), MeanPooling()))
+    assert not made.packs and model.encoder.model.packs
+    params = made.init(jax.random.key(0))
+    encoder = dataclasses.replace(model.encoder, model=made)
+    texts = texts_of(12, seed=6)
+    found = encoder(params, texts, prompt="query")
+    for text, vector in zip(texts, found):
+        ids = encoder.tokens([text], "query")[0]
+        alone = made.apply(params, jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool))[0]
+        np.testing.assert_allclose(vector, alone, atol=2e-6)

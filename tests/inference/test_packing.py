@@ -93,3 +93,11 @@ def test_short_texts_are_not_put_into_long_rows():
     """Attention over other texts is wasted: eight texts of 16 tokens to a row of 128 is the most there should be."""
     batches = plan(np.full(2000, 16), 4096)
     assert max(b.length for b in batches) <= 128
+
+
+def test_one_text_a_row_for_models_that_know_no_others():
+    lengths = log_normal(40, 1.0, 300, most=400)
+    batches = plan(lengths, 1024, slots=1)
+    assert sorted(i for b in batches for i in b.texts) == list(range(300))
+    assert all(len(row) == 1 and lengths[row[0]] <= b.length for b in batches for row in b.rows)
+    assert all(np.array_equal(b.places, np.arange(len(b.rows))) for b in batches)
