@@ -8,21 +8,38 @@ import pytest
 
 from embed import config
 from embed.commands.recipe import Recipe
+from embed.errors import ConfigError
 from embed.models import api
+from embed.models.bert import Bert
+from embed.models.embedder import Embedder
+from embed.models.pooling import MeanPooling
 
 GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
 RECIPES = sorted((GIN / "recipes").rglob("*.gin"))
 # What a user must give, per recipe.
-REQUIRED: dict[str, list[str]] = {}
+REQUIRED = {"finetune_sentence_transformer.gin": ["SOURCE='minilm'"]}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
-def test_recipe_builds(path):
+def test_recipe_builds(path, tmp_path, monkeypatch):
+    (tmp_path / "data" / "pairs").mkdir(parents=True)
+    (tmp_path / "data" / "pairs" / "mine.jsonl").write_text('{"query": "a", "positive": "b"}\n')
+    monkeypatch.chdir(tmp_path)
     recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(path.name, []))
-    model = api.build(recipe.model)
+    module = recipe.model
+    if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
+        assert recipe.init_from == "minilm" and [t.name for t in recipe.mixture.tasks] == ["mine"]
+        module = Embedder(Bert(), MeanPooling(), matryoshka_dims=recipe.model_changes["matryoshka_dims"])
+    model = api.build(module)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) > 0
     assert set(recipe.loss.dims) <= set(model.matryoshka_dims)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_a_user_must_give_is_asked_for(name):
+    with pytest.raises(ConfigError, match="SOURCE"):
+        config.build(Recipe, [str(GIN / "recipes" / name)])
 
 
 @pytest.mark.parametrize("path", sorted(GIN.rglob("*.gin")), ids=lambda p: str(p.relative_to(GIN)))
