@@ -59,6 +59,8 @@ def resolve(path) -> pathlib.Path:
         if committed:
             return steps / str(committed[-1])
         raise DataError(f"{path}: the run has no checkpoint yet; train it first")
+    if (path / "config.json").is_file() or (path / "modules.json").is_file():
+        raise DataError(f"{path}: a folder of another tool; read it in first: embed convert {path} BUNDLE")
     raise DataError(f"{path}: not a run folder, checkpoint step or bundle (no model.json with {files.MANIFEST} in it)")
 
 

@@ -158,3 +158,10 @@ def test_garbage_is_not_a_model(tmp_path, kind):
     with pytest.raises(DataError, match="not a run folder, checkpoint step or bundle") as caught:
         bundles.resolve(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "modules.json"])
+def test_a_folder_of_another_tool_is_told_how_to_come_in(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="embed convert"):
+        bundles.resolve(tmp_path)

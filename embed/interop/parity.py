@@ -99,6 +99,8 @@ def make(
 def read(folder) -> tuple[list[Check], dict[str, Any]]:
     """Returns the checks of an export and the whole file's content."""
     path = pathlib.Path(folder) / FILE
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a folder that embed export wrote")
     content = files.read_json(path)
     try:
         checks = [

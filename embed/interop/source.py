@@ -52,6 +52,10 @@ def read(
         )
     modules = _modules(folder)
     inner = folder / modules["Transformer"][0]
+    if not (inner / "config.json").is_file():
+        raise DataError(
+            f"{inner}: no config.json, so not a model of Hugging Face or sentence-transformers; check the path"
+        )
     config = files.read_json(inner / "config.json")
     _refuse_code(config, inner / "config.json")
     family = families.of_config(config, inner / "config.json")

@@ -40,7 +40,7 @@ def test_a_folder_that_is_not_there(refused, tmp_path):
 
 def test_an_empty_folder(refused, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty/config.json: no such file" in refused(tmp_path / "empty")
+    assert "empty: no config.json, so not a model" in refused(tmp_path / "empty")
 
 
 def test_an_unknown_architecture_lists_the_known(theirs, refused):
