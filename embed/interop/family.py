@@ -42,6 +42,32 @@ class Family:
     owns: Callable[[Any], bool] = lambda encoder: True
 
 
+# our field -> the entry of config.json, of the families that have both
+SIZES = {
+    "vocab_size": "vocab_size",
+    "width": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_dim": "intermediate_size",
+}
+DECODER_SIZES = {**SIZES, "num_kv_heads": "num_key_value_heads", "head_dim": "head_dim", "norm_eps": "rms_norm_eps"}
+
+
+def read_fields(config: dict, names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns our fields from the entries of config.json that `names` maps them to."""
+    return {ours: config[theirs] for ours, theirs in names.items()}
+
+
+def write_fields(encoder, names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the entries of config.json of the fields that `names` maps to them."""
+    return {theirs: getattr(encoder, ours) for ours, theirs in names.items()}
+
+
+def layer_types(count: int, every: int) -> list[str]:
+    """Returns config.json's layer_types when every `every`-th layer is global."""
+    return ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(count)]
+
+
 def require(config: dict, name: str, expected) -> None:
     """Raises DataError unless `config` has the only value (or one of a tuple of values) of `name` we can compute with.
 

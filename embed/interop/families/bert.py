@@ -1,10 +1,11 @@
 """BERT (all-MiniLM, bge, e5) and XLM-RoBERTa (multilingual-e5, bge-m3): one layout, two positions' tables."""
 
-from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, Family, require
+from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, SIZES, Family, read_fields, require, write_fields
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.bert import Bert
 
 _LAYER, _OURS = "encoder.layer.{}", "stack/layers"
+_SIZES = {**SIZES, "max_positions": "max_position_embeddings", "num_token_types": "type_vocab_size"}
 
 _TENSORS = (
     Tensor("embeddings.word_embeddings.weight", ("embedding/table",)),
@@ -28,13 +29,7 @@ def _fields(config: dict) -> dict:
     require(config, "position_embedding_type", "absolute")
     require(config, "is_decoder", False)
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "mlp_dim": config["intermediate_size"],
-        "max_positions": config["max_position_embeddings"],
-        "num_token_types": config["type_vocab_size"],
+        **read_fields(config, _SIZES),
         "activation": ACTIVATIONS[config.get("hidden_act", "gelu")],
         "norm_eps": config.get("layer_norm_eps", 1e-12),
     }
@@ -42,19 +37,13 @@ def _fields(config: dict) -> dict:
 
 def _config(encoder: Bert) -> dict:
     return {
+        **write_fields(encoder, _SIZES),
         "attention_probs_dropout_prob": 0.1,
         "hidden_act": FOREIGN_ACTIVATIONS[encoder.activation],
         "hidden_dropout_prob": 0.1,
-        "hidden_size": encoder.width,
         "initializer_range": 0.02,
-        "intermediate_size": encoder.mlp_dim,
         "layer_norm_eps": encoder.norm_eps,
-        "max_position_embeddings": encoder.max_positions,
-        "num_attention_heads": encoder.num_heads,
-        "num_hidden_layers": encoder.num_layers,
         "position_embedding_type": "absolute",
-        "type_vocab_size": encoder.num_token_types,
-        "vocab_size": encoder.vocab_size,
     }
 
 

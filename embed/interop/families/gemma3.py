@@ -1,6 +1,15 @@
 """Gemma 3 text: EmbeddingGemma (bidirectional) and the causal decoders, with or without the parts for pictures."""
 
-from embed.interop.family import Family, layer_pattern, require, rope_factor
+from embed.interop.family import (
+    DECODER_SIZES,
+    Family,
+    layer_pattern,
+    layer_types,
+    read_fields,
+    require,
+    rope_factor,
+    write_fields,
+)
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.gemma import Gemma
 
@@ -34,13 +43,7 @@ def _fields(config: dict) -> dict:
     full, local = rope.get("full_attention") or {}, rope.get("sliding_attention") or {}
     rope_factor(local, ("default",))
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "num_kv_heads": config["num_key_value_heads"],
-        "head_dim": config["head_dim"],
-        "mlp_dim": config["intermediate_size"],
+        **read_fields(config, DECODER_SIZES),
         "window": config["sliding_window"],
         "global_every": layer_pattern(config, every=6, last=True),
         "causal": not config.get("use_bidirectional_attention", False),
@@ -48,7 +51,6 @@ def _fields(config: dict) -> dict:
         "local_rope_base": float(local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))),
         "global_rope_base": float(full.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
         "global_rope_scale": rope_factor(config.get("rope_scaling") or full),
-        "norm_eps": config["rms_norm_eps"],
     }
 
 
@@ -57,31 +59,21 @@ def _config(encoder: Gemma) -> dict:
     linear_scaling = {"factor": encoder.global_rope_scale, "rope_type": "linear"}
     return {
         "_sliding_window_pattern": encoder.global_every,
+        **write_fields(encoder, DECODER_SIZES),
         "attention_bias": False,
         "attention_dropout": 0.0,
         "attn_logit_softcapping": None,
         "final_logit_softcapping": None,
-        "head_dim": encoder.head_dim,
         "hidden_activation": "gelu_pytorch_tanh",
-        "hidden_size": encoder.width,
         "initializer_range": 0.02,
-        "intermediate_size": encoder.mlp_dim,
-        "layer_types": [
-            "full_attention" if (i + 1) % encoder.global_every == 0 else "sliding_attention"
-            for i in range(encoder.num_layers)
-        ],
-        "num_attention_heads": encoder.num_heads,
-        "num_hidden_layers": encoder.num_layers,
-        "num_key_value_heads": encoder.num_kv_heads,
+        "layer_types": layer_types(encoder.num_layers, encoder.global_every),
         "query_pre_attn_scalar": round(scale**-2),
-        "rms_norm_eps": encoder.norm_eps,
         "rope_local_base_freq": encoder.local_rope_base,
         "rope_scaling": None if encoder.global_rope_scale == 1 else linear_scaling,
         "rope_theta": encoder.global_rope_base,
         "sliding_window": encoder.window,
         "use_bidirectional_attention": not encoder.causal,
         "use_cache": True,
-        "vocab_size": encoder.vocab_size,
     }
 
 

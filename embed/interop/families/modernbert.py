@@ -1,6 +1,15 @@
 """ModernBERT: queries, keys and values in one tensor, and so are the two halves of the gated MLP."""
 
-from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, Family, layer_pattern, rope_factor
+from embed.interop.family import (
+    ACTIVATIONS,
+    FOREIGN_ACTIVATIONS,
+    SIZES,
+    Family,
+    layer_pattern,
+    read_fields,
+    rope_factor,
+    write_fields,
+)
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.modernbert import ModernBert
 
@@ -31,11 +40,7 @@ def _fields(config: dict) -> dict:
     for given in (full, local, config.get("rope_scaling")):
         rope_factor(given, ("default",))
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "mlp_dim": config["intermediate_size"],
+        **read_fields(config, SIZES),
         "window": config.get("local_attention", 128),
         "global_every": layer_pattern(config, every=3, last=False),
         "local_rope_base": float(local.get("rope_theta", config.get("local_rope_theta", 10_000.0))),
@@ -50,6 +55,7 @@ def _fields(config: dict) -> dict:
 
 def _config(encoder: ModernBert) -> dict:
     return {
+        **write_fields(encoder, SIZES),
         "attention_bias": encoder.attention_bias,
         "attention_dropout": 0.0,
         # transformers' own defaults are tokens of one vocabulary; padding is written by the exporter.
@@ -58,9 +64,7 @@ def _config(encoder: ModernBert) -> dict:
         "global_attn_every_n_layers": encoder.global_every,
         "global_rope_theta": encoder.global_rope_base,
         "hidden_activation": FOREIGN_ACTIVATIONS[encoder.activation],
-        "hidden_size": encoder.width,
         "initializer_range": 0.02,
-        "intermediate_size": encoder.mlp_dim,
         "local_attention": encoder.window,
         "local_rope_theta": encoder.local_rope_base,
         "max_position_embeddings": 8192,
@@ -68,9 +72,6 @@ def _config(encoder: ModernBert) -> dict:
         "mlp_dropout": 0.0,
         "norm_bias": encoder.norm_bias,
         "norm_eps": encoder.norm_eps,
-        "num_attention_heads": encoder.num_heads,
-        "num_hidden_layers": encoder.num_layers,
-        "vocab_size": encoder.vocab_size,
     }
 
 

@@ -1,6 +1,6 @@
 """Qwen3 and Qwen3-Embedding: a causal decoder, the last token is the text."""
 
-from embed.interop.family import Family, require, rope_factor
+from embed.interop.family import DECODER_SIZES, Family, read_fields, require, rope_factor, write_fields
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.qwen3 import Qwen3
 
@@ -29,40 +29,26 @@ def _fields(config: dict) -> dict:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope_factor(rope, ("default",))
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "num_kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-        "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-        "mlp_dim": config["intermediate_size"],
+        **read_fields(config, DECODER_SIZES),
         "rope_base": float(rope.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
-        "norm_eps": config["rms_norm_eps"],
         "attention_bias": config.get("attention_bias", False),
     }
 
 
 def _config(encoder: Qwen3) -> dict:
     return {
+        **write_fields(encoder, DECODER_SIZES),
         "attention_bias": encoder.attention_bias,
         "attention_dropout": 0.0,
-        "head_dim": encoder.head_dim,
         "hidden_act": "silu",
-        "hidden_size": encoder.width,
         "initializer_range": 0.02,
-        "intermediate_size": encoder.mlp_dim,
         "max_window_layers": encoder.num_layers,
-        "num_attention_heads": encoder.num_heads,
-        "num_hidden_layers": encoder.num_layers,
-        "num_key_value_heads": encoder.num_kv_heads,
-        "rms_norm_eps": encoder.norm_eps,
         "rope_scaling": None,
         "rope_theta": encoder.rope_base,
         "sliding_window": None,
         "tie_word_embeddings": True,
         "use_cache": True,
         "use_sliding_window": False,
-        "vocab_size": encoder.vocab_size,
     }
 
 

@@ -3,7 +3,16 @@
 import dataclasses
 
 from embed.interop.families import gemma3
-from embed.interop.family import Family, layer_pattern, require, rope_factor
+from embed.interop.family import (
+    DECODER_SIZES,
+    Family,
+    layer_pattern,
+    layer_types,
+    read_fields,
+    require,
+    rope_factor,
+    write_fields,
+)
 from embed.models.t5gemma import T5GemmaEncoder
 
 # Gemma 3's, without the norms of queries and keys, and with names of its own for the norms around attention.
@@ -26,48 +35,31 @@ def _fields(config: dict) -> dict:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope_factor(rope, ("default",))
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "num_kv_heads": config["num_key_value_heads"],
-        "head_dim": config["head_dim"],
-        "mlp_dim": config["intermediate_size"],
+        **read_fields(config, DECODER_SIZES),
         "window": config["sliding_window"],
         "global_every": layer_pattern(config, every=2, last=True),
         "query_scale": config["query_pre_attn_scalar"] ** -0.5,
         "softcap": config.get("attn_logit_softcapping"),
         "rope_base": float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        "norm_eps": config["rms_norm_eps"],
     }
 
 
 def _config(encoder: T5GemmaEncoder) -> dict:
     module = {
+        **write_fields(encoder, DECODER_SIZES),
         "attention_bias": False,
         "attention_dropout": 0.0,
         "attn_logit_softcapping": encoder.softcap,
         "dropout_rate": 0.0,
         "final_logit_softcapping": None,
-        "head_dim": encoder.head_dim,
         "hidden_activation": "gelu_pytorch_tanh",
-        "hidden_size": encoder.width,
         "initializer_range": 0.02,
-        "intermediate_size": encoder.mlp_dim,
-        "layer_types": [
-            "full_attention" if (i + 1) % encoder.global_every == 0 else "sliding_attention"
-            for i in range(encoder.num_layers)
-        ],
+        "layer_types": layer_types(encoder.num_layers, encoder.global_every),
         "max_position_embeddings": 8192,
         "model_type": "t5_gemma_module",
-        "num_attention_heads": encoder.num_heads,
-        "num_hidden_layers": encoder.num_layers,
-        "num_key_value_heads": encoder.num_kv_heads,
         "query_pre_attn_scalar": round(encoder.query_scale**-2),
-        "rms_norm_eps": encoder.norm_eps,
         "rope_theta": encoder.rope_base,
         "sliding_window": encoder.window,
-        "vocab_size": encoder.vocab_size,
     }
     # transformers builds the decoder's configuration too, though no decoder is there.
     return {
