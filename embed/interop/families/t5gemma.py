@@ -85,4 +85,5 @@ T5GEMMA = Family(
     prefixes=("encoder.", "model.encoder.", ""),
     ignored=(r"(model\.)?decoder\..*", r"lm_head\..*"),
     write_prefix="encoder.",
+    load_options={"attn_implementation": "eager"},  # the others may leave the cap on the logits out without a word
 )
