@@ -31,7 +31,7 @@ def run(arguments) -> None:
 
     output = pathlib.Path(arguments.output)
     files.check_new(output)
-    given, alphas = _numbers("weights", arguments.weights), _numbers("alpha", arguments.alpha)
+    given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     if alphas and arguments.method != "interpolate":
         raise UsageError("--alpha goes with --method=interpolate")
     if bool(arguments.suite) != (alphas is not None and len(alphas) > 1):
@@ -55,15 +55,6 @@ def run(arguments) -> None:
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
     )
-
-
-def _numbers(name: str, text: str | None) -> list[float] | None:
-    from embed.errors import UsageError
-
-    try:
-        return [float(w) for w in text.split(",")] if text else None
-    except ValueError as e:
-        raise UsageError(f"--{name}={text}: not numbers separated by commas") from e
 
 
 def _sweep(folders, alphas, arguments):

@@ -33,19 +33,15 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     runtime.start()
     from embed import files
-    from embed.errors import UsageError
     from embed.interop import convert, hub
     from embed.interop import source as sources
 
     files.check_new(arguments.output)
-    try:
-        dims = tuple(int(d) for d in arguments.matryoshka_dims.split(",")) if arguments.matryoshka_dims else None
-    except ValueError as e:
-        raise UsageError(f"--matryoshka_dims={arguments.matryoshka_dims}: not numbers separated by commas") from e
+    dims = runtime.numbers("matryoshka_dims", arguments.matryoshka_dims, int)
     source = sources.read(
         hub.fetch(arguments.source, arguments.revision),
         prompt_overrides=_prompts(arguments.prompt),
-        matryoshka_dims=dims,
+        matryoshka_dims=tuple(dims or ()),
         max_length=arguments.max_length,
         changes={"causal": False} if arguments.bidirectional else None,
     )

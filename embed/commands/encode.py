@@ -1,7 +1,6 @@
 """`embed encode`: the texts of a file into vectors, resumable and divided over hosts."""
 
 import pathlib
-import sys
 import time
 
 from embed.commands import runtime
@@ -83,10 +82,8 @@ def run(arguments) -> None:
 
     def encode(shard):
         titles = [t.title for t in shard] if arguments.title_field else None
-        bar = _Bar(len(shard))
-        vectors = model.encode([t.text for t in shard], words, titles, arguments.dims, bar.advance)
-        bar.close()
-        return vectors, cut[0]
+        encode = runtime.with_progress(model.encode)
+        return encode([t.text for t in shard], words, titles, arguments.dims), cut[0]
 
     report = _Report()
     bulk.run(job, records, encode, jax.process_index(), jax.process_count(), report)
@@ -99,25 +96,6 @@ def run(arguments) -> None:
             f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
             f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
         )
-
-
-class _Bar:
-    """A progress bar of one shard, on a terminal."""
-
-    def __init__(self, total: int):
-        self._bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit="text", leave=False, dynamic_ncols=True)
-
-    def advance(self, texts: int) -> None:
-        if self._bar is not None:
-            self._bar.update(texts)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 class _Report:

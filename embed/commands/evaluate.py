@@ -87,14 +87,11 @@ def _score(path: str, arguments, tasks, random: bool = False) -> dict:
         cut[1] += total
 
     model = inference.open_model(path, max_length=arguments.max_length, random=random, overflow=overflow)
-    try:
-        dims = [int(d) for d in arguments.dims.split(",")] if arguments.dims else list(model.matryoshka_dims)
-    except ValueError as e:
-        raise UsageError(f"--dims={arguments.dims}: not numbers separated by commas") from e
+    dims = runtime.numbers("dims", arguments.dims, int) or list(model.matryoshka_dims)
     size = model.encoder.model.embedding_dim
     if any(not 1 <= d <= size for d in dims):
         raise UsageError(f"--dims={arguments.dims}: this model gives 1 to {size}")
-    scores = runner.score(tasks, _with_progress(model.encode), search.top_k, dims, print)
+    scores = runner.score(tasks, runtime.with_progress(model.encode), search.top_k, dims, print)
     return {
         "model": str(path),
         "folder": str(model.folder),
@@ -109,16 +106,3 @@ def _score(path: str, arguments, tasks, random: bool = False) -> dict:
         },
         "results": scores,
     }
-
-
-def _with_progress(encode):
-    """Returns `encode` with a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        return encode
-    from tqdm import tqdm
-
-    def wrapped(texts, **options):
-        with tqdm(total=len(texts), unit="text", leave=False, dynamic_ncols=True) as bar:
-            return encode(texts, progress=bar.update, **options)
-
-    return wrapped

@@ -85,6 +85,31 @@ def environment() -> dict:
     }
 
 
+def numbers(flag: str, text: str | None, kind: type = float) -> list | None:
+    """Returns the comma-separated numbers of an option, None when it was not given."""
+    from embed.errors import UsageError
+
+    try:
+        return [kind(part) for part in text.split(",")] if text else None
+    except ValueError as e:
+        raise UsageError(f"--{flag}={text}: not numbers separated by commas") from e
+
+
+def with_progress(encode):
+    """Returns `encode(texts, ...)` with a bar that counts its texts, on a terminal."""
+    import sys
+
+    if not sys.stderr.isatty():
+        return encode
+    from tqdm import tqdm
+
+    def wrapped(texts, *arguments, **options):
+        with tqdm(total=len(texts), unit="text", leave=False, dynamic_ncols=True) as bar:
+            return encode(texts, *arguments, progress=bar.update, **options)
+
+    return wrapped
+
+
 def progress_bar(what: str):
     """Returns progress(share) that draws a bar on a terminal and is silent elsewhere."""
     import sys

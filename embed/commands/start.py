@@ -27,7 +27,7 @@ def complete(recipe: Recipe) -> Recipe:
             init_from=str(folder),
             model=recipe.model or _model(description, recipe.model_changes),
             model_changes={},
-            tokenizer=recipe.tokenizer or _tokenizer(folder, description),
+            tokenizer=recipe.tokenizer or tokenizers.from_folder(folder, description["tokenizer"]),
             max_length=recipe.max_length or max(description["lengths"].values()),
         )
     longest = max(recipe.lengths.query, recipe.lengths.target)
@@ -55,10 +55,6 @@ def _model(description: dict[str, Any], changes) -> Any:
             raise ConfigError(f"Recipe.model_changes: {name!r}: no field {last!r}{did_you_mean(last, fields)}")
         node[last] = value
     return api.from_description(architecture)
-
-
-def _tokenizer(folder: pathlib.Path, description: dict[str, Any]):
-    return tokenizers.from_folder(folder, {k: v for k, v in description["tokenizer"].items() if k != "digest"})
 
 
 def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:

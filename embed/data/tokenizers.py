@@ -203,16 +203,23 @@ def _open_huggingface(path: str, version: tuple):
 Tokenizer = SentencePiece | HuggingFace
 
 
+_KINDS = {"sentencepiece": SentencePiece, "huggingface": HuggingFace}
+
+
 def from_folder(folder, options: dict[str, Any]) -> Tokenizer:
-    """Returns the tokenizer stored in a bundle, with the options of its model.json."""
+    """Returns the tokenizer stored in a bundle, with the options of its model.json, after checking its digest there."""
     folder = pathlib.Path(folder)
-    options = dict(options)
-    kind = options.pop("kind", None)
-    if kind == "sentencepiece":
-        return SentencePiece(path=str(folder / "tokenizer.model"), **options)
-    if kind == "huggingface":
-        return HuggingFace(path=str(folder / "tokenizer.json"), **options)
-    raise DataError(f"{folder / 'model.json'}: unknown tokenizer kind {kind!r}; known: sentencepiece, huggingface")
+    fields = {k: v for k, v in options.items() if k not in ("kind", "digest")}
+    kind = _KINDS.get(options.get("kind"))
+    if kind is None:
+        raise DataError(
+            f"{folder / 'model.json'}: unknown tokenizer kind {options.get('kind')!r}; known: {', '.join(_KINDS)}"
+        )
+    name = "tokenizer.model" if kind is SentencePiece else "tokenizer.json"
+    tokenizer = kind(path=str(folder / name), **fields)
+    if options.get("digest", tokenizer.digest) != tokenizer.digest:
+        raise DataError(f"{folder}: the tokenizer is not the one the model was trained with; restore the folder")
+    return tokenizer
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int, symbols: Sequence[str] = ()) -> bytes:

@@ -44,12 +44,11 @@ def open_trained(path) -> Trained:
     description = bundles.read_model_json(folder)
     item = "ema" if "ema" in manifest["trees"] else "params"
     arrays = checkpoints.open_arrays(folder, item)
-    options = {k: v for k, v in description["tokenizer"].items() if k != "digest"}
     return Trained(
         folder=folder,
         description=description,
         module=api.from_description(description["architecture"]),
-        tokenizer=tokenizers.from_folder(folder, options),
+        tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
         shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"][item].items()},
         read=lambda name: np.asarray(arrays[name].read().result()),
         digest=files.folder_digest(folder),
