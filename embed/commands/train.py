@@ -54,7 +54,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     """Prepares missing caches, says what will happen, and trains `recipe` in `run_dir`."""
     from embed import bundles, sharding
     from embed.data import prepare
-    from embed.data.loader import Batches
+    from embed.data.loader import Batches, Examples
     from embed.models import api
     from embed.training import loop, optimizers, reports
 
@@ -63,16 +63,9 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     caches = _caches(recipe, prepare)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
-    batches = Batches(
-        mixture=recipe.mixture,
-        caches=caches,
-        batch_size=recipe.batch_size,
-        lengths=recipe.lengths,
-        num_negatives=recipe.num_negatives,
-        seed=recipe.seed,
-        pad_id=recipe.tokenizer.pad_id,
-    )
-    contents = _contents(recipe, model, batches)
+    examples = Examples(recipe.mixture, caches, recipe.batch_size, recipe.num_negatives, recipe.seed)
+    batches = Batches(examples, sharding.batch_shards(mesh), recipe.micro_batches, model.packs, recipe.tokenizer.pad_id)
+    contents = _contents(recipe, model, examples)
     for line in summary(recipe, model, batches, mesh):
         reports.say(line)
     learner, optimizer = model, recipe.optimizer
@@ -88,11 +81,10 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         mesh=mesh,
         schedule=recipe.schedule,
         contents=contents,
-        identity=_identity(recipe, batches),
+        identity=_identity(recipe, examples),
         seed=recipe.seed,
         dropout=getattr(recipe.model.encoder, "dropout", 0.0) > 0,
         ema_decay=recipe.ema_decay,
-        micro_batches=recipe.micro_batches,
         start_from=None if recipe.init_from is None else _starter(recipe, model),
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
@@ -133,7 +125,7 @@ def _check_vocabulary(model, tokenizer) -> None:
         )
 
 
-def _identity(recipe, batches) -> dict:
+def _identity(recipe, examples) -> dict:
     """Returns what must not change while a run lasts, or its batches would not be those it began with."""
     import dataclasses
 
@@ -148,7 +140,7 @@ def _identity(recipe, batches) -> dict:
         "lengths": dataclasses.asdict(recipe.lengths),
         "vocabulary": recipe.tokenizer.digest,
         "mixture": files.digest_json(mixture),
-        "data": files.digest_json([c.digest for c in batches.caches]),
+        "data": files.digest_json([c.digest for c in examples.caches]),
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora), "start": _start_digest(recipe)}),
     }
 
@@ -160,7 +152,7 @@ def _start_digest(recipe) -> str | None:
     return files.folder_digest(bundles.resolve(recipe.init_from)) if recipe.init_from else None
 
 
-def _contents(recipe, model, batches):
+def _contents(recipe, model, examples):
     """Returns the function that gives the small files of a checkpoint."""
     import dataclasses
 
@@ -181,7 +173,7 @@ def _contents(recipe, model, batches):
                 "initial": files.folder_digest(start) if start else f"random, seed {recipe.seed}",
                 "step": step,
                 "batch_size": recipe.batch_size,
-                "mixture": {c.name: share for c, share in zip(batches.caches, batches.shares)},
+                "mixture": {c.name: share for c, share in zip(examples.caches, examples.shares)},
             },
         )
         return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
@@ -258,22 +250,22 @@ def summary(recipe, model, batches, mesh) -> list[str]:
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     count = sum(math.prod(s.shape) for s in shapes.values())
     table = sum(math.prod(s.shape) for p, s in shapes.items() if p.endswith("embedding/table"))
-    pairs, examples = recipe.batch_size, sum(len(c) for c in batches.caches)
-    steps = recipe.schedule.steps
+    examples, pairs, steps = batches.examples, recipe.batch_size, recipe.schedule.steps
+    records = sum(len(c) for c in examples.caches)
     per_micro = pairs // recipe.micro_batches
-    negatives = (
-        f", negatives [{pairs}, {recipe.num_negatives}, {recipe.lengths.negatives}]" if recipe.num_negatives else ""
-    )
+    heights = sorted({h for layout in batches.layouts.values() for h in layout.heights})
+    layout = next(iter(batches.layouts.values()))
     lines = [
         f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
         f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
-        f"batch      {pairs} pairs: query [{pairs}, {recipe.lengths.query}], target [{pairs}, {recipe.lengths.target}]{negatives}; "
-        f"{'each from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}"
+        f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}"
         + (f"; in {recipe.micro_batches} micro-batches" if recipe.micro_batches > 1 else ""),
+        f"rows       of {layout.length} tokens, up to {layout.slots} texts each; {', '.join(map(str, heights))} rows "
+        f"a {'shard' if batches.shards > 1 else 'batch'} as its texts need",
         f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {per_micro - 1} in-batch negatives",
-        f"length     {steps} steps, {steps * pairs / examples:.2f} epochs of {examples:,} examples",
+        f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:
         factors = flatten(jax.eval_shape(recipe.lora.adapt(model).init, jax.random.key(0))["lora"])
@@ -282,13 +274,12 @@ def summary(recipe, model, batches, mesh) -> list[str]:
             f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
             f"({learning / count:.1%}); checkpoints hold the merged model"
         )
-    for cache, share in zip(batches.caches, batches.shares):
+    for cache, share in zip(examples.caches, examples.shares):
         lines.append(
             f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs"
         )
-    row = batches.rows(0, 0, min(3, pairs))
-    for i in range(len(row["query"])):
-        query, target = (recipe.tokenizer.decode(row[s][i][: row[f"{s}_length"][i]]) for s in ("query", "target"))
+    for example in examples.read(0, 0, min(3, pairs)):
+        query, target = (recipe.tokenizer.decode(example[side]) for side in ("query", "target"))
         lines.append(f"example    {_one_line(query)}  ->  {_one_line(target)}")
     return lines
 

@@ -1,6 +1,7 @@
 """Token caches: a task's tokenised examples in random-access ArrayRecord shards, with a digest manifest.
 
-A cache is a folder `<task>-<key>` that is whole or not there. Reading needs neither tensorflow nor the source.
+A cache is a folder `<task>-<key>` that is whole or not there. Reading needs neither tensorflow nor the source. `lengths.npy`
+says how many tokens every text has, so that each host of a run can tell how the others lay out their part of a batch.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError
 
 _RECORDS_PER_SHARD = 200_000
+_LENGTHS = "lengths.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Cache:
     @property
     def most_negatives(self) -> int:
         return self.manifest["most_negatives"]
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest text."""
+        return self.manifest["longest"]
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each record's query, target and negatives (0 where there is none): int32 [records, 2 + most_negatives]."""
+        return np.load(self.folder / _LENGTHS, mmap_mode="r", allow_pickle=False)
 
     @functools.cached_property
     def _reader(self):
@@ -102,7 +114,7 @@ def write(
     fingerprint = _fingerprint(task)
     folder = pathlib.Path(cache_dir) / _folder_name(task, key, fingerprint)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    count, most, shards, writer = 0, 0, [], None
+    count, shards, writer, sizes = 0, [], None, []
     truncated, tokens = np.zeros(3, np.int64), np.zeros(3, np.int64)
     with files.new_folder(folder, overwrite=True) as temporary:
         for example in examples:
@@ -114,13 +126,17 @@ def write(
             writer.write(records.pack(example))
             truncated += example["truncated"]
             tokens += [len(example["query"]), len(example["target"]), len(example["negatives"])]
-            most = max(most, len(example["negatives_lengths"]))
+            sizes.append(
+                np.array([len(example["query"]), len(example["target"]), *example["negatives_lengths"]], np.int32)
+            )
             count += 1
             if count % 1000 == 0:
                 progress(count)
         if writer is None:
             raise DataError(f"task {task.name!r}: its source gave no examples; correct the source")
         writer.close()
+        lengths = _table(sizes)
+        np.save(temporary / _LENGTHS, lengths, allow_pickle=False)
         sides = ("query", "target", "negatives")
         manifest = files.write_manifest(
             temporary,
@@ -131,9 +147,18 @@ def write(
             records=count,
             shards=shards,
             fields=[dataclasses.asdict(f) for f in records.TEXT_FIELDS],
-            most_negatives=most,
+            most_negatives=lengths.shape[1] - 2,
+            longest=int(lengths.max()),
             truncated=dict(zip(sides, truncated.tolist())),
             tokens=dict(zip(sides, tokens.tolist())),
         )
     progress(count)
     return Cache(folder, manifest)
+
+
+def _table(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns rows of different sizes as one array, filled up with zeros."""
+    table = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table

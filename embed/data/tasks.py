@@ -134,6 +134,7 @@ class Mixture:
 def cache_key(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> dict[str, Any]:
     """Returns what a token cache is made from, except the content of the source."""
     return {
+        "format": 2,
         "definition": task.definition(),
         "tokenizer": tokenizer.digest,
         "lengths": dataclasses.asdict(lengths),

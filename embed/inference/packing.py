@@ -5,14 +5,14 @@ their texts waste attention on other texts. Every batch of one row length has th
 have fewer rows.
 """
 
-import bisect
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from embed.data.packing import Waiting, row_length
+
 SLOTS = 16  # texts in a row, at most
-_SHORTEST, _OCTAVES = 64, 6
 _LONGEST = 1024  # of rows that are longer than their longest text needs
 # A token that attends to this many others costs about twice what one that attends to none does.
 _ATTENTION = 1500
@@ -58,7 +58,7 @@ def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1, slot
     lengths = np.asarray(lengths)
     if not len(lengths):
         return []
-    top = _row_length(int(lengths.max()))
+    top = row_length(int(lengths.max()))
     # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
     times = [n for n in (1, 2, 4) if n == 1 or (slots > 1 and n * top <= _LONGEST)]
     often = 2 if slots > 1 else 1
@@ -79,49 +79,23 @@ def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
     return {(b.height, b.length) for b in batches}
 
 
-def _row_length(longest: int) -> int:
-    """Returns the shortest row that holds `longest` tokens: 64, 128, ... 2,048, and multiples of that."""
-    octaves = [_SHORTEST << n for n in range(_OCTAVES)]
-    return next((o for o in octaves if longest <= o), -(-longest // octaves[-1]) * octaves[-1])
-
-
 def _pack(lengths, top: int, times: int, tokens_per_batch: int, row_multiple: int, slots: int) -> list[Batch]:
     """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
 
     Each row takes the longest text that still fits, again and again; the remains of one row length fill up with shorter
     texts, so that every batch is full but the last.
     """
-    order = np.argsort(lengths, kind="stable")[::-1]
-    waiting: dict[int, list[int]] = {}
-    for i in order[::-1]:
-        waiting.setdefault(int(lengths[i]), []).append(int(i))
-    sizes = sorted(waiting)
-    batches = []
-    while sizes:
-        length = min(top, _row_length(times * sizes[-1]))
+    waiting, batches = Waiting(lengths), []
+    while waiting:
+        length = min(top, row_length(times * waiting.longest))
         height = row_multiple * max(1, tokens_per_batch // length // row_multiple)
         rows = []
-        while sizes and len(rows) < height:
-            rows.append(_row(waiting, sizes, length, slots))
-        if not sizes:
+        while waiting and len(rows) < height:
+            rows.append(waiting.take_row(length, slots))
+        if not waiting:
             height = _last_height(len(rows), height, row_multiple)
         batches.append(Batch(length, height, tuple(rows), slots))
     return batches
-
-
-def _row(waiting: dict[int, list[int]], sizes: list[int], length: int, slots: int) -> tuple[int, ...]:
-    """Takes the texts of one row out of `waiting` and returns them."""
-    row, free = [], length
-    while len(row) < slots:
-        place = bisect.bisect_right(sizes, free) - 1
-        if place < 0:
-            break
-        size = sizes[place]
-        row.append(waiting[size].pop())
-        free -= size
-        if not waiting[size]:
-            del waiting[size], sizes[place]
-    return tuple(row)
 
 
 def _last_height(used: int, full: int, row_multiple: int) -> int:

@@ -53,7 +53,6 @@ class Run:
     seed: int = 0
     dropout: bool = False
     ema_decay: float | None = None
-    micro_batches: int = 1
     start_from: Callable[[Any], Params] | None = None
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
     best_metric: str | None = None
@@ -61,7 +60,7 @@ class Run:
 
 def train(run: Run) -> TrainState:
     """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
-    sharding.check_batch_size(run.batches.batch_size, run.mesh, run.micro_batches)
+    sharding.check_batch_size(run.batches.examples.batch_size, run.mesh, run.batches.parts)
     with jax.set_mesh(run.mesh), Preemption() as preemption:
         abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
         placed = layout(run.model, abstract, run.mesh)
@@ -135,7 +134,7 @@ def _short(value) -> str:
 
 
 def _compile(run: Run, state: TrainState, placed: TrainState):
-    """Returns the compiled step, after printing what it needs. A batch without negatives has a program of its own."""
+    """Returns the step, which is compiled once for every shape of batch; the largest now, to tell what it needs."""
     function = make_step(
         run.model,
         run.loss,
@@ -143,34 +142,31 @@ def _compile(run: Run, state: TrainState, placed: TrainState):
         seed=run.seed,
         dropout=run.dropout,
         ema_decay=run.ema_decay,
-        micro_batches=run.micro_batches,
+        slots=run.batches.slots,
     )
-    size = run.batches.batch_size
     over_batch = sharding.batch_sharding(run.mesh)
     jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, sharding.replicated(run.mesh)))
     laid_out = with_shardings(jax.eval_shape(lambda: state), placed)
     programs = {}
 
     def program(batch):
-        if frozenset(batch) not in programs:
+        key = batch["tokens"].shape[2:], "negatives_place" in batch
+        if key not in programs:
             shapes = {
-                k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype, sharding=over_batch) for k, v in batch.items()
+                k: jax.ShapeDtypeStruct((run.batches.shards, *v.shape[1:]), v.dtype, sharding=over_batch)
+                for k, v in batch.items()
             }
-            compiled = jitted.lower(laid_out, shapes).compile()
-            if not programs or "negatives" in batch:
-                reports.say(reports.memory_line(compiled))
-            programs[frozenset(batch)] = compiled
-        return programs[frozenset(batch)]
+            programs[key] = jitted.lower(laid_out, shapes).compile()
+        return programs[key]
 
-    program(run.batches.rows(0, 0, 1))
+    reports.say(reports.memory_line(program(run.batches.largest())))
     return lambda state, batch: program(batch)(state, batch)
 
 
 def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> TrainState:
-    size, schedule = run.batches.batch_size, run.schedule
-    first = int(state.step)
-    rows = sharding.process_rows(size, run.mesh)
-    batches = run.batches.iterate(first, *rows)
+    size, schedule = run.batches.examples.batch_size, run.schedule
+    first, shards = int(state.step), run.batches.shards
+    batches = run.batches.iterate(first, *sharding.process_rows(shards, run.mesh))
     # Simulated devices share cores and deadlock when steps queue up; one step at a time costs a real host nothing.
     block = jax.default_backend() == "cpu"
     flops = example_flops(run)
@@ -180,14 +176,13 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
         best = _evaluate(run, state, saver, reporter, best, done)
     while done < schedule.steps and not preemption.reached(done):
         local = next(batches)
-        state, metrics = step(state, sharding.to_global(local, run.mesh, size))
+        state, metrics = step(state, sharding.to_global(local, run.mesh, shards))
         if block:
             jax.block_until_ready(state)
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        reporter.advance(
-            size, jax.process_count() * int(sum(v.sum() for k, v in local.items() if k.endswith("_length")))
-        )
+        real = np.count_nonzero(local["segments"])
+        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, local["segments"].size)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)
@@ -230,10 +225,11 @@ def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
 def example_flops(run: Run) -> float:
     """Returns the model FLOPs of training on one average example: three forward passes of each text's real tokens."""
     total = 0.0
-    for cache, share in zip(run.batches.caches, run.batches.shares):
+    examples = run.batches.examples
+    for cache, share in zip(examples.caches, examples.shares):
         m = cache.manifest
         query, target = (m["tokens"][side] / len(cache) for side in ("query", "target"))
-        negatives = run.batches.num_negatives if cache.most_negatives else 0
+        negatives = examples.num_negatives if cache.most_negatives else 0
         texts = [query, *[target] * (1 + negatives)]
         total += share * 3 * sum(run.model.forward_flops(length) for length in texts)
     return total

@@ -56,7 +56,7 @@ class Reporter:
         self._active = is_main()
         self._total = total_steps
         self._started, self._first = time.perf_counter(), first_step
-        self._window, self._bar, self._board = (self._started, first_step, 0, 0), None, None
+        self._window, self._bar, self._board = (self._started, first_step, 0, 0, 0), None, None
         if not self._active:
             return
         run_dir = pathlib.Path(run_dir)
@@ -70,23 +70,24 @@ class Reporter:
 
             self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
 
-    def advance(self, examples: int, tokens: int) -> None:
-        """Counts one step's examples and real tokens (all processes)."""
-        began, step, e, t = self._window
-        self._window = (began, step, e + examples, t + tokens)
+    def advance(self, examples: int, tokens: int, places: int) -> None:
+        """Counts one step's examples, real tokens and places for tokens (all processes)."""
+        began, step, e, t, p = self._window
+        self._window = (began, step, e + examples, t + tokens, p + places)
         if self._bar is not None:
             self._bar.update(1)
 
     def rates(self, step: int, flops_per_example: float) -> dict[str, float]:
-        """Returns examples/s, tokens/s and model TFLOP/s since the last call."""
-        began, first, examples, tokens = self._window
+        """Returns examples/s, tokens/s, model TFLOP/s and the share of padding since the last call."""
+        began, first, examples, tokens, places = self._window
         now = time.perf_counter()
-        self._window = (now, step, 0, 0)
+        self._window = (now, step, 0, 0, 0)
         seconds = max(now - began, 1e-9)
         return {
             "seconds_per_step": seconds / max(step - first, 1),
             "examples_per_second": examples / seconds,
             "tokens_per_second": tokens / seconds,
+            "padding": 1 - tokens / max(places, 1),
             "model_tflops": examples * flops_per_example / seconds / 1e12,
         }
 

@@ -12,41 +12,52 @@ from embed.training.state import TrainState
 from embed.types import Batch, Loss, Metrics, Model, Outputs, Params
 
 
-def embed_batch(model: Model, params: Params, batch: Batch, rng=None) -> Outputs:
-    """Returns the embeddings of all towers of a batch as global arrays, split over the batch."""
+def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int | None = None) -> Outputs:
+    """Returns the embeddings of a batch as global arrays, split over the batch.
 
-    def tower(name: str, salt: int):
-        tokens, lengths = batch[name], batch[f"{name}_length"]
-        lead = tokens.shape[:-1]
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        mask = jnp.arange(flat.shape[-1]) < lengths.reshape(-1, 1)
-        key = None if rng is None else jax.random.fold_in(rng, salt)
-        return constrain(model.apply(params, flat, mask, key), "batch", None).reshape(*lead, -1)
+    The arrays of `batch` are those of `data.packing.collate` with the shards as their first dimension. Rows hold up to
+    `slots` texts each; None is for models of one text a row.
+    """
+    shards, _, length = batch["tokens"].shape
+    tokens, segments = (constrain(batch[n].reshape(-1, length), "batch", None) for n in ("tokens", "segments"))
+    if slots is None:  # a row without a text gets one token, so that models need not think of empty texts
+        segments = (segments > 0) | (jnp.arange(length) == 0)
+    found = model.apply(params, tokens, segments, rng, slots=slots)
+    # A shard's texts lie in its own rows: looked up shard by shard, no vector leaves its device.
+    vectors = found.reshape(shards, -1, found.shape[-1])
 
+    def tower(places):
+        picked = jax.vmap(lambda rows, at: rows[at])(vectors, places)
+        return constrain(picked.reshape(-1, *picked.shape[2:]), "batch", *(None,) * (picked.ndim - 2))
+
+    flat = {n: x.reshape(-1, *x.shape[2:]) for n, x in batch.items()}
     return Outputs(
-        query=tower("query", 0),
-        target=tower("target", 1),
-        negatives=tower("negatives", 2) if "negatives" in batch else None,
-        negatives_mask=batch.get("negatives_mask"),
-        query_id=batch["query_id"],
-        target_id=batch["target_id"],
+        query=tower(batch["query_place"]),
+        target=tower(batch["target_place"]),
+        negatives=tower(batch["negatives_place"]) if "negatives_place" in batch else None,
+        negatives_mask=flat.get("negatives_mask"),
+        query_id=flat["query_id"],
+        target_id=flat["target_id"],
     )
 
 
-def loss_and_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, micro_batches: int = 1):
-    """Returns (loss, metrics, gradient), averaged over `micro_batches` parts that are contrasted each on its own."""
+def loss_and_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, slots: int | None = None):
+    """Returns (loss, metrics, gradient), averaged over the micro-batches, which are contrasted each on its own.
+
+    They are the second dimension of the arrays of `batch`; the first is the shards.
+    """
 
     def of(params, part, key):
-        return loss(embed_batch(model, params, part, key))
+        return loss(embed_batch(model, params, part, key, slots))
 
     both = jax.value_and_grad(of, has_aux=True)
+    micro_batches = batch["tokens"].shape[1]
     if micro_batches == 1:
-        (value, metrics), gradient = both(params, batch, rng)
+        (value, metrics), gradient = both(params, {n: x[:, 0] for n, x in batch.items()}, rng)
         return value, metrics, gradient
 
     def cut(x):
-        x = x.reshape(micro_batches, x.shape[0] // micro_batches, *x.shape[1:])
-        return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
+        return constrain(jnp.moveaxis(x, 1, 0), None, "batch", *(None,) * (x.ndim - 2))
 
     def add(total, item):
         number, part = item
@@ -70,7 +81,7 @@ def make_step(
     seed: int,
     dropout: bool = False,
     ema_decay: float | None = None,
-    micro_batches: int = 1,
+    slots: int | None = None,
 ) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
     """Returns step(state, batch) -> (state, metrics).
 
@@ -80,7 +91,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step) if dropout else None
-        value, metrics, gradient = loss_and_gradient(model, loss, state.params, batch, rng, micro_batches)
+        value, metrics, gradient = loss_and_gradient(model, loss, state.params, batch, rng, slots)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)

@@ -1,4 +1,4 @@
-"""Global batches against an independent reference: order, shares, any slice of any batch, padding, negatives, ids."""
+"""Global batches against an independent reference: order, shares, any slice of any batch, rows, negatives, ids."""
 
 import collections
 import dataclasses
@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from embed.data import cache
+from embed.data import cache, packing
 from embed.data.encoding import Lengths
-from embed.data.loader import Batches, collate, pad
+from embed.data.loader import Batches, Examples
 from embed.data.tasks import Mixture, RegisteredTask
 from embed.errors import ConfigError, DataError
 
@@ -40,7 +40,7 @@ def example(task, i, most_negatives):
     }
 
 
-def batches(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, **settings):
+def examples(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, **settings):
     tasks = [RegisteredTask(f"t{k}", "none") for k in range(len(sizes))]
     made = []
     for k, (task, size) in enumerate(zip(tasks, sizes)):
@@ -48,7 +48,7 @@ def batches(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed
         found = cache.find(task, key, LENGTHS, folder)
         rows = (example(k, i, most_negatives) for i in range(size))
         made.append(found or cache.write(task, key, LENGTHS, folder, rows))
-    return Batches(Mixture("mixed", tasks, **settings), made, batch_size, LENGTHS, num_negatives, seed, PAD)
+    return Examples(Mixture("mixed", tasks, **settings), made, batch_size, num_negatives, seed)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,16 @@ def folder(tmp_path_factory):
 
 def drawn(made, t):
     """The (task, record) numbers of batch t, read off its first query token."""
-    return [divmod(int(row[0]), 1000) for row in made.rows(t, 0, made.batch_size)["query"]]
+    return [divmod(int(e["query"][0]), 1000) for e in made.read(t, 0, made.batch_size)]
 
 
 def equal(one, other):
+    """Asserts that two dicts of arrays, or two lists of such, are the same."""
+    if isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other):
+            equal(a, b)
+        return
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].dtype == other[name].dtype, name
@@ -79,7 +85,7 @@ def join(ids):
 
 @pytest.mark.parametrize(("size", "batch_size"), [(24, 4), (23, 4), (3, 8), (1, 4)])
 def test_every_epoch_holds_every_record_once(folder, size, batch_size):
-    made = batches(folder, [size], batch_size)
+    made = examples(folder, [size], batch_size)
     count = -(-5 * size // batch_size)
     order = [record for t in range(count) for _, record in drawn(made, t)]
     epochs = [order[e * size : (e + 1) * size] for e in range(5)]
@@ -93,7 +99,7 @@ def test_every_epoch_holds_every_record_once(folder, size, batch_size):
 @pytest.mark.parametrize("one_task", [True, False])
 def test_every_epoch_of_every_task_holds_every_record_once(folder, one_task):
     sizes = [24, 10, 7]
-    made = batches(folder, sizes, rates={"t0": 3, "t1": 2, "t2": 1}, one_task_per_batch=one_task)
+    made = examples(folder, sizes, rates={"t0": 3, "t1": 2, "t2": 1}, one_task_per_batch=one_task)
     orders = collections.defaultdict(list)
     for t in range(60):
         for task, record in drawn(made, t):
@@ -106,7 +112,7 @@ def test_every_epoch_of_every_task_holds_every_record_once(folder, one_task):
 
 
 def test_tasks_of_one_size_have_orders_of_their_own(folder):
-    made = batches(folder, [24, 24], one_task_per_batch=True)
+    made = examples(folder, [24, 24], one_task_per_batch=True)
     orders = collections.defaultdict(list)
     for t in range(12):
         for task, record in drawn(made, t):
@@ -115,18 +121,18 @@ def test_tasks_of_one_size_have_orders_of_their_own(folder):
 
 
 def test_the_seed_decides_the_order(folder):
-    first, again, other = (batches(folder, [24, 10], seed=s) for s in (5, 5, 6))
+    first, again, other = (examples(folder, [24, 10], seed=s) for s in (5, 5, 6))
     for t in (0, 1, 17, 1_000_003):
-        equal(first.rows(t, 0, 4), again.rows(t, 0, 4))
+        equal(first.read(t, 0, 4), again.read(t, 0, 4))
     assert [drawn(first, t) for t in range(10)] != [drawn(other, t) for t in range(10)]
 
 
 def test_asking_in_another_order_gives_the_same_batches(folder):
-    made = batches(folder, [24, 10], one_task_per_batch=False)
-    wanted = {t: made.rows(t, 0, 4) for t in range(12)}
-    fresh = batches(folder, [24, 10], one_task_per_batch=False)
+    made = examples(folder, [24, 10], one_task_per_batch=False)
+    wanted = {t: made.read(t, 0, 4) for t in range(12)}
+    fresh = examples(folder, [24, 10], one_task_per_batch=False)
     for t in (11, 3, 7, 0, 3, 10):
-        equal(fresh.rows(t, 0, 4), wanted[t])
+        equal(fresh.read(t, 0, 4), wanted[t])
 
 
 # Slices and iteration.
@@ -134,38 +140,38 @@ def test_asking_in_another_order_gives_the_same_batches(folder):
 
 @pytest.mark.parametrize("one_task", [True, False])
 def test_any_rows_of_a_batch_are_that_slice_of_it(folder, one_task):
-    made = batches(folder, [24, 10], 6, 2, 2, one_task_per_batch=one_task)
+    made = examples(folder, [24, 10], 6, 2, 2, one_task_per_batch=one_task)
     for t in (0, 5, 123):
-        whole = made.rows(t, 0, 6)
+        whole = made.read(t, 0, 6)
         for a, b in itertools.combinations(range(7), 2):
-            equal(made.rows(t, a, b), {name: value[a:b] for name, value in whole.items()})
+            equal(made.read(t, a, b), whole[a:b])
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 6])
 def test_hosts_together_hold_the_batch_whatever_their_number(folder, hosts):
-    made = batches(folder, [24, 10], 6)
+    made = examples(folder, [24, 10], 6)
     share = 6 // hosts
-    parts = [made.rows(3, h * share, (h + 1) * share) for h in range(hosts)]
-    equal({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, made.rows(3, 0, 6))
+    parts = [made.read(3, h * share, (h + 1) * share) for h in range(hosts)]
+    equal(list(itertools.chain(*parts)), made.read(3, 0, 6))
 
 
 @pytest.mark.parametrize("first", [0, 1, 50])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_iteration_begins_at_any_batch_and_keeps_the_order(folder, first, threads):
-    made = batches(folder, [24, 10], 6, 2, 2)
-    fresh = batches(folder, [24, 10], 6, 2, 2)  # readers are first opened by the threads
-    found = list(itertools.islice(fresh.iterate(first, 2, 5, threads=threads), 20))
+    made, fresh = (Batches(examples(folder, [24, 10], 6, 2, 2), shards=3) for _ in range(2))
+    # readers of the fresh one are first opened by the threads
+    found = list(itertools.islice(fresh.iterate(first, 1, 3, threads=threads), 20))
     assert len(found) == 20
-    for t, rows in enumerate(found, first):
-        equal(rows, made.rows(t, 2, 5))
+    for t, arrays in enumerate(found, first):
+        equal(arrays, made.at(t, 1, 3))
 
 
 def test_iteration_without_threads_is_the_same(folder):
-    made = batches(folder, [24, 10])
-    found = list(itertools.islice(made.iterate(7, 0, 4, threads=0, ahead=0), 5))
+    made = Batches(examples(folder, [24, 10]))
+    found = list(itertools.islice(made.iterate(7, threads=0, ahead=0), 5))
     assert len(found) == 5
-    for t, rows in enumerate(found, 7):
-        equal(rows, made.rows(t, 0, 4))
+    for t, arrays in enumerate(found, 7):
+        equal(arrays, made.at(t))
 
 
 # Mixing.
@@ -177,7 +183,7 @@ def test_iteration_without_threads_is_the_same(folder):
 )  # fmt: skip
 @pytest.mark.parametrize("one_task", [True, False])
 def test_shares_are_exact_over_many_draws(folder, rates, one_task):
-    made = batches(folder, [3000, 3000], rates=rates, one_task_per_batch=one_task)  # shuffling small tasks is slow
+    made = examples(folder, [3000, 3000], rates=rates, one_task_per_batch=one_task)  # shuffling small tasks is slow
     given = [fractions.Fraction(str(rate)) for rate in rates.values()]
     exact = [rate / sum(given) for rate in given]
     taken = [0, 0]
@@ -190,7 +196,7 @@ def test_shares_are_exact_over_many_draws(folder, rates, one_task):
 
 @pytest.mark.parametrize("rates", ["proportional", "temperature"])
 def test_shares_follow_the_sizes(folder, rates):
-    made = batches(folder, [36, 4, 9], rates=rates, temperature=2.0)
+    made = examples(folder, [36, 4, 9], rates=rates, temperature=2.0)
     wanted = [36 / 49, 4 / 49, 9 / 49] if rates == "proportional" else [6 / 11, 2 / 11, 3 / 11]
     np.testing.assert_allclose(made.shares, wanted, rtol=1e-12)
     taken = collections.Counter(made.task_name(t) for t in range(539))
@@ -199,27 +205,27 @@ def test_shares_follow_the_sizes(folder, rates):
 
 
 def test_proportional_rates_see_every_task_for_the_same_number_of_epochs(folder):
-    made = batches(folder, [24, 8], rates="proportional", one_task_per_batch=False)
+    made = examples(folder, [24, 8], rates="proportional", one_task_per_batch=False)
     counts = collections.Counter(pair for t in range(8) for pair in drawn(made, t))
     assert counts == {(0, i): 1 for i in range(24)} | {(1, i): 1 for i in range(8)}
 
 
 def test_a_batch_is_of_one_task_or_mixed_as_asked(folder):
     rates = {"t0": 1, "t1": 1}
-    single = batches(folder, [24, 10], rates=rates, one_task_per_batch=True)
+    single = examples(folder, [24, 10], rates=rates, one_task_per_batch=True)
     for t in range(20):
         tasks = {task for task, _ in drawn(single, t)}
         assert len(tasks) == 1
         assert single.task_name(t) == f"t{tasks.pop()}"
     assert {single.task_name(t) for t in range(20)} == {"t0", "t1"}
-    mixed = batches(folder, [24, 10], rates=rates, one_task_per_batch=False)
+    mixed = examples(folder, [24, 10], rates=rates, one_task_per_batch=False)
     for t in range(20):
         assert collections.Counter(task for task, _ in drawn(mixed, t)) == {0: 2, 1: 2}
         assert mixed.task_name(t) == "mixed"
 
 
 def test_a_batch_far_ahead_is_read_at_once(folder):
-    made = batches(folder, [24, 10, 7], rates={"t0": 3, "t1": 2, "t2": 1.5})
+    made = examples(folder, [24, 10, 7], rates={"t0": 3, "t1": 2, "t2": 1.5})
     for t in (10**6, 10**9):
         assert len(drawn(made, t)) == 4
 
@@ -227,101 +233,148 @@ def test_a_batch_far_ahead_is_read_at_once(folder):
 # The arrays.
 
 
-def test_rows_against_the_records_written(folder):
-    made = batches(folder, [24, 10], 6, 3, 2, one_task_per_batch=False)
+def texts_of(batch, slots, name, shard, part):
+    """The tokens of a side's texts, read off the rows: each text's tokens stand together, in one row."""
+    tokens, segments = batch["tokens"][shard, part], batch["segments"][shard, part]
+    found = []
+    for place in batch[f"{name}_place"][shard, part].reshape(-1):
+        row, slot = divmod(int(place), slots)
+        where = np.flatnonzero(segments[row] == slot + 1)
+        assert len(where) == 0 or np.array_equal(where, np.arange(where[0], where[-1] + 1))
+        found.append(tokens[row][where].tolist())
+    return found
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(("shards", "parts"), [(1, 1), (2, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize("one_task", [True, False])
+def test_the_rows_hold_the_records_written(folder, shards, parts, packs, one_task):
+    source = examples(folder, [24, 10], 12, 3, 2, one_task_per_batch=one_task)
+    made = Batches(source, shards, parts, packs, PAD)
+    slots = made.slots or 1
     for t in range(6):
-        batch = made.rows(t, 0, 6)
-        assert set(batch) == {
-            "query", "query_length", "query_id", "target", "target_length", "target_id",
-            "negatives", "negatives_length", "negatives_mask",
-        }  # fmt: skip
-        for r, (task, record) in enumerate(divmod(int(row[0]), 1000) for row in batch["query"]):
-            e = example(task, record, 3)
-            for side, length in (("query", 5), ("target", 7)):
-                tokens = e[side].tolist()
-                assert batch[side][r].tolist() == tokens + [PAD] * (length - len(tokens))
-                assert batch[f"{side}_length"][r] == len(tokens)
-                assert join(batch[f"{side}_id"])[r] == int(e[f"{side}_id"])
-            ends = np.cumsum(e["negatives_lengths"]).tolist()
-            own = [e["negatives"][a:b].tolist() for a, b in zip([0, *ends], ends)][:2]
-            assert batch["negatives_mask"][r].tolist() == [True] * len(own) + [False] * (2 - len(own))
-            for n, tokens in enumerate(own):
-                assert batch["negatives"][r, n].tolist() == tokens + [PAD] * (7 - len(tokens))
-                assert batch["negatives_length"][r, n] == len(tokens)
-            for n in range(len(own), 2):
-                assert batch["negatives_length"][r, n] == 1
-                assert batch["negatives"][r, n, 1:].tolist() == [PAD] * 6
+        batch = made.at(t)
+        assert np.all(batch["tokens"][batch["segments"] == 0] == PAD)
+        for s, k in itertools.product(range(shards), range(parts)):
+            # micro-batch k is the k-th part of the global batch, each shard has its even share of it
+            start = k * 12 // parts + s * 12 // (parts * shards)
+            records = source.read(t, start, start + 12 // (parts * shards))
+            for side in ("query", "target"):
+                assert texts_of(batch, slots, side, s, k) == [e[side].tolist() for e in records]
+                assert join(batch[f"{side}_id"][s, k]) == [int(e[f"{side}_id"]) for e in records]
+            negatives = iter(texts_of(batch, slots, "negatives", s, k))
+            for mask, e in zip(batch["negatives_mask"][s, k], records):
+                ends = np.cumsum(e["negatives_lengths"]).tolist()
+                own = [e["negatives"][a:b].tolist() for a, b in zip([0, *ends], ends)][:2]
+                assert mask.tolist() == [True] * len(own) + [False] * (2 - len(own))
+                found = [next(negatives) for _ in range(2)]
+                assert found[: len(own)] == own
+                assert all(found)  # where there is no negative, another text stands in
 
 
 def test_shapes_and_types(folder):
+    made = Batches(examples(folder, [24], 8), shards=2)
+    (layout,) = made.layouts.values()
+    rows = (layout.heights[0], layout.length)
     shapes = {
-        "query": ((4, 5), np.int32), "query_length": ((4,), np.int32), "query_id": ((4, 2), np.uint32),
-        "target": ((4, 7), np.int32), "target_length": ((4,), np.int32), "target_id": ((4, 2), np.uint32),
+        "tokens": ((2, 1, *rows), np.int32), "segments": ((2, 1, *rows), np.int32),
+        "query_place": ((2, 1, 4), np.int32), "query_id": ((2, 1, 4, 2), np.uint32),
+        "target_place": ((2, 1, 4), np.int32), "target_id": ((2, 1, 4, 2), np.uint32),
     }  # fmt: skip
-    plain = batches(folder, [24]).rows(0, 0, 4)
-    assert {k: (v.shape, v.dtype) for k, v in plain.items()} == shapes
-    shapes |= {
-        "negatives": ((4, 3, 7), np.int32), "negatives_length": ((4, 3), np.int32),
-        "negatives_mask": ((4, 3), np.bool_),
-    }  # fmt: skip
-    hard = batches(folder, [24], 4, 2, 3).rows(0, 0, 4)
-    assert {k: (v.shape, v.dtype) for k, v in hard.items()} == shapes
+    assert {k: (v.shape, v.dtype) for k, v in made.at(0).items()} == shapes
+    assert {k: (v.shape, v.dtype) for k, v in made.at(0, 1, 2).items()} == {
+        k: ((1, *shape[1:]), kind) for k, (shape, kind) in shapes.items()
+    }
+    hard = Batches(examples(folder, [24], 4, 2, 3)).at(0)
+    assert hard["negatives_place"].shape == hard["negatives_mask"].shape == (1, 1, 4, 3)
+    assert (hard["negatives_place"].dtype, hard["negatives_mask"].dtype) == (np.int32, np.bool_)
+
+
+def test_the_largest_batch_has_the_types_and_shapes_of_the_others(folder):
+    made = Batches(examples(folder, [24, 10], 6, 2, 2), shards=3)
+    largest, batch = made.largest(), made.at(0, 0, 1)
+    assert {k: (v.shape[2:], v.dtype) for k, v in largest.items() if k not in ("tokens", "segments")} == {
+        k: (v.shape[2:], v.dtype) for k, v in batch.items() if k not in ("tokens", "segments")
+    }
+    assert largest["tokens"].shape[2] == max(h for x in made.layouts.values() for h in x.heights)
+
+
+def test_all_hosts_have_rows_of_the_same_shape(folder):
+    made = Batches(examples(folder, [24, 10], 12, 3, 2), shards=6)
+    for t in range(8):
+        whole = made.at(t)
+        for s in range(6):
+            equal(made.at(t, s, s + 1), {name: x[s : s + 1] for name, x in whole.items()})
+
+
+def test_few_shapes_and_little_padding_on_texts_of_every_length(folder):
+    random = np.random.default_rng(0)
+    sizes = np.clip(random.lognormal(3.2, 0.8, (3, 400, 2)), 2, 96).astype(int)
+    sizes[1] = np.minimum(sizes[1], 12)
+    caches = []
+    for k in range(3):
+        rows = (
+            {"query": np.ones(a, np.int32), "target": np.ones(b, np.int32), "negatives": [], "negatives_lengths": [],
+             "query_id": 0, "target_id": 0, "truncated": np.zeros(3, np.int32)}
+            for a, b in sizes[k]
+        )  # fmt: skip
+        caches.append(cache.write(RegisteredTask(f"long{k}", "none"), NamedTokenizer(), Lengths(96, 96), folder, rows))
+    mixture = Mixture("long", [RegisteredTask(c.name, "none") for c in caches])
+    made = Batches(Examples(mixture, caches, 64, 0, 0))
+    batches = [made.at(t) for t in range(60)]
+    assert len({b["tokens"].shape for b in batches}) <= 6
+    real, places = (sum(f(b["segments"]) for b in batches) for f in (np.count_nonzero, np.size))
+    assert real / places >= 0.88
 
 
 def test_negatives_are_left_out_when_none_are_asked_for(folder):
-    assert not any(name.startswith("negatives") for name in batches(folder, [24], 4, 3, 0).rows(0, 0, 4))
+    assert not any(name.startswith("negatives") for name in Batches(examples(folder, [24], 4, 3, 0)).at(0))
 
 
 def test_ids_at_the_ends_of_int64_come_back():
     values = [0, 1, -1, 2**63 - 1, -(2**63), 1 << 32, -(1 << 32), 0x0123456789ABCDEF]
+    one = np.ones(1, np.int32)
     rows = [
-        {"query": [1], "target": [1], "query_id": np.int64(v), "target_id": np.int64(-(v + 1)), "negatives_lengths": []}
+        {"query": one, "target": one, "query_id": np.int64(v), "target_id": np.int64(-(v + 1)), "negatives_lengths": []}
         for v in values
     ]
-    batch = collate(rows, LENGTHS, 0, PAD)
-    assert batch["query_id"].dtype == np.uint32
-    assert join(batch["query_id"]) == values
-    assert join(batch["target_id"]) == [-(v + 1) for v in values]
-    assert batch["query_id"][-1].tolist() == [0x89ABCDEF, 0x01234567]
-
-
-def test_pad_by_hand():
-    found, sizes = pad([np.array([1, 2], np.int32), np.array([], np.int32), np.array([3, 4, 5], np.int32)], 3, -7)
-    assert found.tolist() == [[1, 2, -7], [-7, -7, -7], [3, 4, 5]]
-    assert sizes.tolist() == [2, 0, 3]
-    assert found.dtype == sizes.dtype == np.int32
+    layout = packing.Layout(64, 16, (1,))
+    unit = packing.collate(rows, packing.fill(np.ones(16), 64, 16), layout, 1, 0, PAD)
+    assert unit["query_id"].dtype == np.uint32
+    assert join(unit["query_id"]) == values
+    assert join(unit["target_id"]) == [-(v + 1) for v in values]
+    assert unit["query_id"][-1].tolist() == [0x89ABCDEF, 0x01234567]
 
 
 def test_asking_for_negatives_where_no_task_has_any_is_refused(folder):
     with pytest.raises(ConfigError) as caught:
-        batches(folder, [24, 10], num_negatives=2)
+        examples(folder, [24, 10], num_negatives=2)
     message = str(caught.value)
     assert "num_negatives = 2" in message and "set num_negatives = 0" in message and "\n" not in message
 
 
 def test_a_wrong_mixture_or_an_empty_cache_is_refused_when_built(folder):
     with pytest.raises(ConfigError, match="no rate for 't1'"):
-        batches(folder, [24, 10], rates={"t0": 1})
-    made = batches(folder, [24])
+        examples(folder, [24, 10], rates={"t0": 1})
+    made = examples(folder, [24])
     empty = cache.Cache(made.caches[0].folder, {**made.caches[0].manifest, "records": 0})
     with pytest.raises(DataError, match="the cache is empty; prepare the task again"):
         dataclasses.replace(made, caches=[empty])
 
 
 def test_batches_are_read_without_tensorflow_and_the_same_in_another_process(folder):
-    made = batches(folder, [24])
+    made = Batches(examples(folder, [24]))
     program = (
         "import sys, pathlib\n"
         "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'jax'): sys.modules[name] = None\n"
         "from embed import files\n"
         "from embed.data import cache, loader, tasks\n"
-        "from embed.data.encoding import Lengths\n"
-        f"folder = pathlib.Path({str(made.caches[0].folder)!r})\n"
+        f"folder = pathlib.Path({str(made.examples.caches[0].folder)!r})\n"
         "found = cache.Cache(folder, files.verify_manifest(folder))\n"
         "mixture = tasks.Mixture('mixed', [tasks.RegisteredTask('t0', 'none')])\n"
-        f"made = loader.Batches(mixture, [found], 4, Lengths(5, 7), 0, 0, {PAD})\n"
-        "print([made.rows(t, 0, 4)['query'].tolist() for t in range(3)])\n"
+        "made = loader.Batches(loader.Examples(mixture, [found], 4, 0, 0))\n"
+        "print([made.at(t)['tokens'].tolist() for t in range(3)])\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == str([made.rows(t, 0, 4)["query"].tolist() for t in range(3)])
+    assert ran.stdout.strip() == str([made.at(t)["tokens"].tolist() for t in range(3)])

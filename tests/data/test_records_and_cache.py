@@ -153,7 +153,11 @@ def test_many_records_fill_several_shards_in_order(tmp_path, task, monkeypatch):
     cache.write(task, TOKENIZER, LENGTHS, tmp_path, wanted)
     found = cache.find(task, TOKENIZER, LENGTHS, tmp_path)
     assert found.manifest["shards"] == [f"records-0000{k}.array_record" for k in range(3)]
-    assert set(found.manifest["shards"]) == set(found.manifest["files"])
+    assert {*found.manifest["shards"], "lengths.npy"} == set(found.manifest["files"])
+    assert found.lengths.shape == (20, 2 + found.most_negatives) and found.longest == found.lengths.max()
+    for row, e in zip(found.lengths.tolist(), wanted):
+        sizes = [len(e["query"]), len(e["target"]), *e["negatives_lengths"]]
+        assert row == sizes + [0] * (len(row) - len(sizes))
     for row, e in zip(found.read(range(20)), wanted, strict=True):
         same(row, e)
 

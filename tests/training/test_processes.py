@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embed import checkpoints
-from embed.data import cache, encoding, loader, tasks
+from embed.data import cache, loader, tasks
 
 TRAIN = (
     "train",
@@ -103,7 +103,7 @@ def test_two_processes_over_gloo(one_device):
     assert_same_training(one_device, "two")
 
 
-def batches(folder) -> loader.Batches:
+def batches(folder, shards: int) -> loader.Batches:
     """The batches of the tiny recipe, opened from its caches alone."""
     found = sorted((folder / "data").glob("*/MANIFEST.json"))
     from embed import files
@@ -111,14 +111,13 @@ def batches(folder) -> loader.Batches:
     caches = [cache.Cache(p.parent, files.verify_manifest(p.parent)) for p in found]
     declared = [tasks.Task(name=c.name, source=None) for c in caches]
     mixture = tasks.Mixture(name="made_up", tasks=declared, rates={"first": 2.0, "second": 1.0})
-    return loader.Batches(mixture, caches, 16, encoding.Lengths(query=48, target=56), 2, seed=0)
+    return loader.Batches(loader.Examples(mixture, caches, 16, 2, seed=0), shards)
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_the_hosts_slices_are_the_global_batch(prepared, hosts):
-    source = batches(prepared)
+    whole, sliced = batches(prepared, 8), batches(prepared, 8)
     for t in range(12):
-        whole = source.rows(t, 0, 16)
-        parts = [source.rows(t, h * 16 // hosts, (h + 1) * 16 // hosts) for h in range(hosts)]
-        for name, value in whole.items():
+        parts = [sliced.at(t, h * 8 // hosts, (h + 1) * 8 // hosts) for h in range(hosts)]
+        for name, value in whole.at(t).items():
             np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from embed import sharding
 from embed.checkpoints import flatten
+from embed.data import packing
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api
@@ -41,7 +42,7 @@ def bag_of_words() -> Model:
         first, second = jax.random.split(rng)
         return {"table": jax.random.normal(first, (50, 4)), "kernel": jax.random.normal(second, (4, 6))}
 
-    def apply(params, tokens, mask, rng=None):
+    def apply(params, tokens, mask, rng=None, slots=None):
         x = params["table"][tokens] * mask[..., None]
         x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
         x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
@@ -52,25 +53,54 @@ def bag_of_words() -> Model:
     )
 
 
-def batch(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> dict[str, np.ndarray]:
-    """Returns a batch with hard negatives, some missing, and two pairs of duplicates."""
+def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> list[dict[str, np.ndarray]]:
+    """Returns pairs with hard negatives, some missing, and two pairs of duplicates."""
     random = np.random.default_rng(seed)
 
-    def side(*lead):
-        length = random.integers(1, 8, lead)
-        return random.integers(0, vocab, (*lead, 7)).astype(np.int32), length.astype(np.int32)
+    def text():
+        return random.integers(0, vocab, random.integers(1, 8)).astype(np.int32)
 
-    made = {}
-    made["query"], made["query_length"] = side(size)
-    made["target"], made["target_length"] = side(size)
+    made = []
+    for i in range(size):
+        own = [text() for _ in range(random.integers(0, negatives + 1))]
+        made.append(
+            {
+                "query": text(),
+                "target": text(),
+                "negatives": np.concatenate([*own, np.zeros(0, np.int32)]),
+                "negatives_lengths": np.array([len(n) for n in own], np.int32),
+                "query_id": i,
+                "target_id": i,
+            }
+        )
     for name, (i, j) in {"query": (0, 3), "target": (5, 6)}.items():
-        made[name][j], made[f"{name}_length"][j] = made[name][i], made[f"{name}_length"][i]
-        made[f"{name}_id"] = np.stack([np.arange(size), np.arange(size) % 3], 1).astype(np.uint32)
-        made[f"{name}_id"][j] = made[f"{name}_id"][i]
-    if negatives:
-        made["negatives"], made["negatives_length"] = side(size, negatives)
-        made["negatives_mask"] = random.random((size, negatives)) < 0.7
+        for field in (name, f"{name}_id"):
+            made[j][field] = made[i][field]
     return made
+
+
+def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, slots: int | None = None):
+    """Returns the batch of some pairs, laid out as training lays it out."""
+    unit = len(pairs) // (shards * parts)
+    layout = packing.Layout(24, slots or 1, (unit * (2 + negatives),))
+    units = []
+    for s in range(shards):
+        units.append([])
+        for k in range(parts):
+            start = k * len(pairs) // parts + s * unit
+            own = pairs[start : start + unit]
+            plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.slots)
+            units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
+    return packing.stack(units)
+
+
+def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):
+    return rows(examples(seed, 8, negatives, vocab), negatives, parts=parts)
+
+
+def only(made):
+    """Returns the one micro-batch of a batch."""
+    return {name: x[:, 0] for name, x in made.items()}
 
 
 def start(model, optimizer, use_ema: bool = True) -> TrainState:
@@ -82,27 +112,29 @@ def bits(tree) -> dict[str, bytes]:
 
 
 def test_towers_are_embedded_from_their_own_tokens_and_lengths():
-    model, b = bag_of_words(), batch()
+    model, pairs = bag_of_words(), examples()
     params = model.init(jax.random.key(0))
+    b = only(rows(pairs))
     found = embed_batch(model, params, b)
 
-    def by_hand(tokens, length):
-        x = np.asarray(params["table"])[tokens[:length]].mean(0) @ np.asarray(params["kernel"])
+    def by_hand(tokens):
+        x = np.asarray(params["table"])[tokens].mean(0) @ np.asarray(params["kernel"])
         return x / np.linalg.norm(x)
 
-    for i in range(8):
-        np.testing.assert_allclose(found.query[i], by_hand(b["query"][i], b["query_length"][i]), atol=1e-5)
-        np.testing.assert_allclose(found.target[i], by_hand(b["target"][i], b["target_length"][i]), atol=1e-5)
-        for k in range(2):
-            expected = by_hand(b["negatives"][i, k], b["negatives_length"][i, k])
-            np.testing.assert_allclose(found.negatives[i, k], expected, atol=1e-5)
-    for name in ("negatives_mask", "query_id", "target_id"):
-        np.testing.assert_array_equal(getattr(found, name), b[name])
+    for i, pair in enumerate(pairs):
+        np.testing.assert_allclose(found.query[i], by_hand(pair["query"]), atol=1e-5)
+        np.testing.assert_allclose(found.target[i], by_hand(pair["target"]), atol=1e-5)
+        own = np.split(pair["negatives"], np.cumsum(pair["negatives_lengths"]))[:-1]
+        assert found.negatives_mask[i].tolist() == [True] * len(own) + [False] * (2 - len(own))
+        for k, tokens in enumerate(own):
+            np.testing.assert_allclose(found.negatives[i, k], by_hand(tokens), atol=1e-5)
+    for name in ("query_id", "target_id"):
+        np.testing.assert_array_equal(getattr(found, name), b[name][0])
 
 
 def test_without_negatives_there_is_no_tower_for_them():
     model = bag_of_words()
-    found = embed_batch(model, model.init(jax.random.key(0)), batch(negatives=0))
+    found = embed_batch(model, model.init(jax.random.key(0)), only(batch(negatives=0)))
     assert found.negatives is None
     assert found.negatives_mask is None
 
@@ -110,35 +142,44 @@ def test_without_negatives_there_is_no_tower_for_them():
 @pytest.mark.parametrize("negatives", [0, 2])
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_micro_batches_give_the_mean_of_separate_ones(parts, negatives):
-    model, b = bag_of_words(), batch(negatives=negatives)
+    model, pairs = bag_of_words(), examples(negatives=negatives)
     params = model.init(jax.random.key(0))
-    found = fast(lambda p, b: loss_and_gradient(model, LOSS, p, b, None, parts))(params, b)
-    alone = fast(jax.value_and_grad(lambda p, rows: LOSS(embed_batch(model, p, rows)), has_aux=True))
-    each = [
-        alone(params, {name: x[k * 8 // parts : (k + 1) * 8 // parts] for name, x in b.items()}) for k in range(parts)
-    ]
+    found = fast(lambda p, b: loss_and_gradient(model, LOSS, p, b, None))(params, rows(pairs, negatives, parts=parts))
+    alone = fast(jax.value_and_grad(lambda p, b: LOSS(embed_batch(model, p, b)), has_aux=True))
+    each = [alone(params, only(rows(pairs[k * 8 // parts : (k + 1) * 8 // parts], negatives))) for k in range(parts)]
     expected = jax.tree.map(lambda *x: np.mean(x, axis=0), *[(value, metrics, g) for (value, metrics), g in each])
     assert flatten(found).keys() == flatten(expected).keys()
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6), found, expected)
 
 
-def test_towers_and_micro_batches_draw_different_noise():
-    model = bag_of_words()
-    params, rng = model.init(jax.random.key(0)), jax.random.key(1)
-    b = batch()
-    b["target"], b["target_length"] = b["query"], b["query_length"]
-    found = embed_batch(model, params, b, rng)
+def test_texts_and_micro_batches_draw_different_noise():
+    model, rng, pairs = bag_of_words(), jax.random.key(1), examples()
+    params = model.init(jax.random.key(0))
+    same_text = [{**p, "target": p["query"]} for p in pairs]
+    found = embed_batch(model, params, only(rows(same_text)), rng)
     assert np.abs(found.query - found.target).max() > 1e-2
 
     @dataclasses.dataclass(frozen=True)
-    class Spread:
+    class First:
         def __call__(self, outputs):
             return jnp.sum(outputs.query * 0), {"first": outputs.query[0]}
 
-    same_rows = {name: np.concatenate([x[:2], x[:2]]) for name, x in b.items()}
-    _, metrics, _ = loss_and_gradient(model, Spread(), params, same_rows, rng, 2)
-    first = embed_batch(model, params, {k: x[:2] for k, x in b.items()}, jax.random.fold_in(rng, 0)).query[0]
+    _, metrics, _ = loss_and_gradient(model, First(), params, rows(pairs[:2] * 2, parts=2), rng)
+    first = embed_batch(model, params, only(rows(pairs[:2])), jax.random.fold_in(rng, 0)).query[0]
     assert np.abs(metrics["first"] - first).max() > 1e-3
+
+
+def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
+    pairs = examples(vocab=48)
+    params = gemma.init(jax.random.key(5))
+    alone = embed_batch(gemma, params, only(rows(pairs)))
+    together = rows(pairs, slots=8)
+    assert together["segments"].max() > 2
+    found = fast(lambda p, b: embed_batch(gemma, p, b, slots=8))(params, only(together))
+    for tower in ("query", "target"):
+        np.testing.assert_allclose(getattr(found, tower), getattr(alone, tower), atol=1e-5)
+    there = np.asarray(alone.negatives_mask)
+    np.testing.assert_allclose(found.negatives[there], alone.negatives[there], atol=1e-5)
 
 
 def test_a_step_follows_the_optimizer():
@@ -166,23 +207,25 @@ class InfiniteSlope:
 
 
 def poisoned(b):
-    return {**b, "query": np.where(np.arange(7) == 0, POISON, b["query"]).astype(np.int32)}
+    """Returns the batch with one text spoilt in every micro-batch."""
+    first_row = np.arange(b["tokens"].shape[2])[:, None] == 0
+    return {**b, "tokens": np.where(first_row & (b["segments"] > 0), POISON, b["tokens"]).astype(np.int32)}
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(parts):
     model, optimizer = bag_of_words(), adamw(0.1, weight_decay=0.1)
-    step = fast(make_step(model, LOSS, optimizer, seed=0, ema_decay=0.9, micro_batches=parts))
-    good, _ = step(start(model, optimizer), batch(1))
-    bad, metrics = step(good, poisoned(batch(2)))
+    step = fast(make_step(model, LOSS, optimizer, seed=0, ema_decay=0.9))
+    good, _ = step(start(model, optimizer), batch(1, parts=parts))
+    bad, metrics = step(good, poisoned(batch(2, parts=parts)))
     assert int(metrics["skipped"]) == int(bad.skipped) == 1
     assert not np.isfinite(metrics["gradient_norm"])
     assert int(bad.step) == 2
     assert bits(bad.trees()) == bits(good.trees())
-    worse, metrics = step(bad, poisoned(batch(3)))
+    worse, metrics = step(bad, poisoned(batch(3, parts=parts)))
     assert (int(worse.skipped), int(worse.step), int(metrics["skipped"])) == (2, 3, 2)
     assert bits(worse.trees()) == bits(good.trees())
-    healed, metrics = step(worse, batch(4))
+    healed, metrics = step(worse, batch(4, parts=parts))
     assert (int(healed.skipped), int(healed.step), int(metrics["skipped"])) == (0, 4, 0)
     assert all(bits(healed.trees())[path] != x for path, x in bits(good.trees()).items())
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(healed.trees()))
@@ -257,13 +300,16 @@ def on_mesh(shape, model, values=None):
 def three_steps(shape, model, values):
     """Returns the losses of three steps, and the parameters and averages before and after each."""
     mesh, state, placed = on_mesh(shape, model, values)
+    shards = sharding.batch_shards(mesh)
     with jax.set_mesh(mesh):
         step = fast(
-            make_step(model, LOSS, OPTIMIZER, seed=0, ema_decay=0.5), out_shardings=(placed, sharding.replicated(mesh))
+            make_step(model, LOSS, OPTIMIZER, seed=0, ema_decay=0.5, slots=8),
+            out_shardings=(placed, sharding.replicated(mesh)),
         )
         losses, states = [], [jax.device_get((state.params, state.ema))]
         for t in range(3):
-            state, metrics = step(state, sharding.to_global(batch(t, vocab=48), mesh, 8))
+            b = rows(examples(t, vocab=48), shards=shards, slots=8)
+            state, metrics = step(state, sharding.to_global(b, mesh, shards))
             jax.block_until_ready(state)
             losses.append(float(metrics["loss"]))
             states.append(jax.device_get((state.params, state.ema)))
@@ -320,8 +366,13 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first):
 def test_embeddings_are_split_over_the_batch(gemma, first):
     mesh, state, _ = on_mesh((2, 2, 2), gemma, first)
     with jax.set_mesh(mesh):
-        b = sharding.to_global(batch(vocab=48), mesh, 8)
-        found = jax.block_until_ready(fast(lambda p, b: embed_batch(gemma, p, b))(state.params, b))
+        b = only(sharding.to_global(rows(examples(vocab=48), shards=4, slots=8), mesh, 4))
+        program = fast(lambda p, b: embed_batch(gemma, p, b, slots=8)).lower(state.params, b).compile()
+        found = jax.block_until_ready(program(state.params, b))
+    height = b["tokens"].shape[1]
+    # A shard's vectors are [height, 8 slots, 6]: neither they nor their rows are gathered from the others.
+    gathered = [line for line in program.as_text().splitlines() if "all-gather" in line or "all-reduce" in line]
+    assert not [line for line in gathered if f"[{4 * height}" in line or f"[4,{height}" in line]
     for tower in (found.query, found.target, found.negatives):
         assert tower.sharding.is_equivalent_to(sharding.batch_sharding(mesh), tower.ndim)
         assert {s.data.shape[0] for s in tower.addressable_shards} == {2}
