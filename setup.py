@@ -27,6 +27,7 @@ CORE = [
     "ml-dtypes>=0.5,<0.8",
     "numpy>=2,<3",
     "scipy>=1.14,<2",
+    "scikit-learn>=1.6,<2",
     "absl-py>=2.1,<3",
     "tqdm>=4.66,<5",
     "tensorboardX>=2.6.2,<3",
@@ -39,6 +40,8 @@ EXTRAS = {
     "cuda": ["jax[cuda13]>=0.10,<0.13"],
     "plots": ["matplotlib>=3.9,<4"],
     "bm25": ["bm25s>=0.2.10,<0.4"],
+    # Counts words as XOR-Retrieve's script does.
+    "xor": ["nltk>=3.9,<4"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
     # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.
@@ -54,7 +57,7 @@ EXTRAS = {
     "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "ruff>=0.9,<1"],
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
-EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["parquet"]
+EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"]
 
 setup(
     name="embed",
@@ -66,6 +69,7 @@ setup(
     python_requires=">=3.11,<3.14",
     # Not find_namespace_packages: that would install the folder gin/ over the package gin-config.
     packages=find_packages(include=["embed", "embed.*"]),
+    package_data={"embed.evaluation": ["references.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["embed = embed.commands.main:main"]},

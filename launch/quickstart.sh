@@ -6,8 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 setup_environment .venv quickstart
 
-# Huge pages spare the many page faults of XLA's large short-lived buffers: a fifth of the training time.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 run=runs/quickstart
 recipe=gin/recipes/quickstart.gin
 mkdir -p "$run"

@@ -67,6 +67,7 @@ gemma.Gemma.mlp_dim = 32
 gemma.Gemma.dropout = 0.1
 
 recipe.Recipe.num_negatives = 2
+recipe.Recipe.most_shapes = 1
 recipe.Recipe.ema_decay = 0.9
 recipe.Recipe.lengths = @encoding.Lengths()
 encoding.Lengths.query = 48

@@ -61,26 +61,35 @@ def _sweep(folders, alphas, arguments):
     """Scores the interpolation at every alpha. Returns ([the best alpha], the sweep's files)."""
     from embed import files
     from embed.averaging import soup
-    from embed.evaluation import report, runner, suites
+    from embed.data.text import template
+    from embed.evaluation import plots, report, runner, suites
+    from embed.evaluation.embeddings import Embeddings
+    from embed.evaluation.views import View
     from embed.inference import model as inference
     from embed.inference import search
 
-    suite, tasks = suites.read_suite(arguments.suite)
+    suite = suites.read_suite(arguments.suite)
+    main = {t.name: t.main for t in suite.tasks}
     tuned = inference.open_model(folders[1])
-    dims = [tuned.encoder.model.embedding_dim]
-    points = {}
+    view = View(tuned.encoder.model.embedding_dim)
+    points, means = {}, {}
     for alpha in sorted(set(alphas)):
         params = soup.average(folders, soup.weights_for("interpolate", 2, None, alpha), arguments.item)
-        scores = runner.score(tasks, tuned.with_params(params).encode, search.top_k, dims)
-        points[alpha] = {t.name: scores[t.name][str(dims[0])][runner.main_metric(t)] for t in tasks}
-        mean = sum(points[alpha].values()) / len(tasks)
-        print(
-            f"alpha {alpha:g}: mean {mean:.4f}  " + "  ".join(f"{n} {v:.4f}" for n, v in points[alpha].items()),
-            flush=True,
-        )
-    best = max(points, key=lambda a: (sum(points[a].values()), -a))
-    print(f"best alpha {best:g} by the mean of {len(tasks)} tasks of {suite}")
-    sweep = {"suite": suite, "best": best, "scores": {f"{a:g}": p for a, p in points.items()}}
+        mixed = tuned.with_params(params)
+        embeddings = Embeddings(mixed.encode, lambda prompt: template(prompt, tuned.prompts))
+        scores = runner.run(suite, embeddings, [view], search.top_k).scores
+        points[alpha] = {t: own[view.name][main[t]] for t, own in scores.items()}
+        means[alpha] = runner.means(scores, suite)[view.name]["mean of the types"]
+        listed = "  ".join(f"{n} {100 * v:.2f}" for n, v in points[alpha].items())
+        print(f"alpha {alpha:g}: mean of the types {100 * means[alpha]:.2f}  {listed}", flush=True)
+    best = max(means, key=lambda a: (means[a], -a))
+    print(f"best alpha {best:g} by the mean of the types of {suite.name}")
+    sweep = {
+        "suite": suite.name,
+        "best": best,
+        "scores": {f"{a:g}": p for a, p in points.items()},
+        "means": {f"{a:g}": m for a, m in means.items()},
+    }
     extra = {"sweep.json": files.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
-    plot = report.sweep_plot(sweep)
+    plot = plots.sweep(sweep)
     return [best], {**extra, **({"sweep.png": plot} if plot else {})}

@@ -1,82 +1,158 @@
-"""`embed evaluate`: models and baselines on a suite, at every Matryoshka size."""
+"""`embed evaluate`: models and baselines on a suite, at every Matryoshka size and precision; comparisons of results."""
 
+import os
 import pathlib
 import sys
 
 from embed.commands import runtime
 
 SUMMARY = (
-    "Score models on a suite of local files, at every Matryoshka size; writes results.json, results.md and a plot."
+    "Score models on a suite of local files by MTEB's protocols, at every Matryoshka size; writes results.json, "
+    "results.md, plots and a report that opens in a browser."
 )
 
 
 def add_arguments(parser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="[NAME=]MODEL", help="what to score; NAME is how the table calls it"
+        "models", nargs="*", metavar="[NAME=]MODEL", help="what to score; NAME is how the tables call it"
     )
-    parser.add_argument("--suite", required=True, help="suite file (JSON)")
-    parser.add_argument("--output", required=True, help="new folder for the results")
+    parser.add_argument("--suite", help="suite file (JSON)")
+    parser.add_argument("--output", help="new folder for the results")
     parser.add_argument("--dims", help="comma-separated sizes (default: the model's Matryoshka sizes)")
+    parser.add_argument(
+        "--quantize",
+        default="float32",
+        help="comma-separated precisions of the vectors: float32, int8, binary, binary-rescored",
+    )
+    parser.add_argument(
+        "--weights",
+        default="float32",
+        help="comma-separated precisions of the weights, each scored as a model of its own: float32, bfloat16, int8, int4",
+    )
     parser.add_argument(
         "--baselines", default="", help="comma-separated: random (untrained weights of the first MODEL), bm25"
     )
+    parser.add_argument("--against", metavar="NAME", help="the model that the others are compared with, item by item")
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to run")
     parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: the longest of training)")
+    parser.add_argument(
+        "--vectors",
+        metavar="DIR",
+        help="where embedded texts are kept for the next run (default: $EMBED_VECTORS or ~/.cache/embed/vectors; 'off')",
+    )
+    parser.add_argument(
+        "--mteb",
+        metavar="NAME",
+        help="run MTEB itself: a benchmark such as 'MTEB(Multilingual, v2)', or names of its tasks separated by commas",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="results.json",
+        help="make one report of results that are there, and score nothing",
+    )
 
 
 def run(arguments) -> None:
+    from embed.errors import UsageError
+
+    if arguments.compare:
+        if arguments.models or arguments.suite:
+            raise UsageError("--compare takes results only; leave out MODEL and --suite")
+        _compare(arguments)
+        return
+    if arguments.mteb and arguments.suite:
+        raise UsageError("--mteb brings its own tasks; leave out --suite")
+    if not arguments.models or not (arguments.suite or arguments.mteb) or not arguments.output:
+        raise UsageError("give at least one MODEL, --suite=FILE and --output=DIR (or --compare A/results.json ...)")
     runtime.start()
+    if arguments.mteb:
+        _mteb(arguments)
+    else:
+        _evaluate(arguments)
+
+
+def _evaluate(arguments) -> None:
     from embed import files
     from embed.errors import UsageError, did_you_mean
-    from embed.evaluation import bm25, report, runner, suites
+    from embed.evaluation import bm25, outputs, runner, suites
 
     baselines = [b for b in arguments.baselines.split(",") if b]
     for baseline in baselines:
         if baseline not in ("random", "bm25"):
             raise UsageError(f"--baselines: {baseline!r}{did_you_mean(baseline, ['random', 'bm25'])}")
-    only = arguments.tasks.split(",") if arguments.tasks else None
-    suite_name, tasks = suites.read_suite(arguments.suite, only)
-    results = {"suite": suite_name, "environment": runtime.environment(), "models": {}}
-    with files.new_folder(arguments.output) as folder:
-        for task in tasks:
-            if left_out := runner.unjudged(task):
-                print(f"{task.name}: {left_out} queries without a relevant document are left out")
-        if "random" in baselines:
-            results["models"]["random"] = _score(_path(arguments.models[0]), arguments, tasks, random=True)
-        for given in arguments.models:
-            name = given.partition("=")[0] if "=" in given else pathlib.Path(given).name
-            if name in results["models"]:
-                raise UsageError(f"two models are called {name!r}; give them names: NAME=MODEL")
-            print(f"scoring {name}", flush=True)
-            results["models"][name] = _score(_path(given), arguments, tasks)
-        if "bm25" in baselines:
-            found = {t.name: {"all": bm25.score_bm25(t)} for t in tasks if t.type == "retrieval"}
-            results["models"]["bm25"] = {"model": bm25.DESCRIPTION, "results": found}
-        files.write_json(folder / "results.json", results)
-        (folder / "results.md").write_text(report.table(results), encoding="utf-8")
-        _plot(report, results, folder)
-    print(f"\n{report.table(results)}")
-    print(f"wrote {arguments.output}/results.json, results.md, dimensions.png")
+    given = _named(arguments.models)
+    names = [name for name, _ in given]
+    if arguments.against is not None and arguments.against not in (*names, *baselines):
+        raise UsageError(f"--against={arguments.against}{did_you_mean(arguments.against, [*names, *baselines])}")
+    suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
+    files.check_new(pathlib.Path(arguments.output))
+    collected = outputs.Collected(suite, runtime.environment(), ["embed", *sys.argv[1:]])
+    for task in suite.tasks:
+        if left_out := runner.unjudged(task):
+            collected.note(task.name, f"{left_out} queries without any judged document are left out")
+            print(f"{task.name}: {left_out} queries without any judged document are left out")
+    if "random" in baselines:
+        _score(collected, "random", given[0][1], arguments, suite, random=True)
+    for name, path in given:
+        for weights in arguments.weights.split(","):
+            called = name if weights == "float32" else f"{name} {weights}-weights"
+            print(f"scoring {called}", flush=True)
+            _score(collected, called, path, arguments, suite, weights=weights)
+    if "bm25" in baselines:
+        scored = {t.name: bm25.score(t) for t in suite.tasks if bm25.applies(t)}
+        if not scored:
+            print("bm25: no task of the suite ranks documents, so it has no row")
+        else:
+            collected.add_level("bm25", bm25.DESCRIPTION, scored)
+    _write(collected.results(arguments.against), collected.samples, arguments.output)
 
 
-def _path(given: str) -> str:
-    return given.partition("=")[2] if "=" in given else given
+def _named(models) -> list[tuple[str, str]]:
+    """Returns (name, path) of each [NAME=]MODEL; two of one name are a UsageError."""
+    from embed.errors import UsageError
+
+    given = [(m.partition("=")[0], m.partition("=")[2]) if "=" in m else (pathlib.Path(m).name, m) for m in models]
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two models are called {name!r}; give them names: NAME=MODEL")
+    return given
 
 
-def _plot(report, results, folder) -> None:
-    import importlib.util
+def _mteb(arguments) -> None:
+    """Runs MTEB on every model and view; a folder that is there goes on where it stopped, as MTEB's own cache does."""
+    from embed import files
+    from embed.evaluation import mteb, references, report, views
+    from embed.inference import model as inference
 
-    if importlib.util.find_spec("matplotlib"):
-        report.plot_dimensions(results, folder / "dimensions.png")
-    else:
-        print("no plot: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)
+    tasks, found = mteb.chosen_tasks(arguments.mteb), {}
+    folder = pathlib.Path(arguments.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in _named(arguments.models):
+        model = inference.open_model(path, max_length=arguments.max_length)
+        dims = runtime.numbers("dims", arguments.dims, int) or [model.encoder.model.embedding_dim]
+        for view in views.views(dims, arguments.quantize.split(",")):
+            print(f"{name} {view.name}: {len(tasks)} tasks of {arguments.mteb}", flush=True)
+            found[f"{name} {view.name}"] = mteb.evaluate(mteb.MtebEncoder(model, name, view), tasks, folder)
+    ranks = mteb.borda({n: {t: s["score"] for t, s in own.items()} for n, own in found.items()})
+    cells = [["model", "Mean (Task)", "Mean (TaskType)", "Borda"]]
+    for name, own in found.items():
+        means = (report.percent(f(own)) for f in (mteb.task_mean, mteb.type_mean))
+        cells.append([name, *means, str(ranks[name])])
+    for name, published in references.of_benchmark(arguments.mteb).items():
+        means = (report.percent(published.get(kind)) for kind in ("task", "type"))
+        cells.append([f"{name} ({references.source(name)})", *means, "-"])
+    files.write_json(folder / "summary.json", {"mteb": arguments.mteb, "scores": found, "borda": ranks})
+    print(f"\n{report.align(cells)}\n\nwrote {folder}/summary.json and MTEB's own files beside it")
 
 
-def _score(path: str, arguments, tasks, random: bool = False) -> dict:
-    """Returns one model's entry of results.json."""
+def _score(collected, name: str, path: str, arguments, suite, random: bool = False, weights: str = "float32") -> None:
+    """Scores one model and adds it to what is collected."""
     from embed.data.text import template
     from embed.errors import UsageError
-    from embed.evaluation import runner
+    from embed.evaluation import runner, views
+    from embed.evaluation.embeddings import Embeddings
     from embed.inference import model as inference
     from embed.inference import search
 
@@ -86,23 +162,63 @@ def _score(path: str, arguments, tasks, random: bool = False) -> dict:
         cut[0] += truncated
         cut[1] += total
 
-    model = inference.open_model(path, max_length=arguments.max_length, random=random, overflow=overflow)
+    model = inference.open_model(
+        path, max_length=arguments.max_length, random=random, overflow=overflow, weights=weights
+    )
     dims = runtime.numbers("dims", arguments.dims, int) or list(model.matryoshka_dims)
     size = model.encoder.model.embedding_dim
     if any(not 1 <= d <= size for d in dims):
         raise UsageError(f"--dims={arguments.dims}: this model gives 1 to {size}")
-    scores = runner.score(tasks, runtime.with_progress(model.encode), search.top_k, dims, print)
-    return {
+    served = views.views(dims, arguments.quantize.split(","))
+    words = lambda prompt: template(prompt, model.prompts)  # noqa: E731
+    embeddings = Embeddings(model.encode, words, None if random else _vectors_folder(arguments.vectors, model))
+    parts = [part for task in suite.tasks for part in task.parts().values()]
+    new, total = len(embeddings.missing(parts)), sum(len(p.texts) for p in parts)
+    print(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}", flush=True)
+    with runtime.text_bar(new) as progress:
+        found = runner.run(suite, embeddings, served, search.top_k, print, progress)
+    facts = {
         "model": str(path),
         "folder": str(model.folder),
         "digest": model.digest,
-        "precision": "float32",
-        "dims": dims,
+        "dtype": model.dtype,
+        "weights": weights,
+        "weight_bytes": model.weight_bytes,
         "max_length": model.encoder.max_length,
-        "truncated_texts": {"cut": cut[0], "of": cut[1]},
-        "prompts": {
-            t.name: {"query": template(t.prompt, model.prompts), "document": template("document", model.prompts)}
-            for t in tasks
-        },
-        "results": scores,
+        "embedding_dim": size,
+        "texts": {"all": total, "embedded_now": new, "cut_at_max_length": cut[0]},
+        "prompts": {t.name: {n: words(p.prompt) for n, p in t.parts().items()} for t in suite.tasks},
     }
+    collected.add(name, facts, served, found)
+
+
+def _vectors_folder(given: str | None, model):
+    """Returns where a model's vectors are kept, by all that they depend on; None keeps none."""
+    if given == "off":
+        return None
+    base = given or os.environ.get("EMBED_VECTORS") or pathlib.Path.home() / ".cache" / "embed" / "vectors"
+    digest, _, weights = model.digest.partition("-")
+    parts = [digest[:24], str(model.encoder.max_length), model.dtype, *([weights] if weights else [])]
+    return pathlib.Path(base) / "-".join(parts)
+
+
+def _compare(arguments) -> None:
+    from embed.errors import UsageError
+    from embed.evaluation import outputs
+
+    if not arguments.output:
+        raise UsageError("--compare needs --output=DIR")
+    results, samples = outputs.merge([pathlib.Path(p) for p in arguments.compare], arguments.against)
+    _write(results, samples, arguments.output)
+
+
+def _write(results, samples, output: str) -> None:
+    from embed import files
+    from embed.evaluation import outputs, plots, report
+
+    with files.new_folder(output) as folder:
+        written = outputs.write(results, samples, folder)
+    print(f"\n{report.table(results)}")
+    if not plots.available():
+        print("no plots: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)
+    print(f"wrote {output}/: {', '.join(written)}")

@@ -76,7 +76,7 @@ def _parity(trained, arguments):
     dtype, prompts = arguments.dtype, trained.description["prompts"]
     if arguments.format != "stablehlo":
         prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
-    model = inference.open_model(trained.folder, dtype="float32", weights_dtype=dtype)
+    model = inference.open_model(trained.folder, dtype="float32", weights=dtype)
     return parity.make(
         encode=lambda texts, prompt: model.encode(texts, prompt=prompt),
         tokens=lambda texts, prompt: model.encoder.tokens(texts, prompt),

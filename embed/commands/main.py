@@ -25,7 +25,7 @@ COMMANDS = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def _overview() -> str:
@@ -53,7 +53,7 @@ def _run(argv: list[str]) -> None:
         print(f"embed {__version__}")
         return
     if argv[0] not in COMMANDS:
-        raise UsageError(f"embed: no command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)}")
+        raise UsageError(f"no command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)}")
     command = importlib.import_module(f"embed.commands.{argv[0]}")
     parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -61,15 +61,29 @@ def _run(argv: list[str]) -> None:
     bindings = [a for a in argv[1:] if a.startswith("--gin.")]
     arguments = parser.parse_args([a for a in argv[1:] if not a.startswith("--gin.")])
     if bindings and not hasattr(arguments, "gin_bindings"):
-        raise UsageError(f"embed {argv[0]}: takes no gin bindings, {bindings[0]!r} was given")
+        raise UsageError(f"{argv[0]} takes no gin bindings, {bindings[0]!r} was given")
     if bindings:
         arguments.gin_bindings = [b.removeprefix("--gin.") for b in bindings]
     command.run(arguments)
 
 
+def _use_huge_pages() -> None:
+    """Starts this process over with huge pages for glibc's large allocations, which can be asked for at the start only.
+
+    XLA's buffers are large and short-lived: without, a fifth of the training time on CPU goes to page faults. Whoever sets
+    GLIBC_TUNABLES is left alone.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs `embed` with `argv` (default: the process's own) and exits with a code of sysexits.h."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        argv = sys.argv[1:]
+        if argv and argv[0] in COMMANDS:
+            _use_huge_pages()
     try:
         _run(argv)
         code = 0

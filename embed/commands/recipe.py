@@ -20,8 +20,10 @@ class Recipe:
     `tokenizer` or `prompts` are not given they are its own too. `model_changes` replaces fields of that model, e.g.
     {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
     used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
-    `schedule.evaluate_every` steps, and `best_metric`, 'task/metric', picks the best checkpoint. `cache_dir` holds the
-    token caches. With `lora` only low-rank adapters learn; checkpoints hold the merged model.
+    `schedule.evaluate_every` steps, and `best_metric` ('task/score', a type, or 'mean of the types') picks the best
+    checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn; checkpoints hold the merged
+    model. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have negatives):
+    more leave less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
@@ -41,6 +43,7 @@ class Recipe:
     seed: int = 0
     ema_decay: float | None = None
     micro_batches: int = 1
+    most_shapes: int = 6
     init_from: str | None = None
     prompts: Mapping[str, str] | None = None
     suite: str | None = None
@@ -50,8 +53,17 @@ class Recipe:
         self.mixture.check()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"Recipe.ema_decay = {self.ema_decay} must lie between 0 and 1, e.g. 0.999")
-        if self.num_negatives < 0 or self.micro_batches < 1:
-            raise ConfigError("Recipe.num_negatives must be at least 0 and Recipe.micro_batches at least 1")
+        if self.num_negatives < 0 or self.micro_batches < 1 or self.most_shapes < 1:
+            raise ConfigError(
+                "Recipe.num_negatives must be at least 0, Recipe.micro_batches and Recipe.most_shapes at least 1"
+            )
+        if self.schedule.patience is not None and (self.schedule.patience < 1 or self.best_metric is None):
+            raise ConfigError(
+                f"Schedule.patience = {self.schedule.patience} counts evaluations: it must be at least 1, and "
+                "Recipe.best_metric must say what is to get better"
+            )
+        if self.best_metric is not None and (self.suite is None or self.schedule.evaluate_every is None):
+            raise ConfigError("Recipe.best_metric needs Recipe.suite and Schedule.evaluate_every, or nothing is scored")
         if self.lora is not None and self.ema_decay is not None:
             raise ConfigError(
                 "Recipe.ema_decay does not go with Recipe.lora: average the checkpoints instead (embed average)"

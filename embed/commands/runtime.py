@@ -1,5 +1,6 @@
 """What commands that compute do first: quiet logs, the compilation cache, and joining the other hosts."""
 
+import contextlib
 import os
 import pathlib
 
@@ -95,19 +96,18 @@ def numbers(flag: str, text: str | None, kind: type = float) -> list | None:
         raise UsageError(f"--{flag}={text}: not numbers separated by commas") from e
 
 
-def with_progress(encode):
-    """Returns `encode(texts, ...)` with a bar that counts its texts, on a terminal."""
+@contextlib.contextmanager
+def text_bar(total: int):
+    """Gives progress(texts), which moves a bar that counts texts on a terminal and is silent elsewhere."""
     import sys
 
-    if not sys.stderr.isatty():
-        return encode
+    if not sys.stderr.isatty() or not total:
+        yield lambda texts: None
+        return
     from tqdm import tqdm
 
-    def wrapped(texts, *arguments, **options):
-        with tqdm(total=len(texts), unit="text", leave=False, dynamic_ncols=True) as bar:
-            return encode(texts, *arguments, progress=bar.update, **options)
-
-    return wrapped
+    with tqdm(total=total, unit="text", leave=False, dynamic_ncols=True) as bar:
+        yield bar.update
 
 
 def progress_bar(what: str):

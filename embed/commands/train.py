@@ -64,7 +64,14 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
     examples = Examples(recipe.mixture, caches, recipe.batch_size, recipe.num_negatives, recipe.seed)
-    batches = Batches(examples, sharding.batch_shards(mesh), recipe.micro_batches, model.packs, recipe.tokenizer.pad_id)
+    batches = Batches(
+        examples,
+        sharding.batch_shards(mesh),
+        recipe.micro_batches,
+        model.packs,
+        recipe.tokenizer.pad_id,
+        recipe.most_shapes,
+    )
     contents = _contents(recipe, model, examples)
     for line in summary(recipe, model, batches, mesh):
         reports.say(line)
@@ -218,23 +225,31 @@ def _starter(recipe, model):
 
 
 def _evaluator(recipe, model, mesh):
-    """Returns evaluate(params) -> {'task/metric': value} on the recipe's suite, at the full embedding size."""
+    """Returns evaluate(params) -> {'task/score': main scores, type: means} of the recipe's suite, at full size."""
+    from embed.data.text import template
     from embed.errors import ConfigError, did_you_mean
-    from embed.evaluation import metrics, runner, suites
+    from embed.evaluation import runner, suites
+    from embed.evaluation.embeddings import Embeddings
+    from embed.evaluation.views import View
     from embed.inference import search
     from embed.inference.encoder import Encoder
 
-    _, tasks = suites.read_suite(recipe.suite)
-    known = [f"{t.name}/{metrics.MAIN[t.type]}" for t in tasks]
-    if recipe.best_metric is not None and recipe.best_metric.rpartition("/")[0] not in {t.name for t in tasks}:
-        raise ConfigError(f"Recipe.best_metric = {recipe.best_metric!r}{did_you_mean(recipe.best_metric, known)}")
+    suite = suites.read_suite(recipe.suite)
+    known = [f"{t.name}/{t.main}" for t in suite.tasks]
+    known += [*dict.fromkeys(suite.groups.values()), "mean of the types", "mean of the tasks"]
+    name = recipe.best_metric
+    if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
+        raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
     encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh)
+    view = View(model.embedding_dim)
 
     def evaluate(params) -> dict[str, float]:
         encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
-        size = model.embedding_dim
-        scores = runner.score(tasks, encode, search.top_k, [size])
-        return {f"{task}/{name}": value for task, dims in scores.items() for name, value in dims[str(size)].items()}
+        embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
+        scores = runner.run(suite, embeddings, [view], search.top_k).scores
+        values = {f"{task}/{n}": v for task, own in scores.items() for n, v in own[view.name].items()}
+        told = {n: values[n] for n in values if n in known or n == name}
+        return {**told, **runner.means(scores, suite)[view.name]}
 
     return evaluate
 

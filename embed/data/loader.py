@@ -20,7 +20,6 @@ from embed.data.tasks import Mixture
 from embed.errors import ConfigError, DataError
 
 _ENDLESS = 1 << 60
-_MOST_HEIGHTS = 6  # numbers of rows that programs are compiled for, with negatives and without
 _LONGEST_ROW = 1024  # of rows longer than their longest text needs
 # A token that attends to this many others costs about twice what one that attends to none does.
 _ATTENTION = 1500
@@ -109,7 +108,8 @@ class Batches:
     """Batches of examples in rows, for a mesh of `shards` and in `parts` micro-batches; see `packing.collate` for the arrays.
 
     Micro-batch k holds rows k * B/parts to (k + 1) * B/parts of the global batch whatever the mesh, and each shard an even
-    share of every micro-batch. A model that knows one text a row only (`packs` False) gets them so.
+    share of every micro-batch. A model that knows one text a row only (`packs` False) gets them so. `most_shapes` is how
+    many numbers of rows programs are compiled for, with negatives and without: more shapes leave less padding.
     """
 
     examples: Examples
@@ -117,6 +117,7 @@ class Batches:
     parts: int = 1
     packs: bool = True
     pad_id: int = 0
+    most_shapes: int = 6
 
     @property
     def unit(self) -> int:
@@ -188,7 +189,7 @@ class Batches:
         for negatives, found in drawn.items():
             needed = [max(len(packing.fill(x, length, slots)) for x in units) for units, _ in found]
             weights = [weight for _, weight in found]
-            layout = packing.Layout(length, slots, packing.ladder(needed, weights, _MOST_HEIGHTS))
+            layout = packing.Layout(length, slots, packing.ladder(needed, weights, self.most_shapes))
             cost += sum(w * layout.height(n) for n, w in zip(needed, weights)) * length * (1 + length / _ATTENTION)
             layouts[negatives] = layout
         return cost, layouts

@@ -63,7 +63,7 @@ def fill(lengths: Sequence[int], length: int, slots: int) -> list[tuple[int, ...
     return rows
 
 
-def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: float = 0.03) -> tuple[int, ...]:
+def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: float = 0.05) -> tuple[int, ...]:
     """Returns the few of `heights`, the largest among them, that rounding each up to one of them adds least to.
 
     `weights` say how often each height comes. One more is taken, up to `most`, until no more than the share `enough` is

@@ -20,6 +20,21 @@ PROMPTS = {
     "summarization": "task: summarization | query: {content}",
     "none": "{content}",
 }
+# Our name -> the keys by which MTEB asks for it: task type and side, or task type.
+MTEB_KEYS = {
+    "query": ("Retrieval-query", "Reranking-query", "BitextMining"),
+    "document": (
+        "Retrieval-document",
+        "Reranking-document",
+        "InstructionRetrieval-document",
+        "InstructionReranking-document",
+    ),
+    "classification": ("Classification", "MultilabelClassification"),
+    "clustering": ("Clustering",),
+    "sentence similarity": ("STS", "PairClassification"),
+    "code retrieval": ("InstructionRetrieval-query", "InstructionReranking-query"),
+    "summarization": ("Summarization",),
+}
 
 
 def clean(text: str) -> str:
@@ -43,7 +58,13 @@ def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
 
 
 def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
-    """Returns the prompted text; a missing title is written 'none', as in EmbeddingGemma. Both are already clean."""
+    """Returns the prompted text. Both are already clean.
+
+    A title goes where the template says {title}, and 'none' where there is no title, as in EmbeddingGemma; a template
+    without that place gets it in front of the text, as MTEB puts it.
+    """
+    if title and "{title}" not in prompt_template:
+        content = f"{title} {content}"
     head, _, tail = prompt_template.partition("{content}")
     head, tail = (part.replace("{title}", title or "none") for part in (head, tail))
     return (head + content + tail).strip()

@@ -2,11 +2,12 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from embed.errors import UsageError
-from embed.evaluation import metrics
-from embed.evaluation.runner import DEPTH
-from embed.evaluation.suites import RetrievalTask
+from embed.evaluation import ranking
+from embed.evaluation.ranked_tasks import Reranking, Retrieval
+from embed.evaluation.tasks import Scored, Task
 
 K1, B = 1.2, 0.75
 # snake_case and camelCase are taken apart, so that code is searched by its words.
@@ -21,23 +22,41 @@ def words(text: str) -> list[str]:
     return "".join(kept).lower().split()
 
 
-def score_bm25(task: RetrievalTask) -> dict[str, float]:
-    """Returns BM25's scores on a retrieval task; prompts play no part."""
+def applies(task: Task) -> bool:
+    """Returns whether the task ranks documents by a query."""
+    return isinstance(task, Retrieval | Reranking)
+
+
+def score(task: Retrieval | Reranking) -> Scored:
+    """Returns BM25's scores; prompts play no part. Candidates of a reranking task are weighed within all candidates."""
+    if isinstance(task, Reranking):
+        everything = [c for own in task.candidates for c in own]
+        values, start, scored = _values(everything, task.queries), 0, []
+        for own, row in zip(task.candidates, values):
+            scored.append(row[start : start + len(own)])
+            start += len(own)
+        return task.of_scores(scored)
+    documents = [f"{t} {d}" for t, d in zip(task.titles, task.corpus)]
+    rankings = {}
+    for i, row in zip(task.asked, _values(documents, [task.queries[i] for i in task.asked])):
+        best = sorted(range(len(documents)), key=lambda k, row=row: -row[k])[: ranking.DEPTH]
+        rankings[task.query_ids[i]] = ranking.ranked([task.corpus_ids[k] for k in best], [row[k] for k in best])
+    return task.of_rankings(rankings)
+
+
+def _values(documents: Sequence[str], queries: Sequence[str]):
+    """Yields the score of every document for each query."""
     try:
         import bm25s
     except ImportError as e:
         raise UsageError("the BM25 baseline needs a package; run: pip install 'embed[bm25]'") from e
     vocabulary: dict[str, int] = {}
-    corpus = [
-        [vocabulary.setdefault(w, len(vocabulary)) for w in words(f"{t} {d}")] for t, d in zip(task.titles, task.corpus)
-    ]
+    corpus = [[vocabulary.setdefault(w, len(vocabulary)) for w in words(d)] for d in documents]
+    if not vocabulary:
+        yield from ([0.0] * len(documents) for _ in queries)
+        return
     index = bm25s.BM25(k1=K1, b=B)
     index.index(bm25s.tokenization.Tokenized(ids=corpus, vocab=vocabulary), show_progress=False)
-    rankings = {}
-    asked = [(q, text) for q, text in zip(task.query_ids, task.queries) if task.qrels.get(q)]
-    for query, text in asked:
+    for text in queries:
         known = [vocabulary[w] for w in words(text) if w in vocabulary]
-        scores = index.get_scores_from_ids(known) if known else [0.0] * len(corpus)
-        best = sorted(range(len(corpus)), key=lambda i: -scores[i])[:DEPTH]
-        rankings[query] = metrics.ranked([task.corpus_ids[i] for i in best], [scores[i] for i in best])
-    return metrics.retrieval_scores(rankings, task.qrels)
+        yield index.get_scores_from_ids(known) if known else [0.0] * len(documents)

@@ -1,49 +1,161 @@
-"""Results for people: a table for the terminal, the same in markdown, and a plot of score against dimension."""
+"""Results as tables for the terminal and in markdown: means by type, the main score of every task, differences."""
 
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
-
-from embed.errors import UsageError
-from embed.evaluation.metrics import MAIN
 
 SHORT = {
     "ndcg_at_10": "nDCG@10",
     "mrr_at_10": "MRR@10",
+    "map_at_1000": "MAP",
     "recall_at_1": "Recall@1",
     "recall_at_10": "Recall@10",
     "recall_at_100": "Recall@100",
+    "recall_at_5kt": "R@5kt",
+    "recall_at_2kt": "R@2kt",
     "cosine_spearman": "Spearman",
-    "cosine_pearson": "Pearson",
+    "max_ap": "AP",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "v_measure": "V-measure",
+    "lrap": "LRAP",
+    "p-MRR": "p-MRR",
 }
+MEANS = ("mean of the types", "mean of the tasks")
 
 
-def rows(results: Mapping) -> list[tuple[str, str, str, dict[str, float]]]:
-    """Returns (task, model, dimension, metrics) of a results.json, task by task."""
-    tasks = list(dict.fromkeys(t for m in results["models"].values() for t in m["results"]))
+def rows(results: Mapping) -> list[tuple[str, str, Mapping]]:
+    """Returns (model, view, {task: {score: value}}) of a results.json, model by model."""
+    found = []
+    for name, model in results["models"].items():
+        views = dict.fromkeys(view for own in model["results"].values() for view in own)
+        found += [(name, view, {t: own[view] for t, own in model["results"].items() if view in own}) for view in views]
+    return found
+
+
+def main_scores(results: Mapping) -> list[tuple[str, str, dict[str, float]]]:
+    """Returns (model, view, {task: main score})."""
     return [
-        (task, name, dim, values)
-        for task in tasks
-        for name, model in results["models"].items()
-        for dim, values in model["results"].get(task, {}).items()
+        (model, view, {t: scores[results["tasks"][t]["main"]] for t, scores in own.items()})
+        for model, view, own in rows(results)
     ]
 
 
+def means_cells(results: Mapping) -> list[list[str]]:
+    """Returns the means by type of every model and view; a model that lacks a type shows a dash."""
+    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
+    many = len(kinds) > 1
+    cells = [["model", "view", *kinds, *(MEANS if many else ())]]
+    for name, model in results["models"].items():
+        for view, means in model["means"].items():
+            cells.append([name, view, *(percent(means.get(k)) for k in (*kinds, *(MEANS if many else ())))])
+    return cells
+
+
+def tasks_cells(results: Mapping, all_views: bool = False) -> list[list[str]]:
+    """Returns the main score of every task, with its confidence interval where there is one.
+
+    A column for each model at its first view, or for each of its views.
+    """
+    columns, seen = [], set()
+    for model, view, scores in main_scores(results):
+        if all_views or model not in seen:
+            columns.append((model, view, scores))
+        seen.add(model)
+    cells = [["task", "score", *(f"{model} {view}" for model, view, _ in columns)]]
+    for task, facts in results["tasks"].items():
+        line = [task, SHORT.get(facts["main"], facts["main"])]
+        for model, view, scores in columns:
+            value = percent(scores.get(task))
+            interval = results["models"][model].get("intervals", {}).get(task, {}).get(view)
+            line.append(f"{value} [{percent(interval[0])}, {percent(interval[1])}]" if interval else value)
+        cells.append(line)
+    return cells
+
+
+def differences_cells(results: Mapping) -> list[list[str]]:
+    """Returns each model's difference to `against`, with the interval of paired draws; * marks those that leave out 0."""
+    cells = [["task", "model", "view", "difference", "95 % interval", ""]]
+    for found in results["differences"]["rows"]:
+        low, high = found["interval"]
+        sure = low > 0 or high < 0
+        cells.append(
+            [found["task"], found["model"], found["view"], signed(found["difference"]),
+             f"{signed(low)} to {signed(high)}", "*" if sure else ""]
+        )  # fmt: skip
+    return cells
+
+
+def references_cells(results: Mapping) -> list[list[str]]:
+    """Returns published scores of the tasks that are MTEB's own, beside ours; nothing when there are none."""
+    known = {t: facts["references"] for t, facts in results["tasks"].items() if facts.get("references")}
+    others = list(dict.fromkeys(model for own in known.values() for model in own))
+    if not others:
+        return []
+    ours, seen = [], set()
+    for model, view, scores in main_scores(results):
+        if model not in seen:
+            ours.append((f"{model} {view}", scores))
+        seen.add(model)
+    cells = [["task", *(name for name, _ in ours), *others]]
+    for task, own in known.items():
+        cells.append(
+            [task, *(percent(scores.get(task)) for _, scores in ours), *(percent(own.get(model)) for model in others)]
+        )
+    return cells
+
+
+def means_table(results: Mapping) -> str:
+    """Returns `means_cells` as markdown."""
+    return align(means_cells(results))
+
+
+def tasks_table(results: Mapping, all_views: bool = False) -> str:
+    """Returns `tasks_cells` as markdown."""
+    return align(tasks_cells(results, all_views))
+
+
+def differences_table(results: Mapping) -> str:
+    """Returns `differences_cells` as markdown."""
+    return align(differences_cells(results))
+
+
+def references_table(results: Mapping) -> str:
+    """Returns `references_cells` as markdown; nothing when there are none."""
+    cells = references_cells(results)
+    return align(cells) if cells else ""
+
+
+def loss_table(results: Mapping) -> str:
+    """Returns `loss_cells` as markdown; nothing when every model has one view."""
+    cells = loss_cells(results)
+    return align(cells) if cells else ""
+
+
 def table(results: Mapping) -> str:
-    """Returns the results as a markdown table per task, columns aligned for the terminal. Scores in percent."""
-    parts = []
-    everything = rows(results)
-    for task in dict.fromkeys(r[0] for r in everything):
-        own = [r for r in everything if r[0] == task]
-        names = list(own[0][3])
-        cells = [["model", "dims", *(SHORT.get(n, n) for n in names)]]
-        cells += [[model, dim, *(f"{100 * values[n]:.2f}" for n in names)] for _, model, dim, values in own]
-        parts.append(f"{task} ({len(names)} metrics, percent)\n\n{align(cells)}")
-    return "\n\n".join(parts) + "\n"
+    """Returns the tables of a results.json as markdown; scores in percent."""
+    parts = ["Means of the main scores by type, percent", means_table(results)]
+    parts += ["Main score of every task, percent [95 % interval]", tasks_table(results)]
+    if results.get("differences"):
+        parts += [f"Difference to {results['differences']['against']}, points", differences_table(results)]
+    if published := references_table(results):
+        parts += ["Published scores of the same tasks (sources: embed/evaluation/references.json), percent", published]
+    notes = [f"{task}: {note}" for task, facts in results["tasks"].items() for note in facts.get("notes", ())]
+    return "\n\n".join([*parts, *notes]) + "\n"
+
+
+def percent(value: float | None) -> str:
+    """Returns a score for people: percent with two digits, a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+
+
+def signed(value: float) -> str:
+    """Returns a difference of scores in points, with its sign."""
+    return f"{100 * value:+.2f}"
 
 
 def align(cells: Sequence[Sequence[str]]) -> str:
     """Returns rows as a markdown table with padded columns; the first row is the header, numbers stand to the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     numeric = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(cells[0]))]
     rule = "|" + "|".join("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric)) + "|"
@@ -55,100 +167,34 @@ def align(cells: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(text: str) -> bool:
+    first = text.split(" ")[0]
     try:
-        float(text)
+        float(first)
     except ValueError:
-        return text in ("-", "all")
+        return first in ("-", "all")
     return True
 
 
-def plot_dimensions(results: Mapping, path) -> None:
-    """Writes a PNG of each task's main score against the embedding dimension, one line per model; BM25 is a level line."""
-    try:
-        import matplotlib
-    except ImportError as e:
-        raise UsageError("plots need a package; run: pip install 'embed[plots]'") from e
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    everything = rows(results)
-    tasks = list(dict.fromkeys(r[0] for r in everything))
-    shown = tasks[:6]
-    figure, axes = pyplot.subplots(
-        1, len(shown), figsize=(1.0 + 6.0 * len(shown), 4.2), squeeze=False, layout="constrained"
-    )
-    for axis, task in zip(axes[0], shown):
-        own = [r for r in everything if r[0] == task]
-        main = next(m for m in MAIN.values() if m in own[0][3])
-        dims = sorted({int(dim) for _, _, dim, _ in own if dim.isdigit()})
-        for number, model in enumerate(dict.fromkeys(r[1] for r in own)):
-            points = {dim: 100 * values[main] for _, name, dim, values in own if name == model}
-            if set(points) == {"all"}:
-                axis.axhline(
-                    points["all"], color="0.45", linestyle="--", linewidth=1.5, label=f"{model} {points['all']:.1f}"
-                )
-                continue
-            line = sorted((int(d), v) for d, v in points.items())
-            # Markers of their own, drawn hollow, so that lines that lie on each other can both be seen.
-            style = {
-                "color": f"C{number}",
-                "marker": "osD^vP*X"[number % 8],
-                "markerfacecolor": "none",
-                "markersize": 8,
-            }
-            axis.plot(*zip(*line), **style, label=f"{model} {line[-1][1]:.1f}")
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(dims, [str(d) for d in dims])
-        axis.minorticks_off()
-        finite = [100 * values[main] for *_, values in own if math.isfinite(values[main])] or [1.0]
-        axis.set_ylim(min(0.0, 1.06 * min(finite)), max(1.0, 1.06 * max(finite)))
-        axis.set_xlabel("embedding dimension")
-        axis.set_ylabel(f"{SHORT[main]} (percent)")
-        axis.set_title(task)
-        axis.grid(alpha=0.3)
-        axis.legend(title="at full size", frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(pathlib.Path(path), dpi=150)
-    pyplot.close(figure)
+def loss_cells(results: Mapping) -> list[list[str]]:
+    """Returns what each view keeps of its model's first one, by the mean of the types, and the bytes of a vector."""
+    cells = [["model", "view", "bytes", "mean", "kept"]]
+    for name, model in results["models"].items():
+        views = {v["name"]: v for v in model.get("views", ())}
+        if len(views) < 2:
+            continue
+        first = next(iter(model["means"].values()))["mean of the types"]
+        for view, means in model["means"].items():
+            value = means["mean of the types"]
+            kept = f"{100 * value / first:.1f} %" if first and math.isfinite(first) else "-"
+            cells.append([name, view, str(views[view]["bytes"]), percent(value), kept])
+    return cells if len(cells) > 1 else []
 
 
 def sweep_table(sweep: Mapping) -> str:
     """Returns a sweep of alphas as a markdown table, in percent; alpha 0 is the base, 1 the tuned model."""
     tasks = list(next(iter(sweep["scores"].values())))
-    cells = [["alpha", "mean", *tasks]]
+    cells = [["alpha", "mean of the types", *tasks]]
     for alpha, scores in sweep["scores"].items():
-        values = [sum(scores.values()) / len(scores), *scores.values()]
-        cells.append([alpha, *(f"{100 * v:.2f}" for v in values)])
-    return f"Interpolation of base (0) and tuned model (1), percent; best mean at alpha {sweep['best']:g}\n\n{align(cells)}\n"
-
-
-def sweep_plot(sweep: Mapping) -> bytes | None:
-    """Returns a PNG of each task's change against the base over alpha, and of the mean; None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    import io
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    alphas = [float(a) for a in sweep["scores"]]
-    points = list(sweep["scores"].values())
-    base = points[0]
-    figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
-    for number, task in enumerate(base):
-        change = [100 * (p[task] - base[task]) for p in points]
-        axis.plot(alphas, change, marker="osD^vP*X"[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=task)
-    mean = [100 * sum(p[t] - base[t] for t in base) / len(base) for p in points]
-    axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean")
-    axis.axvline(sweep["best"], color="0.4", linestyle="--", linewidth=1.2, label=f"best mean: {sweep['best']:g}")
-    axis.axhline(0, color="0.6", linewidth=0.8)
-    axis.set_xlabel("alpha: share of the tuned model")
-    axis.set_ylabel(f"change against alpha {alphas[0]:g} (points)")
-    axis.set_title(f"Interpolation on {sweep['suite']}")
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
-    pyplot.close(figure)
-    return buffer.getvalue()
+        cells.append([alpha, percent(sweep["means"][alpha]), *(percent(v) for v in scores.values())])
+    title = f"Interpolation of base (0) and tuned model (1), percent; best at alpha {sweep['best']:g}"
+    return f"{title}\n\n{align(cells)}\n"

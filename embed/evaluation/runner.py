@@ -1,77 +1,70 @@
-"""Scores a model on tasks: each text is encoded once, every Matryoshka size is cut from the same vectors."""
+"""Scores a model on the tasks of a suite: every text is embedded once, every size and precision is cut from the same vectors."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from embed.errors import NumericError
-from embed.evaluation import metrics
-from embed.evaluation.suites import RetrievalTask, StsTask, Task
-from embed.types import EncodeFn, SearchFn
-from embed.vectors import truncate_numpy
-
-Scores = dict[str, dict[str, float]]  # dimension (as text) -> metric -> value
-DEPTH = 100
-
-
-def _checked(vectors: np.ndarray, task: Task) -> np.ndarray:
-    if not np.all(np.isfinite(vectors)):
-        bad = int(np.sum(~np.all(np.isfinite(vectors), axis=1)))
-        raise NumericError(
-            f"task {task.name!r}: {bad} of {len(vectors)} embeddings are not finite; the model cannot be scored"
-        )
-    return vectors
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Embeddings
+from embed.evaluation.ranked_tasks import Retrieval
+from embed.evaluation.suites import Suite
+from embed.evaluation.tasks import Task
+from embed.evaluation.views import View
+from embed.types import SearchFn
 
 
-def score_retrieval(task: RetrievalTask, encode: EncodeFn, search: SearchFn, dims: Sequence[int]) -> Scores:
-    """Returns the scores of exact cosine search at every size. Queries without a relevant document are left out, as in MTEB."""
-    asked = [i for i, q in enumerate(task.query_ids) if any(g > 0 for g in task.qrels.get(q, {}).values())]
-    queries = _checked(encode([task.queries[i] for i in asked], prompt=task.prompt), task)
-    corpus = _checked(encode(task.corpus, prompt="document", titles=task.titles), task)
-    scores = {}
-    for dim in dims:
-        found, places = search(truncate_numpy(queries, dim), truncate_numpy(corpus, dim), DEPTH)
-        rankings = {
-            task.query_ids[i]: metrics.ranked([task.corpus_ids[p] for p in row_places], row)
-            for i, row, row_places in zip(asked, found, places)
-        }
-        scores[str(dim)] = metrics.retrieval_scores(rankings, task.qrels)
-    return scores
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """{task: {view: {score: value}}}, and the samples of the main scores by the same keys."""
+
+    scores: dict[str, dict[str, dict[str, float]]]
+    samples: dict[str, dict[str, Sample]]
 
 
-def score_sts(task: StsTask, encode: EncodeFn, search: SearchFn, dims: Sequence[int]) -> Scores:
-    """Returns the correlation of cosines with the gold scores at every size."""
-    del search
-    first, second = (_checked(encode(side, prompt=task.prompt), task) for side in (task.first, task.second))
-    return {str(d): metrics.sts_scores(truncate_numpy(first, d), truncate_numpy(second, d), task.gold) for d in dims}
-
-
-_SCORERS = {"retrieval": score_retrieval, "sts": score_sts}
-
-
-def score(
-    tasks: Sequence[Task],
-    encode: EncodeFn,
+def run(
+    suite: Suite,
+    embeddings: Embeddings,
+    views: Sequence[View],
     search: SearchFn,
-    dims: Sequence[int],
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Scores]:
-    """Returns {task: {dimension: {metric: value}}}."""
+    progress: Callable[[int], None] = lambda texts: None,
+) -> Results:
+    """Embeds what is missing and returns the scores of every task in every view."""
+    parts = {task.name: task.parts() for task in suite.tasks}
+    embeddings.embed([part for own in parts.values() for part in own.values()], progress)
+    scores, samples = {}, {}
+    for task in suite.tasks:
+        vectors = {name: embeddings.get(part) for name, part in parts[task.name].items()}
+        scored = {view.name: task.score(vectors.__getitem__, view, search) for view in views}
+        scores[task.name] = {name: s.scores for name, s in scored.items()}
+        samples[task.name] = {name: s.sample for name, s in scored.items()}
+        first = views[0].name
+        say(f"{task.name}: {task.main} {100 * scores[task.name][first][task.main]:.2f} at {first}")
+    return Results(scores, samples)
+
+
+def means(scores: dict[str, dict[str, dict[str, float]]], suite: Suite) -> dict[str, dict[str, float]]:
+    """Returns {view: {type: mean of the main scores, ..., 'mean of the types', 'mean of the tasks'}}.
+
+    Means over types weigh each type alike, as MTEB's leaderboard does. A score that is not defined makes its means so.
+    """
+    main = {t.name: t.main for t in suite.tasks}
     found = {}
-    for task in tasks:
-        found[task.name] = _SCORERS[task.type](task, encode, search, dims)
-        main = metrics.MAIN[task.type]
-        say(f"{task.name}: {main} {found[task.name][str(dims[0])][main]:.4f} at {dims[0]} dimensions")
+    for view in next(iter(scores.values())) if scores else ():
+        values = {task: own[view][main[task]] for task, own in scores.items()}
+        types = {
+            kind: float(np.mean([values[t] for t in values if suite.groups[t] == kind]))
+            for kind in dict.fromkeys(suite.groups[t] for t in values)
+        }
+        found[view] = {
+            **types,
+            "mean of the types": float(np.mean(list(types.values()))),
+            "mean of the tasks": float(np.mean(list(values.values()))),
+        }
     return found
 
 
-def main_metric(task: Task) -> str:
-    """Returns the metric that stands for a task of this type, as in MTEB."""
-    return metrics.MAIN[task.type]
-
-
 def unjudged(task: Task) -> int:
-    """Returns how many queries have no relevant document and are left out."""
-    if task.type != "retrieval":
-        return 0
-    return sum(not any(g > 0 for g in task.qrels.get(q, {}).values()) for q in task.query_ids)
+    """Returns how many queries nobody judged a document for and are left out."""
+    return len(task.query_ids) - len(task.asked) if isinstance(task, Retrieval) else 0

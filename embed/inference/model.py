@@ -14,6 +14,7 @@ from embed import bundles, checkpoints, files, sharding
 from embed.data import tokenizers
 from embed.errors import DataError
 from embed.inference.encoder import Encoder
+from embed.inference.weights import rounded, stored_bytes
 from embed.models import api
 from embed.types import Params
 from embed.vectors import truncate_numpy
@@ -21,13 +22,17 @@ from embed.vectors import truncate_numpy
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingModel:
-    """An open model. `digest` identifies its exact files; `folder` is where they lie."""
+    """An open model. `digest` identifies its exact files and how its weights were rounded; `folder` is where they lie.
+
+    `weight_bytes` is how large the weights are as they were rounded.
+    """
 
     encoder: Encoder
     params: Params
     folder: pathlib.Path
     digest: str
     description: dict[str, Any]
+    weight_bytes: int = 0
 
     @property
     def matryoshka_dims(self) -> tuple[int, ...]:
@@ -74,13 +79,13 @@ def open_model(
     random: bool = False,
     overflow=None,
     dtype: str | None = None,
-    weights_dtype: str = "float32",
+    weights: str = "float32",
     mesh: Mesh | None = None,
 ) -> EmbeddingModel:
     """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
 
     `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
-    replaces the type the encoder computes in; `weights_dtype` 'bfloat16' rounds the parameters to it first. `mesh` is over
+    replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). `mesh` is over
     all devices when none is given.
     """
     folder = bundles.resolve(path)
@@ -97,8 +102,8 @@ def open_model(
         item = "ema" if "ema" in manifest["trees"] else "params"
         target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
         params = checkpoints.restore(folder, item, target, verified=True)
-    if weights_dtype != "float32":
-        params = jax.tree.map(lambda x: x.astype(weights_dtype).astype(x.dtype), params)
+    stored = stored_bytes(params, weights)
+    params = rounded(params, weights)
     params = _cast_once(params, model)
     encoder = Encoder(
         model=model,
@@ -109,7 +114,8 @@ def open_model(
         **({"overflow": overflow} if overflow else {}),
     )
     digest = "random" if random else files.folder_digest(folder)
-    return EmbeddingModel(encoder, params, folder, digest, description)
+    suffix = "" if weights == "float32" else f"-{weights}"
+    return EmbeddingModel(encoder, params, folder, digest + suffix, description, stored)
 
 
 _UNROLLED = 12  # layers that are compiled one after the other: faster to run on CPU, slower to compile

@@ -6,24 +6,9 @@ under each key it serves. A bare `Reranking` or `Retrieval` would be put on both
 
 from collections.abc import Mapping
 
-from embed.data.text import PROMPTS
+from embed.data.text import MTEB_KEYS, PROMPTS
 from embed.errors import DataError
 
-# our name -> the keys it is also written under
-KEYS = {
-    "query": ("Retrieval-query", "Reranking-query", "BitextMining"),
-    "document": (
-        "Retrieval-document",
-        "Reranking-document",
-        "InstructionRetrieval-document",
-        "InstructionReranking-document",
-    ),
-    "classification": ("Classification", "MultilabelClassification"),
-    "clustering": ("Clustering",),
-    "sentence similarity": ("STS", "PairClassification"),
-    "code retrieval": ("InstructionRetrieval-query", "InstructionReranking-query"),
-    "summarization": ("Summarization",),
-}
 # MTEB puts these on both sides; what they say is written for the query alone.
 _BOTH_SIDES = ("Retrieval", "Reranking")
 # Keys that released folders use for the same, taken where the usual ones are missing.
@@ -61,13 +46,13 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
     given = {key: to_template(prefix or "") for key, prefix in prefixes.items()}
     prompts = {}
     for name in PROMPTS:
-        keys = (name, *KEYS.get(name, ()), *_ALSO_READ.get(name, ()))
+        keys = (name, *MTEB_KEYS.get(name, ()), *_ALSO_READ.get(name, ()))
         prompts[name] = next((given[k] for k in keys if k in given), PLAIN)
     for name in ("question answering", "fact checking"):
         if name not in given:
             prompts[name] = prompts["query"]
     prompts["none"] = PLAIN
-    served = {key: name for name, keys in KEYS.items() for key in keys} | dict.fromkeys(_BOTH_SIDES, "query")
+    served = {key: name for name, keys in MTEB_KEYS.items() for key in keys} | dict.fromkeys(_BOTH_SIDES, "query")
     others = {k: t for k, t in given.items() if k not in PROMPTS and t != prompts.get(served.get(k, ""))}
     return prompts | others
 
@@ -77,7 +62,7 @@ def exported(prompts: Mapping[str, str]) -> dict[str, str]:
     prefixes = {name: to_prefix(name, template) for name, template in prompts.items() if name != "none"}
     if not any(prefixes.values()):
         return {"query": "", "document": ""}
-    for name, keys in KEYS.items():
+    for name, keys in MTEB_KEYS.items():
         for key in keys:
             if name in prefixes:
                 prefixes.setdefault(key, prefixes[name])

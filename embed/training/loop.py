@@ -24,13 +24,17 @@ STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long a run is and how often it reports, saves and evaluates, in steps."""
+    """How long a run is and how often it reports, saves and evaluates, in steps.
+
+    With `patience` it ends early, once that many evaluations after the best one were no better by the run's `best_metric`.
+    """
 
     steps: int
     log_every: int = 20
     checkpoint_every: int = 100
     keep_last: int = 5
     evaluate_every: int | None = None
+    patience: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +178,7 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
     saver.protect(best["step"] if best else None)
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, state, saver, reporter, best, done)
-    while done < schedule.steps and not preemption.reached(done):
+    while done < schedule.steps and not _is_stale(run, best) and not preemption.reached(done):
         local = next(batches)
         state, metrics = step(state, sharding.to_global(local, run.mesh, shards))
         if block:
@@ -191,7 +195,12 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
             _save(run, state, saver, done)
         if _evaluation_due(run, done):
             best = _evaluate(run, state, saver, reporter, best, done)
-    if done < schedule.steps:
+    if done < schedule.steps and _is_stale(run, best):
+        reporter.line(
+            f"stopped    at step {done} of {schedule.steps}: {schedule.patience} evaluations in a row were no better than "
+            f"step {best['step']} by {run.best_metric}"
+        )
+    elif done < schedule.steps:
         _save(run, state, saver, done)
         saver.wait()
         raise Preempted(
@@ -204,6 +213,14 @@ def _evaluation_due(run: Run, done: int) -> bool:
     every = run.schedule.evaluate_every
     due = bool(every) and done > 0 and (done % every == 0 or done == run.schedule.steps)
     return due and run.evaluate is not None and not _scores_path(run, done).exists()
+
+
+def _is_stale(run: Run, best) -> bool:
+    """Returns whether the evaluations since the best one have used up the patience; they are counted by their files."""
+    if run.schedule.patience is None or best is None:
+        return False
+    scored = [int(p.parent.name) for p in (run.run_dir / "evaluation").glob("*/scores.json")]
+    return sum(step > best["step"] for step in scored) >= run.schedule.patience
 
 
 def _scores_path(run: Run, step: int) -> pathlib.Path:

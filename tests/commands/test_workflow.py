@@ -71,13 +71,30 @@ def test_from_pairs_to_search(here, capsys):
     scores = {name: m["results"]["pairs"] for name, m in results["models"].items()}
     assert set(scores["soup"]) == {"256", "64"}
     assert scores["best"]["256"]["ndcg_at_10"] > scores["random"]["256"]["ndcg_at_10"] + 0.2, "training taught nothing"
-    assert results["models"]["soup"]["prompts"]["pairs"]["query"] == "task: search result | query: {content}"
+    assert results["models"]["soup"]["prompts"]["pairs"]["queries"] == "task: search result | query: {content}"
     assert (here / "scores/dimensions.png").stat().st_size > 5000 and (here / "scores/results.md").is_file()
 
     first = json.loads((here / "first.jsonl").read_text().splitlines()[3])
     call("search", "soup", first["question"], "--corpus=dev/corpus.jsonl", "--top=2")
     shown = capsys.readouterr().out
     assert "  1. " in shown and "  2. " in shown and "  3. " not in shown
+
+
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys):
+    write_suite(here)
+    command = (
+        "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",
+        "--gin.EVALUATE_EVERY=2", "--gin.recipe.Recipe.suite=suite.json", "--gin.LEARNING_RATE=0.0",
+        "--gin.recipe.Recipe.best_metric='mean of the types'", "--gin.loop.Schedule.patience=2",
+        "--gin.gemma.Gemma.dropout=0.0",
+    )  # fmt: skip
+    call(*command)
+    stopped = "stopped    at step 6 of 40: 2 evaluations in a row were no better than step 2 by mean of the types"
+    assert stopped in capsys.readouterr().out
+    call(*command)
+    assert stopped in capsys.readouterr().out
+    assert sorted(p.name for p in (here / "run/evaluation").iterdir()) == ["2", "4", "6"]
+    assert json.loads((here / "run/best.json").read_text())["step"] == 2
 
 
 MIXTURE = """# Three real datasets, each with its own prompt and rate, one dataset per batch; no Python.

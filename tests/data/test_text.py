@@ -73,6 +73,12 @@ def test_braces_in_content_and_title_are_kept(content):
     assert apply_prompt(PROMPTS["document"], "C", content) == f"title: {content} | text: C"
 
 
+def test_a_template_without_a_place_for_titles_gets_them_in_front():
+    assert apply_prompt("{content}", "Because.", "Answers") == "Answers Because."
+    assert apply_prompt("passage: {content}", "Because.", "Answers") == "passage: Answers Because."
+    assert apply_prompt("passage: {content}", "Because.") == "passage: Because."
+
+
 def test_the_title_may_follow_the_content_in_a_template():
     assert apply_prompt("{content} | title: {title}", "C", "T") == "C | title: T"
     assert apply_prompt("{content} | title: {title}", "{title}") == "{title} | title: none"

@@ -6,7 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from embed.evaluation import bm25, metrics, suites
+from embed.evaluation import bm25, ranking
+from embed.evaluation.paired_tasks import Sts
+from embed.evaluation.ranked_tasks import Reranking, Retrieval
 
 pytest.importorskip("bm25s")
 
@@ -26,21 +28,26 @@ def plain_scores(query: list[str], corpus: list[list[str]], k1: float = 1.2, b: 
     return scores
 
 
-def make_task(seed: int) -> suites.RetrievalTask:
-    draw = random.Random(seed)
+def drawn_text(draw: random.Random, most: int) -> str:
     words = [f"w{chr(97 + i)}{chr(97 + j)}" for i in range(8) for j in range(8)]
-    text = lambda most: " ".join(draw.choices(words[: draw.randint(5, 64)], k=draw.randint(1, most)))  # noqa: E731
+    return " ".join(draw.choices(words[: draw.randint(5, 64)], k=draw.randint(1, most)))
+
+
+def make_task(seed: int) -> Retrieval:
+    draw = random.Random(seed)
     count = draw.choice([5, 40, 150])
-    queries = [text(6) for _ in range(12)] + ["unseen", "waa waa wab"]
+    queries = [drawn_text(draw, 6) for _ in range(12)] + ["unseen", "waa waa wab"]
     ids = [f"d{j:03d}" for j in range(count)]
-    return suites.RetrievalTask(
+    return Retrieval(
         name="t",
         prompt="query",
+        main="ndcg_at_10",
+        languages=(),
         query_ids=[f"q{i}" for i in range(len(queries))],
         queries=queries,
         corpus_ids=ids,
-        corpus=[text(30) for _ in range(count)],
-        titles=[text(3) if draw.random() < 0.5 else "" for _ in range(count)],
+        corpus=[drawn_text(draw, 30) for _ in range(count)],
+        titles=[drawn_text(draw, 3) if draw.random() < 0.5 else "" for _ in range(count)],
         qrels={f"q{i}": {draw.choice(ids): 1.0, draw.choice(ids): 2.0} for i in range(len(queries))},
     )
 
@@ -48,14 +55,14 @@ def make_task(seed: int) -> suites.RetrievalTask:
 @pytest.mark.parametrize("seed", range(6))
 def test_scores_and_rankings_equal_the_formula(monkeypatch, seed):
     task, seen = make_task(seed), []
-    ranked = metrics.ranked
+    ranked = ranking.ranked
 
     def watched(ids, scores):
         seen.append((list(ids), [float(s) for s in scores]))
         return ranked(ids, scores)
 
-    monkeypatch.setattr(metrics, "ranked", watched)
-    found = bm25.score_bm25(task)
+    monkeypatch.setattr(ranking, "ranked", watched)
+    found = bm25.score(task)
     monkeypatch.undo()
     corpus = [bm25.words(f"{t} {d}") for t, d in zip(task.titles, task.corpus)]
     rankings = {}
@@ -66,13 +73,14 @@ def test_scores_and_rankings_equal_the_formula(monkeypatch, seed):
         if wanted.max() > 0:
             factor = np.dot(scores, wanted) / np.dot(wanted, wanted)
             np.testing.assert_allclose(scores, factor * wanted, atol=1e-4 * max(scores))
-        assert len(ids) == min(100, len(corpus))
-        assert min(wanted) >= sorted(plain.values(), reverse=True)[len(ids) - 1] - 1e-5  # these are the best ones
+        assert len(ids) == len(corpus)
         rankings[query_id] = ranked(ids, np.round(wanted, 4))
-        assert [round(plain[i], 3) for i in ranked(ids, scores)] == sorted(
-            (round(plain[i], 3) for i in ids), reverse=True
-        )
-    assert found == pytest.approx(metrics.retrieval_scores(rankings, task.qrels), abs=0.02)
+        in_order = [round(plain[i], 3) for i in ranked(ids, scores)]
+        assert in_order == sorted((round(plain[i], 3) for i in ids), reverse=True)
+    gains = ranking.scores(rankings, task.qrels)["ndcg_at_10"]
+    assert found.scores["ndcg_at_10"] == pytest.approx(gains.mean(), abs=0.02)
+    assert found.sample.values == pytest.approx(gains, abs=0.2)
+    assert found.sample.values.mean() == pytest.approx(found.scores["ndcg_at_10"])
 
 
 def test_a_word_of_one_document_finds_it():
@@ -81,7 +89,7 @@ def test_a_word_of_one_document_finds_it():
     task.queries[0] = "Which Zebra?"
     task.qrels.clear()
     task.qrels["q0"] = {task.corpus_ids[3]: 1.0}
-    assert bm25.score_bm25(task)["recall_at_1"] == 1.0
+    assert bm25.score(task).scores["recall_at_1"] == 1.0
 
 
 def test_titles_are_searched_and_queries_without_judgements_are_not_asked():
@@ -90,9 +98,64 @@ def test_titles_are_searched_and_queries_without_judgements_are_not_asked():
     task.queries[0] = "zebra"
     task.qrels.clear()
     task.qrels["q0"] = {task.corpus_ids[4]: 1.0}
-    task.qrels["q1"] = {task.corpus_ids[0]: 0.0}
-    found = bm25.score_bm25(task)
-    assert found["mrr_at_10"] == 1.0 and set(found) == set(metrics.retrieval_scores({}, {}))
+    task.qrels["q1"] = {}
+    found = bm25.score(task)
+    assert found.scores["mrr_at_10"] == 1.0 and len(found.sample) == 1
+    assert set(found.scores) == set(ranking.scores({}, {}))
+
+
+def test_only_the_best_documents_are_ranked(monkeypatch):
+    monkeypatch.setattr(ranking, "DEPTH", 2)
+    task = make_task(1)
+    task.corpus[3] = "zebra zebra zebra"
+    task.corpus[2] = f"{task.corpus[2]} zebra"
+    task.queries[0] = "zebra"
+    task.qrels.clear()
+    task.qrels["q0"] = {task.corpus_ids[i]: 1.0 for i in (2, 3, 4)}
+    assert bm25.score(task).scores["recall_at_1000"] == pytest.approx(2 / 3)
+
+
+# reranking
+
+
+def reranking_task(seed: int = 0) -> Reranking:
+    draw = random.Random(seed)
+    candidates = [[f"{drawn_text(draw, 12)} x{i}y{k}" for k in range(draw.randint(2, 9))] for i in range(15)]
+    relevant = [[k == 0 for k in range(len(own))] for own in candidates]
+    return Reranking("k", "query", "map_at_1000", (), [drawn_text(draw, 5) for _ in range(15)], candidates, relevant)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_candidates_are_weighed_within_all_candidates(seed):
+    task = reranking_task(seed)
+    everything = [bm25.words(c) for own in task.candidates for c in own]
+    start, values = 0, []
+    for query, own in zip(task.queries, task.candidates):
+        plain = plain_scores(bm25.words(query), everything)[start : start + len(own)]
+        start += len(own)
+        values.append([round(v, 5) for v in plain])
+    wanted, found = task.of_scores(values), bm25.score(task)
+    assert found.scores["map_at_1000"] == pytest.approx(wanted.scores["map_at_1000"], abs=1e-9)
+    assert list(found.sample.values) == pytest.approx(list(wanted.sample.values))
+
+
+def test_words_that_no_candidate_has_give_chance():
+    task = reranking_task()
+    task.queries[:] = ["unseen"] * 15
+    assert bm25.score(task).scores == task.of_scores([[0.0] * len(own) for own in task.candidates]).scores
+
+
+def test_it_applies_to_tasks_that_rank_documents():
+    assert bm25.applies(make_task(0)) and bm25.applies(reranking_task())
+    assert not bm25.applies(Sts("s", "query", "cosine_spearman", (), ["a"], ["b"], [1.0]))
+
+
+def test_a_corpus_without_any_word_ranks_by_id():
+    task = make_task(0)
+    task.corpus[:], task.titles[:] = ["?!"] * len(task.corpus), [""] * len(task.corpus)
+    task.qrels.clear()
+    task.qrels["q0"] = {task.corpus_ids[-1]: 1.0}
+    assert bm25.score(task).scores["mrr_at_10"] == 1.0
 
 
 # words

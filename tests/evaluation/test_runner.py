@@ -1,155 +1,132 @@
-"""Scoring with stand-in encoders: the same numbers as a direct computation, each text encoded once."""
+"""The runner: each text embedded once for all tasks and views, means by type, and what is told on the way."""
 
-import hashlib
+import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from embed.errors import NumericError
-from embed.evaluation import metrics, runner, suites
-from embed.inference import search
-
-DIM = 12
-
-
-def vector(text: str, prompt: str, title: str = "") -> np.ndarray:
-    """Returns a unit vector that depends on every input alone."""
-    seed = int.from_bytes(hashlib.sha256(f"{text}|{prompt}|{title}".encode()).digest()[:4], "big")
-    x = np.random.default_rng(seed).standard_normal(DIM)
-    return (x / np.linalg.norm(x)).astype(np.float32)
+from embed.evaluation import runner
+from embed.evaluation.embeddings import Embeddings
+from embed.evaluation.paired_tasks import Sts
+from embed.evaluation.ranked_tasks import Reranking, Retrieval
+from embed.evaluation.suites import Suite
+from embed.evaluation.views import View
 
 
-class Encode:
-    """A stand-in model that remembers what it was asked."""
-
-    def __init__(self, change=lambda texts, vectors: vectors):
-        self.calls = []
-        self._change = change
-
-    def __call__(self, texts, *, prompt, titles=None):
-        self.calls.append((list(texts), prompt, titles))
-        titles = titles or [""] * len(texts)
-        return self._change(
-            texts, np.array([vector(t, prompt, s) for t, s in zip(texts, titles)]).reshape(len(texts), DIM)
-        )
+def retrieval(name: str = "r", prompt: str = "query") -> Retrieval:
+    return Retrieval(
+        name, prompt, "ndcg_at_10", (), ["q1", "q2", "q3"], ["red", "green", "blue"],
+        ["d1", "d2"], ["a fox", "a crow"], ["Fox", ""], {"q1": {"d1": 1.0}, "q2": {}, "q3": {"d2": 2.0}},
+    )  # fmt: skip
 
 
-def plain_search(queries, corpus, k):
-    scores = queries @ corpus.T
-    places = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, places, 1), places
+def sts(name: str = "s", prompt: str = "sentence similarity") -> Sts:
+    return Sts(name, prompt, "cosine_spearman", (), ["red", "blue", "x"], ["green", "y", "z"], [1.0, 3.0, 2.0])
 
 
-def retrieval_task(count: int = 130, asked: int = 20) -> suites.RetrievalTask:
-    draw = np.random.default_rng(0)
-    qrels = {
-        f"q{i}": {f"d{j}": float(draw.integers(0, 3)) for j in draw.choice(count, 4, replace=False)}
-        for i in range(asked)
-    }
-    qrels["q3"] = {"d1": 0.0}
-    del qrels["q5"]
-    return suites.RetrievalTask(
-        name="r",
-        prompt="code retrieval",
-        query_ids=[f"q{i}" for i in range(asked)],
-        queries=[f"query {i}" for i in range(asked)],
-        corpus_ids=[f"d{j}" for j in range(count)],
-        corpus=[f"text {j}" for j in range(count)],
-        titles=[f"title {j}" if j % 2 else "" for j in range(count)],
-        qrels=qrels,
+def suite(*tasks, **groups) -> Suite:
+    return Suite("made up", list(tasks), {t.name: groups.get(t.name, t.type) for t in tasks}, "digest")
+
+
+def run(model, *tasks, views=None, search=None, **options):
+    views = views or [View(12), View(4)]
+    return runner.run(suite(*tasks), Embeddings(model, lambda prompt: prompt), views, search, **options)
+
+
+def test_every_task_is_scored_in_every_view(make_model, search):
+    views = [View(12), View(4), View(4, "int8"), View(12, "binary-rescored")]
+    found = run(make_model(), retrieval(), sts(), views=views, search=search)
+    assert list(found.scores) == list(found.samples) == ["r", "s"]
+    for task, main in (("r", "ndcg_at_10"), ("s", "cosine_spearman")):
+        assert list(found.scores[task]) == list(found.samples[task]) == ["12", "4", "4 int8", "12 binary-rescored"]
+        assert all(main in scores for scores in found.scores[task].values())
+        assert {len(sample) for sample in found.samples[task].values()} == {2 if task == "r" else 3}
+
+
+def test_each_text_is_embedded_once_for_all_tasks_and_views(make_model, search):
+    model = make_model()
+    # The second retrieval shares everything, the sts task two of its texts.
+    run(model, retrieval(), retrieval("again"), sts(prompt="query"), search=search)
+    asked = sorted((t, prompt) for texts, prompt, _ in model.calls for t in texts)
+    assert asked == sorted(
+        [(t, "query") for t in ("red", "blue", "green", "x", "y", "z")] + [(t, "document") for t in ("a fox", "a crow")]
     )
 
 
-def sts_task() -> suites.StsTask:
-    gold = np.random.default_rng(1).uniform(0, 5, 30)
-    return suites.StsTask(
-        "s", "sentence similarity", [f"a {i}" for i in range(30)], [f"b {i}" for i in range(30)], list(gold)
-    )
+def test_progress_is_told_of_every_text(make_model, search):
+    told = []
+    run(make_model(), retrieval(), search=search, progress=told.append)
+    assert sum(told) == 4
 
 
-def cut(x: np.ndarray, dim: int) -> np.ndarray:
-    x = x[:, :dim].astype(np.float64)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("find", [plain_search, search.top_k])
-def test_retrieval_equals_a_direct_computation(find):
-    task = retrieval_task()
-    found = runner.score([task], Encode(), find, [DIM, 4, 1])["r"]
-    assert list(found) == ["12", "4", "1"]
-    judged = [q for q in task.query_ids if any(g > 0 for g in task.qrels.get(q, {}).values())]
-    assert len(judged) == 18
-    queries = np.stack([vector(f"query {q[1:]}", "code retrieval") for q in judged])
-    corpus = np.stack([vector(c, "document", t) for c, t in zip(task.corpus, task.titles)])
-    for dim in (DIM, 4):
-        scores = cut(queries, dim) @ cut(corpus, dim).T
-        rankings = {q: [f"d{j}" for j in np.argsort(-row)] for q, row in zip(judged, scores)}
-        assert found[str(dim)] == pytest.approx(metrics.retrieval_scores(rankings, task.qrels), abs=1e-9)
-
-
-def test_sts_equals_a_direct_computation():
-    task = sts_task()
-    found = runner.score([task], Encode(), plain_search, [DIM, 4])["s"]
-    first, second = (np.stack([vector(t, "sentence similarity") for t in side]) for side in (task.first, task.second))
-    for dim in (DIM, 4):
-        cosine = np.sum(cut(first, dim) * cut(second, dim), 1)
-        assert found[str(dim)]["cosine_spearman"] == pytest.approx(
-            stats.spearmanr(cosine, task.gold).statistic, abs=1e-9
-        )
-        assert found[str(dim)]["cosine_pearson"] == pytest.approx(stats.pearsonr(cosine, task.gold).statistic, abs=1e-6)
-
-
-def test_each_text_is_encoded_once_for_all_sizes():
-    encode = Encode()
-    runner.score([retrieval_task(), sts_task()], encode, plain_search, [DIM, 8, 4, 2])
-    (queries, query_prompt, query_titles), (corpus, prompt, titles), first, second = encode.calls
-    task = retrieval_task()
-    assert query_prompt == "code retrieval" and not query_titles
-    assert "query 3" not in queries and "query 5" not in queries and len(queries) == 18
-    assert (corpus, prompt, titles) == (task.corpus, "document", task.titles)
-    assert first[:2] == (sts_task().first, "sentence similarity") and second[:2] == (
-        sts_task().second,
-        "sentence similarity",
-    )
-
-
-def test_equal_scores_are_ranked_by_falling_id():
-    task = suites.RetrievalTask("r", "query", ["q"], ["x"], ["a", "c", "b"], ["same"] * 3, [""] * 3, {"q": {"c": 1.0}})
-    assert runner.score([task], Encode(), search.top_k, [DIM])["r"]["12"]["recall_at_1"] == 1.0
-    task.qrels["q"] = {"a": 1.0}
-    assert runner.score([task], Encode(), search.top_k, [DIM])["r"]["12"]["mrr_at_10"] == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("where", ["query 2", "text 7", "a 4", "b 4"])
-def test_embeddings_that_are_not_finite_cannot_be_scored(bad, where):
-    def spoil(texts, vectors):
-        vectors[[t == where for t in texts], 5] = bad
-        return vectors
-
-    task = retrieval_task() if where.startswith(("query", "text")) else sts_task()
-    with pytest.raises(NumericError, match=rf"'{task.name}': 1 of \d+ embeddings are not finite") as caught:
-        runner.score([task], Encode(spoil), plain_search, [4])
-    assert caught.value.exit_code == 70
-
-
-def test_each_task_is_told_with_its_main_score():
+def test_each_task_is_told_with_its_main_score(make_model, search):
     said = []
-    found = runner.score([retrieval_task(), sts_task()], Encode(), plain_search, [DIM, 4], said.append)
+    found = run(make_model(), retrieval(), sts(), search=search, say=said.append)
     assert said == [
-        f"r: ndcg_at_10 {found['r']['12']['ndcg_at_10']:.4f} at 12 dimensions",
-        f"s: cosine_spearman {found['s']['12']['cosine_spearman']:.4f} at 12 dimensions",
+        f"r: ndcg_at_10 {100 * found.scores['r']['12']['ndcg_at_10']:.2f} at 12",
+        f"s: cosine_spearman {100 * found.scores['s']['12']['cosine_spearman']:.2f} at 12",
     ]
 
 
-def test_queries_left_out_are_counted():
-    assert runner.unjudged(retrieval_task()) == 2
-    assert runner.unjudged(sts_task()) == 0
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["red", "a crow", "z"])
+def test_embeddings_that_are_not_finite_cannot_be_scored(make_model, search, bad, where):
+    model = make_model()
+
+    def spoilt(texts, **options):
+        vectors = model(texts, **options)
+        vectors[[t == where for t in texts], 5] = bad
+        return vectors
+
+    with pytest.raises(NumericError, match="1 of 8 embeddings are not finite") as caught:
+        run(spoilt, retrieval(), sts(prompt="query"), search=search)
+    assert caught.value.exit_code == 70
 
 
-def test_a_corpus_smaller_than_the_depth_is_ranked_whole():
-    task = suites.RetrievalTask(
-        "r", "query", ["q"], ["x"], ["a", "b"], ["t1", "t2"], ["", ""], {"q": {"a": 1.0, "b": 1.0}}
+# means
+
+
+SCORES = {
+    "one": {"12": {"ndcg_at_10": 0.2, "mrr_at_10": 0.9}, "4": {"ndcg_at_10": 0.1}},
+    "two": {"12": {"ndcg_at_10": 0.6}, "4": {"ndcg_at_10": 0.3}},
+    "three": {"12": {"cosine_spearman": 0.8}, "4": {"cosine_spearman": 0.5}},
+}
+
+
+def test_types_weigh_alike_in_the_mean_of_the_types():
+    found = runner.means(SCORES, suite(retrieval("one"), retrieval("two"), sts("three")))
+    assert list(found) == ["12", "4"]
+    assert found["12"] == pytest.approx(
+        {"retrieval": 0.4, "sts": 0.8, "mean of the types": 0.6, "mean of the tasks": 1.6 / 3}
     )
-    assert runner.score([task], Encode(), search.top_k, [DIM])["r"]["12"]["recall_at_10"] == 1.0
+    assert found["4"] == pytest.approx(
+        {"retrieval": 0.2, "sts": 0.5, "mean of the types": 0.35, "mean of the tasks": 0.3}
+    )
+
+
+def test_groups_are_counted_apart():
+    found = runner.means(SCORES, suite(retrieval("one"), retrieval("two"), sts("three"), two="code search"))["12"]
+    assert found == pytest.approx(
+        {"retrieval": 0.2, "code search": 0.6, "sts": 0.8, "mean of the types": 1.6 / 3, "mean of the tasks": 1.6 / 3}
+    )
+
+
+def test_a_score_that_is_not_defined_makes_its_means_so():
+    scores = {**SCORES, "three": {"12": {"cosine_spearman": math.nan}, "4": {"cosine_spearman": 0.5}}}
+    found = runner.means(scores, suite(retrieval("one"), retrieval("two"), sts("three")))
+    assert found["12"]["retrieval"] == pytest.approx(0.4)
+    assert all(math.isnan(found["12"][k]) for k in ("sts", "mean of the types", "mean of the tasks"))
+    assert found["4"]["mean of the types"] == pytest.approx(0.35)
+
+
+def test_a_part_of_the_tasks_has_means_too():
+    found = runner.means({"two": SCORES["two"]}, suite(retrieval("one"), retrieval("two"), sts("three")))
+    assert found["12"] == {"retrieval": 0.6, "mean of the types": 0.6, "mean of the tasks": 0.6}
+    assert runner.means({}, suite(retrieval("one"))) == {}
+
+
+def test_queries_left_out_are_counted():
+    assert runner.unjudged(retrieval()) == 1
+    assert runner.unjudged(sts()) == 0
+    assert runner.unjudged(Reranking("k", "query", "map_at_1000", (), ["q"], [["a", "b"]], [[True, False]])) == 0

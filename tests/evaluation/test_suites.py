@@ -1,4 +1,4 @@
-"""Suites: the shared files are read whole, wrong ones are refused with file, line and advice."""
+"""Suites: the shared files are read whole, wrong ones are refused before anything is embedded."""
 
 import csv
 import gzip
@@ -9,267 +9,241 @@ import pytest
 from embed.errors import DataError
 from embed.evaluation import suites
 
-QUERIES = [{"id": "q1", "text": "red fox"}, {"id": "q2", "text": "blue sky"}, {"_id": 3, "text": "grass"}]
-CORPUS = [
-    {"id": "d1", "title": "Fox", "text": "A red fox."},
-    {"id": "d2", "text": "The sky."},
-    {"_id": 7, "text": "Grass."},
-]
-QRELS = [("q1", "d1", "2"), ("q2", "d2", "1"), ("3", "7", "1"), ("q1", "d2", "0")]
-STS = [("a cat", "a feline", "4.5"), ("a cat", "a car", "0"), ("one", "two", "1.25")]
 
-
-def write_lines(path, lines) -> None:
+def write_lines(path, *lines):
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(f"{line}\n" for line in lines)
-    with gzip.open(path, "wt") if path.suffix == ".gz" else open(path, "w") as f:
-        f.write(text)
-
-
-def write_retrieval(folder, queries=QUERIES, corpus=CORPUS, qrels=QRELS, suffix="", qrels_name="qrels.tsv") -> None:
-    write_lines(folder / f"queries.jsonl{suffix}", map(json.dumps, queries))
-    write_lines(folder / f"corpus.jsonl{suffix}", map(json.dumps, corpus))
-    write_lines(folder / f"{qrels_name}{suffix}", ["query-id\tcorpus-id\tscore", *map("\t".join, qrels)])
-
-
-def write_sts(path, rows=STS, header="sentence1\tsentence2\tscore") -> None:
-    write_lines(path, [header, *map("\t".join, rows)])
-
-
-def write_suite(path, *tasks, **fields):
-    path.write_text(json.dumps({"name": "mine", "tasks": list(tasks), **fields}))
-    return path
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 @pytest.fixture
 def suite(tmp_path):
     """A suite of one retrieval and one sts task with paths relative to it."""
-    write_retrieval(tmp_path / "data" / "foxes")
-    write_sts(tmp_path / "data" / "pairs.tsv.gz")
+    foxes = tmp_path / "data" / "foxes"
+    write_lines(foxes / "queries.jsonl", '{"id": "q1", "text": "red fox"}')
+    write_lines(foxes / "corpus.jsonl", '{"id": "d1", "text": "A red fox."}', '{"id": "d2", "text": "The sky."}')
+    write_lines(foxes / "qrels.tsv", "query-id\tcorpus-id\tscore", "q1\td1\t1")
+    write_lines(tmp_path / "data" / "pairs.tsv", "sentence1\tsentence2\tscore", "a\tb\t1", "c\td\t2")
+    tasks = [
+        {"name": "foxes", "type": "retrieval", "path": "../data/foxes", "languages": ["en"]},
+        {"name": "pairs", "type": "sts", "path": "../data/pairs.tsv"},
+    ]
     (tmp_path / "suites").mkdir()
-    return write_suite(
-        tmp_path / "suites" / "s.json",
-        {"name": "foxes", "type": "retrieval", "path": "../data/foxes"},
-        {"name": "pairs", "type": "sts", "path": "../data/pairs.tsv.gz"},
-    )
+    path = tmp_path / "suites" / "s.json"
+    path.write_text(json.dumps({"name": "mine", "tasks": tasks}))
+    return path
+
+
+def changed(suite, change):
+    """Writes the suite after `change` of its content, which it returns or edits."""
+    content = json.loads(suite.read_text())
+    content = change(content) or content
+    suite.write_text(json.dumps(content))
+    return suite
+
+
+def refused(suite, *parts, only=None):
+    with pytest.raises(DataError) as caught:
+        suites.read_suite(suite, only)
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert str(part) in str(caught.value)
 
 
 # reading
 
 
 def test_a_suite_gives_its_tasks_with_their_data(suite):
-    name, (foxes, pairs) = suites.read_suite(suite)
-    assert name == "mine"
-    assert (foxes.name, foxes.type, foxes.prompt) == ("foxes", "retrieval", "query")
-    assert foxes.query_ids == ["q1", "q2", "3"] and foxes.queries == ["red fox", "blue sky", "grass"]
-    assert foxes.corpus_ids == ["d1", "d2", "7"] and foxes.corpus == ["A red fox.", "The sky.", "Grass."]
-    assert foxes.titles == ["Fox", "", ""]
-    assert foxes.qrels == {"q1": {"d1": 2.0, "d2": 0.0}, "q2": {"d2": 1.0}, "3": {"7": 1.0}}
-    assert (pairs.name, pairs.type, pairs.prompt) == ("pairs", "sts", "sentence similarity")
-    assert pairs.first == ["a cat", "a cat", "one"] and pairs.second == ["a feline", "a car", "two"]
-    assert pairs.gold == [4.5, 0.0, 1.25]
+    found = suites.read_suite(suite)
+    foxes, pairs = found.tasks
+    assert found.name == "mine" and found.groups == {"foxes": "retrieval", "pairs": "sts"}
+    assert (foxes.name, foxes.type, foxes.prompt, foxes.main) == ("foxes", "retrieval", "query", "ndcg_at_10")
+    assert foxes.queries == ["red fox"] and list(foxes.languages) == ["en"]
+    assert (pairs.name, pairs.type, pairs.prompt, pairs.main) == (
+        "pairs",
+        "sts",
+        "sentence similarity",
+        "cosine_spearman",
+    )
+    assert pairs.gold == [1.0, 2.0] and list(pairs.languages) == []
 
 
 def test_a_suite_is_called_by_its_file_when_it_has_no_name(suite):
-    content = json.loads(suite.read_text())
-    del content["name"]
-    suite.write_text(json.dumps(content))
-    assert suites.read_suite(suite)[0] == "s"
+    assert suites.read_suite(changed(suite, lambda c: {"tasks": c["tasks"]})).name == "s"
 
 
-def test_only_picks_tasks_and_leaves_others_unread(tmp_path, suite):
-    content = json.loads(suite.read_text())
-    content["tasks"] += [
-        {"name": "odd", "type": "poetry", "path": "x"},
-        {"name": "gone", "type": "sts", "path": "../data/gone.tsv"},
-    ]
-    suite.write_text(json.dumps(content))
-    _, tasks = suites.read_suite(suite, only=["pairs"])
-    assert [t.name for t in tasks] == ["pairs"]
+def test_only_picks_tasks_and_leaves_others_unread(suite):
+    def add(content):
+        content["tasks"] += [
+            {"name": "odd", "type": "poetry", "path": "x"},
+            {"name": "gone", "type": "sts", "path": "../data/gone.tsv"},
+        ]
+
+    found = suites.read_suite(changed(suite, add), only=["pairs"])
+    assert [t.name for t in found.tasks] == ["pairs"] and found.groups == {"pairs": "sts"}
 
 
-def test_a_prompt_in_the_suite_is_used(suite):
-    content = json.loads(suite.read_text())
-    content["tasks"][0]["prompt"] = "code retrieval"
-    suite.write_text(json.dumps(content))
-    assert suites.read_suite(suite)[1][0].prompt == "code retrieval"
+def test_a_prompt_and_a_score_in_the_suite_are_used(suite):
+    changed(suite, lambda c: c["tasks"][0].update(prompt="question answering", main="recall_at_100"))
+    task = suites.read_suite(suite).tasks[0]
+    assert task.prompt == "question answering" and task.main == "recall_at_100"
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("qrels_name", ["qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv"])
-def test_retrieval_files_may_be_packed_and_named_as_in_beir(tmp_path, suffix, qrels_name):
-    write_retrieval(tmp_path, suffix=suffix, qrels_name=qrels_name)
-    task = suites.read_retrieval("x", tmp_path, "query")
-    assert len(task.queries) == 3 and task.qrels["3"] == {"7": 1.0}
+def test_a_task_of_mteb_may_be_named(suite):
+    assert suites.read_suite(suite).mteb_tasks == {}
+    changed(suite, lambda c: c["tasks"][1].update(mteb_task="STSBenchmark"))
+    assert suites.read_suite(suite).mteb_tasks == {"pairs": "STSBenchmark"}
+    assert suites.read_suite(suite, ["foxes"]).mteb_tasks == {}
+
+
+def test_retrieval_with_the_prompt_for_code_is_a_group_of_its_own(suite):
+    changed(suite, lambda c: [t.update(prompt="code retrieval") for t in c["tasks"]] and None)
+    found = suites.read_suite(suite)
+    assert found.groups == {"foxes": "code search", "pairs": "sts"}
+    assert found.tasks[0].type == "retrieval"
+    assert suites.group({"type": "retrieval", "prompt": "query"}) == suites.group({"type": "retrieval"}) == "retrieval"
 
 
 def test_the_shared_suite_is_read_whole(shared_data):
-    suite = shared_data / "suites" / "text-small.json"
-    name, (medquad, sts) = suites.read_suite(suite, only=["medquad", "stsb-en-dev"])
-    assert name == "shared-text-small"
+    path = shared_data / "suites" / "text-small.json"
+    found = suites.read_suite(path)
+    entries = json.loads(path.read_text())["tasks"]
+    assert found.name == "shared-text-small" and [t.name for t in found.tasks] == [e["name"] for e in entries]
+    by_name = {t.name: t for t in found.tasks}
+    assert found.groups["nl2bash-dev"] == "code search" and by_name["nl2bash-dev"].prompt == "code retrieval"
+    assert set(found.groups.values()) == {
+        "retrieval", "code search", "reranking", "sts", "pair_classification", "bitext", "classification", "clustering"
+    }  # fmt: skip
 
-    def rows(path):
-        with gzip.open(path, "rt", encoding="utf-8") as f:
+    def rows(place):
+        with gzip.open(place, "rt", encoding="utf-8") as f:
             return [json.loads(line) for line in f]
 
-    folder = shared_data / "retrieval" / "medquad"
+    folder, medquad = shared_data / "retrieval" / "medquad", by_name["medquad"]
     queries, corpus = rows(folder / "queries.jsonl.gz"), rows(folder / "corpus.jsonl.gz")
     assert medquad.query_ids == [q["id"] for q in queries] and medquad.corpus_ids == [d["id"] for d in corpus]
-    assert medquad.queries[0] == queries[0]["text"].strip() and len(medquad.corpus) == len(corpus) == len(
-        medquad.titles
-    )
+    assert medquad.queries[0] == queries[0]["text"].strip()
+    assert len(medquad.corpus) == len(corpus) == len(medquad.titles)
     with gzip.open(folder / "qrels.tsv.gz", "rt", encoding="utf-8") as f:
         judged = list(csv.DictReader(f, delimiter="\t"))
     assert sum(map(len, medquad.qrels.values())) == len(judged)
     assert all(medquad.qrels[j["query-id"]][j["corpus-id"]] == float(j["score"]) for j in judged)
     with gzip.open(shared_data / "sts" / "stsb-en-dev.tsv.gz", "rt", encoding="utf-8") as f:
         pairs = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+    sts = by_name["stsb-en-dev"]
     assert sts.gold == [float(p["score"]) for p in pairs] and sts.first[5] == pairs[5]["sentence1"].strip()
-    assert sts.prompt == "sentence similarity" and medquad.prompt == "query"
+    reranking = rows(shared_data / "reranking" / "medquad-focus.jsonl.gz")
+    assert [sum(r) for r in by_name["medquad-focus"].relevant] == [len(r["positives"]) for r in reranking]
+    assert len(by_name["hwu64"].train) == len(rows(shared_data / "classification" / "hwu64" / "train.jsonl.gz"))
 
 
-def test_code_search_in_the_shared_suite_has_its_own_prompt(shared_data):
-    _, (task,) = suites.read_suite(shared_data / "suites" / "text-small.json", only=["nl2bash-dev"])
-    assert task.prompt == "code retrieval" and len(task.queries) > 100
+def test_picture_tasks_of_the_shared_suite_are_refused(shared_data):
+    refused(shared_data / "suites" / "image.json", "'image_retrieval'", "pick the tasks to run with --tasks")
 
 
-def test_types_of_the_shared_suite_that_are_not_supported_name_those_that_are(shared_data):
-    with pytest.raises(DataError, match="supported: retrieval, sts") as caught:
-        suites.read_suite(shared_data / "suites" / "text-small.json", only=["medquad-focus"])
-    assert "'reranking'" in str(caught.value) and "--tasks" in str(caught.value)
+# digests
+
+
+def test_the_digest_is_that_of_the_content(suite, tmp_path):
+    digest = suites.read_suite(suite).digest
+    assert digest == suites.read_suite(suite).digest
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("suites", "data"):
+        (tmp_path / name).rename(moved / name)
+    assert suites.read_suite(moved / "suites" / "s.json").digest == digest
+
+
+@pytest.mark.parametrize("name", ["foxes/corpus.jsonl", "foxes/queries.jsonl", "foxes/qrels.tsv", "pairs.tsv"])
+def test_the_digest_changes_with_every_file(suite, tmp_path, name):
+    before = suites.read_suite(suite).digest
+    path = tmp_path / "data" / name
+    path.write_text(path.read_text().replace("red", "green").replace("\t1", "\t2"))
+    assert suites.read_suite(suite).digest != before
+
+
+def test_the_digest_changes_with_the_tasks(suite):
+    before = suites.read_suite(suite).digest
+    assert suites.read_suite(suite, ["pairs"]).digest != before
+    changed(suite, lambda c: c["tasks"][0].update(prompt="none"))
+    assert suites.read_suite(suite).digest != before
+
+
+def test_the_digest_changes_with_the_corpus_and_the_name_of_a_language(tmp_path):
+    write_lines(tmp_path / "questions" / "as.jsonl", '{"id": "p1", "question": "a"}')
+    write_lines(tmp_path / "index.jsonl", '{"id": "p1", "text": "x"}')
+    path = tmp_path / "s.json"
+    task = {"name": "m", "type": "xtreme_up", "path": "questions", "corpus_path": "index.jsonl"}
+    path.write_text(json.dumps({"tasks": [task]}))
+    before = suites.read_suite(path).digest
+    (tmp_path / "questions" / "as.jsonl").rename(tmp_path / "questions" / "bho.jsonl")  # scores go by the file's name
+    renamed = suites.read_suite(path).digest
+    write_lines(tmp_path / "index.jsonl", '{"id": "p1", "text": "y"}')
+    assert len({before, renamed, suites.read_suite(path).digest}) == 3
 
 
 # refusals
 
 
 def test_a_missing_suite_is_named(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        suites.read_suite(tmp_path / "none.json")
+    refused(tmp_path / "none.json", tmp_path / "none.json", "no such file")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3"])
 def test_a_suite_that_is_no_json_object_is_refused(tmp_path, content):
     (tmp_path / "s.json").write_text(content)
-    with pytest.raises(DataError, match="s.json"):
-        suites.read_suite(tmp_path / "s.json")
+    refused(tmp_path / "s.json", "s.json")
 
 
 @pytest.mark.parametrize("content", ["{}", '{"name": "x"}', '{"tasks": []}'])
 def test_a_suite_without_tasks_is_refused(tmp_path, content):
     (tmp_path / "s.json").write_text(content)
-    with pytest.raises(DataError, match="without tasks"):
-        suites.read_suite(tmp_path / "s.json")
+    refused(tmp_path / "s.json", "s.json", "without tasks")
 
 
-def test_an_unknown_type_is_refused_with_the_known_ones(tmp_path):
-    suite = write_suite(tmp_path / "s.json", {"name": "a", "type": "retreival", "path": "x"})
-    with pytest.raises(DataError, match="'retreival'; supported: retrieval, sts"):
-        suites.read_suite(suite)
+@pytest.mark.parametrize("tasks", [3, "foxes", {"name": "foxes"}, ["foxes"], [None], [["name"]]])
+def test_tasks_that_are_no_list_of_objects_are_refused(tmp_path, tasks):
+    (tmp_path / "s.json").write_text(json.dumps({"tasks": tasks}))
+    refused(tmp_path / "s.json", "s.json")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    suite = write_suite(tmp_path / "s.json", {"name": "a", "type": "sts", "path": "gone.tsv"})
-    with pytest.raises(DataError, match="'a' needs") as caught:
-        suites.read_suite(suite)
-    assert str(tmp_path / "gone.tsv") in str(caught.value)
+def test_an_unknown_type_is_refused_with_a_suggestion(suite):
+    changed(suite, lambda c: c["tasks"][0].update(type="retreival"))
+    refused(suite, suite, "'foxes'", "'retreival'", "did you mean 'retrieval'?", "--tasks")
+
+
+def test_an_unknown_field_is_refused_with_a_suggestion(suite):
+    changed(suite, lambda c: c["tasks"][1].update(promt="query"))
+    refused(suite, suite, "'pairs'", "'promt'", "did you mean 'prompt'?")
+    refused(suite, "'promt'", only=["foxes"])  # whichever tasks are run
+
+
+@pytest.mark.parametrize("field", ["path", "train_path", "corpus_path"])
+def test_a_missing_file_is_named(suite, field):
+    changed(suite, lambda c: c["tasks"][1].update({field: "gone.tsv"}))
+    refused(suite, suite, "'pairs' needs", suite.parent / "gone.tsv", "not there")
 
 
 def test_an_unknown_task_is_refused_with_a_suggestion(suite):
-    with pytest.raises(DataError, match="no task 'foxs'; did you mean 'foxes'"):
-        suites.read_suite(suite, only=["pairs", "foxs"])
-    with pytest.raises(DataError, match="known: foxes, pairs"):
-        suites.read_suite(suite, only=["zzz"])
+    refused(suite, "no task 'foxs'; did you mean 'foxes'", only=["pairs", "foxs"])
+    refused(suite, "known: foxes, pairs", only=["zzz"])
 
 
-@pytest.mark.parametrize("field", ["name", "path"])
-def test_a_task_without_name_or_path_is_refused(suite, field):
-    content = json.loads(suite.read_text())
-    del content["tasks"][1][field]
-    suite.write_text(json.dumps(content))
-    for only in (None, ["foxes"]) if field == "name" else (None,):
-        with pytest.raises(DataError, match=field):
-            suites.read_suite(suite, only)
+@pytest.mark.parametrize("field", ["name", "path", "type"])
+def test_a_task_without_a_name_type_or_path_is_refused(suite, field):
+    changed(suite, lambda c: c["tasks"][1].pop(field) and None)
+    for only in (None, ["foxes"]):
+        refused(suite, suite, field, only=only)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("name", 3), ("type", ["sts"]), ("path", 3), ("languages", "en"), ("prompt", 3), ("main", ["f1"])],
+)
+def test_fields_of_the_wrong_kind_are_refused(suite, field, value):
+    changed(suite, lambda c: c["tasks"][1].update({field: value}))
+    refused(suite, suite, field)
 
 
 def test_two_tasks_of_one_name_are_refused(suite):
-    content = json.loads(suite.read_text())
-    content["tasks"][1]["name"] = "foxes"
-    suite.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="foxes"):
-        suites.read_suite(suite)
-
-
-@pytest.mark.parametrize("part", ["queries", "corpus"])
-def test_ids_must_be_unique(tmp_path, part):
-    rows = {"queries": QUERIES, "corpus": CORPUS}
-    rows[part] = [*rows[part], {"id": 3 if part == "queries" else "7", "text": "again"}]
-    write_retrieval(tmp_path, **rows)
-    with pytest.raises(DataError, match="stands twice") as caught:
-        suites.read_retrieval("x", tmp_path, "query")
-    assert f"{part}.jsonl:4" in str(caught.value)
-
-
-@pytest.mark.parametrize("kind, row", [("query", ("q9", "d1", "1")), ("document", ("q1", "d9", "1"))])
-def test_judgements_of_unknown_ids_are_refused(tmp_path, kind, row):
-    write_retrieval(tmp_path, qrels=[*QRELS, row])
-    unknown = {"query": row[0], "document": row[1]}[kind]
-    with pytest.raises(DataError, match=f"{kind} '{unknown}', which is not there") as caught:
-        suites.read_retrieval("x", tmp_path, "query")
-    assert "qrels.tsv:6" in str(caught.value)
-
-
-@pytest.mark.parametrize("score", ["one", "", "nan"])
-def test_a_judgement_that_is_no_number_is_refused(tmp_path, score):
-    write_retrieval(tmp_path, qrels=[*QRELS, ("q2", "d1", score)])
-    with pytest.raises(DataError, match="qrels.tsv:6"):
-        suites.read_retrieval("x", tmp_path, "query")
-
-
-def test_judgements_without_a_score_column_are_refused(tmp_path):
-    write_retrieval(tmp_path)
-    write_lines(tmp_path / "qrels.tsv", ["query-id\tcorpus-id", "q1\td1"])
-    with pytest.raises(DataError, match="qrels.tsv:2"):
-        suites.read_retrieval("x", tmp_path, "query")
-
-
-@pytest.mark.parametrize("name", ["queries.jsonl", "corpus.jsonl", "qrels.tsv"])
-def test_a_retrieval_folder_without_a_part_is_refused(tmp_path, name):
-    write_retrieval(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=name):
-        suites.read_retrieval("x", tmp_path, "query")
-
-
-@pytest.mark.parametrize("row", [{"id": "d9"}, {"id": "d9", "text": "  "}, {"text": "x"}, {"id": "d9", "text": 3}])
-def test_a_document_without_id_or_text_is_refused(tmp_path, row):
-    write_retrieval(tmp_path, corpus=[*CORPUS, row])
-    with pytest.raises(DataError, match="corpus.jsonl:4"):
-        suites.read_retrieval("x", tmp_path, "query")
-
-
-@pytest.mark.parametrize("score", ["high", "", "nan"])
-def test_an_sts_score_that_is_no_number_is_refused(tmp_path, score):
-    write_sts(tmp_path / "p.tsv", [*STS, ("a", "b", score)])
-    with pytest.raises(DataError, match=r"p\.tsv:5.*number in score"):
-        suites.read_sts("x", tmp_path / "p.tsv", "query")
-
-
-def test_sts_columns_must_be_there(tmp_path):
-    write_sts(tmp_path / "p.tsv", header="sentence1\tsentence2\tgold")
-    with pytest.raises(DataError, match=r"p\.tsv:2.*columns sentence1, sentence2"):
-        suites.read_sts("x", tmp_path / "p.tsv", "query")
-    write_sts(tmp_path / "p.tsv", header="first\tsecond\tscore")
-    with pytest.raises(DataError, match="sentence1"):
-        suites.read_sts("x", tmp_path / "p.tsv", "query")
-
-
-def test_an_sts_file_without_pairs_is_refused(tmp_path):
-    write_sts(tmp_path / "p.tsv", [])
-    with pytest.raises(DataError, match="no pairs"):
-        suites.read_sts("x", tmp_path / "p.tsv", "query")
-
-
-def test_an_empty_sentence_is_refused(tmp_path):
-    write_sts(tmp_path / "p.tsv", [*STS, ("a", " ", "1")])
-    with pytest.raises(DataError, match=r"p\.tsv:5.*sentence2"):
-        suites.read_sts("x", tmp_path / "p.tsv", "query")
+    changed(suite, lambda c: c["tasks"][1].update(name="foxes"))
+    refused(suite, suite, "'foxes'", "its own name")

@@ -1,0 +1,135 @@
+"""Confidence intervals by drawing a task's items again and again, and of the difference between two models."""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import stats
+
+from embed import files
+
+DRAWS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What a main score is computed from: a value for each item, and where the statistic needs one, a second.
+
+    `statistic` is a key of `STATISTICS`.
+    """
+
+    statistic: str
+    values: np.ndarray
+    others: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def of(self, rows: np.ndarray) -> float:
+        """Returns the score of the items `rows`."""
+        others = None if self.others is None else self.others[rows]
+        return STATISTICS[self.statistic](self.values[rows], others)
+
+
+def _mean(values, _) -> float:
+    values = values[~np.isnan(values)]  # items without a value
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _pearson(values, others) -> float:
+    if np.ptp(values) == 0 or np.ptp(others) == 0:
+        return float("nan")
+    return float(stats.pearsonr(values, others).statistic)
+
+
+def _spearman(values, others) -> float:
+    if np.ptp(values) == 0 or np.ptp(others) == 0:
+        return float("nan")
+    return float(stats.spearmanr(values, others).statistic)
+
+
+def _average_precision(values, labels) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, values)) if labels.any() else float("nan")
+
+
+def _weighted_f1(predicted, gold) -> float:
+    """Weighted by the gold items: 2 TP / (predicted + gold) of each, whose mean over rows this is."""
+    size = max(int(predicted.max()), int(gold.max())) + 1
+    right = np.bincount(gold[predicted == gold], minlength=size)
+    both = np.bincount(predicted, minlength=size) + np.bincount(gold, minlength=size)
+    f1 = 2 * right / np.maximum(both, 1)
+    return float(f1[gold].mean())
+
+
+def _macro_mean(values, groups) -> float:
+    return float(np.mean([values[groups == g].mean() for g in np.unique(groups)]))
+
+
+STATISTICS = {
+    "mean": _mean,
+    "macro_mean": _macro_mean,
+    "spearman": _spearman,
+    "pearson": _pearson,
+    "average_precision": _average_precision,
+    "weighted_f1": _weighted_f1,
+}
+
+
+def interval(sample: Sample, level: float = 0.95, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """Returns the percentile interval of the score."""
+    return _percentiles(np.array([sample.of(rows) for rows in _rows(len(sample), draws, seed)]), level)
+
+
+def save(path, samples: Mapping[str, Sample]) -> None:
+    """Writes samples to an npz file, for comparisons with runs to come."""
+    arrays = {}
+    for name, sample in samples.items():
+        arrays[f"{name}\t{sample.statistic}\tvalues"] = sample.values
+        if sample.others is not None:
+            arrays[f"{name}\t{sample.statistic}\tothers"] = sample.others
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    files.write_atomic(path, buffer.getvalue())
+
+
+def load(path) -> dict[str, Sample]:
+    """Returns the samples that `save` wrote."""
+    found: dict[str, dict] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            name, statistic, part = key.split("\t")
+            found.setdefault(name, {"statistic": statistic})[part] = arrays[key]
+    return {name: Sample(own["statistic"], own["values"], own.get("others")) for name, own in found.items()}
+
+
+def difference(
+    one: Sample, other: Sample, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Returns (one minus other, and its interval), both scored on the same draws of the items they share.
+
+    Raises ValueError when they are not of the same items.
+    """
+    if len(one) != len(other) or one.statistic != other.statistic:
+        raise ValueError(f"{len(one)} items against {len(other)}: not scored on the same task")
+    if not len(one):
+        return (float("nan"),) * 3
+    everything = np.arange(len(one))
+    found = np.array([one.of(rows) - other.of(rows) for rows in _rows(len(one), draws, seed)])
+    return one.of(everything) - other.of(everything), *_percentiles(found, level)
+
+
+def _rows(count: int, draws: int, seed: int):
+    generator = np.random.default_rng(seed)
+    for _ in range(draws if count else 0):
+        yield generator.integers(count, size=count)
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,137 @@
+"""Every text of an evaluation embedded once, whatever tasks, sizes and precisions need it, and kept on disk."""
+
+import dataclasses
+import hashlib
+import io
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from embed import files
+from embed.errors import NumericError
+from embed.types import EncodeFn
+
+_CHUNK = 8192  # texts between two writes
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Some texts of a task, with the name or template of their prompt."""
+
+    texts: Sequence[str]
+    prompt: str
+    titles: Sequence[str] | None = None
+
+    def keys(self, template: Callable[[str], str]) -> list[bytes]:
+        """Returns what each text's vector depends on beside the model, as 16 bytes."""
+        prompt = template(self.prompt)
+        titles = self.titles if self.titles is not None else [""] * len(self.texts)
+        return [_key(prompt, title, text) for title, text in zip(titles, self.texts, strict=True)]
+
+
+def _key(*parts: str) -> bytes:
+    encoded = [p.encode("utf-8", "surrogatepass") for p in parts]
+    joined = b"".join(b"%d:%s" % (len(p), p) for p in encoded)
+    return hashlib.blake2b(joined, digest_size=16).digest()
+
+
+class Embeddings:
+    """The vectors of one model. `template` gives the words of a prompt's name; with `folder` vectors are kept there.
+
+    Texts are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
+    """
+
+    def __init__(self, encode: EncodeFn, template: Callable[[str], str], folder: pathlib.Path | None = None):
+        self._encode, self._template, self._folder = encode, template, folder
+        self._place: dict[bytes, tuple[int, int]] = {}
+        self._chunks: list[np.ndarray] = []
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(folder.glob("*.npz")):
+                self._add(*_read(path))
+
+    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        for row, key in enumerate(keys):
+            self._place.setdefault(key.tobytes(), (len(self._chunks), row))
+        self._chunks.append(vectors)
+
+    def missing(self, parts: Iterable[Texts]) -> list[tuple[bytes, Texts, int]]:
+        """Returns (key, part, row) of the texts that are not embedded yet, each once."""
+        found, seen = [], set()
+        for part in parts:
+            for row, key in enumerate(part.keys(self._template)):
+                if key not in self._place and key not in seen:
+                    seen.add(key)
+                    found.append((key, part, row))
+        return found
+
+    def embed(self, parts: Sequence[Texts], progress: Callable[[int], None] = lambda texts: None) -> int:
+        """Embeds what is missing of `parts` and returns how many texts that was. `progress` is told of texts as they come."""
+        wanted = self.missing(parts)
+        # Texts of one prompt follow each other, so that each call of the encoder has one prompt.
+        wanted.sort(key=lambda item: self._template(item[1].prompt))
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            vectors = np.concatenate([self._encode_run(run, progress) for run in _runs(chunk, self._template)])
+            keys = np.frombuffer(b"".join(key for key, _, _ in chunk), np.uint8).reshape(-1, 16)
+            bad = int(np.sum(~np.all(np.isfinite(vectors), axis=1)))
+            if bad:
+                raise NumericError(
+                    f"{bad} of {len(vectors)} embeddings are not finite; the model cannot be scored: look at its weights"
+                )
+            if self._folder is not None:
+                self._write(keys, vectors)
+            self._add(keys, vectors)
+        return len(wanted)
+
+    def _encode_run(self, run, progress) -> np.ndarray:
+        texts = [part.texts[row] for _, part, row in run]
+        titles = [part.titles[row] if part.titles is not None else "" for _, part, row in run]
+        options = {"titles": titles} if any(titles) else {}
+        return np.asarray(self._encode(texts, prompt=run[0][1].prompt, progress=progress, **options), np.float32)
+
+    def _write(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, keys=keys, vectors=vectors, digest=_digest(keys, vectors))
+        name = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
+        files.write_atomic(self._folder / f"{name}.npz", buffer.getvalue())
+
+    def get(self, part: Texts) -> np.ndarray:
+        """Returns the vectors of embedded texts: float32 [n, E]."""
+        places = [self._place[key] for key in part.keys(self._template)]
+        width = next((c.shape[1] for c in self._chunks if len(c)), 0)
+        out = np.empty((len(places), width), np.float32)
+        for i, (chunk, row) in enumerate(places):
+            out[i] = self._chunks[chunk][row]
+        return out
+
+
+def _runs(chunk, template):
+    """Yields stretches of one prompt."""
+    start = 0
+    for end in range(1, len(chunk) + 1):
+        if end == len(chunk) or template(chunk[end][1].prompt) != template(chunk[start][1].prompt):
+            yield chunk[start:end]
+            start = end
+
+
+def _digest(keys: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    found = hashlib.blake2b(np.ascontiguousarray(keys).tobytes(), digest_size=16)
+    found.update(np.ascontiguousarray(vectors).tobytes())
+    return np.frombuffer(found.digest(), np.uint8)
+
+
+def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the keys and vectors of a chunk; a damaged one is set aside, and its texts are embedded again."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
+            keys, vectors, digest = found["keys"], found["vectors"], found["digest"]
+        if np.array_equal(digest, _digest(keys, vectors)):
+            return keys, vectors
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
+        pass
+    path.rename(path.with_suffix(".damaged"))
+    return np.zeros((0, 16), np.uint8), np.zeros((0, 1), np.float32)

@@ -1,0 +1,155 @@
+"""What an evaluation leaves behind: results.json, the samples for later comparisons, markdown, plots and the HTML report."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embed import files
+from embed.errors import DataError, UsageError, did_you_mean
+from embed.evaluation import bootstrap, html, plots, references, report, runner
+from embed.evaluation.suites import Suite
+from embed.evaluation.tasks import Scored
+from embed.evaluation.views import View
+
+FORMAT = 2
+SAMPLES = "samples.npz"
+
+
+class Collected:
+    """The results of one evaluation, model by model. `samples` are by 'model/task/view'."""
+
+    def __init__(self, suite: Suite, environment: Mapping, command: Sequence[str]):
+        self._suite, self._environment, self._command = suite, environment, list(command)
+        self._models: dict[str, dict[str, Any]] = {}
+        self._notes: dict[str, list[str]] = {}
+        self.samples: dict[str, bootstrap.Sample] = {}
+
+    def note(self, task: str, text: str) -> None:
+        """Adds a remark to a task."""
+        self._notes.setdefault(task, []).append(text)
+
+    def add(self, name: str, facts: Mapping, views: Sequence[View], found: runner.Results) -> None:
+        """Adds a model's scores; confidence intervals are those of its first view."""
+        first = views[0].name
+        described = [
+            {"name": v.name, "dim": v.dim, "precision": v.precision, "bytes": v.bytes_per_vector} for v in views
+        ]
+        self._models[name] = {
+            **facts,
+            "views": described,
+            "results": found.scores,
+            "intervals": {t: {first: list(bootstrap.interval(own[first]))} for t, own in found.samples.items()},
+            "means": runner.means(found.scores, self._suite),
+        }
+        for task, own in found.samples.items():
+            self.samples |= {f"{name}/{task}/{view}": sample for view, sample in own.items()}
+
+    def add_level(self, name: str, description: str, scored: Mapping[str, Scored]) -> None:
+        """Adds a baseline that has no sizes; its only view is 'all'."""
+        scores = {task: {"all": s.scores} for task, s in scored.items()}
+        self._models[name] = {"model": description, "results": scores, "means": runner.means(scores, self._suite)}
+        if scores:
+            for mean in report.MEANS:  # of some types alone, it compares with nobody's
+                self._models[name]["means"]["all"].pop(mean)
+        self.samples |= {f"{name}/{task}/all": s.sample for task, s in scored.items()}
+
+    def results(self, against: str | None = None) -> dict[str, Any]:
+        """Returns the content of results.json; differences to the model `against` when one is named."""
+        tasks = {
+            t.name: {
+                "type": t.type,
+                "group": self._suite.groups[t.name],
+                "main": t.main,
+                "languages": list(t.languages),
+                "notes": self._notes.get(t.name, []),
+                "references": references.of_task(self._suite.mteb_tasks.get(t.name)),
+            }
+            for t in self._suite.tasks
+        }
+        found = {
+            "format": FORMAT,
+            "suite": self._suite.name,
+            "suite_digest": self._suite.digest,
+            "command": self._command,
+            "environment": dict(self._environment),
+            "tasks": tasks,
+            "models": self._models,
+        }
+        return with_differences(found, self.samples, against)
+
+
+def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sample], against: str | None):
+    """Returns results with every model's difference to `against`, by draws of the same items, at the views both have."""
+    if against is None:
+        return results
+    if against not in results["models"]:
+        raise UsageError(f"--against={against}{did_you_mean(against, results['models'])}")
+    rows = []
+    for name, model in results["models"].items():
+        for task, own in model["results"].items() if name != against else ():
+            theirs = results["models"][against]["results"].get(task, {})
+            view = next(iter(own))
+            other = view if view in theirs else next(iter(theirs), None)
+            one, two = samples.get(f"{name}/{task}/{view}"), samples.get(f"{against}/{task}/{other}")
+            if one is None or two is None:
+                continue
+            try:
+                value, low, high = bootstrap.difference(one, two)
+            except ValueError as e:
+                raise DataError(f"{task}: {name} and {against}: {e}") from e
+            rows.append({"task": task, "model": name, "view": view, "difference": value, "interval": [low, high]})
+    return {**results, "differences": {"against": against, "rows": rows}}
+
+
+def merge(paths: Sequence[pathlib.Path], against: str | None = None):
+    """Returns (results, samples) of several results.json as one. The same model's name in two gets its folder's in front."""
+    merged: dict[str, Any] = {}
+    samples: dict[str, bootstrap.Sample] = {}
+    for path in paths:
+        path = path / "results.json" if path.is_dir() else path
+        found = files.read_json(path)
+        if found.get("format") != FORMAT or not {"tasks", "models", "suite"} <= found.keys():
+            raise DataError(f"{path}: not results that `embed evaluate` of this version wrote; run it again")
+        if not merged:
+            merged = {**found, "models": {}, "tasks": {}, "sources": []}
+            merged.pop("differences", None)
+        for task, facts in found["tasks"].items():
+            if merged["tasks"].setdefault(task, facts)["main"] != facts["main"]:
+                raise DataError(f"{path}: task {task!r} is scored by {facts['main']}, elsewhere by another score")
+        own = bootstrap.load(path.with_name(SAMPLES)) if path.with_name(SAMPLES).is_file() else {}
+        for name, model in found["models"].items():
+            new = name if name not in merged["models"] else f"{path.parent.name}/{name}"
+            if new in merged["models"]:
+                raise DataError(f"{path}: a model {new!r} is there twice; give the results folders of their own")
+            merged["models"][new] = model
+            for task, views in model["results"].items():
+                samples |= {
+                    f"{new}/{task}/{v}": own[f"{name}/{task}/{v}"] for v in views if f"{name}/{task}/{v}" in own
+                }
+        merged["sources"].append(
+            {"path": str(path), "suite_digest": found["suite_digest"], "command": found["command"]}
+        )
+    return with_differences(merged, samples, against), samples
+
+
+def _plain(value):
+    """Returns the value with null for what is not a number, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pathlib.Path) -> list[str]:
+    """Writes everything into `folder` and returns the files' names."""
+    files.write_json(folder / "results.json", _plain(results))
+    bootstrap.save(folder / SAMPLES, samples)
+    kept = report.loss_table(results)
+    text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    pictures = plots.write_all(results, folder) if plots.available() else []
+    page = html.page(results, {name: (folder / name).read_bytes() for name in pictures})
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return ["report.html", "results.json", "results.md", SAMPLES, *pictures]

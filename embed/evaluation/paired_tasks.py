@@ -1,0 +1,97 @@
+"""Tasks that compare texts in pairs."""
+
+import dataclasses
+
+import numpy as np
+
+from embed.evaluation import pairs
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Texts
+from embed.evaluation.tasks import Base, Scored, Vectors, mean
+from embed.evaluation.views import View
+from embed.types import SearchFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Sts(Base):
+    """Pairs of sentences and how similar people found them."""
+
+    type = "sts"
+    first: list[str]
+    second: list[str]
+    gold: list[float]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"first": Texts(self.first, self.prompt), "second": Texts(self.second, self.prompt)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        first, second = view.queries(vectors("first")), view.documents(vectors("second"))
+        alike, (name, _, kind) = _similarities(first, second, view), self.main.rpartition("_")
+        sample = Sample(kind, alike[name], np.asarray(self.gold, np.float64))
+        return Scored(pairs.sts_scores(alike, self.gold), sample)
+
+
+def _similarities(first: np.ndarray, second: np.ndarray, view: View) -> dict[str, np.ndarray]:
+    return (pairs.bit_similarities if view.precision == "binary" else pairs.similarities)(first, second)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summarization(Base):
+    """Texts with summaries by people and by machines, and how good people found each of the latter."""
+
+    type = "summarization"
+    human: list[list[str]]
+    machine: list[list[str]]
+    gold: list[list[float]]
+
+    def parts(self) -> dict[str, Texts]:
+        return {
+            "human": Texts([s for own in self.human for s in own], self.prompt),
+            "machine": Texts([s for own in self.machine for s in own], self.prompt),
+        }
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        human = np.split(view.documents(vectors("human")), np.cumsum([len(x) for x in self.human])[:-1])
+        machine = np.split(view.queries(vectors("machine")), np.cumsum([len(x) for x in self.machine])[:-1])
+        values = pairs.summary_scores(human, machine, self.gold)
+        # Texts that a model cannot tell apart keep their place, so that models are compared text by text.
+        return Scored({n: mean(v[~np.isnan(v)]) for n, v in values.items()}, Sample("mean", values[self.main]))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairClassification(Base):
+    """Pairs of texts that do or do not belong together."""
+
+    type = "pair_classification"
+    first: list[str]
+    second: list[str]
+    labels: list[int]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"first": Texts(self.first, self.prompt), "second": Texts(self.second, self.prompt)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        first, second = view.queries(vectors("first")), view.documents(vectors("second"))
+        alike = _similarities(first, second, view)
+        found = pairs.pair_classification_scores(alike, self.labels)
+        name = self.main.removesuffix("_ap")
+        if name == "max":
+            name = max(pairs.SIMILARITIES, key=lambda n: found[f"{n}_ap"])
+        return Scored(found, Sample("average_precision", alike[name], np.asarray(self.labels)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bitext(Base):
+    """Sentences and their translations: line i of one side is line i of the other."""
+
+    type = "bitext"
+    sources: list[str]
+    targets: list[str]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"sources": Texts(self.sources, self.prompt), "targets": Texts(self.targets, self.prompt)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        predicted = pairs.nearest(view.queries(vectors("sources")), view.documents(vectors("targets")))
+        gold = np.arange(len(self.sources))
+        return Scored(pairs.mining_scores(predicted, gold), Sample("weighted_f1", predicted, gold))

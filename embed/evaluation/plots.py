@@ -1,0 +1,170 @@
+"""Results as pictures (PNG): score against size and against bytes, bars by type, curves of interpolations."""
+
+import io
+import math
+import pathlib
+from collections.abc import Mapping
+
+from embed.errors import UsageError
+
+_MARKERS = "osD^vP*X"
+_PER_ROW = 3
+
+
+def available() -> bool:
+    """Returns whether matplotlib is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ImportError as e:
+        raise UsageError("plots need a package; run: pip install 'embed[plots]'") from e
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    _pyplot().close(figure)
+    return buffer.getvalue()
+
+
+def _style(number: int) -> dict:
+    # Markers of their own, drawn hollow, so that lines that lie on each other can both be seen.
+    return {"color": f"C{number % 10}", "marker": _MARKERS[number % 8], "markerfacecolor": "none", "markersize": 7}
+
+
+def _curves(results: Mapping, horizontal: str) -> bytes | None:
+    """Returns a panel for each type: its mean score against the dimension or the bytes of a vector; BM25 is a level line."""
+    pyplot = _pyplot()
+    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
+    panels = [*kinds, *(["mean of the types"] if len(kinds) > 1 else [])]
+    lines = _lines(results, horizontal)
+    if not any(len(points) > 1 for points in lines.values()):
+        return None
+    across = min(_PER_ROW, len(panels))
+    down = -(-len(panels) // across)
+    figure, axes = pyplot.subplots(
+        down, across, figsize=(1.5 + 4.3 * across, 0.7 + 3.4 * down), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, kind in zip(axes.flat, panels):
+        values = []
+        for number, (name, points) in enumerate(lines.items()):
+            drawn = [(x, 100 * means[kind]) for x, means in points if kind in means and math.isfinite(means[kind])]
+            values += [y for _, y in drawn]
+            if drawn:
+                axis.plot(*zip(*drawn), **_style(number), label=name)
+        for name, model in results["models"].items():
+            level = model["means"].get("all", {}).get(kind)
+            if level is not None:
+                axis.axhline(100 * level, color="0.45", linestyle="--", linewidth=1.5, label=name)
+                values.append(100 * level)
+        axis.set_xscale("log", base=2)
+        ticks = sorted({x for points in lines.values() for x, _ in points})
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.minorticks_off()
+        if values:
+            spread = max(max(values) - min(values), 1.0)
+            axis.set_ylim(min(values) - 0.15 * spread, max(values) + 0.15 * spread)
+        axis.set_title(kind)
+        axis.grid(alpha=0.3)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("percent")
+    for axis in axes[-1]:
+        axis.set_xlabel("embedding dimension" if horizontal == "dim" else "bytes per vector")
+    named = {}
+    for axis in axes.flat:
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            named.setdefault(label, handle)
+    figure.legend(list(named.values()), list(named), loc="outside right upper", frameon=False)
+    return _png(figure)
+
+
+def _lines(results: Mapping, horizontal: str) -> dict[str, list]:
+    """Returns {line: [(size or bytes, means)]}: a line for each model, and for each of its precisions."""
+    lines: dict[str, list] = {}
+    for name, model in results["models"].items():
+        for view in model.get("views", ()):
+            line = name if view["precision"] == "float32" else f"{name} {view['precision']}"
+            lines.setdefault(line, []).append((view[horizontal], model["means"][view["name"]]))
+    return {name: sorted(points, key=lambda p: p[0]) for name, points in lines.items()}
+
+
+def dimensions(results: Mapping) -> bytes | None:
+    """Returns the scores against the embedding's size; None when every model has one size only."""
+    return _curves(results, "dim")
+
+
+def sizes(results: Mapping) -> bytes | None:
+    """Returns the scores against the bytes of a vector; None unless several precisions were scored."""
+    precisions = {v["precision"] for m in results["models"].values() for v in m.get("views", ())}
+    return _curves(results, "bytes") if len(precisions) > 1 else None
+
+
+def bars(results: Mapping) -> bytes:
+    """Returns bars of the means by type, one for each model at its first view."""
+    pyplot = _pyplot()
+    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
+    models = list(results["models"].items())
+    figure, axis = pyplot.subplots(figsize=(max(6.0, 1.6 + 1.35 * len(kinds)), 4.4), layout="constrained")
+    width = 0.8 / len(models)
+    for number, (name, model) in enumerate(models):
+        view, means = next(iter(model["means"].items()))
+        heights = [100 * means.get(kind, float("nan")) for kind in kinds]
+        places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(kinds))]
+        drawn = axis.bar(places, heights, width * 0.92, color=f"C{number % 10}", label=f"{name} ({view})")
+        if len(models) * len(kinds) <= 36:
+            labels = ["" if math.isnan(h) else f"{h:.1f}" for h in heights]
+            axis.bar_label(drawn, labels, fontsize=7, padding=1, rotation=90 if len(models) > 2 else 0)
+    axis.set_xticks(range(len(kinds)), [k.replace("_", "\n").replace(" ", "\n") for k in kinds])
+    axis.set_ylabel("mean of the main scores (percent)")
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.margins(y=0.12)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _png(figure)
+
+
+def write_all(results: Mapping, folder: pathlib.Path) -> list[str]:
+    """Writes the pictures that make sense for these results and returns their names."""
+    written = []
+    for name, draw in (("dimensions.png", dimensions), ("bytes.png", sizes), ("types.png", bars)):
+        picture = draw(results)
+        if picture is not None:
+            (folder / name).write_bytes(picture)
+            written.append(name)
+    return written
+
+
+def sweep(found: Mapping) -> bytes | None:
+    """Returns each task's change against the base over alpha, and that of the mean; None without matplotlib."""
+    if not available():
+        return None
+    pyplot = _pyplot()
+    alphas = [float(a) for a in found["scores"]]
+    points = list(found["scores"].values())
+    base = points[0]
+    figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
+    for number, task in enumerate(base):
+        change = [100 * (p[task] - base[task]) for p in points]
+        axis.plot(alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=task)
+    means = list(found["means"].values())
+    mean = [100 * (m - means[0]) for m in means]
+    axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean of the types")
+    axis.axvline(found["best"], color="0.4", linestyle="--", linewidth=1.2, label=f"best mean: {found['best']:g}")
+    axis.axhline(0, color="0.6", linewidth=0.8)
+    axis.set_xlabel("alpha: share of the tuned model")
+    axis.set_ylabel(f"change against alpha {alphas[0]:g} (points)")
+    axis.set_title(f"Interpolation on {found['suite']}")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _png(figure)

@@ -1,0 +1,235 @@
+"""Tasks that rank documents by a query."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from embed.errors import UsageError
+from embed.evaluation import ranking
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Texts
+from embed.evaluation.tasks import Base, Scored, Vectors, mean
+from embed.evaluation.views import RESCORED, View
+from embed.types import SearchFn
+
+# Where a sentence ends when NLTK's own model is not there.
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(Base):
+    """Queries, a corpus, and which documents answer which query."""
+
+    type = "retrieval"
+    query_ids: list[str]
+    queries: list[str]
+    corpus_ids: list[str]
+    corpus: list[str]
+    titles: list[str]
+    qrels: Mapping[str, Mapping[str, float]]
+
+    @property
+    def asked(self) -> list[int]:
+        """The queries that have a judgement; the others are left out, as in MTEB."""
+        return [i for i, q in enumerate(self.query_ids) if self.qrels.get(q)]
+
+    def parts(self) -> dict[str, Texts]:
+        return {
+            "queries": Texts([self.queries[i] for i in self.asked], self.prompt),
+            "corpus": Texts(self.corpus, "document", self.titles),
+        }
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        names = [self.query_ids[i] for i in self.asked]
+        return self.of_rankings(nearest(names, self.corpus_ids, vectors("queries"), vectors("corpus"), view, search))
+
+    def of_rankings(self, rankings: Mapping[str, Sequence[str]]) -> Scored:
+        """Returns the scores of each query's documents, best first."""
+        return _ranked(ranking.scores(rankings, self.qrels), self.main)
+
+
+def nearest(query_ids, corpus_ids, queries, corpus, view: View, search: SearchFn) -> dict[str, list[str]]:
+    """Returns each query's documents, best first, as an index of this view gives them."""
+    asked, stored = view.queries(queries), view.documents(corpus)
+    # Bits are compared as +-1: their products are whole numbers, so that equal distances are equal scores.
+    compared = (np.sign(view.documents(queries)), np.sign(stored)) if view.is_binary else (asked, stored)
+    scores, places = search(*compared, ranking.DEPTH)
+    rankings = {}
+    for q, own, values, row in zip(query_ids, asked, scores, places):
+        order = [int(row[k]) for k in ranking.order([corpus_ids[p] for p in row], values)]
+        best = order[:RESCORED] if view.rescores else []
+        again = ranking.ranked([corpus_ids[p] for p in best], products(stored[best], own))
+        rankings[q] = again + [corpus_ids[p] for p in order[len(best) :]]
+    return rankings
+
+
+def products(documents: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Returns the inner product of each row with the query, in float64: equal rows have equal products, wherever they stand."""
+    return np.einsum("nd,d->n", documents.astype(np.float64), query.astype(np.float64))
+
+
+def _ranked(values: Mapping[str, np.ndarray], main: str) -> Scored:
+    return Scored({name: mean(v) for name, v in values.items()}, Sample("mean", values[main]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reranking(Base):
+    """Queries, each with candidates of its own; `relevant` says which of them answer it.
+
+    Candidates are told apart by a hash of their text: MTEB orders equal scores by the place in the file, which gives a
+    constant model 90 where the answers stand first.
+    """
+
+    type = "reranking"
+    queries: list[str]
+    candidates: list[list[str]]
+    relevant: list[list[bool]]
+
+    def parts(self) -> dict[str, Texts]:
+        return {
+            "queries": Texts(self.queries, self.prompt),
+            "candidates": Texts([c for own in self.candidates for c in own], "document"),
+        }
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        queries, stored = view.queries(vectors("queries")), view.documents(vectors("candidates"))
+        starts = np.cumsum([0, *map(len, self.candidates)])
+        return self.of_scores([products(stored[a:b], q) for a, b, q in zip(starts, starts[1:], queries)])
+
+    def of_scores(self, scores: Sequence[Sequence[float]]) -> Scored:
+        """Returns the scores of the order that each query's candidates take by their similarities."""
+        rankings, qrels = {}, {}
+        for i, (candidates, relevant, own) in enumerate(zip(self.candidates, self.relevant, scores)):
+            ids = [f"{_hash(text)}-{k}" for k, text in enumerate(candidates)]
+            rankings[str(i)] = ranking.ranked(ids, own)
+            qrels[str(i)] = {identity: float(is_so) for identity, is_so in zip(ids, relevant)}
+        return _ranked(ranking.scores(rankings, qrels), self.main)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructionReranking(Base):
+    """Queries with an instruction, once as it was ('-og') and once turned against some documents ('-changed').
+
+    `candidates` are the documents to rank for each query id, `changed` those that the new instruction makes irrelevant,
+    by the query's id without its ending.
+    """
+
+    type = "instruction_reranking"
+    query_ids: list[str]
+    queries: list[str]
+    corpus_ids: list[str]
+    corpus: list[str]
+    titles: list[str]
+    qrels: Mapping[str, Mapping[str, float]]
+    candidates: Mapping[str, Sequence[str]]
+    changed: Mapping[str, Sequence[str]]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"queries": Texts(self.queries, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        queries, stored = view.queries(vectors("queries")), view.documents(vectors("corpus"))
+        place = {d: i for i, d in enumerate(self.corpus_ids)}
+        rankings = {
+            q: ranking.ranked(self.candidates[q], products(stored[[place[d] for d in self.candidates[q]]], own))
+            for q, own in zip(self.query_ids, queries)
+        }
+        before, after = (
+            {q.removesuffix(end): r for q, r in rankings.items() if q.endswith(end)} for end in ("-og", "-changed")
+        )
+        moved = ranking.instruction_change(before, after, self.changed)
+        values = {n: mean(v) for n, v in ranking.scores(rankings, self.qrels).items()}
+        return Scored({"p-MRR": mean(moved), **values}, Sample("mean", moved))
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRetrieval(Base):
+    """Questions in many languages whose answers must stand in the first words of the passages found (XOR-Retrieve)."""
+
+    type = "xor_retrieve"
+    questions: list[str]
+    question_languages: list[str]
+    answers: list[list[str]]
+    corpus: list[str]
+    titles: list[str]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"questions": Texts(self.questions, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        ids = [str(i) for i in range(len(self.corpus))]
+        names = [str(i) for i in range(len(self.questions))]
+        found = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search)
+        words: dict[str, list[str]] = {}
+        values = {}
+        for limit in (2000, 5000):
+            hits = []
+            for i, answers in enumerate(self.answers):
+                passages = []
+                for d in found[str(i)]:
+                    if d not in words:
+                        words[d] = word_tokens(self.corpus[int(d)])
+                    passages.append(words[d])
+                    if sum(map(len, passages)) >= limit:
+                        break
+                hits.append(float(ranking.answer_within(passages, answers, limit)))
+            values[f"recall_at_{limit // 1000}kt"] = np.array(hits)
+        return _by_language(values, self.question_languages, self.main)
+
+
+def word_tokens(text: str) -> list[str]:
+    """Returns the words of a text as the published script counts them: NLTK's, sentence by sentence.
+
+    NLTK's sentence model is a download of its own; without it sentences end at .!? before a capital letter.
+    """
+    try:
+        import nltk
+    except ImportError as e:
+        raise UsageError("XOR-Retrieve counts words with NLTK; run: pip install 'embed[xor]'") from e
+    try:
+        return nltk.word_tokenize(text)
+    except LookupError:
+        words = nltk.tokenize.NLTKWordTokenizer().tokenize
+        return [w for sentence in _SENTENCE_END.split(text) for w in words(sentence)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MultilingualRetrieval(Base):
+    """Questions in many languages, each answered by one passage of a common corpus (XTREME-UP). Scored language by language."""
+
+    type = "xtreme_up"
+    questions: list[str]
+    question_languages: list[str]
+    targets: list[str]
+    corpus_ids: list[str]
+    corpus: list[str]
+    titles: list[str]
+
+    def parts(self) -> dict[str, Texts]:
+        return {"questions": Texts(self.questions, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        names = [str(i) for i in range(len(self.questions))]
+        found = nearest(names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search)
+        values = np.array(
+            [ranking.reciprocal_rank(found[q], {target: 1.0}, 10) for q, target in zip(names, self.targets)]
+        )
+        return _by_language({"mrr_at_10": values}, self.question_languages, self.main)
+
+
+def _by_language(values: Mapping[str, np.ndarray], languages: Sequence[str], main: str) -> Scored:
+    """Returns the means over the languages' means, and each language's own."""
+    names, number = np.unique(languages, return_inverse=True)
+    scores = {}
+    for name, own in values.items():
+        means = {str(lang): mean(own[number == i]) for i, lang in enumerate(names)}
+        scores[name] = mean(np.array(list(means.values())))
+        scores |= {f"{name}/{language}": value for language, value in means.items()}
+    return Scored(scores, Sample("macro_mean", values[main], number))

@@ -1,0 +1,55 @@
+"""What the runner knows of a task: which texts it needs, and what their vectors are worth.
+
+A task is data and two functions. `parts` gives its texts; `score` takes their vectors, as a `View` serves them, and
+gives all scores and the `Sample` that its main score is computed from, for confidence intervals. The types are in
+`ranked_tasks`, `paired_tasks` and `probe_tasks`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Texts
+from embed.evaluation.views import View
+from embed.types import SearchFn
+
+Vectors = Callable[[str], np.ndarray]  # name of a part -> its float32 vectors [n, E]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """All scores of a task, and what its main one is made of."""
+
+    scores: dict[str, float]
+    sample: Sample
+
+
+class Task(Protocol):
+    """A task of any type. `main` is the name of the score that stands for it."""
+
+    type: ClassVar[str]
+    name: str
+    main: str
+    languages: Sequence[str]
+
+    def parts(self) -> dict[str, Texts]: ...
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """What every task has. `prompt` is the name or template of its texts' prompt, or of its queries'."""
+
+    name: str
+    prompt: str
+    main: str
+    languages: Sequence[str]
+
+
+def mean(values: np.ndarray) -> float:
+    """Returns the mean, which of nothing is not a number."""
+    return float(np.mean(values)) if len(values) else float("nan")

@@ -1,0 +1,185 @@
+"""Intervals and differences by drawing items: statistics against direct ones, and what any interval must satisfy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from embed.evaluation import bootstrap
+from embed.evaluation.bootstrap import Sample, difference, interval
+
+
+def mean_sample(count: int = 200, seed: int = 0) -> Sample:
+    return Sample("mean", np.random.default_rng(seed).uniform(0, 1, count))
+
+
+def samples(seed: int = 0, count: int = 120) -> dict[str, Sample]:
+    draw = np.random.default_rng(seed)
+    values = draw.standard_normal(count)
+    return {
+        "mean": Sample("mean", values),
+        "macro_mean": Sample("macro_mean", values, draw.integers(0, 5, count)),
+        "spearman": Sample("spearman", values, np.round(values + draw.standard_normal(count))),
+        "pearson": Sample("pearson", values, np.round(values + draw.standard_normal(count))),
+        "average_precision": Sample(
+            "average_precision", values, (values + draw.standard_normal(count) > 0).astype(int)
+        ),
+        "weighted_f1": Sample("weighted_f1", draw.integers(0, 9, count), draw.integers(0, 7, count)),
+    }
+
+
+def everything(sample: Sample) -> np.ndarray:
+    return np.arange(len(sample))
+
+
+# statistics
+
+
+def direct(name: str, values, others) -> float:
+    if name == "mean":
+        return sum(values) / len(values)
+    if name == "macro_mean":
+        groups = sorted(set(others))
+        means = [sum(v for v, g in zip(values, others) if g == group) / list(others).count(group) for group in groups]
+        return sum(means) / len(means)
+    if name == "spearman":
+        return stats.spearmanr(values, others).statistic
+    if name == "pearson":
+        return stats.pearsonr(values, others).statistic
+    if name == "average_precision":
+        return metrics.average_precision_score(others, values)
+    return metrics.f1_score(others, values, average="weighted", zero_division=0)
+
+
+@pytest.mark.parametrize("name", ["mean", "macro_mean", "spearman", "pearson", "average_precision", "weighted_f1"])
+@pytest.mark.parametrize("seed", range(4))
+def test_each_statistic_equals_a_direct_computation(name, seed):
+    assert set(bootstrap.STATISTICS) == set(samples())
+    sample = samples(seed)[name]
+    draw = np.random.default_rng(seed + 50)
+    for rows in (everything(sample), draw.integers(120, size=120), draw.integers(120, size=10)):
+        others = None if sample.others is None else sample.others[rows].tolist()
+        assert sample.of(rows) == pytest.approx(direct(name, sample.values[rows].tolist(), others), abs=1e-9)
+
+
+def test_statistics_that_are_not_defined_are_not_a_number():
+    rows = np.arange(3)
+    same, differ = np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])
+    assert math.isnan(Sample("spearman", same, differ).of(rows))
+    assert math.isnan(Sample("spearman", differ, same).of(rows))
+    assert math.isnan(Sample("average_precision", differ, np.zeros(3, int)).of(rows))
+
+
+def test_weighted_f1_by_hand():
+    sample = Sample("weighted_f1", np.array([0, 0, 2]), np.array([0, 1, 2]))
+    assert sample.of(np.arange(3)) == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+# intervals
+
+
+@pytest.mark.parametrize("name", ["mean", "macro_mean", "spearman", "pearson", "average_precision", "weighted_f1"])
+def test_the_interval_holds_the_score_and_is_narrow(name):
+    sample = samples()[name]
+    low, high = interval(sample, draws=300)
+    assert low <= sample.of(everything(sample)) <= high
+    assert 0 < high - low < 1
+
+
+def test_the_interval_of_a_mean_is_that_of_the_central_limit():
+    sample = mean_sample(400)
+    error = sample.values.std() / math.sqrt(400)
+    low, high = interval(sample, draws=4000)
+    assert low == pytest.approx(sample.values.mean() - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(sample.values.mean() + 1.96 * error, abs=0.1 * error)
+
+
+def test_the_interval_shrinks_with_the_items():
+    widths = [high - low for low, high in (interval(mean_sample(n)) for n in (25, 100, 400, 1600))]
+    for wide, narrow in zip(widths, widths[1:]):
+        assert narrow == pytest.approx(wide / 2, rel=0.3)
+
+
+def test_a_higher_level_is_wider():
+    narrow, wide = interval(mean_sample(), level=0.5), interval(mean_sample(), level=0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert interval(mean_sample()) == interval(mean_sample())
+    assert interval(mean_sample(), seed=1) != interval(mean_sample())
+
+
+def test_equal_items_have_no_width():
+    assert interval(Sample("mean", np.full(30, 0.25))) == (0.25, 0.25)
+
+
+def test_no_items_have_no_interval():
+    assert all(math.isnan(x) for x in interval(Sample("mean", np.array([]))))
+
+
+def test_draws_that_are_not_defined_are_passed_over():
+    # Every tenth draw or so has no positive pair at all.
+    sample = Sample("average_precision", np.array([0.9, 0.8, 0.7, 0.1]), np.array([1, 0, 0, 0]))
+    assert all(math.isfinite(x) for x in interval(sample))
+
+
+# differences
+
+
+@pytest.mark.parametrize("name", ["mean", "macro_mean", "spearman", "pearson", "average_precision", "weighted_f1"])
+def test_a_sample_differs_from_itself_by_nothing(name):
+    assert difference(samples()[name], samples()[name], draws=200) == (0.0, 0.0, 0.0)
+
+
+def test_differences_are_drawn_in_pairs():
+    one = mean_sample()
+    # Every item is better by the same: draws of the same items always differ by just that.
+    value, low, high = difference(Sample("mean", one.values + 0.125), one)
+    assert (value, low, high) == pytest.approx((0.125, 0.125, 0.125))
+    noise = np.random.default_rng(5).normal(0, 0.01, 200)
+    value, low, high = difference(Sample("mean", one.values + 0.1 + noise), one)
+    assert low < value < high and high - low < 0.01 < interval(one)[1] - interval(one)[0]
+
+
+def test_a_difference_changes_its_sign_with_the_order():
+    one, other = mean_sample(seed=1), mean_sample(seed=2)
+    value, low, high = difference(one, other)
+    assert difference(other, one) == pytest.approx((-value, -high, -low))
+    assert value == pytest.approx(one.values.mean() - other.values.mean())
+
+
+def test_samples_of_other_items_cannot_be_compared():
+    with pytest.raises(ValueError, match="200 items against 100"):
+        difference(mean_sample(200), mean_sample(100))
+    with pytest.raises(ValueError, match="not scored on the same task"):
+        difference(samples()["spearman"], samples()["average_precision"])
+
+
+def test_the_difference_of_nothing_is_not_a_number():
+    assert all(math.isnan(x) for x in difference(Sample("mean", np.array([])), Sample("mean", np.array([]))))
+
+
+# files
+
+
+def test_samples_are_read_as_they_were_written(tmp_path):
+    given = {f"a model/task {name}/768 int8": sample for name, sample in samples().items()}
+    bootstrap.save(tmp_path / "samples.npz", given)
+    found = bootstrap.load(tmp_path / "samples.npz")
+    assert list(found) == list(given)
+    for name, sample in given.items():
+        assert found[name].statistic == sample.statistic
+        np.testing.assert_array_equal(found[name].values, sample.values)
+        assert (found[name].others is None) == (sample.others is None)
+        if sample.others is not None:
+            np.testing.assert_array_equal(found[name].others, sample.others)
+        assert interval(found[name], draws=50) == interval(sample, draws=50)
+    assert [p.name for p in tmp_path.iterdir()] == ["samples.npz"]
+
+
+def test_no_samples_are_a_file_too(tmp_path):
+    bootstrap.save(tmp_path / "samples.npz", {})
+    assert bootstrap.load(tmp_path / "samples.npz") == {}

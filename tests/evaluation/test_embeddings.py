@@ -1,0 +1,269 @@
+"""Each text is embedded once, kept on disk whole, and embedded again when what was kept is damaged."""
+
+import numpy as np
+import pytest
+
+from embed.errors import NumericError
+from embed.evaluation import embeddings
+from embed.evaluation.embeddings import Embeddings, Texts
+
+TEMPLATES = {"query": "q: {content}", "document": "{title}: {content}", "alias": "q: {content}"}
+QUERIES = Texts(["red", "green", "red", "blue"], "query")
+CORPUS = Texts(["red", "a fox", "a fox"], "document", ["", "Fox", ""])
+
+
+def make(model, folder=None) -> Embeddings:
+    return Embeddings(model, TEMPLATES.__getitem__, folder)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(embeddings, "_CHUNK", 2)
+
+
+def asked(model) -> list[str]:
+    return [t for texts, _, _ in model.calls for t in texts]
+
+
+# what is embedded
+
+
+def test_each_text_is_embedded_once_and_given_in_order(model):
+    found = make(model)
+    assert found.embed([QUERIES, CORPUS, Texts(["blue", "new"], "query")]) == 7
+    assert len(asked(model)) == 7
+    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.texts, "query"))
+    np.testing.assert_array_equal(found.get(CORPUS), model.vectors(CORPUS.texts, "document", CORPUS.titles))
+    assert found.get(CORPUS).dtype == np.float32
+    assert found.embed([QUERIES, CORPUS]) == 0 and len(asked(model)) == 7
+
+
+def test_parts_that_share_texts_share_their_vectors(model):
+    found = make(model)
+    found.embed([Texts(["a", "b"], "query")])
+    assert found.embed([Texts(["b", "c", "a"], "query")]) == 1
+    assert asked(model) == ["a", "b", "c"]
+    np.testing.assert_array_equal(found.get(Texts(["c", "a"], "query")), model.vectors(["c", "a"], "query"))
+
+
+def test_the_same_text_under_another_prompt_or_title_is_another_vector(model):
+    found = make(model)
+    parts = [
+        Texts(["x"], "query"),
+        Texts(["x"], "document"),
+        Texts(["x"], "document", ["one"]),
+        Texts(["x"], "document", ["two"]),
+    ]
+    assert found.embed(parts) == 4
+    for part in parts:
+        np.testing.assert_array_equal(found.get(part), model.vectors(["x"], part.prompt, part.titles))
+    assert len({found.get(p).tobytes() for p in parts}) == 4
+
+
+def test_no_title_and_an_empty_one_are_the_same(model):
+    assert make(model).embed([Texts(["x"], "document"), Texts(["x"], "document", [""])]) == 1
+
+
+def test_two_names_of_one_template_are_the_same(model):
+    assert make(model).embed([Texts(["x", "y"], "query"), Texts(["y", "z"], "alias")]) == 3
+
+
+def test_a_title_and_a_text_are_told_apart_wherever_one_ends(model):
+    found = make(model)
+    one, other = Texts(["c"], "document", ["a\0b"]), Texts(["b\0c"], "document", ["a"])
+    assert found.embed([one, other]) == 2
+    assert found.get(one).tobytes() != found.get(other).tobytes()
+
+
+def test_texts_with_lone_surrogates_have_keys_too():
+    keys = Texts(["\ud800", "\ud801"], "query").keys(TEMPLATES.__getitem__)
+    assert len(set(keys)) == 2 and all(len(k) == 16 for k in keys)
+
+
+def test_titles_must_be_as_many_as_texts(model):
+    with pytest.raises(ValueError):
+        make(model).embed([Texts(["a", "b"], "document", ["only one"])])
+
+
+def test_each_call_of_the_model_has_one_prompt(model):
+    parts = [Texts(["a"], "query"), Texts(["b"], "document", ["t"]), Texts(["c"], "query"), Texts(["d"], "document")]
+    make(model).embed(parts)
+    assert sorted((sorted(texts), prompt) for texts, prompt, _ in model.calls) == [
+        (["a", "c"], "query"),
+        (["b", "d"], "document"),
+    ]
+    assert [titles for _, prompt, titles in model.calls if prompt == "query"] == [None]
+    texts, _, titles = next(call for call in model.calls if call[1] == "document")
+    assert dict(zip(texts, titles)) == {"b": "t", "d": ""}
+
+
+def test_missing_names_each_text_once(model):
+    found = make(model)
+    found.embed([Texts(["red"], "query")])
+    assert [(part.texts[row], part.prompt) for _, part, row in found.missing([QUERIES, QUERIES, CORPUS])] == [
+        ("green", "query"),
+        ("blue", "query"),
+        ("red", "document"),
+        ("a fox", "document"),
+        ("a fox", "document"),
+    ]
+
+
+def test_progress_is_told_of_every_text(model, small_chunks):
+    told = []
+    make(model).embed([QUERIES, CORPUS], told.append)
+    assert sum(told) == 6
+
+
+def test_nothing_to_embed_asks_nothing(model):
+    found = make(model)
+    assert found.embed([]) == 0 and found.embed([Texts([], "query")]) == 0
+    assert len(found.get(Texts([], "query"))) == 0 and not model.calls
+
+
+# what is kept
+
+
+def test_a_second_run_over_the_same_folder_embeds_nothing(model, make_model, tmp_path):
+    make(model, tmp_path / "new" / "folder").embed([QUERIES, CORPUS])
+    idle = make_model()
+    again = make(idle, tmp_path / "new" / "folder")
+    assert again.missing([QUERIES, CORPUS]) == [] and again.embed([QUERIES, CORPUS]) == 0 and not idle.calls
+    np.testing.assert_array_equal(again.get(CORPUS), model.vectors(CORPUS.texts, "document", CORPUS.titles))
+    assert again.embed([Texts(["red", "more"], "query")]) == 1
+    assert asked(idle) == ["more"]
+    assert make(make_model(), tmp_path / "new" / "folder").missing([Texts(["more"], "query"), QUERIES]) == []
+
+
+def test_without_a_folder_nothing_is_written(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(model).embed([QUERIES])
+    assert list(tmp_path.iterdir()) == []
+
+
+def damaged_run(make_model, folder, damage):
+    """Embeds four texts in two chunks, damages one file, and returns (its path, what a second run asks for)."""
+    make(make_model(), folder).embed([Texts(["a", "b", "c", "d"], "query")])
+    first, _ = paths = sorted(folder.glob("*.npz"))
+    assert len(paths) == 2
+    first.write_bytes(damage(first.read_bytes()))
+    model = make_model()
+    found = make(model, folder)
+    part = Texts(["a", "b", "c", "d"], "query")
+    found.embed([part])
+    np.testing.assert_array_equal(found.get(part), model.vectors(part.texts, "query"))
+    return first, asked(model)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: b"",
+        lambda content: b"not a zip at all",
+        lambda content: content[:-2000] if len(content) > 2000 else content[:40],
+    ],
+    ids=["half", "one byte short", "empty", "another format", "head"],
+)
+def test_a_cut_chunk_is_set_aside_and_its_texts_are_embedded_again(make_model, tmp_path, small_chunks, damage):
+    path, texts = damaged_run(make_model, tmp_path, damage)
+    assert texts in (["a", "b"], ["c", "d"])
+    assert path.with_suffix(".damaged").is_file() and path.is_file()
+    assert len(list(tmp_path.iterdir())) == 3
+    idle = make_model()
+    assert make(idle, tmp_path).embed([Texts(["a", "b", "c", "d"], "query")]) == 0
+
+
+def test_a_flipped_bit_in_a_vector_is_found(make_model, tmp_path, small_chunks):
+    needle = make_model().vector("a", "query").tobytes()
+
+    def flip(content: bytes) -> bytes:
+        at = content.find(needle)
+        at = at if at >= 0 else content.find(make_model().vector("c", "query").tobytes())
+        assert at > 0
+        return content[: at + 5] + bytes([content[at + 5] ^ 1]) + content[at + 6 :]
+
+    path, texts = damaged_run(make_model, tmp_path, flip)
+    assert texts in (["a", "b"], ["c", "d"]) and path.with_suffix(".damaged").is_file()
+
+
+def test_whatever_byte_is_flipped_the_vectors_are_right_or_embedded_again(make_model, tmp_path):
+    part, model = Texts(["a", "b"], "query"), make_model()
+    make(model, tmp_path).embed([part])
+    (path,) = tmp_path.glob("*.npz")
+    content, wanted, set_aside = path.read_bytes(), model.vectors(part.texts, "query"), 0
+    raised = set()
+    for at in range(len(content)):
+        for mask in (1, 8, 255):
+            path.write_bytes(content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
+            try:
+                found = make(model, tmp_path)
+            except Exception as e:  # noqa: BLE001 - every kind is collected, to be named at once
+                raised.add(f"{type(e).__name__}: {e}"[:80])
+                continue
+            if found.missing([part]):
+                set_aside += 1
+                path.with_suffix(".damaged").unlink()
+            else:
+                np.testing.assert_array_equal(found.get(part), wanted)
+    assert not raised
+    assert set_aside > len(content)
+
+
+def test_a_chunk_of_another_layout_is_set_aside(model, tmp_path):
+    np.savez(tmp_path / "0.npz", other=np.zeros(3))
+    np.savez(tmp_path / "1.npz", keys=np.array([{}], object), vectors=np.zeros((1, 2)), digest=np.zeros(16, np.uint8))
+    found = make(model, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.damaged", "1.damaged"]
+    assert found.embed([QUERIES]) == 3
+    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.texts, "query"))
+
+
+# failures
+
+
+class Failing:
+    """A model that gives the vectors of another until it meets a text, and then does `what`."""
+
+    def __init__(self, model, text, what):
+        self._model, self._text, self._what = model, text, what
+
+    def __call__(self, texts, **options):
+        found = self._model(texts, **options)
+        return self._what(found) if self._text in texts else found
+
+
+def killed(_):
+    raise KeyboardInterrupt
+
+
+def test_a_killed_run_loses_its_last_chunk_only(model, make_model, tmp_path, small_chunks):
+    part = Texts(["a", "b", "c", "d", "e"], "query")
+    with pytest.raises(KeyboardInterrupt):
+        make(Failing(model, "c", killed), tmp_path).embed([part])
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+    second = make_model()
+    found = make(second, tmp_path)
+    assert found.embed([part]) == 3 and asked(second) == ["c", "d", "e"]
+    np.testing.assert_array_equal(found.get(part), second.vectors(part.texts, "query"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused_and_not_kept(model, tmp_path, small_chunks, bad):
+    def spoil(found):
+        found[0, 5] = bad
+        return found
+
+    part = Texts(["a", "b", "c", "d"], "query")
+    with pytest.raises(NumericError, match="1 of 2 embeddings are not finite") as caught:
+        make(Failing(model, "c", spoil), tmp_path).embed([part])
+    assert caught.value.exit_code == 70 and "\n" not in str(caught.value)
+    assert len(list(tmp_path.iterdir())) == 1
+    again = make(model, tmp_path)
+    assert [p.texts[row] for _, p, row in again.missing([part])] == ["c", "d"]

@@ -1,0 +1,168 @@
+"""Plots are pictures of the right panels, and their lines stand at the scores in percent."""
+
+import copy
+import math
+import struct
+
+import pytest
+
+pytest.importorskip("matplotlib").use("Agg")
+
+from matplotlib import pyplot  # noqa: E402
+
+from embed.evaluation import plots  # noqa: E402
+
+
+def size(content: bytes) -> tuple[int, int]:
+    """Returns width and height of a PNG that is more than an empty canvas."""
+    assert content[:8] == b"\x89PNG\r\n\x1a\n" and content[12:16] == b"IHDR" and content[-8:-4] == b"IEND"
+    assert len(content) > 5000
+    return struct.unpack(">II", content[16:24])
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, which are kept open until the test ends."""
+    drawn = []
+    close = pyplot.close
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    yield drawn
+    for figure in drawn:
+        close(figure)
+
+
+def panels(figure) -> dict:
+    return {axis.get_title(): axis for axis in figure.axes if axis.get_visible()}
+
+
+def lines(axis) -> dict:
+    return {line.get_label(): line for line in axis.get_lines()}
+
+
+def test_every_kind_is_a_picture(results):
+    for draw in (plots.dimensions, plots.sizes, plots.bars):
+        width, height = size(draw(results))
+        assert 500 < width < 5000 and 300 < height < 5000
+    assert plots.available()
+
+
+def test_pictures_leave_no_figure_open(results):
+    before = pyplot.get_fignums()
+    plots.dimensions(results)
+    plots.bars(results)
+    assert pyplot.get_fignums() == before
+
+
+def test_the_curves_stand_at_the_scores_of_each_dimension(results, figures):
+    plots.dimensions(results)
+    found = panels(figures[0])
+    assert list(found) == ["retrieval", "sts", "mean of the types"]
+    own = lines(found["retrieval"])
+    assert list(own) == ["small", "small int8", "a longer name", "bm25"]
+    assert list(own["small"].get_xdata()) == [64, 128] and list(own["small"].get_ydata()) == [45.0, 50.0]
+    assert list(own["small int8"].get_ydata()) == [44.0, 49.75]
+    assert list(own["a longer name"].get_xdata()) == [128] and list(own["a longer name"].get_ydata()) == [60.0]
+    assert set(own["bm25"].get_ydata()) == {40.0}  # a level line
+    assert list(lines(found["sts"])["small"].get_ydata()) == pytest.approx([80.0, 81.234])
+    assert "a longer name" not in lines(found["sts"]) and "bm25" not in lines(found["mean of the types"])
+    low, high = found["retrieval"].get_ylim()
+    assert low < 40 and high > 60
+
+
+def test_lines_differ_in_colour_and_marker(results, figures):
+    plots.dimensions(results)
+    drawn = [line for name, line in lines(panels(figures[0])["retrieval"]).items() if name != "bm25"]
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn)
+
+
+def test_bytes_of_a_vector_are_the_other_axis(results, figures):
+    plots.sizes(results)
+    own = lines(panels(figures[0])["retrieval"])
+    assert list(own["small"].get_xdata()) == [256, 512] and list(own["small int8"].get_xdata()) == [68, 132]
+    assert figures[0].axes[0].get_xscale() == "log"
+    assert [t.get_text() for t in figures[0].axes[0].get_xticklabels()] == ["68", "132", "256", "512"]
+
+
+def test_the_legend_names_every_line_whichever_panel_it_is_in(results, figures):
+    # With sts first, neither BM25 nor the other model has a line in the first panel.
+    turned = {**results, "tasks": dict(reversed(results["tasks"].items()))}
+    for draw in (plots.dimensions, plots.sizes):
+        draw(turned)
+        (legend,) = figures[-1].legends
+        assert {t.get_text() for t in legend.get_texts()} == {"small", "small int8", "a longer name", "bm25"}
+
+
+def test_one_size_alone_has_no_curve(results):
+    del results["models"]["small"]
+    assert plots.dimensions(results) is None and plots.sizes(results) is None
+
+
+def test_one_precision_alone_has_no_curve_over_bytes(results):
+    small = results["models"]["small"]
+    small["views"] = [v for v in small["views"] if v["precision"] == "float32"]
+    assert plots.sizes(results) is None and plots.dimensions(results) is not None
+
+
+def test_one_type_alone_has_one_panel_and_four_have_two_rows(results, figures):
+    one = copy.deepcopy(results)
+    del one["tasks"]["pairs"]
+    plots.dimensions(one)
+    assert list(panels(figures[0])) == ["retrieval"]
+    for n in range(2):
+        results["tasks"][f"more{n}"] = {**results["tasks"]["pairs"], "group": f"type{n}"}
+        for means in results["models"]["small"]["means"].values():
+            means[f"type{n}"] = 0.5
+    picture = plots.dimensions(results)
+    assert list(panels(figures[1])) == ["retrieval", "sts", "type0", "type1", "mean of the types"]
+    assert size(picture)[1] > 400
+
+
+def test_scores_that_are_not_defined_are_left_out(results, figures):
+    for means in results["models"]["small"]["means"].values():
+        means["sts"] = means["mean of the types"] = math.nan
+    size(plots.dimensions(results))
+    assert not lines(panels(figures[0])["sts"])
+    size(plots.bars(results))
+
+
+def test_bars_stand_for_each_model_at_its_first_view(results, figures):
+    plots.bars(results)
+    (axis,) = figures[0].axes
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in axis.containers if hasattr(c, "patches")}
+    assert list(heights) == ["small (128)", "a longer name (128)", "bm25 (all)"]
+    assert heights["small (128)"] == pytest.approx([50.0, 81.234])
+    assert heights["bm25 (all)"][0] == 40.0 and math.isnan(heights["bm25 (all)"][1])
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["retrieval", "sts"]
+
+
+def test_bars_do_not_lie_on_each_other(results, figures):
+    plots.bars(results)
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for c in figures[0].axes[0].containers for bar in c)
+    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:]))
+
+
+def test_the_pictures_that_make_sense_are_written(results, tmp_path):
+    assert plots.write_all(results, tmp_path) == ["dimensions.png", "bytes.png", "types.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bytes.png", "dimensions.png", "types.png"]
+    for path in tmp_path.iterdir():
+        size(path.read_bytes())
+    del results["models"]["small"]
+    (tmp_path / "other").mkdir()
+    assert plots.write_all(results, tmp_path / "other") == ["types.png"]
+
+
+def test_a_sweep_shows_the_change_against_the_base(figures):
+    scores = {"0": {"foxes": 0.4, "pairs": 0.8}, "0.5": {"foxes": 0.6, "pairs": 0.7}, "1": {"foxes": 0.5, "pairs": 0.1}}
+    found = {"best": 0.5, "suite": "mine", "scores": scores, "means": {"0": 0.6, "0.5": 0.65, "1": 0.3}}
+    size(plots.sweep(found))
+    own = lines(figures[0].axes[0])
+    assert list(own["foxes"].get_xdata()) == [0, 0.5, 1]
+    assert list(own["foxes"].get_ydata()) == pytest.approx([0, 20, 10])
+    assert list(own["pairs"].get_ydata()) == pytest.approx([0, -10, -70])
+    assert list(own["mean of the types"].get_ydata()) == pytest.approx([0, 5, -30])
+    assert set(own["best mean: 0.5"].get_xdata()) == {0.5}
+
+
+def test_a_sweep_without_matplotlib_has_no_picture(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)
+    assert plots.sweep({}) is None

@@ -1,0 +1,185 @@
+"""Tasks that train on vectors, through the runner with stand-in models: what is embedded, direct computations, and chance."""
+
+import random
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from embed.evaluation import probes
+from embed.evaluation.probe_tasks import Classification, Clustering, MultilabelClassification
+from embed.evaluation.views import View
+
+
+def cut(x: np.ndarray, dim: int) -> np.ndarray:
+    x = x[:, :dim].astype(np.float64)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Telling:
+    """A model that knows the label at the end of a text ('text 5 of red'), with some noise of its own."""
+
+    dim = 8
+
+    def __init__(self, model, noise: float = 0.05):
+        self._model, self._noise = model, noise
+
+    def __call__(self, texts, *, prompt, progress):
+        labels = [t.split(" of ")[1] for t in texts]
+        x = self._model.vectors(labels, "label") + self._noise * self._model.vectors(texts, prompt)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def consistent(scores, sample, main: str) -> None:
+    """The interval is of the score that stands for the task: the sample over all items gives that score."""
+    assert sample.of(np.arange(len(sample))) == pytest.approx(scores[main], abs=1e-9)
+
+
+# classification
+
+
+def classification_task(per_label: int = 8, main: str = "accuracy", labels=("red", "green", "blue")) -> Classification:
+    draw = random.Random(0)
+    train_labels, test_labels = draw.choices(labels, k=120), list(labels) * 8
+    return Classification(
+        "c", "classification", main, ("en",),
+        [f"text {i} of {x}" for i, x in enumerate(train_labels)], train_labels,
+        [f"test {i} of {x}" for i, x in enumerate(test_labels)], test_labels, per_label,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("per_label", [2, 8])
+def test_classification_equals_a_direct_computation(make_model, score, per_label):
+    task, model = classification_task(per_label), make_model()
+    for dim, (scores, sample) in zip((12, 5), score(task, model, 12, 5)):
+        train = cut(model.vectors(task.train, "classification"), dim)
+        test = cut(model.vectors(task.test, "classification"), dim)
+        order, right = list(range(120)), []
+        for _ in range(10):
+            np.random.RandomState(42).shuffle(order)
+            rows = []
+            for i in order:
+                if [task.train_labels[j] for j in rows].count(task.train_labels[i]) < per_label:
+                    rows.append(i)
+            fit = LogisticRegression(max_iter=100, random_state=42)
+            fit.fit(train[rows], [task.train_labels[i] for i in rows])
+            right.append([x == y for x, y in zip(fit.predict(test), task.test_labels)])
+        assert scores["accuracy"] == pytest.approx(np.mean(right), abs=1e-9)
+        assert list(sample.values) == pytest.approx(np.mean(right, axis=0))
+        consistent(scores, sample, "accuracy")
+
+
+def test_only_the_training_texts_that_are_drawn_are_embedded(make_model, score):
+    task, model = classification_task(1), make_model()
+    score(task, model, 12, 4)
+    (texts, prompt, _), *more = model.calls
+    assert prompt == "classification" and not more
+    used = [t for t in texts if t.startswith("text")]
+    drawn = {i for rows in probes.classification_draws(task.train_labels, 1) for i in rows}
+    assert set(used) == {task.train[i] for i in drawn} and len(used) < 40
+
+
+def test_labels_that_the_vectors_tell_apart_are_all_found(make_model, score):
+    scores, _ = score(classification_task(), Telling(make_model(8)))
+    assert scores["accuracy"] == scores["f1"] == 1.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
+def test_a_constant_model_classifies_by_chance(make_model, score, precision):
+    scores, _ = score(classification_task(), make_model(256, constant=True), View(256, precision))
+    assert scores["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_a_label_that_only_the_test_has_lowers_the_score(make_model, score):
+    task = classification_task()
+    task.test.append("test 99 of black")
+    task.test_labels.append("black")
+    scores, sample = score(task, Telling(make_model(8)))
+    assert scores["accuracy"] == pytest.approx(24 / 25) and sample.values[-1] == 0.0
+    assert scores["recall"] == pytest.approx(3 / 4)
+
+
+# several labels
+
+
+def multilabel_task(per_label: int = 8) -> MultilabelClassification:
+    draw = random.Random(3)
+    kinds = [["red"], ["red", "green"], ["blue"]]
+    train_labels, test_labels = draw.choices(kinds, k=90), kinds * 6
+    return MultilabelClassification(
+        "m", "classification", "accuracy", (),
+        [f"text {i} of {'+'.join(x)}" for i, x in enumerate(train_labels)], train_labels,
+        [f"test {i} of {'+'.join(x)}" for i, x in enumerate(test_labels)], test_labels, per_label,
+    )  # fmt: skip
+
+
+def test_multilabel_equals_a_direct_computation(make_model, score):
+    task, model = multilabel_task(), make_model()
+    names = ["blue", "green", "red"]
+    binary = lambda labels: np.array([[int(n in own) for n in names] for own in labels])  # noqa: E731
+    for dim, (scores, sample) in zip((12, 4), score(task, model, 12, 4)):
+        train = cut(model.vectors(task.train, "classification"), dim)
+        test = cut(model.vectors(task.test, "classification"), dim)
+        generator, exact = np.random.default_rng(42), []
+        for _ in range(10):
+            order = list(np.arange(90))
+            generator.shuffle(order)
+            rows, counts = [], dict.fromkeys(names, 0)
+            for i in order:
+                if any(counts[x] < 8 for x in task.train_labels[i]):
+                    rows.append(i)
+                    for x in task.train_labels[i]:
+                        counts[x] += 1
+            said = KNeighborsClassifier(5).fit(train[rows], binary(task.train_labels)[rows]).predict(test)
+            exact.append((said == binary(task.test_labels)).all(1))
+        assert scores["accuracy"] == pytest.approx(np.mean(exact))
+        assert list(sample.values) == pytest.approx(np.mean(exact, axis=0))
+        consistent(scores, sample, "accuracy")
+
+
+def test_labels_of_separate_groups_are_all_found(make_model, score):
+    scores, _ = score(multilabel_task(), Telling(make_model(8)))
+    assert scores == {"accuracy": 1.0, "lrap": 1.0, "f1": 1.0, "hamming": 1.0}
+
+
+def test_a_constant_model_says_the_same_labels_of_every_text(make_model, score):
+    scores, _ = score(multilabel_task(), make_model(64, constant=True))
+    assert scores["accuracy"] <= 1 / 3 + 1e-9
+
+
+# clustering
+
+
+def clustering_task(fraction=None, count: int = 90) -> Clustering:
+    labels = [[("red", "green", "blue")[i % 3]] for i in range(count)]
+    return Clustering(
+        "g", "clustering", "v_measure", (), [f"text {i} of {x}" for i, (x,) in enumerate(labels)], labels, fraction
+    )
+
+
+@pytest.fixture
+def small_draws(monkeypatch):
+    """Draws of 300 rows instead of 16384, for time."""
+    scores = probes.clustering_scores
+    monkeypatch.setattr(probes, "clustering_scores", lambda *own, **options: scores(*own, size=300, **options))
+
+
+def test_groups_are_found_and_a_constant_model_finds_none(make_model, score, small_draws):
+    scores, sample = score(clustering_task(), Telling(make_model(8)))
+    assert scores["v_measure"] > 0.9
+    consistent(scores, sample, "v_measure")
+    scores, _ = score(clustering_task(), make_model(256, constant=True))
+    assert scores["v_measure"] == pytest.approx(0, abs=1e-9) and scores["ami"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_fraction_is_drawn_before_the_rows_by_the_same_generator(make_model, score, small_draws):
+    task, model = clustering_task(0.5), make_model()
+    scores, sample = score(task, model)
+    generator = random.Random(42)
+    rows = generator.sample(range(90), k=45)
+    assert model.calls == [([task.texts[i] for i in rows], "clustering", None)]
+    vectors = model.vectors([task.texts[i] for i in rows], "clustering")
+    wanted, values = probes.clustering_scores(vectors, [task.labels[i] for i in rows], generator=generator)
+    assert scores == pytest.approx(wanted) and list(sample.values) == pytest.approx(values)
+    assert [t.texts for t in task.parts().values()] == [t.texts for t in task.parts().values()]  # the same each time
