@@ -82,8 +82,8 @@ def run(arguments) -> None:
 
     def encode(shard):
         titles = [t.title for t in shard] if arguments.title_field else None
-        encode = runtime.with_progress(model.encode)
-        return encode([t.text for t in shard], words, titles, arguments.dims), cut[0]
+        with runtime.text_bar(len(shard)) as progress:
+            return model.encode([t.text for t in shard], words, titles, arguments.dims, progress), cut[0]
 
     report = _Report()
     bulk.run(job, records, encode, jax.process_index(), jax.process_count(), report)

@@ -67,7 +67,6 @@ def _stablehlo(folder, checks, content):
 
     from embed import files
     from embed.data import tokenizers
-    from embed.data.loader import pad
     from embed.interop import stablehlo
 
     options = files.read_json(folder / "model.json").get("tokenizer", {})
@@ -78,8 +77,9 @@ def _stablehlo(folder, checks, content):
     vectors = []
     for row in ids:
         length = min(-(-len(row) // 32) * 32, content["max_length"])  # few lengths are compiled
-        tokens, lengths = pad([row], length, 0)
-        vectors.append(embed(tokens, np.arange(tokens.shape[1]) < lengths[:, None])[0])
+        tokens = np.zeros((1, length), np.int32)
+        tokens[0, : len(row)] = row
+        vectors.append(embed(tokens, np.arange(length)[None] < len(row))[0])
     return ids, np.stack(vectors)
 
 
