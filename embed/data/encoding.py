@@ -35,7 +35,7 @@ class PairEncoder:
     def __call__(self, records: Sequence[Record]) -> list[dict[str, np.ndarray]]:
         """Returns one dict of arrays per record, in order."""
         ask, answer = template(self.query_prompt), template(self.target_prompt)
-        queries = [apply_prompt(ask, r["query"], r.get("title", "")) for r in records]
+        queries = [apply_prompt(ask, r["query"]) for r in records]
         targets = [apply_prompt(answer, r["target"], r.get("title", "")) for r in records]
         negatives = [apply_prompt(answer, n) for r in records for n in r.get("negatives", ())]
         query_rows, query_cut = self.tokenizer.encode_batch(queries, self.lengths.query)

@@ -61,7 +61,6 @@ def test_prompted_texts_by_hand():
     assert apply_prompt(PROMPTS["document"], "Because.", "Answers") == "title: Answers | text: Because."
     assert apply_prompt(PROMPTS["document"], "Because.") == "title: none | text: Because."
     assert apply_prompt(PROMPTS["document"], "Because.", "") == "title: none | text: Because."
-    assert apply_prompt("{content}", "as it is", "unused") == "as it is"
 
 
 @pytest.mark.parametrize(
