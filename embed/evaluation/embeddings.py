@@ -42,16 +42,23 @@ class Embeddings:
     """The vectors of one model. `template` gives the words of a prompt's name; with `folder` vectors are kept there.
 
     Texts are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
+    `say` is told of a kept chunk that was damaged.
     """
 
-    def __init__(self, encode: EncodeFn, template: Callable[[str], str], folder: pathlib.Path | None = None):
+    def __init__(
+        self,
+        encode: EncodeFn,
+        template: Callable[[str], str],
+        folder: pathlib.Path | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ):
         self._encode, self._template, self._folder = encode, template, folder
         self._place: dict[bytes, tuple[int, int]] = {}
         self._chunks: list[np.ndarray] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob("*.npz")):
-                self._add(*_read(path))
+                self._add(*_read(path, say))
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         for row, key in enumerate(keys):
@@ -124,14 +131,17 @@ def _digest(keys: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return np.frombuffer(found.digest(), np.uint8)
 
 
-def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: pathlib.Path, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the keys and vectors of a chunk; a damaged one is set aside, and its texts are embedded again."""
+    reason = "its digest does not fit"
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             keys, vectors, digest = found["keys"], found["vectors"], found["digest"]
         if np.array_equal(digest, _digest(keys, vectors)):
             return keys, vectors
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
-        pass
-    path.rename(path.with_suffix(".damaged"))
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as e:
+        reason = str(e) or type(e).__name__
+    aside = path.with_suffix(".damaged")
+    path.rename(aside)
+    say(f"{path}: kept vectors are damaged ({reason}); set aside as {aside.name}, their texts are embedded again")
     return np.zeros((0, 16), np.uint8), np.zeros((0, 1), np.float32)

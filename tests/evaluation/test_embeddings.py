@@ -180,6 +180,17 @@ def test_a_cut_chunk_is_set_aside_and_its_texts_are_embedded_again(make_model, t
     assert make(idle, tmp_path).embed([Texts(["a", "b", "c", "d"], "query")]) == 0
 
 
+def test_a_damaged_chunk_is_told_of_with_its_file(make_model, tmp_path):
+    model = make_model()
+    Embeddings(model, lambda prompt: prompt, tmp_path).embed([Texts(["a", "b"], "query")])
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-9])
+    said = []
+    Embeddings(model, lambda prompt: prompt, tmp_path, said.append)
+    assert len(said) == 1 and said[0].startswith(f"{path}: kept vectors are damaged")
+    assert path.with_suffix(".damaged").name in said[0] and "embedded again" in said[0]
+
+
 def test_a_flipped_bit_in_a_vector_is_found(make_model, tmp_path, small_chunks):
     needle = make_model().vector("a", "query").tobytes()
 
