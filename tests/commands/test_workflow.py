@@ -161,6 +161,6 @@ def test_a_gin_file_alone_trains_on_a_mixture_of_real_files(shared_data, tmp_pat
     )
     shown = capsys.readouterr().out
     assert "task       medquad: 50.0% of batches" in shown and "task       tldr: 25.0% of batches" in shown
-    assert "each from one task" in shown and "4587 examples" in shown
+    assert "each batch from one task" in shown and "4587 examples" in shown
     losses = [json.loads(x)["loss"] for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 4 and all(0 < x < 100 for x in losses)
