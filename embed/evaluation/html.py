@@ -56,6 +56,7 @@ def page(results: Mapping, pictures: Mapping[str, bytes]) -> str:
     notes = [
         f"<li>{escape(t)}: {escape(n)}</li>" for t, facts in results["tasks"].items() for n in facts.get("notes", ())
     ]
+    notes = [f"<li>{escape(remark)}</li>" for remark in results.get("remarks", ())] + notes
     if notes:
         parts.append(f"<h2>Notes</h2><ul>{''.join(notes)}</ul>")
     parts += [_models(results), _prompts(results), _reproduce(results)]

@@ -130,6 +130,10 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
         merged["sources"].append(
             {"path": str(path), "suite_digest": found["suite_digest"], "command": found["command"]}
         )
+    if len({s["suite_digest"] for s in merged["sources"]}) > 1:
+        merged["remarks"] = [
+            "These results are of different suites or data: means compare only where the tasks are the same."
+        ]
     return with_differences(merged, samples, against), samples
 
 

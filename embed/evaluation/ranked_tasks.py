@@ -20,16 +20,20 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval(Base):
-    """Queries, a corpus, and which documents answer which query."""
-
-    type = "retrieval"
+class _Judged(Base):
     query_ids: list[str]
     queries: list[str]
     corpus_ids: list[str]
     corpus: list[str]
     titles: list[str]
     qrels: Mapping[str, Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(_Judged):
+    """Queries, a corpus, and which documents answer which query."""
+
+    type = "retrieval"
 
     @property
     def asked(self) -> list[int]:
@@ -114,7 +118,7 @@ def _hash(text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class InstructionReranking(Base):
+class InstructionReranking(_Judged):
     """Queries with an instruction, once as it was ('-og') and once turned against some documents ('-changed').
 
     `candidates` are the documents to rank for each query id, `changed` those that the new instruction makes irrelevant,
@@ -122,12 +126,6 @@ class InstructionReranking(Base):
     """
 
     type = "instruction_reranking"
-    query_ids: list[str]
-    queries: list[str]
-    corpus_ids: list[str]
-    corpus: list[str]
-    titles: list[str]
-    qrels: Mapping[str, Mapping[str, float]]
     candidates: Mapping[str, Sequence[str]]
     changed: Mapping[str, Sequence[str]]
 
@@ -150,18 +148,22 @@ class InstructionReranking(Base):
 
 
 @dataclasses.dataclass(frozen=True)
-class OpenRetrieval(Base):
-    """Questions in many languages whose answers must stand in the first words of the passages found (XOR-Retrieve)."""
-
-    type = "xor_retrieve"
+class _Questions(Base):
     questions: list[str]
     question_languages: list[str]
-    answers: list[list[str]]
     corpus: list[str]
     titles: list[str]
 
     def parts(self) -> dict[str, Texts]:
         return {"questions": Texts(self.questions, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRetrieval(_Questions):
+    """Questions in many languages whose answers must stand in the first words of the passages found (XOR-Retrieve)."""
+
+    type = "xor_retrieve"
+    answers: list[list[str]]
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         ids = [str(i) for i in range(len(self.corpus))]
@@ -201,19 +203,12 @@ def word_tokens(text: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class MultilingualRetrieval(Base):
+class MultilingualRetrieval(_Questions):
     """Questions in many languages, each answered by one passage of a common corpus (XTREME-UP). Scored language by language."""
 
     type = "xtreme_up"
-    questions: list[str]
-    question_languages: list[str]
     targets: list[str]
     corpus_ids: list[str]
-    corpus: list[str]
-    titles: list[str]
-
-    def parts(self) -> dict[str, Texts]:
-        return {"questions": Texts(self.questions, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = [str(i) for i in range(len(self.questions))]

@@ -41,10 +41,6 @@ def _texts(path: str) -> dict[str, dict]:
     return found
 
 
-def _titles(corpus: Mapping[str, dict]) -> list[str]:
-    return [d["title"] for d in corpus.values()]
-
-
 def _title(row: Mapping, where: str) -> str:
     title = row.get("title")
     if title is None or (isinstance(title, str) and not title.strip()):
@@ -66,25 +62,26 @@ def _qrels(path: str, queries, corpus) -> dict[str, dict[str, float]]:
 _RETRIEVAL = "a retrieval task is a folder with queries, corpus and qrels"
 
 
-def _beir(path: pathlib.Path):
+def _beir(path: pathlib.Path, ask=lambda query: query["text"]) -> dict[str, Any]:
+    """Returns the fields of a BEIR-style folder; `ask` gives a query's text."""
     queries, corpus = (_texts(_part(path, _RETRIEVAL, f"{n}.jsonl")) for n in ("queries", "corpus"))
     qrels = _part(path, _RETRIEVAL, "qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
-    return queries, corpus, _qrels(qrels, queries, corpus)
+    return {
+        "query_ids": list(queries),
+        "queries": [ask(q) for q in queries.values()],
+        "corpus_ids": list(corpus),
+        "corpus": [d["text"] for d in corpus.values()],
+        "titles": [d["title"] for d in corpus.values()],
+        "qrels": _qrels(qrels, queries, corpus),
+    }
 
 
 def read_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a BEIR-style folder."""
-    queries, corpus, qrels = _beir(path)
-    if not any(g > 0 for judged in qrels.values() for g in judged.values()):
+    fields = _beir(path)
+    if not any(g > 0 for judged in fields["qrels"].values() for g in judged.values()):
         raise DataError(f"{path}: no query has a relevant document; correct the judgements")
-    return {
-        "query_ids": list(queries),
-        "queries": [q["text"] for q in queries.values()],
-        "corpus_ids": list(corpus),
-        "corpus": [d["text"] for d in corpus.values()],
-        "titles": _titles(corpus),
-        "qrels": qrels,
-    }
+    return fields
 
 
 def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
@@ -104,9 +101,9 @@ def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_instruction_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder of MTEB's instruction reranking: queries (with `instruction`), corpus, qrels, top_ranked, qrel_diff."""
     what = "an instruction reranking task is a folder with queries, corpus, qrels, top_ranked and qrel_diff"
-    queries, corpus, qrels = _beir(path)
-    lists = []
-    for name, known in (("top_ranked", corpus), ("qrel_diff", corpus)):
+    fields = _beir(path, lambda query: f"{query['text']} {query.get('instruction') or ''}".strip())
+    queries, known, lists = set(fields["query_ids"]), set(fields["corpus_ids"]), []
+    for name in ("top_ranked", "qrel_diff"):
         found = {}
         for where, row in sources.read_json_lines(_part(path, what, f"{name}.jsonl")):
             ids = row.get("corpus-ids")
@@ -118,24 +115,14 @@ def read_instruction_reranking(path: pathlib.Path, entry: Entry) -> dict[str, An
             found[str(row["query-id"])] = [str(d) for d in ids]
         lists.append(found)
     candidates, changed = lists
-    for query in queries:
+    for query in fields["query_ids"]:
         if query not in candidates:
             raise DataError(f"{path}: query {query!r} has no candidates in top_ranked")
     for query in changed:
         for end in ("-og", "-changed"):
             if query + end not in queries:
                 raise DataError(f"{path}: qrel_diff names {query!r}, but there is no query {query + end!r}")
-    asked = [f"{q['text']} {q.get('instruction') or ''}".strip() for q in queries.values()]
-    return {
-        "query_ids": list(queries),
-        "queries": asked,
-        "corpus_ids": list(corpus),
-        "corpus": [d["text"] for d in corpus.values()],
-        "titles": _titles(corpus),
-        "qrels": qrels,
-        "candidates": candidates,
-        "changed": changed,
-    }
+    return {**fields, "candidates": candidates, "changed": changed}
 
 
 def _passages(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:

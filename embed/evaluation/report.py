@@ -140,7 +140,7 @@ def table(results: Mapping) -> str:
     if published := references_table(results):
         parts += ["Published scores of the same tasks (sources: embed/evaluation/references.json), percent", published]
     notes = [f"{task}: {note}" for task, facts in results["tasks"].items() for note in facts.get("notes", ())]
-    return "\n\n".join([*parts, *notes]) + "\n"
+    return "\n\n".join([*parts, *results.get("remarks", ()), *notes]) + "\n"
 
 
 def percent(value: float | None) -> str:

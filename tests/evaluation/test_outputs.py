@@ -227,6 +227,20 @@ def written(evaluate, tmp_path, undrawn):
     return write
 
 
+def test_results_of_other_data_say_so_in_every_report(written):
+    one, two = written("one", "m"), written("two", "other")
+    assert "remarks" not in outputs.merge([one, two])[0]
+    content = json.loads((two / "results.json").read_text())
+    (two / "results.json").write_text(json.dumps({**content, "suite_digest": "another"}))
+    found, samples = outputs.merge([one, two])
+    (remark,) = found["remarks"]
+    assert "compare only where the tasks are the same" in remark
+    both = two.parent / "both"
+    both.mkdir()
+    outputs.write(found, samples, both)
+    assert remark in (both / "results.md").read_text() and remark in (both / "report.html").read_text()
+
+
 def test_results_are_merged_with_their_samples(written):
     one, two = written("one", "m", command=["first"]), written("two", "other", "third", command=["second"])
     found, samples = outputs.merge([one, two / "results.json"], "m")

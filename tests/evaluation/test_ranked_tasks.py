@@ -382,9 +382,17 @@ def test_words_are_counted_as_tokens():
 def multilingual_task(count: int = 150, asked: int = 40, main: str = "mrr_at_10") -> MultilingualRetrieval:
     ids = [hashlib.sha256(str(j).encode()).hexdigest()[:8] for j in range(count)]
     return MultilingualRetrieval(
-        "m", "query", main, (), [f"question {i}" for i in range(asked)], ["as", "bho", "bho", "bho"] * (asked // 4),
-        ids[:asked], ids, [f"text {j}" for j in range(count)], [f"title {j}" for j in range(count)],
-    )  # fmt: skip
+        "m",
+        "query",
+        main,
+        (),
+        questions=[f"question {i}" for i in range(asked)],
+        question_languages=["as", "bho", "bho", "bho"] * (asked // 4),
+        targets=ids[:asked],
+        corpus_ids=ids,
+        corpus=[f"text {j}" for j in range(count)],
+        titles=[f"title {j}" for j in range(count)],
+    )
 
 
 def test_multilingual_retrieval_equals_a_direct_computation(make_model, score):
