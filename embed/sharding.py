@@ -9,6 +9,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -113,7 +114,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
         low = max(unit, batch_size // unit * unit)
         raise ConfigError(
             f"batch_size = {batch_size} does not split over {batch_shards(mesh)} batch shards of the mesh"
-            f"{f' times {parts} accumulation steps' if parts > 1 else ''}; nearest legal sizes: {low} and {low + unit}"
+            f"{f' times {parts} micro-batches' if parts > 1 else ''}; nearest legal sizes: {low} and {low + unit}"
         )
 
 
@@ -140,6 +141,31 @@ def constrain(x, *axes: str | None):
     if mesh.empty or math.prod(mesh.shape.values()) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def split_batch(x, parts: int):
+    """Returns `x` [B, ...] as [parts, B / parts, ...]; every part has an even share of each device's rows, so none moves."""
+    shards = shards_here()
+    cut = x.reshape(shards, parts, -1, *x.shape[1:])
+    return constrain(_rows(jnp.moveaxis(cut, 1, 0), 1), None, "batch", *(None,) * (x.ndim - 1))
+
+
+def join_batch(x):
+    """Returns the parts of `split_batch` as they were, [B, ...]."""
+    shards = shards_here()
+    cut = x.reshape(x.shape[0], shards, -1, *x.shape[2:])
+    return constrain(_rows(_rows(jnp.moveaxis(cut, 1, 0), 1), 0), "batch", *(None,) * (x.ndim - 2))
+
+
+def _rows(x, axis: int):
+    """Returns `x` with the dimensions `axis` and `axis` + 1 as one."""
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def shards_here() -> int:
+    """Returns over how many shards the batch is split on the mesh that is set; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else batch_shards(mesh)
 
 
 def sync(name: str) -> None:

@@ -34,14 +34,19 @@ class Outputs:
     query_id: Any | None = None  # uint32 [B, 2]
     target_id: Any | None = None  # uint32 [B, 2]
 
+    @property
+    def towers(self) -> dict[str, Any]:
+        """The embeddings, by the name of their side: what a loss is differentiated by."""
+        named = {"query": self.query, "target": self.target, "negatives": self.negatives}
+        return {name: x for name, x in named.items() if x is not None}
+
+    def with_towers(self, towers: Mapping[str, Any]) -> "Outputs":
+        """Returns these outputs with other embeddings of the same items."""
+        return dataclasses.replace(self, **towers)
+
     def prefix(self, transform: Callable[[Any], Any]) -> "Outputs":
         """Returns these outputs with `transform` applied to every tower's embeddings."""
-        return dataclasses.replace(
-            self,
-            query=transform(self.query),
-            target=transform(self.target),
-            negatives=None if self.negatives is None else transform(self.negatives),
-        )
+        return self.with_towers({name: transform(x) for name, x in self.towers.items()})
 
 
 @runtime_checkable

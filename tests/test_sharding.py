@@ -99,7 +99,7 @@ def test_batch_sizes_that_split_pass_and_others_name_legal_ones(sizes, parts):
         low, high = map(int, re.search(r"legal sizes: (\d+) and (\d+)$", str(caught.value)).groups())
         assert low > 0 and low % unit == 0 and high % unit == 0
         assert low <= max(batch_size, unit) < high and high - low == unit
-        assert ("accumulation" in str(caught.value)) == (parts > 1)
+        assert ("micro-batches" in str(caught.value)) == (parts > 1)
 
 
 # spec

@@ -15,7 +15,8 @@ from embed.training import loop
 class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
-    `batch_size` is the global batch in pairs; `micro_batches` cuts it for plain gradient accumulation. `init_from` is a MODEL,
+    `batch_size` is the global batch in pairs, which are all compared with each other. Its texts are embedded in
+    `micro_batches` parts, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
     `tokenizer` or `prompts` are not given they are its own too. `model_changes` replaces fields of that model, e.g.
     {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
@@ -42,7 +43,7 @@ class Recipe:
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: int = 0
     ema_decay: float | None = None
-    micro_batches: int = 1
+    micro_batches: int | None = None
     most_shapes: int = 6
     init_from: str | None = None
     prompts: Mapping[str, str] | None = None
@@ -53,7 +54,11 @@ class Recipe:
         self.mixture.check()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"Recipe.ema_decay = {self.ema_decay} must lie between 0 and 1, e.g. 0.999")
-        if self.num_negatives < 0 or self.micro_batches < 1 or self.most_shapes < 1:
+        if (
+            self.num_negatives < 0
+            or self.most_shapes < 1
+            or (self.micro_batches is not None and self.micro_batches < 1)
+        ):
             raise ConfigError(
                 "Recipe.num_negatives must be at least 0, Recipe.micro_batches and Recipe.most_shapes at least 1"
             )

@@ -59,7 +59,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     from embed.training import loop, optimizers, reports
 
     mesh = sharding.make_mesh(recipe.mesh)
-    sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches)
+    sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches or 1)
     caches = _caches(recipe, prepare)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
@@ -67,13 +67,12 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     batches = Batches(
         examples,
         sharding.batch_shards(mesh),
-        recipe.micro_batches,
-        model.packs,
-        recipe.tokenizer.pad_id,
-        recipe.most_shapes,
+        packs=model.packs,
+        pad_id=recipe.tokenizer.pad_id,
+        most_shapes=recipe.most_shapes,
     )
     contents = _contents(recipe, model, examples)
-    for line in summary(recipe, model, batches, mesh):
+    for line in summary(recipe, model, examples, mesh):
         reports.say(line)
     learner, optimizer = model, recipe.optimizer
     if recipe.lora is not None:
@@ -95,6 +94,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         start_from=None if recipe.init_from is None else _starter(recipe, model),
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
+        micro_batches=recipe.micro_batches,
     )
     loop.train(run)
     reports.say(f"done       {run_dir} at step {recipe.schedule.steps}" + _best_text(bundles.read_best(run_dir)))
@@ -254,7 +254,7 @@ def _evaluator(recipe, model, mesh):
     return evaluate
 
 
-def summary(recipe, model, batches, mesh) -> list[str]:
+def summary(recipe, model, examples, mesh) -> list[str]:
     """Returns what the run is going to do, for a person to read before it does."""
     import math
 
@@ -265,21 +265,15 @@ def summary(recipe, model, batches, mesh) -> list[str]:
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     count = sum(math.prod(s.shape) for s in shapes.values())
     table = sum(math.prod(s.shape) for p, s in shapes.items() if p.endswith("embedding/table"))
-    examples, pairs, steps = batches.examples, recipe.batch_size, recipe.schedule.steps
+    pairs, steps = recipe.batch_size, recipe.schedule.steps
     records = sum(len(c) for c in examples.caches)
-    per_micro = pairs // recipe.micro_batches
-    heights = sorted({h for layout in batches.layouts.values() for h in layout.heights})
-    layout = next(iter(batches.layouts.values()))
     lines = [
         f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
         f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
-        f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}"
-        + (f"; in {recipe.micro_batches} micro-batches" if recipe.micro_batches > 1 else ""),
-        f"rows       of {layout.length} tokens, up to {layout.slots} texts each; {', '.join(map(str, heights))} rows "
-        f"a {'shard' if batches.shards > 1 else 'batch'} as its texts need",
-        f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {per_micro - 1} in-batch negatives",
+        f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
+        f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {pairs - 1} in-batch negatives",
         f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from embed.errors import ConfigError
+from embed.sharding import shards_here, split_batch
 from embed.types import Metrics, Outputs
 from embed.vectors import normalize
 
 _NEVER = -1e9  # a logit that adds nothing; finite, so that gradients are
+MOST_LOGITS = 1 << 24  # that a device holds of one size at once: 64 MB in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,44 +42,70 @@ class Contrastive:
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean over the batch, and what to report: `accuracy` (share of queries whose target is nearer than
-        every negative), `masked_share` (of in-batch pairs, as duplicates) and `positive_similarity` (mean cosine)."""
-        query, target = normalize(outputs.query), normalize(outputs.target)
-        size = query.shape[0]
+        every negative), `masked_share` (of in-batch pairs, as duplicates) and `positive_similarity` (mean cosine).
+
+        A large batch is compared a few queries at a time and again for the gradient, so that B x B values are never held.
+        """
+        outputs = outputs.with_towers({name: normalize(x) for name, x in outputs.towers.items()})
+        size = outputs.query.shape[0]
         if self.literal_mask and size == 1 and outputs.negatives is None:
             raise ConfigError(
                 "Contrastive.literal_mask leaves a batch of one without hard negatives no denominator; use more"
             )
-        diagonal = jnp.eye(size, dtype=bool)
-        duplicate = _duplicates(outputs, size) & ~diagonal
-        cosine = jnp.matmul(query, target.T, precision="highest")
-        positive = jnp.sum(query * target, -1)
+        parts = parts_of(size)
+        if parts == 1:
+            sums = self._compare(jnp.arange(size), outputs, outputs)
+        else:
+            rows = jax.tree.map(lambda x: split_batch(x, parts), (jnp.arange(size), outputs))
+            compare = jax.checkpoint(lambda some: self._compare(*some, outputs))
+            found = jax.lax.map(compare, rows)
+            sums = jax.tree.map(lambda x: jnp.sum(x, 0), found)
+        return sums["loss"] / size, {
+            "accuracy": sums["nearest"] / size,
+            "masked_share": sums["masked"] / max(size * (size - 1), 1),
+            "positive_similarity": sums["positive"] / size,
+        }
+
+    def _compare(self, number, own: Outputs, whole: Outputs) -> dict[str, Float[Array, ""]]:
+        """Returns sums over some rows of a batch, of the given numbers, compared with the targets of all."""
+        diagonal = number[:, None] == jnp.arange(whole.target.shape[0])
+        duplicate = _duplicates(own, whole, diagonal.shape) & ~diagonal
+        cosine = jnp.matmul(own.query, whole.target.T, precision="highest")
+        positive = jnp.sum(own.query * own.target, -1)
         kept = ~duplicate & ~diagonal if self.literal_mask else ~duplicate
         logits = jnp.where(kept, cosine / self.temperature, _NEVER)
         rivals = jnp.where(duplicate | diagonal, -1.0, cosine)
-        if outputs.negatives is not None:
-            hard = jnp.einsum("BE,BNE->BN", query, normalize(outputs.negatives), precision="highest")
-            there = jnp.ones(hard.shape, bool) if outputs.negatives_mask is None else outputs.negatives_mask
+        if own.negatives is not None:
+            hard = jnp.einsum("BE,BNE->BN", own.query, own.negatives, precision="highest")
+            there = jnp.ones(hard.shape, bool) if own.negatives_mask is None else own.negatives_mask
             weighted = hard / self.temperature + self.hardness * jax.lax.stop_gradient(hard)
             logits = jnp.concatenate([logits, jnp.where(there, weighted, _NEVER)], axis=1)
             rivals = jnp.concatenate([rivals, jnp.where(there, hard, -1.0)], axis=1)
         per_query = jax.nn.logsumexp(logits, axis=1) - positive / self.temperature
         # Without any negative the literal denominator is empty and the term undefined: it adds nothing.
         undefined = jnp.all(logits <= 0.5 * _NEVER, axis=1)
-        return jnp.mean(jnp.where(undefined, 0.0, per_query)), {
-            "accuracy": jnp.mean(positive > jnp.max(rivals, axis=1)),
-            "masked_share": jnp.sum(duplicate) / max(size * (size - 1), 1),
-            "positive_similarity": jnp.mean(positive),
+        return {
+            "loss": jnp.sum(jnp.where(undefined, 0.0, per_query)),
+            "nearest": jnp.sum(positive > jnp.max(rivals, axis=1)),
+            "masked": jnp.sum(duplicate.astype(jnp.float32)),
+            "positive": jnp.sum(positive),
         }
 
 
-def same(ids) -> Bool[Array, "B B"]:
-    """Returns whether items i and j are the same, for content hashes uint32 [B, 2]."""
-    return jnp.all(ids[:, None, :] == ids[None, :, :], axis=-1)
+def parts_of(size: int) -> int:
+    """Returns in how many parts a batch is compared with itself, so that a device holds few values of B x B at once."""
+    rows = size // shards_here()
+    return next(p for p in range(1, rows + 1) if rows % p == 0 and rows // p * size <= MOST_LOGITS or p == rows)
 
 
-def _duplicates(outputs: Outputs, size: int):
-    """Returns which pairs of rows share their query or their target as items."""
-    none = jnp.zeros((size, size), bool)
-    by_query = none if outputs.query_id is None else same(outputs.query_id)
-    by_target = none if outputs.target_id is None else same(outputs.target_id)
+def same(one, other) -> Bool[Array, "b B"]:
+    """Returns whether item i of one and j of the other are the same, for content hashes uint32 [., 2]."""
+    return jnp.all(one[:, None, :] == other[None, :, :], axis=-1)
+
+
+def _duplicates(own: Outputs, whole: Outputs, shape):
+    """Returns which rows share their query or their target as items."""
+    none = jnp.zeros(shape, bool)
+    by_query = none if own.query_id is None else same(own.query_id, whole.query_id)
+    by_target = none if own.target_id is None else same(own.target_id, whole.target_id)
     return by_query | by_target

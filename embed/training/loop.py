@@ -15,6 +15,7 @@ from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
 from embed.training import reports
 from embed.training.preemption import Preemption
+from embed.training.programs import Programs, device_memory, fit
 from embed.training.state import TrainState, create, layout, with_shardings
 from embed.training.step import make_step
 from embed.types import Loss, Model, Params
@@ -42,7 +43,8 @@ class Run:
     """Everything one training run is made of. `evaluate` scores parameters; `best_metric` of its values picks the best step.
 
     `contents(step)` gives the small files of a checkpoint (model.json, tokenizer); `start_from` replaces the random
-    initial parameters; `identity` must be the same when a run is resumed.
+    initial parameters; `identity` must be the same when a run is resumed. `micro_batches` is in how many parts a batch is
+    embedded; None takes as few as fit into the device's memory, and as many again when the run is resumed.
     """
 
     run_dir: pathlib.Path
@@ -60,25 +62,26 @@ class Run:
     start_from: Callable[[Any], Params] | None = None
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
     best_metric: str | None = None
+    micro_batches: int | None = None
 
 
 def train(run: Run) -> TrainState:
     """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
-    sharding.check_batch_size(run.batches.examples.batch_size, run.mesh, run.batches.parts)
     with jax.set_mesh(run.mesh), Preemption() as preemption:
         abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
         placed = layout(run.model, abstract, run.mesh)
         saver = checkpoints.Saver(run.run_dir / "checkpoints", keep_last=run.schedule.keep_last)
         saver.clean()
-        state = _restore(run, abstract, placed) or _create(run, placed)
+        restored, micro_batches = _restore(run, abstract, placed) or (None, None)
+        state = restored or _create(run, placed)
         first = int(state.step)
         reports.say(
             f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}"
         )
-        step = _compile(run, state, placed)
+        run, programs = _compile(run, with_shardings(abstract, placed), run.micro_batches or micro_batches)
         reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
         try:
-            state = _loop(run, state, step, saver, reporter, preemption)
+            state = _loop(run, state, programs, saver, reporter, preemption)
             saver.wait()
         finally:
             reporter.close()
@@ -99,8 +102,8 @@ def _create(run: Run, placed: TrainState) -> TrainState:
     return dataclasses.replace(state, params=params, ema=ema)
 
 
-def _restore(run: Run, abstract: TrainState, placed: TrainState) -> TrainState | None:
-    """Returns the state of the newest intact checkpoint, or None when there is none."""
+def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainState, int | None] | None:
+    """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
     found = checkpoints.latest_verified_step(folder, reports.say) if reports.is_main() else None
     if jax.process_count() > 1:
@@ -130,44 +133,35 @@ def _restore(run: Run, abstract: TrainState, placed: TrainState) -> TrainState |
         restored["params"] = {**restored.pop("learning"), run.model.frozen: start}
     small = {"step": found, "skipped": meta["skipped"]}
     scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in small.items()}
-    return TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
+    state = TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
+    return state, meta.get("micro_batches")
 
 
 def _short(value) -> str:
     return repr(value) if len(repr(value)) <= 40 else repr(value)[:36] + "..."
 
 
-def _compile(run: Run, state: TrainState, placed: TrainState):
-    """Returns the step, which is compiled once for every shape of batch; the largest now, to tell what it needs."""
-    function = make_step(
-        run.model,
-        run.loss,
-        run.optimizer,
-        seed=run.seed,
-        dropout=run.dropout,
-        ema_decay=run.ema_decay,
-        slots=run.batches.slots,
+def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Run, Programs]:
+    """Returns the run with its batches cut as memory wants it, and its compiled steps; says what the largest needs."""
+
+    def make(batches: Batches) -> Programs:
+        options = {"seed": run.seed, "dropout": run.dropout, "ema_decay": run.ema_decay, "slots": batches.slots}
+        return Programs(make_step(run.model, run.loss, run.optimizer, **options), state, batches, run.mesh)
+
+    room = 0.0 if micro_batches is not None else device_memory()
+    batches, programs = fit(make, run.batches, micro_batches, room)
+    layout = next(iter(batches.layouts.values()))
+    heights = sorted({h for found in batches.layouts.values() for h in found.heights})
+    reports.say(
+        f"rows       of {layout.length} tokens, up to {layout.slots} texts each; {', '.join(map(str, heights))} rows a "
+        + ("micro-batch" if batches.parts > 1 else "batch")
+        + (" and shard" if batches.shards > 1 else "")
     )
-    over_batch = sharding.batch_sharding(run.mesh)
-    jitted = jax.jit(function, donate_argnums=0, out_shardings=(placed, sharding.replicated(run.mesh)))
-    laid_out = with_shardings(jax.eval_shape(lambda: state), placed)
-    programs = {}
-
-    def program(batch):
-        key = batch["tokens"].shape[2:], "negatives_place" in batch
-        if key not in programs:
-            shapes = {
-                k: jax.ShapeDtypeStruct((run.batches.shards, *v.shape[1:]), v.dtype, sharding=over_batch)
-                for k, v in batch.items()
-            }
-            programs[key] = jitted.lower(laid_out, shapes).compile()
-        return programs[key]
-
-    reports.say(reports.memory_line(program(run.batches.largest())))
-    return lambda state, batch: program(batch)(state, batch)
+    reports.say(reports.memory_line(programs.largest, batches.parts))
+    return dataclasses.replace(run, batches=batches), programs
 
 
-def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> TrainState:
+def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, preemption) -> TrainState:
     size, schedule = run.batches.examples.batch_size, run.schedule
     first, shards = int(state.step), run.batches.shards
     batches = run.batches.iterate(first, *sharding.process_rows(shards, run.mesh))
@@ -180,7 +174,7 @@ def _loop(run: Run, state: TrainState, step, saver, reporter, preemption) -> Tra
         best = _evaluate(run, state, saver, reporter, best, done)
     while done < schedule.steps and not _is_stale(run, best) and not preemption.reached(done):
         local = next(batches)
-        state, metrics = step(state, sharding.to_global(local, run.mesh, shards))
+        state, metrics = programs(state, sharding.to_global(local, run.mesh, shards))
         if block:
             jax.block_until_ready(state)
         done += 1
@@ -264,7 +258,12 @@ def _check_skipped(values, done: int) -> None:
 def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
     if step in checkpoints.committed_steps(saver.folder):
         return
-    meta = {"step": step, "skipped": int(state.skipped), "identity": dict(run.identity)}
+    meta = {
+        "step": step,
+        "skipped": int(state.skipped),
+        "identity": dict(run.identity),
+        "micro_batches": run.batches.parts,
+    }
     contents = {**run.contents(step), "meta.json": files.json_bytes(meta)}
     trees = state.trees(run.model.frozen)
     if run.model.frozen is not None:

@@ -33,16 +33,24 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def memory_line(compiled) -> str:
-    """Returns what the compiled step needs on one device, from the compiler's own analysis."""
+def memory(compiled) -> tuple[int, int] | None:
+    """Returns the bytes that a compiled step needs on one device, lasting and temporary, by the compiler's own analysis."""
     analysis = compiled.memory_analysis()
     if analysis is None:
+        return None
+    lasting = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return lasting, analysis.temp_size_in_bytes
+
+
+def memory_line(compiled, micro_batches: int) -> str:
+    """Returns what the compiled step needs on one device, for people."""
+    found = memory(compiled)
+    if found is None:
         return "memory     the compiler gives no analysis on this platform"
-    state, batch_and_state = analysis.alias_size_in_bytes, analysis.argument_size_in_bytes
-    total = batch_and_state + analysis.temp_size_in_bytes + analysis.output_size_in_bytes - state
+    cut = "" if micro_batches == 1 else f", in {micro_batches} micro-batches by cached gradients"
     return (
-        f"memory     {size_text(total)} per device: {size_text(batch_and_state)} state and batch, "
-        f"{size_text(analysis.temp_size_in_bytes)} temporary (compiled.memory_analysis)"
+        f"memory     {size_text(sum(found))} per device: {size_text(found[0])} state and batch, {size_text(found[1])} "
+        f"temporary{cut} (compiled.memory_analysis)"
     )
 
 

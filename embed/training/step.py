@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from embed.sharding import constrain
+from embed.sharding import constrain, join_batch, split_batch
 from embed.training.state import TrainState
 from embed.types import Batch, Loss, Metrics, Model, Outputs, Params
 
@@ -42,34 +42,49 @@ def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int
 
 
 def loss_and_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, slots: int | None = None):
-    """Returns (loss, metrics, gradient), averaged over the micro-batches, which are contrasted each on its own.
+    """Returns (loss, metrics, gradient) of a batch, all of whose micro-batches are compared with each other.
 
-    They are the second dimension of the arrays of `batch`; the first is the shards.
+    They are the second dimension of the arrays of `batch`; the first is the shards. With several, the memory of the encoder
+    is that of one: gradients are cached (`cached_gradient`).
+    """
+    if batch["tokens"].shape[1] > 1:
+        return cached_gradient(model, loss, params, batch, rng, slots)
+
+    def of(params):
+        return loss(embed_batch(model, params, {n: x[:, 0] for n, x in batch.items()}, rng, slots))
+
+    (value, metrics), gradient = jax.value_and_grad(of, has_aux=True)(params)
+    return value, metrics, gradient
+
+
+def cached_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, slots: int | None = None):
+    """Returns (loss, metrics, gradient) of one large batch, embedded in micro-batches. Source: arXiv:2101.06983 (GradCache).
+
+    All are embedded, and nothing but the embeddings is kept; the loss of all is differentiated by these; every micro-batch
+    is embedded again, and the gradient by its embeddings led back to the parameters. That is the gradient of the whole
+    batch for any loss that is a function of embeddings, dropout included: both times it is drawn by the same keys.
     """
 
-    def of(params, part, key):
-        return loss(embed_batch(model, params, part, key, slots))
+    def embed(params, item) -> Outputs:
+        number, part = item
+        return embed_batch(model, params, part, None if rng is None else jax.random.fold_in(rng, number), slots)
 
-    both = jax.value_and_grad(of, has_aux=True)
-    micro_batches = batch["tokens"].shape[1]
-    if micro_batches == 1:
-        (value, metrics), gradient = both(params, {n: x[:, 0] for n, x in batch.items()}, rng)
-        return value, metrics, gradient
-
-    def cut(x):
+    def first(x):
         return constrain(jnp.moveaxis(x, 1, 0), None, "batch", *(None,) * (x.ndim - 2))
 
-    def add(total, item):
-        number, part = item
-        key = None if rng is None else jax.random.fold_in(rng, number)
-        found = both(params, part, key)
-        return jax.tree.map(jnp.add, total, found), None
+    micro_batches = batch["tokens"].shape[1]
+    items = jnp.arange(micro_batches), jax.tree.map(first, dict(batch))
+    outputs = jax.tree.map(join_batch, jax.lax.map(lambda item: embed(params, item), items))
+    by_towers = jax.value_and_grad(lambda towers: loss(outputs.with_towers(towers)), has_aux=True)
+    (value, metrics), cached = by_towers(outputs.towers)
 
-    parts = jax.tree.map(cut, dict(batch))
-    shapes = jax.eval_shape(both, params, jax.tree.map(lambda x: x[0], parts), rng)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, _ = jax.lax.scan(add, zero, (jnp.arange(micro_batches), parts))
-    (value, metrics), gradient = jax.tree.map(lambda x: x / micro_batches, total)
+    def lead_back(total, both):
+        item, gradient = both
+        _, pull = jax.vjp(lambda p: embed(p, item).towers, params)
+        return jax.tree.map(jnp.add, total, pull(gradient)[0]), None
+
+    cached = jax.tree.map(lambda x: split_batch(x, micro_batches), cached)
+    gradient, _ = jax.lax.scan(lead_back, jax.tree.map(jnp.zeros_like, params), (items, cached))
     return value, metrics, gradient
 
 

@@ -278,7 +278,8 @@ def test_unique_ids_change_nothing(literal):
 
 
 def test_hashes_are_the_same_only_when_both_words_are():
-    found = same(jnp.asarray([[1, 2], [1, 3], [4, 2], [1, 2]], jnp.uint32))
+    items = jnp.asarray([[1, 2], [1, 3], [4, 2], [1, 2]], jnp.uint32)
+    found = same(items, items)
     np.testing.assert_array_equal(found, [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]])
 
 

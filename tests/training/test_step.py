@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from training_batches import POISON, bag_of_words, batch, examples, fast, only, rows
 
 from embed import sharding
 from embed.checkpoints import flatten
-from embed.data import packing
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api
@@ -23,84 +23,8 @@ from embed.training.optimizers import adamw
 from embed.training.state import TrainState, create, layout
 from embed.training.step import embed_batch, loss_and_gradient, make_step, moving_average
 from embed.types import Model, Outputs
-from embed.vectors import normalize
 
 LOSS = Matryoshka(Contrastive(0.2, 5.0), (6, 3))
-POISON = 49  # a token whose embedding is not a number
-
-
-def fast(function, **options):
-    """Returns `function` compiled with little optimisation: most of these tests' time is compiling."""
-    little = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(function, compiler_options=little, **options)
-
-
-def bag_of_words() -> Model:
-    """Returns the smallest model there is: the mean of its tokens' rows, times a matrix; with a key it adds noise."""
-
-    def init(rng):
-        first, second = jax.random.split(rng)
-        return {"table": jax.random.normal(first, (50, 4)), "kernel": jax.random.normal(second, (4, 6))}
-
-    def apply(params, tokens, mask, rng=None, slots=None):
-        x = params["table"][tokens] * mask[..., None]
-        x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
-        x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
-        return normalize(x if rng is None else x + 0.3 * jax.random.normal(rng, x.shape))
-
-    return Model(
-        init, apply, {"table": ("vocab", "width"), "kernel": ("width", "embedding")}, {}, 6, (6, 3), lambda _: 1.0
-    )
-
-
-def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> list[dict[str, np.ndarray]]:
-    """Returns pairs with hard negatives, some missing, and two pairs of duplicates."""
-    random = np.random.default_rng(seed)
-
-    def text():
-        return random.integers(0, vocab, random.integers(1, 8)).astype(np.int32)
-
-    made = []
-    for i in range(size):
-        own = [text() for _ in range(random.integers(0, negatives + 1))]
-        made.append(
-            {
-                "query": text(),
-                "target": text(),
-                "negatives": np.concatenate([*own, np.zeros(0, np.int32)]),
-                "negatives_lengths": np.array([len(n) for n in own], np.int32),
-                "query_id": i,
-                "target_id": i,
-            }
-        )
-    for name, (i, j) in {"query": (0, 3), "target": (5, 6)}.items():
-        for field in (name, f"{name}_id"):
-            made[j][field] = made[i][field]
-    return made
-
-
-def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, slots: int | None = None):
-    """Returns the batch of some pairs, laid out as training lays it out."""
-    unit = len(pairs) // (shards * parts)
-    layout = packing.Layout(24, slots or 1, (unit * (2 + negatives),))
-    units = []
-    for s in range(shards):
-        units.append([])
-        for k in range(parts):
-            start = k * len(pairs) // parts + s * unit
-            own = pairs[start : start + unit]
-            plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.slots)
-            units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
-    return packing.stack(units)
-
-
-def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):
-    return rows(examples(seed, 8, negatives, vocab), negatives, parts=parts)
-
-
-def only(made):
-    """Returns the one micro-batch of a batch."""
-    return {name: x[:, 0] for name, x in made.items()}
 
 
 def start(model, optimizer, use_ema: bool = True) -> TrainState:
@@ -139,34 +63,12 @@ def test_without_negatives_there_is_no_tower_for_them():
     assert found.negatives_mask is None
 
 
-@pytest.mark.parametrize("negatives", [0, 2])
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_micro_batches_give_the_mean_of_separate_ones(parts, negatives):
-    model, pairs = bag_of_words(), examples(negatives=negatives)
-    params = model.init(jax.random.key(0))
-    found = fast(lambda p, b: loss_and_gradient(model, LOSS, p, b, None))(params, rows(pairs, negatives, parts=parts))
-    alone = fast(jax.value_and_grad(lambda p, b: LOSS(embed_batch(model, p, b)), has_aux=True))
-    each = [alone(params, only(rows(pairs[k * 8 // parts : (k + 1) * 8 // parts], negatives))) for k in range(parts)]
-    expected = jax.tree.map(lambda *x: np.mean(x, axis=0), *[(value, metrics, g) for (value, metrics), g in each])
-    assert flatten(found).keys() == flatten(expected).keys()
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-6), found, expected)
-
-
-def test_texts_and_micro_batches_draw_different_noise():
+def test_texts_draw_different_noise():
     model, rng, pairs = bag_of_words(), jax.random.key(1), examples()
     params = model.init(jax.random.key(0))
     same_text = [{**p, "target": p["query"]} for p in pairs]
     found = embed_batch(model, params, only(rows(same_text)), rng)
     assert np.abs(found.query - found.target).max() > 1e-2
-
-    @dataclasses.dataclass(frozen=True)
-    class First:
-        def __call__(self, outputs):
-            return jnp.sum(outputs.query * 0), {"first": outputs.query[0]}
-
-    _, metrics, _ = loss_and_gradient(model, First(), params, rows(pairs[:2] * 2, parts=2), rng)
-    first = embed_batch(model, params, only(rows(pairs[:2])), jax.random.fold_in(rng, 0)).query[0]
-    assert np.abs(metrics["first"] - first).max() > 1e-3
 
 
 def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):

@@ -1,0 +1,102 @@
+"""The compiled steps of a run: one for each shape of batch, with the batch cut into as few micro-batches as memory takes."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+
+from embed import sharding
+from embed.data.loader import Batches
+from embed.errors import ConfigError
+from embed.training import reports
+
+_OF_HOST, _OF_DEVICE = 0.7, 0.9  # shares of the memory that a step may need
+
+
+class Programs:
+    """step(state, batch) -> (state, metrics), compiled once for every shape of batch; the largest when it is made.
+
+    `state` holds the shapes and the layout of the first argument, which is donated and comes out laid out alike.
+    """
+
+    def __init__(self, step: Callable, state, batches: Batches, mesh):
+        placed = jax.tree.map(lambda x: x.sharding, state)
+        self._jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, sharding.replicated(mesh)))
+        self._state, self._shards, self._compiled = state, batches.shards, {}
+        self._over_batch = sharding.batch_sharding(mesh)
+        self.largest = self._program(batches.largest())
+
+    def __call__(self, state, batch):
+        return self._program(batch)(state, batch)
+
+    def _program(self, batch):
+        key = batch["tokens"].shape[2:], "negatives_place" in batch
+        if key not in self._compiled:
+            shapes = {
+                k: jax.ShapeDtypeStruct((self._shards, *v.shape[1:]), v.dtype, sharding=self._over_batch)
+                for k, v in batch.items()
+            }
+            self._compiled[key] = self._jitted.lower(self._state, shapes).compile()
+        return self._compiled[key]
+
+
+def fit(
+    make: Callable[[Batches], Programs], batches: Batches, micro_batches: int | None, room: float
+) -> tuple[Batches, Programs]:
+    """Returns the batches cut into `micro_batches`, and their programs.
+
+    None takes as few as leave the largest step within `room` bytes a device, by the compiler's own count. A batch that
+    does not fit even pair by pair is a ConfigError.
+    """
+    if micro_batches is not None:
+        batches = dataclasses.replace(batches, parts=micro_batches)
+        return batches, make(batches)
+    pairs = batches.examples.batch_size // batches.shards
+    parts = 1
+    while True:
+        cut = dataclasses.replace(batches, parts=parts)
+        try:
+            programs = make(cut)
+            fixed, temporary = reports.memory(programs.largest) or (0, 0)
+        except jax.errors.JaxRuntimeError as e:  # some compilers refuse what their device cannot hold
+            if "RESOURCE_EXHAUSTED" not in str(e):
+                raise
+            fixed, temporary = 0, 2 * room
+        if fixed + temporary <= room:
+            return cut, programs
+        ratio = temporary / (room - fixed) if room > fixed else math.inf
+        finer = [n for n in range(parts + 1, pairs + 1) if pairs % n == 0]
+        if not finer or ratio == math.inf:
+            raise ConfigError(
+                f"batch_size = {batches.examples.batch_size}: a step needs {reports.size_text(fixed + temporary)} a device "
+                f"in {parts} micro-batches, and there are {reports.size_text(room)}; take a smaller batch, shorter lengths, "
+                "more devices for MeshShape.fsdp, or say Recipe.micro_batches yourself"
+            )
+        parts = next((n for n in finer if n >= parts * ratio), finer[-1])
+
+
+def device_memory() -> float:
+    """Returns the bytes that a step may take on a device: all hosts agree on the least of theirs."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        found = _OF_DEVICE * stats["bytes_limit"]
+    else:
+        found = _OF_HOST * _host_memory() / jax.local_device_count()
+    if jax.process_count() > 1:
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        found = float(np.min(multihost_utils.process_allgather(np.float32(found))))
+    return found
+
+
+def _host_memory() -> float:
+    """Returns the memory of this machine in bytes, or of the container that the process runs in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(total, int(text)) if text.isdigit() else total

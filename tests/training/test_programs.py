@@ -1,0 +1,79 @@
+"""Into how many micro-batches a batch is cut: as few as memory takes, and to the same result."""
+
+import dataclasses
+
+import pytest
+
+from embed.errors import ConfigError
+from embed.training import programs
+from embed.training.programs import fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    examples: Examples
+    shards: int = 1
+    parts: int = 1
+
+
+class Analysis:
+    """A step that holds 100 bytes for good, and 10 for each pair of a micro-batch."""
+
+    alias_size_in_bytes = output_size_in_bytes = 0
+    argument_size_in_bytes = 100
+
+    def __init__(self, batches):
+        self.temp_size_in_bytes = 10 * batches.examples.batch_size // (batches.shards * batches.parts)
+
+
+class Programs:
+    made = []
+
+    def __init__(self, batches):
+        Programs.made.append(batches.parts)
+        self.largest = self
+        self.memory_analysis = lambda: Analysis(batches)
+
+
+@pytest.fixture(autouse=True)
+def nothing_made_yet():
+    Programs.made.clear()
+
+
+@pytest.mark.parametrize(
+    ("shards", "room", "parts", "tried"),
+    [
+        (1, 580, 1, [1]),  # 100 + 48 * 10
+        (1, 579, 2, [1, 2]),
+        (1, 260, 3, [1, 3]),
+        (1, 150, 12, [1, 12]),  # 9.6 would do, the next divisor of 48 is 12
+        (2, 340, 1, [1]),
+        (2, 339, 2, [1, 2]),
+    ],
+)
+def test_as_few_as_fit(shards, room, parts, tried):
+    batches, made = fit(Programs, Batches(Examples(48), shards), None, room)
+    assert (batches.parts, Programs.made) == (parts, tried)
+    assert made.largest.memory_analysis().temp_size_in_bytes + 100 <= room
+
+
+def test_a_number_that_is_given_is_taken():
+    batches, _ = fit(Programs, Batches(Examples(48)), 4, 0)
+    assert (batches.parts, Programs.made) == (4, [4])
+
+
+@pytest.mark.parametrize("room", [105, 99])
+def test_what_fits_in_no_way_says_what_to_do(room):
+    with pytest.raises(ConfigError, match="batch_size = 48: a step needs .* smaller batch.*MeshShape.fsdp"):
+        fit(Programs, Batches(Examples(48)), None, room)
+
+
+def test_memory_is_that_of_this_machine_shared_by_its_devices():
+    found = programs.device_memory()
+    assert 1e7 < found < 1e14
+    assert found == pytest.approx(0.7 * programs._host_memory() / 8)  # tests run on eight simulated devices
