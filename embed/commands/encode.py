@@ -85,7 +85,7 @@ def run(arguments) -> None:
         with runtime.text_bar(len(shard)) as progress:
             return model.encode([t.text for t in shard], words, titles, arguments.dims, progress), cut[0]
 
-    report = _Report()
+    report = runtime.ShardReport()
     bulk.run(job, records, encode, jax.process_index(), jax.process_count(), report)
     sharding.sync("every shard was encoded")
     if jax.process_index() == 0:
@@ -96,20 +96,3 @@ def run(arguments) -> None:
             f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
             f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
         )
-
-
-class _Report:
-    """Says after every shard how far the job is and how fast it goes."""
-
-    def __init__(self):
-        self._begun, self._texts, self._kept = time.time(), 0, 0
-
-    def __call__(self, texts: int, done_before: bool) -> None:
-        if done_before:
-            self._kept += texts
-            return
-        if self._kept and not self._texts:
-            print(f"resuming: {self._kept:,} texts were encoded before", flush=True)
-        self._texts += texts
-        rate = self._texts / (time.time() - self._begun)
-        print(f"{self._kept + self._texts:,} texts, {rate:,.0f} a second", flush=True)

@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "prove that an export gives the trained model's vectors",
     "encode": "turn the texts of a file into vectors; resumable, over several hosts",
     "search": "find the texts of a corpus nearest to a query",
+    "mine": "find hard negatives for pairs, as files that training reads",
 }
 
 

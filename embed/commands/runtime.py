@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import time
 
 
 def add_gin_arguments(parser) -> None:
@@ -128,3 +129,21 @@ def progress_bar(what: str):
             bar.close()
 
     return progress
+
+
+class ShardReport:
+    """Says after every shard how far a job is and how fast it goes; `total`, where it is known, is said too."""
+
+    def __init__(self, prefix: str = "", total: int | None = None, unit: str = "texts"):
+        self._prefix, self._of, self._unit = prefix, "" if total is None else f" of {total:,}", unit
+        self._begun, self._new, self._kept = time.time(), 0, 0
+
+    def __call__(self, count: int, done_before: bool) -> None:
+        if done_before:
+            self._kept += count
+            return
+        if self._kept and not self._new:
+            print(f"{self._prefix}resuming: {self._kept:,} {self._unit} were done before", flush=True)
+        self._new += count
+        rate = self._new / (time.time() - self._begun)
+        print(f"{self._prefix}{self._kept + self._new:,}{self._of} {self._unit}, {rate:,.0f} a second", flush=True)

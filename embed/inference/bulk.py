@@ -191,6 +191,40 @@ def read(output) -> tuple[list[str], np.ndarray]:
     return ids, np.concatenate(parts)
 
 
+class Vectors:
+    """The vectors of finished jobs of format npy, one after the other, as one array [n, E] that stays on disk."""
+
+    ndim = 2
+
+    def __init__(self, *outputs):
+        paths = [p.with_suffix(".npy") for o in outputs for p in sorted(pathlib.Path(o).glob("part-?????.json"))]
+        self._parts = [np.load(p, allow_pickle=False, mmap_mode="r") for p in paths]
+        self._stops = np.cumsum([len(p) for p in self._parts])
+        self.shape = (int(self._stops[-1]), self._parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        pieces, before = [], 0
+        for part, after in zip(self._parts, self._stops):
+            if after > start and before < stop:
+                pieces.append(part[max(start - before, 0) : stop - before])
+            before = after
+        return np.concatenate(pieces) if pieces else np.zeros((0, self.shape[1]), self._parts[0].dtype)
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns some rows by their numbers."""
+        where = np.searchsorted(self._stops, numbers, side="right")
+        starts = np.concatenate([[0], self._stops[:-1]])
+        out = np.empty((len(numbers), self.shape[1]), self._parts[0].dtype)
+        for part in np.unique(where):
+            own = where == part
+            out[own] = self._parts[part][np.asarray(numbers)[own] - starts[part]]
+        return out
+
+
 def _read_shard(base: pathlib.Path, format: str):
     if format == "npy":
         ids = [json.loads(line) for line in base.with_suffix(".ids.txt").read_text(encoding="utf-8").splitlines()]

@@ -36,7 +36,10 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
 
 
 def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (scores [Q, k], indices [Q, k]) of the k largest inner products, best first; k is cut to the corpus size."""
+    """Returns (scores [Q, k], indices [Q, k]) of the k largest inner products, best first; k is cut to the corpus size.
+
+    `corpus` is an array, or anything that has its length, ndim and shape and can be cut in rows.
+    """
     if queries.ndim != 2 or corpus.ndim != 2 or queries.shape[1] != corpus.shape[1]:
         raise DataError(f"search: queries {queries.shape} and corpus {corpus.shape} do not have the same dimension")
     k = min(k, len(corpus))
@@ -44,17 +47,16 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
     size = min(_BLOCK, -(-len(corpus) // _GROUP) * _GROUP)
     rows = min(_QUERIES, len(queries))
-    scores, indices = [], []
-    for start in range(0, len(queries), rows):
-        part = _padded(queries[start : start + rows], rows)
-        best = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)
-        for offset in range(0, len(corpus), size):
-            block = corpus[offset : offset + size]
-            best = _block_top_k(part, _padded(block, size), len(block), offset, *best, k=k)
-        real = min(rows, len(queries) - start)
-        scores.append(np.asarray(best[0])[:real])
-        indices.append(np.asarray(best[1])[:real])
-    return np.concatenate(scores), np.concatenate(indices)
+    parts = [jnp.asarray(_padded(queries[i : i + rows], rows)) for i in range(0, len(queries), rows)]
+    nothing = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)
+    best = [nothing] * len(parts)
+    for offset in range(0, len(corpus), size):  # the corpus, which may lie on disk, is read once
+        block = np.asarray(corpus[offset : offset + size])
+        placed = jnp.asarray(_padded(block, size))
+        best = [_block_top_k(p, placed, len(block), offset, *b, k=k) for p, b in zip(parts, best)]
+        jax.block_until_ready(best)
+    scores, indices = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
+    return scores, indices
 
 
 def _padded(x: np.ndarray, rows: int) -> np.ndarray:

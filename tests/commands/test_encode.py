@@ -69,7 +69,7 @@ def test_killed_and_run_again_gives_the_same_files(place, folder, run_embed):
     again = encode(run_embed, folder, name, "--shard_size=20", "--format=npy")
     assert again.returncode == 0, again.stderr
     kept = 20 if place.endswith("before_commit_1") else 40
-    assert f"resuming: {kept} texts were encoded before" in again.stdout
+    assert f"resuming: {kept} texts were done before" in again.stdout
     assert files_of(folder / name) == files_of(folder / f"whole-{name}")
 
 

@@ -1,0 +1,81 @@
+"""`embed mine`: hard negatives for files of pairs, from a model's own nearest texts."""
+
+import pathlib
+
+from embed.commands import runtime
+
+SUMMARY = (
+    "Find hard negatives: texts near a query that do not answer it. Every file of pairs is mined in its own targets, and in "
+    "--corpus where one is given; what is written has the fields of what was read, and training reads it as it is. Run the "
+    "same command again after a kill: what is done is kept."
+)
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
+    parser.add_argument("--pairs", required=True, nargs="+", help="jsonl files of pairs (.gz, or patterns with *)")
+    parser.add_argument("--output", required=True, help="folder for one NAME.jsonl.gz a file of pairs")
+    parser.add_argument("--corpus", nargs="+", default=[], help="more texts to search: jsonl with `text` and `title`")
+    parser.add_argument("--negatives", type=int, default=1, help="negatives a query (1)")
+    parser.add_argument(
+        "--ranks", default="1:50", help="FIRST:LAST, the ranks they come from, without positives (1:50)"
+    )
+    parser.add_argument(
+        "--ceiling", default="0.95", help="most of the positive's score that a negative may have (0.95); 'off'"
+    )
+    parser.add_argument("--margin", type=float, help="least cosine that a negative must lie below the positive")
+    parser.add_argument("--order", default="nearest", help="which of those left: nearest (default), random or farthest")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order")
+    parser.add_argument(
+        "--replace", action="store_true", help="drop the negatives that a pair has; else they stay first"
+    )
+    parser.add_argument("--query_field", default="query", help="field of the query (query)")
+    parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
+    parser.add_argument("--title_field", help="field of the target's title")
+    parser.add_argument("--negatives_field", default="negative", help="field the negatives go to (negative)")
+    parser.add_argument("--query_prompt", default="query", help="prompt of queries by name, or a template (query)")
+    parser.add_argument("--target_prompt", default="document", help="prompt of targets (document)")
+    parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: what the model was made for)")
+    parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
+
+
+def run(arguments) -> None:
+    runtime.start(arguments.distributed)
+    import jax
+
+    from embed import files, sharding
+    from embed.commands import mining
+    from embed.data.sources import expand_paths
+    from embed.errors import UsageError
+    from embed.inference import model as inference
+
+    rule = _rule(arguments)
+    paths = expand_paths(arguments.pairs, "mine --pairs")
+    names = [mining.name_of(p) for p in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
+    output = pathlib.Path(arguments.output)
+    mesh = sharding.make_mesh(devices=jax.local_devices())  # every host works for itself
+    model = inference.open_model(arguments.model, max_length=arguments.max_length, mesh=mesh)
+    with files.FolderLock(output) if jax.process_index() == 0 else mining.unlocked():
+        job = mining.Job(output, model, rule, mining.fields_of(arguments), arguments.replace)
+        shared = job.encode_corpus(expand_paths(arguments.corpus, "mine --corpus")) if arguments.corpus else None
+        for name, path in zip(names, paths):
+            job.mine(name, path, shared)
+        job.clean()
+
+
+def _rule(arguments):
+    from embed.curation.negatives import Rule
+    from embed.errors import UsageError
+
+    first, separator, last = arguments.ranks.partition(":")
+    try:
+        first, last = int(first), int(last if separator else first)
+        ceiling = None if arguments.ceiling == "off" else float(arguments.ceiling)
+    except ValueError as e:
+        raise UsageError(
+            f"--ranks={arguments.ranks} --ceiling={arguments.ceiling}: ranks are FIRST:LAST, a ceiling is a number or 'off'"
+        ) from e
+    return Rule(arguments.negatives, first, last, ceiling, arguments.margin, arguments.order, arguments.seed)

@@ -1,0 +1,178 @@
+"""`embed mine` as a user runs it: against brute force, killed and run again, read by training, and given what it cannot use."""
+
+import gzip
+import json
+import random
+import re
+import signal
+
+import numpy as np
+import pytest
+
+from embed.curation.collection import text_id
+from embed.data.sources import JsonLines
+from embed.files import read_json
+
+WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
+
+
+@pytest.fixture(scope="module")
+def folder(prepared, tmp_path_factory, run_embed):
+    """A folder with a small trained model and two files of pairs."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("mine") / "work"
+    shutil.copytree(prepared, folder)
+    done = run_embed(folder, "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.TRAIN_STEPS=2")
+    assert done.returncode == 0, done.stderr
+    done = run_embed(folder, "average", "run", "--output=model")
+    assert done.returncode == 0, done.stderr
+    choose = random.Random(3)
+    sentence = lambda: " ".join(choose.choices(WORDS, k=choose.randint(2, 9)))  # noqa: E731
+    rows = {
+        "one": [{"query": f"{sentence()} {i // 2}", "positive": f"{sentence()} {i % 90}"} for i in range(120)],
+        "two": [{"query": f"{sentence()} {i}", "positive": f"{sentence()} {i}", "lang": "en"} for i in range(30)],
+    }
+    # Several targets of one query, several queries of one target, and a pair that brings a negative of its own.
+    for i in (1, 2, 3):
+        rows["one"][i]["query"] = rows["one"][0]["query"]
+    rows["one"][5]["negative"] = rows["one"][9]["positive"]
+    for name, own in rows.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    corpus = [{"id": str(i), "title": "part" if i % 2 else "", "text": f"{sentence()} more {i}"} for i in range(40)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    return folder
+
+
+def mine(run_embed, folder, output, *more, pairs=("one.jsonl",), **environment):
+    return run_embed(folder, "mine", "model", "--pairs", *pairs, f"--output={output}", *more, **environment)
+
+
+def read(path):
+    with gzip.open(path, "rt", encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def by_brute_force(folder, name, corpus=(), negatives=2, ceiling=0.95, last=20):
+    """Returns each row's negatives, from all cosines of the model's own vectors."""
+    import embed
+
+    rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    documents = dict.fromkeys([("", r["positive"]) for r in rows] + [(c["title"], c["text"]) for c in corpus])
+    model = embed.load(folder / "model")
+    vectors = model.encode([t for _, t in documents], prompt="document", titles=[t for t, _ in documents])
+    places = {document: i for i, document in enumerate(documents)}
+    found = []
+    for row, query in zip(rows, model.encode([r["query"] for r in rows], prompt="query")):
+        cosines = vectors @ query
+        positive = cosines[places["", row["positive"]]]
+        known = {r["positive"] for r in rows if r["query"] == row["query"]} | {row["query"], row.get("negative")}
+        ranked = sorted((d for d in documents if d[1] not in known), key=lambda d: -cosines[places[d]])[:last]
+        good = [
+            f"{d[0]} {d[1]}".strip() for d in ranked if ceiling == np.inf or cosines[places[d]] <= ceiling * positive
+        ]
+        found.append(good[:negatives])
+    return rows, found
+
+
+@pytest.mark.parametrize(("with_corpus", "ceiling"), [(False, "off"), (True, "0.95")])
+def test_negatives_are_those_of_brute_force(folder, run_embed, with_corpus, ceiling):
+    corpus = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()] if with_corpus else []
+    given = [
+        "--negatives=2",
+        "--ranks=1:20",
+        f"--ceiling={ceiling}",
+        *(["--corpus", "corpus.jsonl"] if with_corpus else []),
+    ]
+    output = f"brute-{with_corpus}"
+    done = mine(run_embed, folder, output, *given, pairs=["one.jsonl", "two.jsonl"])
+    assert done.returncode == 0, done.stderr
+    assert "one: " in done.stdout and "pairs have 2 negatives now" in done.stdout
+    for name in ("one", "two"):
+        rows, wanted = by_brute_force(folder, name, corpus, ceiling=np.inf if ceiling == "off" else 0.95)
+        found = read(folder / output / f"{name}.jsonl.gz")
+        assert len(found) == len(rows)
+        apart = 0
+        for row, new, negatives in zip(rows, found, wanted):
+            own = [row["negative"]] if "negative" in row else []
+            assert {k: v for k, v in new.items() if k not in ("negative", "mined")} == {
+                k: v for k, v in row.items() if k != "negative"
+            }
+            assert new["negative"][: len(own)] == own
+            apart += new["negative"][len(own) :] != negatives
+        assert apart <= 2  # neighbours whose cosines are the same to the last bit may change places
+    texts = {
+        text
+        for name in ("one", "two")
+        for row in read(folder / output / f"{name}.jsonl.gz")
+        for text in row["negative"]
+    }
+    assert any(text.startswith("part ") for text in texts) == with_corpus
+    assert not (folder / output / ".work").exists()
+    counted = read_json(folder / output / "one.json")
+    assert counted["pairs"] == 120 and (counted["negatives"] == 240) == (ceiling == "off")
+    assert counted["identity"]["rule"]["last"] == 20
+
+
+def test_positives_are_never_negatives(folder, run_embed):
+    done = mine(run_embed, folder, "positives", "--negatives=5", "--ceiling=off", "--ranks=1:30")
+    assert done.returncode == 0, done.stderr
+    rows = read(folder / "positives" / "one.jsonl.gz")
+    for row in rows:
+        assert not {r["positive"] for r in rows if r["query"] == row["query"]} & set(row["negative"])
+        assert len(set(row["negative"])) == len(row["negative"]) >= 5
+
+
+@pytest.mark.parametrize("point", ["encode.before_commit_0", "mine.before_part_0"])
+def test_a_killed_run_goes_on_to_the_same_file(folder, run_embed, point):
+    whole, output = f"whole-{point}", f"killed-{point}"
+    assert mine(run_embed, folder, whole).returncode == 0
+    done = mine(run_embed, folder, output, EMBED_FAIL_AT=point)
+    assert done.returncode == -signal.SIGKILL
+    assert not list((folder / output).glob("*.gz"))
+    again = mine(run_embed, folder, output)
+    assert again.returncode == 0, again.stderr
+    assert (folder / output / "one.jsonl.gz").read_bytes() == (folder / whole / "one.jsonl.gz").read_bytes()
+    done = mine(run_embed, folder, output)
+    assert done.returncode == 0 and "one: done before" in done.stdout
+
+
+def test_training_reads_what_was_mined(folder, run_embed):
+    done = mine(
+        run_embed, folder, "train", "--negatives=2", "--ranks=1:20", "--ceiling=off", pairs=["one.jsonl", "two.jsonl"]
+    )
+    assert done.returncode == 0, done.stderr
+    source = JsonLines(
+        str(folder / "train" / "*.jsonl.gz"), {"query": "query", "target": "positive", "negatives": "negative"}
+    )
+    records = [record for _, record in source.examples()]
+    assert len(records) == 150
+    assert np.mean([len(r["negatives"]) for r in records]) > 1.5
+    assert all(text_id(r["target"]) not in map(text_id, r["negatives"]) for r in records)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--ranks=1:200"], "one: --ranks wants 200 neighbours, and there are 120 texts"),
+        (["--ceiling=0.001"], "no pair has a neighbour that may be its negative: .* raise --ceiling"),
+        (["--ranks=a:b"], "ranks are FIRST:LAST"),
+        (["--order=best"], "known: nearest, random, farthest"),
+        (["--query_field=question"], "one.jsonl:1: no field 'question'"),
+        (["--corpus", "none.jsonl"], "none.jsonl: no such file"),
+        (["--query_prompt=qwery"], "no prompt is called 'qwery'"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(folder, run_embed, tmp_path, given, message):
+    done = mine(run_embed, folder, tmp_path / "out", *given)
+    assert done.returncode in (64, 65, 78)
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*.gz"))
+
+
+def test_another_rule_needs_another_folder(folder, run_embed):
+    assert mine(run_embed, folder, "rule").returncode == 0
+    done = mine(run_embed, folder, "rule", "--negatives=3")
+    assert done.returncode == 65
+    assert "was mined with another rule; give the same, or another --output" in done.stderr

@@ -1,0 +1,56 @@
+"""Distinct texts on disk: in order, once each, found by number and by content."""
+
+import numpy as np
+import pytest
+
+from embed.curation import collection
+from embed.data.texts import Text
+
+
+def texts(*pairs):
+    return [Text("", text, title, f"file:{i}") for i, (text, title) in enumerate(pairs)]
+
+
+GIVEN = texts(("a", ""), ("b", ""), ("a", ""), ("a", "title"), ("ü\n語", ""), ("b", ""), ("c", "title"))
+
+
+@pytest.fixture
+def collected(tmp_path):
+    return collection.collect(tmp_path / "new", lambda: iter(GIVEN))
+
+
+def test_each_text_is_kept_once_in_the_order_of_first_sight(collected):
+    assert [(t.text, t.title) for t in collected] == [
+        ("a", ""),
+        ("b", ""),
+        ("a", "title"),
+        ("ü\n語", ""),
+        ("c", "title"),
+    ]
+    assert [t.where for t in collected] == ["file:0", "file:1", "file:3", "file:4", "file:6"]
+    assert [t.id for t in collected] == list("01234")
+    assert len(collected) == 5
+
+
+def test_texts_are_found_by_number_and_by_content(collected):
+    assert [t.text for t in collected.read([3, 0, 3])] == ["ü\n語", "a", "ü\n語"]
+    ids = np.array([collection.text_id("c", "title"), collection.text_id("a"), collection.text_id("c", "title")])
+    assert collected.find(ids).tolist() == [4, 0, 4]
+    np.testing.assert_array_equal(collected.ids[collected.find(ids)], ids)
+
+
+def test_it_is_the_same_when_it_is_opened_again(collected):
+    again = collection.Collection(collected.folder)
+    assert list(again) == list(collected)
+    np.testing.assert_array_equal(again.ids, collected.ids)
+
+
+def test_nothing_is_left_of_one_that_failed(tmp_path):
+    def read():
+        yield GIVEN[0]
+        if (tmp_path / "new").exists():
+            raise ValueError("the second time the file is gone")
+
+    with pytest.raises(ValueError, match="second time"):
+        collection.collect(tmp_path / "new", read)
+    assert list((tmp_path / "new").iterdir()) == []
