@@ -13,7 +13,8 @@ import numpy as np
 from embed import bundles, checkpoints, files
 from embed.errors import DataError, NumericError, UsageError
 
-METHODS = ("uniform", "weighted", "interpolate")
+METHODS = ("uniform", "weighted", "greedy", "learned", "interpolate")
+SEARCHED = ("greedy", "learned")  # by scores of a suite
 
 
 def expand(inputs: Sequence[str], last: int | None) -> list[pathlib.Path]:

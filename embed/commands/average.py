@@ -1,47 +1,51 @@
 """`embed average`: checkpoints into a soup, and a base and a tuned model into the best of both."""
 
+import functools
 import pathlib
 
 from embed.commands import runtime
 
 SUMMARY = (
-    "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes and vocabulary. "
-    "--method=interpolate takes BASE and TUNED; with several alphas and a suite it scores each and keeps the best."
+    "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes, vocabulary and an "
+    "ancestor. With --suite every input and the soup are scored, and --method=greedy or learned choose the weights by it. "
+    "--method=interpolate takes BASE and TUNED; with several alphas and a suite it keeps the best."
 )
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="MODEL", help="run folders, checkpoint step folders or bundles")
     parser.add_argument("--output", required=True, help="the new bundle")
-    parser.add_argument("--method", default="uniform", help="uniform (default), weighted, or interpolate (base, tuned)")
+    parser.add_argument(
+        "--method",
+        default="uniform",
+        help="uniform (default), weighted, greedy or learned (by the scores of --suite), or interpolate (base, tuned)",
+    )
     parser.add_argument("--weights", help="comma-separated, one per input, summing to 1 (weighted)")
     parser.add_argument(
         "--alpha", help="share of the second input (interpolate; default 0.5); several, with --suite, are a sweep"
     )
-    parser.add_argument("--suite", help="suite that a sweep of alphas is scored on; the best mean score is kept")
+    parser.add_argument(
+        "--suite", help="suite that inputs and averages are scored on; choose on what you do not report"
+    )
+    parser.add_argument("--trials", type=int, default=40, help="most averages that are scored (learned; 40)")
     parser.add_argument("--last", type=int, help="of each run folder take its newest LAST checkpoints")
     parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
+    parser.add_argument("--unrelated", action="store_true", help="average models that have no common ancestor")
 
 
 def run(arguments) -> None:
     runtime.start()
     from embed import bundles, checkpoints, files
-    from embed.averaging import soup
-    from embed.errors import UsageError
+    from embed.averaging import lineage, soup
 
     output = pathlib.Path(arguments.output)
     files.check_new(output)
     given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
-    if alphas and arguments.method != "interpolate":
-        raise UsageError("--alpha goes with --method=interpolate")
-    if bool(arguments.suite) != (alphas is not None and len(alphas) > 1):
-        raise UsageError("a sweep needs several alphas and a suite: --alpha=0,0.25,0.5,0.75,1 --suite=FILE")
     folders = soup.expand(arguments.inputs, arguments.last)
-    extra = {}
-    if arguments.suite:
-        soup.weights_for(arguments.method, len(folders), None, alphas[0])
-        alphas, extra = _sweep(folders, alphas, arguments)
-    weights = soup.weights_for(arguments.method, len(folders), given, alphas[0] if alphas else None)
+    _check(arguments, alphas, len(folders))
+    if not arguments.unrelated:
+        lineage.check(folders)
+    weights, extra = _weights(folders, given, alphas, arguments)
     for folder, weight in zip(folders, weights):
         print(f"{weight:.4f}  {folder}", flush=True)
     params = soup.average(folders, weights, arguments.item)
@@ -57,39 +61,121 @@ def run(arguments) -> None:
     )
 
 
-def _sweep(folders, alphas, arguments):
-    """Scores the interpolation at every alpha. Returns ([the best alpha], the sweep's files)."""
-    from embed import files
+def _check(arguments, alphas, count: int) -> None:
+    """Raises UsageError for options that do not go together."""
     from embed.averaging import soup
-    from embed.data.text import template
-    from embed.evaluation import plots, report, runner, suites
-    from embed.evaluation.embeddings import Embeddings
-    from embed.evaluation.views import View
-    from embed.inference import model as inference
-    from embed.inference import search
+    from embed.errors import UsageError
 
-    suite = suites.read_suite(arguments.suite)
-    main = {t.name: t.main for t in suite.tasks}
-    tuned = inference.open_model(folders[1])
-    view = View(tuned.encoder.model.embedding_dim)
-    points, means = {}, {}
-    for alpha in sorted(set(alphas)):
-        params = soup.average(folders, soup.weights_for("interpolate", 2, None, alpha), arguments.item)
-        mixed = tuned.with_params(params)
-        embeddings = Embeddings(mixed.encode, lambda prompt: template(prompt, tuned.prompts))
-        scores = runner.run(suite, embeddings, [view], search.top_k).scores
-        points[alpha] = {t: own[view.name][main[t]] for t, own in scores.items()}
-        means[alpha] = runner.means(scores, suite)[view.name]["mean of the types"]
-        listed = "  ".join(f"{n} {100 * v:.2f}" for n, v in points[alpha].items())
-        print(f"alpha {alpha:g}: mean of the types {100 * means[alpha]:.2f}  {listed}", flush=True)
-    best = max(means, key=lambda a: (means[a], -a))
-    print(f"best alpha {best:g} by the mean of the types of {suite.name}")
-    sweep = {
-        "suite": suite.name,
-        "best": best,
-        "scores": {f"{a:g}": p for a, p in points.items()},
-        "means": {f"{a:g}": m for a, m in means.items()},
-    }
-    extra = {"sweep.json": files.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
-    plot = plots.sweep(sweep)
-    return [best], {**extra, **({"sweep.png": plot} if plot else {})}
+    if alphas and arguments.method != "interpolate":
+        raise UsageError("--alpha goes with --method=interpolate")
+    if alphas is not None and len(alphas) > 1 and not arguments.suite:
+        raise UsageError("a sweep needs several alphas and a suite: --alpha=0,0.25,0.5,0.75,1 --suite=FILE")
+    if arguments.method in soup.SEARCHED and not arguments.suite:
+        raise UsageError(f"--method={arguments.method} chooses weights by scores; give a --suite")
+    if arguments.method == "learned" and arguments.trials <= count:
+        raise UsageError(f"--trials={arguments.trials}: the {count} inputs alone take {count}; give more")
+
+
+def _weights(folders, given, alphas, arguments) -> tuple[list[float], dict[str, bytes]]:
+    """Returns the weights of the inputs, and the files that tell how they and the average score, where there is a suite."""
+    from embed.averaging import search, soup
+
+    fixed = functools.partial(soup.weights_for, arguments.method, len(folders), given)
+    if not arguments.suite:
+        return fixed(alphas[0] if alphas else None), {}
+    if arguments.method == "interpolate":
+        many = {a: fixed(a) for a in sorted(set(alphas or [0.5]))}
+        scorer = _Scorer(folders, folders[1], arguments)
+        best = scorer.sweep(many)
+        return many[best], scorer.sweep_files(best)
+    first = None if arguments.method in soup.SEARCHED else fixed(None)
+    scorer = _Scorer(folders, folders[0], arguments)
+    if arguments.method == "greedy":
+        trials = search.greedy(len(folders), scorer.score, scorer.tell)
+    elif arguments.method == "learned":
+        trials = search.learned(len(folders), scorer.score, arguments.trials, scorer.tell)
+    else:
+        trials = search.compared(len(folders), scorer.score, first, scorer.tell)
+    return list([t for t in trials if t.kept][-1].weights), scorer.soup_files(trials)
+
+
+class _Scorer:
+    """Scores averages of the inputs on a suite, at full size, without writing them."""
+
+    def __init__(self, folders, described, arguments):
+        from embed.evaluation import suites
+        from embed.evaluation.views import View
+        from embed.inference import model as inference
+
+        self._folders, self._item, self._method = folders, arguments.item, arguments.method
+        self._suite = suites.read_suite(arguments.suite)
+        self._main = {t.name: t.main for t in self._suite.tasks}
+        self._model = inference.open_model(described)
+        self._view = View(self._model.encoder.model.embedding_dim)
+        self._points: dict[tuple, dict[str, float]] = {}
+
+    def score(self, weights) -> float:
+        """Returns the mean of the types that the average with these weights has."""
+        from embed.averaging import soup
+        from embed.data.text import template
+        from embed.evaluation import runner
+        from embed.evaluation.embeddings import Embeddings
+        from embed.inference import search
+
+        used = [(f, w) for f, w in zip(self._folders, weights) if w]
+        mixed = self._model.with_params(soup.average(*zip(*used), self._item))
+        embeddings = Embeddings(mixed.encode, lambda prompt: template(prompt, self._model.prompts))
+        scores = runner.run(self._suite, embeddings, [self._view], search.top_k).scores
+        self._points[tuple(weights)] = {t: own[self._view.name][self._main[t]] for t, own in scores.items()}
+        return runner.means(scores, self._suite)[self._view.name]["mean of the types"]
+
+    def tell(self, trial) -> None:
+        """Says what one average scored."""
+        weights = " ".join(f"{w:.3g}" for w in trial.weights)
+        print(f"{100 * trial.score:.2f}  {'kept' if trial.kept else '    '}  weights {weights}", flush=True)
+
+    def sweep(self, weights) -> float:
+        """Scores the interpolation at every alpha and returns the best."""
+        self._means = {}
+        for alpha, both in weights.items():
+            self._means[alpha] = self.score(both)
+            listed = "  ".join(f"{n} {100 * v:.2f}" for n, v in self._points[tuple(both)].items())
+            print(f"alpha {alpha:g}: mean of the types {100 * self._means[alpha]:.2f}  {listed}", flush=True)
+        best = max(self._means, key=lambda a: (self._means[a], -a))
+        print(f"best alpha {best:g} by the mean of the types of {self._suite.name}")
+        return best
+
+    def sweep_files(self, best: float) -> dict[str, bytes]:
+        """Returns the table and the plot of the sweep, which lie beside the model."""
+        from embed import files
+        from embed.evaluation import plots, report
+
+        points = dict(zip(self._means, self._points.values()))
+        sweep = {
+            "suite": self._suite.name,
+            "best": best,
+            "scores": {f"{a:g}": p for a, p in points.items()},
+            "means": {f"{a:g}": m for a, m in self._means.items()},
+        }
+        found = {"sweep.json": files.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
+        plot = plots.sweep(sweep)
+        return {**found, **({"sweep.png": plot} if plot else {})}
+
+    def soup_files(self, trials) -> dict[str, bytes]:
+        """Returns the table and the curve of the ingredients and of the averages that were tried."""
+        from embed import files
+        from embed.evaluation import plots, report
+
+        told = {
+            "suite": self._suite.name,
+            "method": self._method,
+            "inputs": [str(f) for f in self._folders],
+            "trials": [
+                {"weights": t.weights, "mean": t.score, "kept": t.kept, "scores": self._points[tuple(t.weights)]}
+                for t in trials
+            ],
+        }
+        print(f"\n{report.soup_table(told)}")
+        found = {"soup.json": files.json_bytes(told), "soup.md": report.soup_table(told).encode()}
+        plot = plots.soup(told)
+        return {**found, **({"soup.png": plot} if plot else {})}

@@ -167,6 +167,9 @@ def _contents(recipe, model, examples):
 
     start = bundles.resolve(recipe.init_from) if recipe.init_from else None
     tokenizer = recipe.tokenizer.content()
+    came_from = {"initial": f"random, seed {recipe.seed}"}
+    if start:
+        came_from = {"initial": files.folder_digest(start), "from": bundles.read_model_json(start)["lineage"]}
 
     def contents(step: int) -> dict[str, bytes]:
         description = bundles.model_json(
@@ -177,7 +180,7 @@ def _contents(recipe, model, examples):
             matryoshka_dims=model.matryoshka_dims,
             lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
             lineage={
-                "initial": files.folder_digest(start) if start else f"random, seed {recipe.seed}",
+                **came_from,
                 "step": step,
                 "batch_size": recipe.batch_size,
                 "mixture": {c.name: share for c, share in zip(examples.caches, examples.shares)},

@@ -168,3 +168,31 @@ def sweep(found: Mapping) -> bytes | None:
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)
+
+
+def soup(found: Mapping) -> bytes | None:
+    """Returns the mean of every ingredient and of every average that was tried, in order; None without matplotlib."""
+    if not available():
+        return None
+    pyplot = _pyplot()
+    trials = [(n, 100 * t["mean"], t["kept"], 1.0 in t["weights"]) for n, t in enumerate(found["trials"], 1)]
+    figure, axis = pyplot.subplots(figsize=(8.5, 4.4), layout="constrained")
+    for label, style, wanted in (
+        ("ingredient", {"marker": "o", "color": "C0"}, lambda kept, alone: alone),
+        ("average, kept", {"marker": "D", "color": "C2"}, lambda kept, alone: kept and not alone),
+        ("average, not kept", {"marker": "x", "color": "0.55"}, lambda kept, alone: not kept and not alone),
+    ):
+        drawn = [(n, mean) for n, mean, kept, alone in trials if wanted(kept, alone)]
+        if drawn:
+            axis.plot(*zip(*drawn), linestyle="none", markersize=8, label=label, **style)
+    best = max(mean for _, mean, _, alone in trials if alone)
+    axis.axhline(best, color="C0", linestyle="--", linewidth=1.2, label=f"best ingredient: {best:.2f}")
+    last = [mean for _, mean, kept, _ in trials if kept][-1]
+    axis.axhline(last, color="C2", linewidth=1.2, label=f"soup: {last:.2f}")
+    axis.set_xticks(range(1, len(trials) + 1) if len(trials) <= 20 else range(1, len(trials) + 1, 5))
+    axis.set_xlabel("trial")
+    axis.set_ylabel("mean of the types (percent)")
+    axis.set_title(f"Soup ({found['method']}) on {found['suite']}")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _png(figure)

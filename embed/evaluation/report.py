@@ -198,3 +198,23 @@ def sweep_table(sweep: Mapping) -> str:
         cells.append([alpha, percent(sweep["means"][alpha]), *(percent(v) for v in scores.values())])
     title = f"Interpolation of base (0) and tuned model (1), percent; best at alpha {sweep['best']:g}"
     return f"{title}\n\n{align(cells)}\n"
+
+
+def soup_table(soup: Mapping) -> str:
+    """Returns the ingredients of a soup and the soup itself as a markdown table, in percent; the best of each column is marked."""
+    last = [t for t in soup["trials"] if t["kept"]][-1]
+    lines = [
+        (name, share, trial)
+        for i, (name, share) in enumerate(zip(soup["inputs"], last["weights"]))
+        for trial in soup["trials"][: len(soup["inputs"])]
+        if trial["weights"][i] == 1
+    ]
+    if 1 not in last["weights"]:
+        lines.append((f"soup ({soup['method']})", 1.0, last))
+    tasks = list(last["scores"])
+    columns = [[t["mean"] for *_, t in lines], *([t["scores"][task] for *_, t in lines] for task in tasks)]
+    cells = [["model", "weight", "mean of the types", *tasks]]
+    for row, (name, share, _) in enumerate(lines):
+        values = [f"{percent(c[row])}{' *' if c[row] == max(c) else ''}" for c in columns]
+        cells.append([name, f"{share:.3f}", *values])
+    return f"Ingredients and soup on {soup['suite']}, percent; * is the best of a column\n\n{align(cells)}\n"

@@ -86,6 +86,9 @@ def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:
             for one in value:
                 lines.append(f"{indent}  - weight {one['weight']:.4g}, digest `{one['digest'][:12]}`")
                 lines.append(_lineage(one["lineage"], indent + "    ").rstrip())
+        elif key == "from":
+            lines.append(f"{indent}- which came from:")
+            lines.append(_lineage(value, indent + "  ").rstrip())
         elif key == "mixture":
             lines.append(f"{indent}- data:")
             lines += [f"{indent}  - {name}: {share:.1%} of batches" for name, share in value.items()]

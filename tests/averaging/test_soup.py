@@ -283,7 +283,7 @@ def test_an_item_that_is_not_there_is_a_data_error(inputs, count):
 @pytest.mark.parametrize(
     "method, count, weights, alpha, words",
     [
-        ("best", 2, None, None, "known: uniform, weighted, interpolate"),
+        ("best", 2, None, None, "known: uniform, weighted, greedy, learned, interpolate"),
         ("interpolate", 3, None, 0.5, "3 were given"),
         ("interpolate", 1, None, None, "1 were given"),
         ("weighted", 3, None, None, "3 values"),
