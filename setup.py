@@ -42,6 +42,8 @@ EXTRAS = {
     "bm25": ["bm25s>=0.2.10,<0.4"],
     # Counts words as XOR-Retrieve's script does.
     "xor": ["nltk>=3.9,<4"],
+    # Talks to language models behind OpenAI-compatible endpoints.
+    "curation": ["openai>=2,<4", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
     # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.
@@ -57,7 +59,7 @@ EXTRAS = {
     "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "ruff>=0.9,<1"],
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
-EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"]
+EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"] + EXTRAS["curation"]
 
 setup(
     name="embed",
@@ -69,7 +71,7 @@ setup(
     python_requires=">=3.11,<3.14",
     # Not find_namespace_packages: that would install the folder gin/ over the package gin-config.
     packages=find_packages(include=["embed", "embed.*"]),
-    package_data={"embed.evaluation": ["references.json"]},
+    package_data={"embed.evaluation": ["references.json"], "embed.curation": ["prompts/*.txt"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["embed = embed.commands.main:main"]},

@@ -22,6 +22,12 @@ class DataError(EmbedError):
     exit_code = 65
 
 
+class EndpointError(EmbedError):
+    """A language model's endpoint cannot be reached, refuses, or never gives what it is asked for."""
+
+    exit_code = 69
+
+
 class NumericError(EmbedError):
     """Training or averaging met values that are not finite."""
 

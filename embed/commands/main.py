@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "prove that an export gives the trained model's vectors",
     "encode": "turn the texts of a file into vectors; resumable, over several hosts",
     "search": "find the texts of a corpus nearest to a query",
+    "curate": "have a language model write and judge training data",
     "mine": "find hard negatives for pairs, as files that training reads",
 }
 
@@ -41,7 +42,8 @@ def _overview() -> str:
             *lines,
             "",
             "MODEL is a run folder, a checkpoint step folder or a bundle.",
-            "exit codes: 0 done, 64 usage, 65 bad data, 70 numeric failure, 74 storage, 75 preempted (run again), 78 bad config",
+            "exit codes: 0 done, 64 usage, 65 bad data, 69 no endpoint, 70 numeric failure, 74 storage, "
+            "75 preempted (run again), 78 bad config",
         ]
     )
 

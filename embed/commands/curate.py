@@ -1,0 +1,74 @@
+"""`embed curate`: training data written and judged by a language model behind an OpenAI-compatible endpoint."""
+
+import os
+import pathlib
+import secrets
+
+from embed.commands import runtime
+
+SUMMARY = (
+    "Have a language model write or judge training data. WHAT is: queries (for the passages of --input), texts (of given "
+    "--labels), filter (drop pairs whose target does not answer, and negatives that do), pick (of mined negatives those that "
+    "rank lowest), or prompts (write our prompts to a folder, to be edited and given back with --prompts). Every reply is kept: "
+    "run the same command again after a stop, and nothing is asked twice."
+)
+WHATS = ("queries", "texts", "filter", "pick", "prompts")
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("what", metavar="WHAT", help="queries, texts, filter, pick or prompts")
+    parser.add_argument("--output", required=True, help="folder: rows.jsonl.gz, summary.json and the replies")
+    parser.add_argument("--endpoint", help="base URL, such as http://localhost:8000/v1")
+    parser.add_argument("--model", help="the model's name there")
+    parser.add_argument(
+        "--key_variable", default="EMBED_API_KEY", help="environment variable that holds the key (EMBED_API_KEY)"
+    )
+    parser.add_argument("--input", help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs")
+    parser.add_argument("--sample", type=int, help="queries: take this many of the passages, drawn")
+    parser.add_argument("--least", type=int, help="least rating of a query (4 of 5) or grade of a target (2 of 3)")
+    parser.add_argument("--labels", help="texts: the labels, separated by commas")
+    parser.add_argument("--kind", help="texts: what is written, such as 'product reviews'")
+    parser.add_argument("--count", type=int, default=100, help="texts: how many (100)")
+    parser.add_argument("--keep", type=int, default=1, help="pick: negatives a pair (1)")
+    parser.add_argument("--query_field", default="query", help="field of the query (query)")
+    parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
+    parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
+    parser.add_argument("--prompts", help="folder with prompts of your own, by the names of ours")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and of the model's sampling")
+    parser.add_argument("--max_requests", type=int, help="most requests in all, runs before included")
+    parser.add_argument("--max_tokens", type=int, help="most tokens in all, in and out")
+    parser.add_argument("--price", help="IN,OUT: price of a million tokens, to tell the cost")
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
+    parser.add_argument("--attempts", type=int, default=8, help="tries of a request that fails (8)")
+    parser.add_argument("--deadline", type=float, default=120.0, help="seconds a request may take (120)")
+    parser.add_argument("--plain", action="store_true", help="ask without a JSON schema, for servers that know none")
+
+
+def run(arguments) -> None:
+    from embed import files
+    from embed.commands import curating
+    from embed.errors import UsageError, did_you_mean
+
+    if arguments.what not in WHATS:
+        raise UsageError(f"curate {arguments.what}{did_you_mean(arguments.what, WHATS)}")
+    output = pathlib.Path(arguments.output)
+    if arguments.what == "prompts":
+        curating.write_prompts(output)
+        return
+    for name in ("endpoint", "model"):
+        if not getattr(arguments, name):
+            raise UsageError(f"curate {arguments.what} needs --{name}")
+    key = os.environ.get(arguments.key_variable)
+    with files.FolderLock(output):
+        job = curating.Job(arguments, output, key or "none", _salt(output), runtime.numbers("price", arguments.price))
+        job.run()
+
+
+def _salt(output: pathlib.Path) -> bytes:
+    """Returns the job's own secret, which is drawn once."""
+    from embed import files
+
+    path = output / "salt"
+    if not path.is_file():
+        files.write_atomic(path, secrets.token_hex(16))
+    return path.read_bytes()

@@ -1,0 +1,180 @@
+"""An OpenAI-compatible endpoint (vLLM, Gemini's, `transformers serve`): one request, its reply, and what is tried again."""
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from embed import files
+from embed.errors import EndpointError, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One question to a model. `schema` is the JSON schema of the answer, `prompt` the name of the words that were filled in."""
+
+    prompt: str
+    system: str
+    user: str
+    schema: Mapping[str, Any]
+    temperature: float = 0.7
+    max_tokens: int = 512
+    seed: int = 0
+
+    def key(self, model: str) -> str:
+        """Returns the digest of all that decides the reply, which it is kept by."""
+        return files.digest_json([model, dataclasses.asdict(self)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What came back: the text, and what it cost in tokens."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served. `key` is a secret: it is neither shown nor written anywhere.
+
+    A request is tried `attempts` times, after waits that double from `first_wait` seconds or are what the server asks for;
+    one that is not through after `deadline` seconds, however slowly it trickles, counts as failed. `structured` asks the
+    server to hold the model to the schema; not every server can.
+    """
+
+    base_url: str
+    model: str
+    key: str = dataclasses.field(default="none", repr=False)
+    key_variable: str = "EMBED_API_KEY"  # where the user keeps it, for advice
+    attempts: int = 8
+    deadline: float = 120.0
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+    structured: bool = True
+
+    def open(self) -> "Connection":
+        """Returns the connection that requests go through."""
+        return Connection(self)
+
+
+class Connection:
+    """Sends requests, and tries again what may work the next time."""
+
+    def __init__(self, endpoint: Endpoint):
+        try:
+            import openai
+            import tenacity
+        except ImportError as e:
+            raise UsageError("language models need packages; run: pip install 'embed[curation]'") from e
+        self._openai, self._tenacity, self._endpoint = openai, tenacity, endpoint
+        self._client = openai.AsyncOpenAI(
+            base_url=endpoint.base_url, api_key=endpoint.key, max_retries=0, timeout=endpoint.deadline
+        )
+        self.retried = 0
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._client.close()
+
+    async def send(self, request: Request) -> Reply:
+        """Returns the reply. What no second try can mend is an EndpointError at once, all else one after the last."""
+        tries = self._tenacity.AsyncRetrying(
+            retry=self._tenacity.retry_if_exception_type(_Again),
+            stop=self._tenacity.stop_after_attempt(self._endpoint.attempts),
+            wait=self._wait,
+            before_sleep=self._note,
+            reraise=True,
+        )
+        try:
+            return await tries(self._once, request)
+        except _Again as e:
+            raise EndpointError(
+                f"{self._endpoint.base_url}: gave no reply in {self._endpoint.attempts} tries ({e}); what came before is "
+                "kept: run the same command again when it answers"
+            ) from e
+
+    def _note(self, state) -> None:
+        self.retried += 1
+
+    def _wait(self, state) -> float:
+        asked = getattr(state.outcome.exception(), "after", None)
+        backoff = self._tenacity.wait_random_exponential(self._endpoint.first_wait, self._endpoint.longest_wait)
+        return min(asked, self._endpoint.longest_wait) if asked is not None else backoff(state)
+
+    async def _once(self, request: Request) -> Reply:
+        openai, url = self._openai, self._endpoint.base_url
+        try:
+            async with asyncio.timeout(self._endpoint.deadline):
+                found = await self._client.chat.completions.create(**self._body(request))
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as e:
+            raise EndpointError(
+                f"{url}: refuses the key ({_short(e)}); set the environment variable {self._endpoint.key_variable}"
+            ) from e
+        except openai.NotFoundError as e:
+            raise EndpointError(
+                f"{url}: has no model {self._endpoint.model!r}, or is no such address ({_short(e)})"
+            ) from e
+        except openai.RateLimitError as e:
+            raise _Again(f"too many requests: {_short(e)}", _retry_after(e)) from e
+        except openai.APIStatusError as e:
+            if e.status_code >= 500 or e.status_code in (408, 409, 425):
+                raise _Again(f"status {e.status_code}: {_short(e)}", _retry_after(e)) from e
+            hint = "; --plain asks without a JSON schema" if self._endpoint.structured else ""
+            raise EndpointError(f"{url}: refuses the request, status {e.status_code}: {_short(e)}{hint}") from e
+        except TimeoutError as e:
+            raise _Again(f"no reply within {self._endpoint.deadline:g} s") from e
+        except (openai.OpenAIError, ValueError) as e:  # no connection, half a body, a body that is no JSON
+            raise _Again(_short(e)) from e
+        return _reply(found)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body = {
+            "model": self._endpoint.model,
+            "messages": [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}],
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+            # Servers that know it give the same reply, and bill it once, when a request comes again after a kill.
+            "extra_headers": {"Idempotency-Key": request.key(self._endpoint.model)},
+        }
+        if self._endpoint.structured:
+            schema = {"name": request.prompt.replace(" ", "_"), "schema": dict(request.schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+
+class _Again(Exception):
+    """A failure that the next try may not have; `after` is the wait in seconds that the server asked for."""
+
+    def __init__(self, why: str, after: float | None = None):
+        super().__init__(why)
+        self.after = after
+
+
+def _reply(found) -> Reply:
+    """Returns the reply of a response that has one; anything else is worth another try."""
+    try:
+        text = found.choices[0].message.content
+    except (AttributeError, IndexError, TypeError) as e:
+        raise _Again("a reply without a message") from e
+    if not isinstance(text, str):
+        raise _Again("a message without text")
+    usage = getattr(found, "usage", None)
+    count = lambda name, words: int(getattr(usage, name, None) or len(words) // 4)  # noqa: E731
+    return Reply(text, count("prompt_tokens", ""), count("completion_tokens", text))
+
+
+def _retry_after(error) -> float | None:
+    try:
+        return max(0.0, float(error.response.headers["retry-after"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _short(error: Exception) -> str:
+    """Returns an error in a few words, with its cause when that says more."""
+    cause = error.__cause__
+    text = " ".join(str(error if cause is None or str(error) not in ("Connection error.", "") else cause).split())
+    return text[:160] or type(error).__name__

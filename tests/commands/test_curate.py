@@ -1,0 +1,223 @@
+"""`embed curate` as a user runs it: queries, texts, filtered and picked pairs; killed and run again without asking twice."""
+
+import gzip
+import json
+import signal
+
+import pytest
+from language_model import Server, number
+
+from embed.files import read_json
+
+WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick", "cloud", "small"]
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with passages and pairs."""
+    passages = [" ".join(WORDS[number(i, k) % 10] for k in range(8)) + f" {i}" for i in range(40)]
+    rows = [{"id": f"p{i}", "text": text} for i, text in enumerate(passages)]
+    pairs = [
+        {
+            "query": passages[i],
+            "positive": f"{passages[i].split()[0]} yes" if i % 4 else "another subject",
+            "negative": [f"no {n}" for n in range(4)] + [f"{passages[i].split()[1]} true"],
+            "lang": "en",
+        }
+        for i in range(20)
+    ]
+    for name, own in (("passages", rows), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    return tmp_path
+
+
+@pytest.fixture
+def curate(server, folder, run_embed):
+    """curate(what, output, ...) runs the command against the server."""
+
+    def run(what, output, *more, **environment):
+        given = [f"--endpoint={server.url}", "--model=tiny", f"--output={output}", *more]
+        secrets = {"EMBED_API_KEY": "secret", "EMBED_FIRST_WAIT": "0.01"}
+        return run_embed(folder, "curate", what, *given, **{**secrets, **environment})
+
+    return run
+
+
+def rows_of(folder):
+    with gzip.open(folder / "rows.jsonl.gz", "rt", encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def test_queries_for_passages(curate, folder, server):
+    done = curate("queries", "out", "--input=passages.jsonl", "--price=1,2")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(folder / "out")
+    assert 15 < len(rows) < 40
+    passages = {
+        r["text"]: i for i, r in enumerate(map(json.loads, (folder / "passages.jsonl").read_text().splitlines()))
+    }
+    assert [passages[r["positive"]] for r in rows] == sorted(passages[r["positive"]] for r in rows)
+    for row in rows:
+        assert row["rating"] >= 4 and row["query"].startswith("about ")
+        assert row["made"]["from"] == f"passages.jsonl:{passages[row['positive']] + 1}"
+        assert row["made"]["model"] == "tiny" and set(row["made"]["prompts"]) == {"query", "rate_query"}
+    summary = read_json(folder / "out" / "summary.json")
+    assert summary["rejected"] == {"rated 2, below 4": 40 - len(rows)} and summary["complete"]
+    assert summary["requests"] == server.received == 80
+    assert "up to 80 requests for 40 passages" in done.stdout and "at your price" in done.stdout
+    assert f"left out   {40 - len(rows)}: rated 2, below 4" in done.stdout
+    assert not any(word == "secret" for text in (done.stdout, done.stderr) for word in text.split())
+    assert not [p for p in (folder / "out").iterdir() if b"Bearer" in p.read_bytes()]
+
+
+def test_training_reads_the_queries(curate, folder):
+    from embed.data.sources import JsonLines
+
+    assert curate("queries", "out", "--input=passages.jsonl", "--sample=10").returncode == 0
+    source = JsonLines(str(folder / "out" / "rows.jsonl.gz"), {"query": "query", "target": "positive"})
+    assert 0 < len(list(source.examples())) <= 10
+
+
+def test_texts_of_labels_from_the_tails_of_lists(curate, folder):
+    from embed.data.sources import LabelledTexts
+
+    given = ["--labels=good,bad,neither", "--kind=product reviews", "--count=30"]
+    done = curate("texts", "out", *given)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(folder / "out")
+    assert [r["label"] for r in rows] == ["good", "bad", "neither"] * 10
+    used = {int(r["made"]["from"].split()[1]) for r in rows}
+    assert min(used) >= 20 and len(used) > 5  # of 40 that were listed the last 20
+    assert len({r["text"] for r in rows}) == 30
+    assert len(list(LabelledTexts(str(folder / "out" / "rows.jsonl.gz")).examples())) == 30
+
+
+def test_pairs_that_do_not_answer_and_negatives_that_do_are_dropped(curate, folder):
+    done = curate("filter", "out", "--input=pairs.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(folder / "out")
+    kept = {r["query"] for r in rows}
+    for i, pair in enumerate(map(json.loads, (folder / "pairs.jsonl").read_text().splitlines())):
+        if i % 4:
+            assert pair["query"] in kept  # a word in common: grade 3
+    for row in rows:
+        assert row["lang"] == "en" and row["judged"]["target"] >= 2
+        assert not any(n.endswith("true") for n in row["negative"])
+        grades = row["judged"]["negatives"]
+        assert len(row["negative"]) == sum(g < 2 for g in grades) and len(grades) == 5
+
+
+def test_the_lowest_of_the_neighbours_are_picked(curate, folder):
+    done = curate("pick", "out", "--input=pairs.jsonl", "--keep=2")
+    assert done.returncode == 0, done.stderr
+    for row in rows_of(folder / "out"):
+        assert 1 <= len(row["negative"]) <= 2 and row["judged"]["of"] == 5
+        assert row["judged"]["negatives"] == sorted(row["judged"]["negatives"]) and max(row["judged"]["negatives"]) < 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_killed_run_asks_nothing_twice(curate, folder, server, concurrency):
+    given = ["--input=passages.jsonl", f"--concurrency={concurrency}"]
+    assert curate("queries", "whole", *given).returncode == 0
+    server.answered.clear()
+    (folder / "killed").mkdir()
+    (folder / "killed" / "salt").write_bytes((folder / "whole" / "salt").read_bytes())
+    done = curate("queries", "killed", *given, EMBED_FAIL_AT="curate.after_reply_31")
+    assert done.returncode == -signal.SIGKILL
+    assert not (folder / "killed" / "rows.jsonl.gz").exists()
+    kept = len((folder / "killed" / "replies.jsonl").read_text().splitlines())
+    assert kept == 31
+    done = curate("queries", "killed", *given)
+    assert done.returncode == 0, done.stderr
+    assert "31 replies are here already and are not asked for again" in done.stdout
+    # What was under way when the kill came is all that can be asked for twice, and bears the same key both times.
+    twice = sum(n - 1 for n in server.answered.values())
+    assert twice == 0 if concurrency == 1 else twice < concurrency
+    assert len(server.answered) == 80
+    assert (folder / "killed" / "rows.jsonl.gz").read_bytes() == (folder / "whole" / "rows.jsonl.gz").read_bytes()
+    before = server.received
+    done = curate("queries", "killed", *given)
+    assert done.returncode == 0 and "asked 0 times, 80 replies were here" in done.stdout
+    assert server.received == before
+
+
+def test_a_budget_ends_the_run_and_a_higher_one_goes_on(curate, folder, server):
+    given = ["--input=passages.jsonl"]
+    done = curate("queries", "out", *given, "--max_requests=33")
+    assert done.returncode == 75
+    assert "the budget of 33 requests is spent" in done.stderr and "run the same command" in done.stderr
+    assert server.received == 33
+    assert not read_json(folder / "out" / "summary.json")["complete"]
+    assert 0 < len(rows_of(folder / "out")) < 20
+    done = curate("queries", "out", *given, "--max_requests=80")
+    assert done.returncode == 0, done.stderr
+    assert server.received == 80 and set(server.answered.values()) == {1}
+    assert read_json(folder / "out" / "summary.json")["complete"]
+
+
+def test_prompts_can_be_edited(curate, folder, server, run_embed):
+    assert run_embed(folder, "curate", "prompts", "--output=mine").returncode == 0
+    path = folder / "mine" / "query.txt"
+    path.write_text(path.read_text().replace("--- user\n", "--- user\nWrite like a pirate.\n"))
+    done = curate("queries", "out", "--input=passages.jsonl", "--sample=3", "--prompts=mine")
+    assert done.returncode == 0, done.stderr
+    assert any("pirate" in b["messages"][1]["content"] for b in server.bodies)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--- user\n$passage", "needs a line '--- system'"),
+        ("--- system\nx\n--- user\nno name", r"query.txt: lacks \$passage"),
+        ("--- system\nx\n--- user\n$passage $passages", r"nothing is called \$passages; did you mean 'passage'"),
+    ],
+)
+def test_a_prompt_that_cannot_be_used_is_named(curate, folder, text, message):
+    import re
+
+    (folder / "mine").mkdir()
+    (folder / "mine" / "query.txt").write_text(text)
+    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    assert done.returncode == 65 and re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (["queries"], 64, "curate queries needs --input"),
+        (["querys", "--input=passages.jsonl"], 64, "did you mean 'queries'"),
+        (["texts", "--labels=one", "--kind=reviews"], 64, "two at least"),
+        (["queries", "--input=passages.jsonl", "--price=1"], 64, "--price takes two numbers"),
+        (["queries", "--input=none.jsonl"], 65, "none.jsonl: no such file"),
+        (["queries", "--input=passages.jsonl", "--prompts=nowhere"], 65, "embed curate prompts --output=nowhere"),
+        (["filter", "--input=passages.jsonl"], 65, "passages.jsonl:1: no field 'query'"),
+        (["queries", "--input=passages.jsonl", "--model=huge"], 69, "has no model 'huge'"),
+        (
+            ["queries", "--input=passages.jsonl", "--endpoint=http://127.0.0.1:9/v1", "--attempts=2"],
+            69,
+            "gave no reply in 2 tries",
+        ),
+        (["queries", "--input=passages.jsonl", "--least=6"], 65, "no row is left; left out: .* x rated"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(curate, folder, given, code, message):
+    import re
+
+    done = curate(given[0], "out", *given[1:])
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "out" / "rows.jsonl.gz").exists()
+
+
+def test_a_wrong_key_is_told_without_the_key(curate, folder):
+    done = curate("queries", "out", "--input=passages.jsonl", EMBED_API_KEY="not-the-key-at-all")
+    assert done.returncode == 69 and "refuses the key" in done.stderr and "EMBED_API_KEY" in done.stderr
+    assert "not-the-key" not in done.stderr + done.stdout
