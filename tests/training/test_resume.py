@@ -183,3 +183,23 @@ def test_changed_data_is_refused_on_resume(uninterrupted, work, run_embed):
 def test_another_seed_is_refused_on_resume(uninterrupted, run_embed):
     again = run_embed(uninterrupted, *TRAIN, "--gin.SEED=3")
     assert again.returncode == 65 and "the run began with seed 0, now it is 3" in again.stderr
+
+
+def test_micro_batches_are_as_many_again_when_a_run_goes_on(work, run_embed, tmp_path):
+    """How many there are decides the last bits; a resumed run takes the number that the run began with."""
+    import shutil
+
+    whole = tmp_path / "whole"
+    shutil.copytree(work, whole)
+    cut = "--gin.recipe.Recipe.micro_batches=4"
+    done = run_embed(whole, *TRAIN, cut)
+    assert done.returncode == 0, done.stderr
+    assert "in 4 micro-batches by cached gradients" in done.stdout
+    killed = run_embed(work, *TRAIN, cut, EMBED_FAIL_AT="train.after_step_9")
+    assert killed.returncode == -signal.SIGKILL
+    meta = json.loads((work / "run" / "checkpoints" / "4" / "meta.json").read_text())
+    assert meta["micro_batches"] == 4
+    resumed = run_embed(work, *TRAIN)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "in 4 micro-batches by cached gradients" in resumed.stdout
+    assert digests(work) == digests(whole)
