@@ -21,6 +21,7 @@ COMMANDS = {
     "encode": "turn the texts of a file into vectors; resumable, over several hosts",
     "search": "find the texts of a corpus nearest to a query",
     "curate": "have a language model write and judge training data",
+    "reproduce": "run a paper's claim at small scale and say whether it holds",
     "mine": "find hard negatives for pairs, as files that training reads",
 }
 

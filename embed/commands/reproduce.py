@@ -1,0 +1,33 @@
+"""`embed reproduce`: the arms and seeds of a claim, run, scored and judged; resumable; one table of all claims."""
+
+import pathlib
+
+SUMMARY = (
+    "Run the arms and seeds of a claim of a paper at small scale, from a gin file under gin/claims/, and say whether it holds: "
+    "means, paired differences, verdict, beside the paper's figure. What is done is kept: run the same command again to go on. "
+    "--all runs every claim and writes one table."
+)
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help="name of a file under gin/claims/, or a gin file")
+    parser.add_argument("--all", action="store_true", help="every claim under gin/claims/")
+    parser.add_argument("--output", default="runs/claims", help="folder for arms, scores and tables (runs/claims)")
+    parser.add_argument("--data", help="folder of pairs (train/) and suites (suites/) that the claims refer to")
+    parser.add_argument("--source", help="model that some claims start from: a folder, bundle or Hub name")
+    parser.add_argument("--list", action="store_true", help="list the claims and what they need, and run nothing")
+
+
+def run(arguments) -> None:
+    from embed.commands import reproducing
+    from embed.errors import UsageError
+
+    if bool(arguments.claims) == (arguments.all or arguments.list):
+        raise UsageError("give a CLAIM, or --all, or --list")
+    found = reproducing.read(arguments.claims)
+    if arguments.list:
+        reproducing.tell(found)
+        return
+    output, given = pathlib.Path(arguments.output), {"data": arguments.data, "source": arguments.source}
+    told = {name: reproducing.Experiment(name, claim, output / name, given).run() for name, claim in found.items()}
+    reproducing.write_table(told, output)

@@ -1,0 +1,129 @@
+"""`embed reproduce` as a user runs it: arms and seeds run once, judged, resumed; what is wrong with a claim is told."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from embed.files import read_json
+
+CLAIM = """# Some steps are better than none.
+from __gin__ import dynamic_registration
+
+from embed.commands import claims
+
+claims.Claim.title = 'training helps'
+claims.Claim.paper = 'folklore'
+claims.Claim.figure = 'much'
+claims.Claim.suite = '$data/suite.json'
+claims.Claim.dims = (256, 64)
+claims.Claim.prepare = ['train --gin_file=tiny.gin --run_dir=$claim/start --gin.TRAIN_STEPS=1 --gin.WARMUP_STEPS=0 --gin.LEARNING_RATE=1e-6']
+claims.Claim.arms = {
+    'none': ['average $claim/start --output=$model'],
+    'some': [
+        'train --gin_file=tiny.gin --run_dir=$run/run --gin.TRAIN_STEPS=8 --gin.WARMUP_STEPS=0 --gin.LEARNING_RATE=1e-2 --gin.SEED=$seed',
+        'average $run/run --output=$model',
+    ],
+}
+claims.Claim.comparisons = [@full/claims.Comparison(), @small/claims.Comparison()]
+full/claims.Comparison.better = 'some'
+full/claims.Comparison.than = 'none'
+full/claims.Comparison.metric = 'pairs/ndcg_at_10'
+small/claims.Comparison.better = 'some'
+small/claims.Comparison.than = 'none'
+small/claims.Comparison.view = '64'
+small/claims.Comparison.least = 99.0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(prepared, tmp_path_factory):
+    """A folder with a claim and the data that it refers to."""
+    folder = tmp_path_factory.mktemp("reproduce") / "work"
+    shutil.copytree(prepared, folder)
+    rows = [json.loads(x) for x in (folder / "second.jsonl").read_text().splitlines()]
+    (folder / "given" / "dev").mkdir(parents=True)
+    for name, field in (("queries", "question"), ("corpus", "answer")):
+        lines = [json.dumps({"id": str(i), "text": row[field]}) + "\n" for i, row in enumerate(rows)]
+        (folder / "given" / "dev" / f"{name}.jsonl").write_text("".join(lines))
+    qrels = "".join(f"{i}\t{i}\t1\n" for i in range(len(rows)))
+    (folder / "given" / "dev" / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+    task = {"name": "pairs", "type": "retrieval", "path": "dev"}
+    (folder / "given" / "suite.json").write_text(json.dumps({"name": "small", "tasks": [task]}))
+    (folder / "helps.gin").write_text(CLAIM)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):
+    # Killed in the second arm; then run to its end; then again, when nothing is left to do.
+    given = ["reproduce", "helps.gin", "--data=given", "--output=out"]
+    killed = run_embed(folder, *given, EMBED_FAIL_AT="train.after_step_8")
+    assert killed.returncode == 65 and "ended with -9" in killed.stderr and "log.txt" in killed.stderr
+    done = run_embed(folder, *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("embed train") == 3 and "prepare" not in done.stdout
+    result = read_json(folder / "out" / "helps" / "claim.json")
+    assert result["seeds"] == [0, 1, 2]
+    first, second = result["comparisons"]
+    assert first["than"]["scores"][0] == first["than"]["scores"][1]  # nothing that depends on the seed
+    assert len(set(first["better"]["scores"])) > 1
+    differences = [100 * (b - t) for b, t in zip(first["better"]["scores"], first["than"]["scores"])]
+    assert first["difference"] == pytest.approx(differences)
+    assert second["verdict"] != "reproduced" and result["verdict"] != "reproduced"
+    table = (folder / "out" / "claims.md").read_text()
+    assert "some > none: pairs/ndcg_at_10" in table and "folklore" in table and f"{first['mean']:+.2f}" in table
+    before = (folder / "out" / "helps" / "claim.json").read_bytes()
+    again = run_embed(folder, *given)
+    assert again.returncode == 0 and "embed train" not in again.stdout
+    assert (folder / "out" / "helps" / "claim.json").read_bytes() == before
+    (folder / "helps.gin").write_text(CLAIM.replace("TRAIN_STEPS=8", "TRAIN_STEPS=9"))
+    other = run_embed(folder, *given)
+    assert other.returncode == 65 and "was run with other lines than the claim has now" in other.stderr
+
+
+def test_claims_are_listed_with_what_they_need(folder, run_embed):
+    done = run_embed(folder, "reproduce", "--list")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "code", "message"),
+    [
+        (("", ""), ["--output=x"], 64, "claim bad needs --data"),
+        (("'some': [", "'sme': ["), [], 78, "no arm 'some'; did you mean 'sme'"),
+        (("$seed", "$sed"), [], 78, r"\$sed in .*did you mean 'seed'"),
+        pytest.param(
+            ("'pairs/ndcg_at_10'", "'pairs/ndcg_at_11'"),
+            [],
+            65,
+            "nothing called 'pairs/ndcg_at_11' was scored; did you mean",
+            marks=pytest.mark.slow,
+        ),
+        (("claims.Claim.dims", "claims.Claim.seeds = (0, 1)\nclaims.Claim.dims"), [], 78, "at least three"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(folder, run_embed, tmp_path, change, given, code, message):
+    cheap = CLAIM.replace("TRAIN_STEPS=8", "TRAIN_STEPS=1")
+    (folder / "bad.gin").write_text(cheap.replace(*change) if change[0] else cheap)
+    done = run_embed(folder, "reproduce", "bad.gin", *(given or ["--data=given", f"--output={tmp_path / 'out'}"]))
+    assert done.returncode == code, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_claim_that_cannot_be_tested_says_why(folder, run_embed, tmp_path):
+    lines = CLAIM.splitlines()
+    text = "\n".join([*lines[:9], "claims.Claim.untestable = 'needs a pod'"])
+    (folder / "pod.gin").write_text(text + "\n")
+    done = run_embed(folder, "reproduce", "pod.gin", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "not testable: needs a pod" in (tmp_path / "out" / "claims.md").read_text()
+
+
+@pytest.mark.parametrize("given", [[], ["--all", "helps.gin"], ["nothing"]])
+def test_a_claim_or_all_is_given(folder, run_embed, given):
+    done = run_embed(folder, "reproduce", *given)
+    assert done.returncode == 64
