@@ -185,6 +185,23 @@ def new_folder(path, overwrite: bool = False):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_file(path):
+    """Yields the path of a temporary file that becomes `path` when the block ends without an error, else leaves nothing."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as e:
+        raise storage_error(path, e) from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class FolderLock:
     """Holds a folder for one process; a second one gets a one-line StorageError. Freed when the process ends, however it ends."""
 

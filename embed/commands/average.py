@@ -66,6 +66,8 @@ def _check(arguments, alphas, count: int) -> None:
     from embed.averaging import soup
     from embed.errors import UsageError
 
+    if arguments.weights and arguments.method != "weighted":
+        raise UsageError("--weights goes with --method=weighted")
     if alphas and arguments.method != "interpolate":
         raise UsageError("--alpha goes with --method=interpolate")
     if alphas is not None and len(alphas) > 1 and not arguments.suite:

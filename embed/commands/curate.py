@@ -28,8 +28,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--least", type=int, help="least rating of a query (4 of 5) or grade of a target (2 of 3)")
     parser.add_argument("--labels", help="texts: the labels, separated by commas")
     parser.add_argument("--kind", help="texts: what is written, such as 'product reviews'")
-    parser.add_argument("--count", type=int, default=100, help="texts: how many (100)")
-    parser.add_argument("--keep", type=int, default=1, help="pick: negatives a pair (1)")
+    parser.add_argument("--count", type=int, help="texts: how many (100)")
+    parser.add_argument("--keep", type=int, help="pick: negatives a pair (1)")
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
@@ -58,9 +58,10 @@ def run(arguments) -> None:
     for name in ("endpoint", "model"):
         if not getattr(arguments, name):
             raise UsageError(f"curate {arguments.what} needs --{name}")
-    key = os.environ.get(arguments.key_variable)
+    key = os.environ.get(arguments.key_variable, "").strip()
+    curating.check(arguments)
     with files.FolderLock(output):
-        job = curating.Job(arguments, output, key or "none", _salt(output), runtime.numbers("price", arguments.price))
+        job = curating.Job(arguments, output, key, _salt(output), runtime.numbers("price", arguments.price))
         job.run()
 
 

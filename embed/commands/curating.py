@@ -16,7 +16,14 @@ from embed.data.sources import map_fields, read_json_lines, write_json_lines
 from embed.data.texts import read_texts
 from embed.errors import DataError, Preempted, UsageError
 
-ROWS, SUMMARY, LEDGER = "rows.jsonl.gz", "summary.json", "replies.jsonl"
+ROWS, SUMMARY, LEDGER, JOB = "rows.jsonl.gz", "summary.json", "replies.jsonl", "job.json"
+# WHAT -> its prompts, and the names that each is filled in with
+FIELDS = {
+    "queries": {n: synthesis.FIELDS[n] for n in ("query", "rate_query")},
+    "texts": {n: synthesis.FIELDS[n] for n in ("people", "subjects", "labelled_text")},
+    "filter": judging.FIELDS,
+    "pick": judging.FIELDS,
+}
 
 
 def write_prompts(output: pathlib.Path) -> None:
@@ -40,6 +47,43 @@ class Plan:
     tokens_out: int
 
 
+# WHAT -> the options that only some of them take, and what they are when they are not given
+OPTIONS = {
+    "queries": {"input": None, "sample": None, "least": 4},
+    "texts": {"labels": None, "kind": None, "count": 100},
+    "filter": {"input": None, "least": 2},
+    "pick": {"input": None, "keep": 1},
+}
+_FIELDS = ("query_field", "target_field", "negatives_field")
+
+
+def check(arguments) -> None:
+    """Raises UsageError for options that do not belong to WHAT or are out of range, and fills in what was not given."""
+    own = OPTIONS[arguments.what]
+    for name in {n for options in OPTIONS.values() for n in options} - own.keys():
+        if getattr(arguments, name) is not None:
+            takers = " and ".join(w for w, options in OPTIONS.items() if name in options)
+            raise UsageError(f"--{name} goes with {takers}, not with {arguments.what}")
+    for name, default in own.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    for name in ("concurrency", "attempts", "count", "keep", "sample", "max_requests", "max_tokens"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UsageError(f"--{name}={value}: at least 1")
+    low, high = (1, 5) if arguments.what == "queries" else (0, 3)
+    if arguments.least is not None and not low <= arguments.least <= high:
+        raise UsageError(f"--least={arguments.least}: the scale goes from {low} to {high}")
+    if not arguments.deadline > 0:
+        raise UsageError(f"--deadline={arguments.deadline}: seconds above 0")
+    if "input" in own:
+        if not arguments.input:
+            raise UsageError(f"curate {arguments.what} needs --input")
+        if pathlib.Path(arguments.output).resolve() in pathlib.Path(arguments.input).resolve().parents:
+            raise UsageError(
+                f"--input={arguments.input}: lies in --output and would be written over; choose another --output"
+            )
+
+
 class Job:
     """One run of the command."""
 
@@ -47,13 +91,10 @@ class Job:
         self._given, self._output, self._price = arguments, output, price
         if price is not None and len(price) != 2:
             raise UsageError("--price takes two numbers, the price of a million tokens in and out: --price=0.1,0.4")
-        for name in ("concurrency", "attempts", "count", "keep"):
-            if getattr(arguments, name) < 1:
-                raise UsageError(f"--{name}={getattr(arguments, name)}: at least 1")
         endpoint = Endpoint(
             arguments.endpoint,
             arguments.model,
-            key,
+            key or "none",
             arguments.key_variable,
             attempts=arguments.attempts,
             deadline=arguments.deadline,
@@ -69,6 +110,7 @@ class Job:
         """Asks for everything and writes the rows; where the budget ends it, those that are complete."""
         spent = None
         try:
+            self._begin()
             plan = self._plan()
             self._announce(plan)
             self._asker.run(plan.work, plan.items, lambda item, row: self._take(row, plan))
@@ -83,27 +125,42 @@ class Job:
                 "run the same command with a higher budget to go on"
             )
 
+    def _begin(self) -> None:
+        """Writes down what the job is, or checks that the one in the output is this one: its rows must not be mixed."""
+        given = self._given
+        own = {n: getattr(given, n) for n in (*OPTIONS[given.what], *_FIELDS, "model", "seed", "plain") if n != "input"}
+        now = {"what": given.what, **own}
+        if given.input is not None and pathlib.Path(given.input).is_file():
+            now["input"] = files.sha256_file(given.input)
+        now["prompts"] = {n: w.digest for n, w in self._words(FIELDS[given.what]).items()}
+        path = self._output / JOB
+        before = files.read_json(path) if path.is_file() else now
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise DataError(
+                f"{self._output}: was begun with another {', '.join(changed)}; give the same, or another --output"
+            )
+        files.write_json(path, now)
+
     def _plan(self) -> Plan:
         what = self._given.what
         if what == "texts":
             return self._plan_texts()
-        if not self._given.input:
-            raise UsageError(f"curate {what} needs --input")
         return self._plan_queries() if what == "queries" else self._plan_judged()
 
     def _words(self, wanted: dict[str, set[str]]) -> dict[str, words.Words]:
         folder = None if self._given.prompts is None else pathlib.Path(self._given.prompts)
-        if folder is not None and not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; write one with: embed curate prompts --output={folder}")
+        if folder is not None:
+            words.check(folder)
         return {name: words.read(name, folder, fields) for name, fields in wanted.items()}
 
     def _plan_queries(self) -> Plan:
-        passages = list(read_texts(self._given.input, title_field=None))
+        passages = list(read_texts(self._given.input, title_field="title", titles_may_lack=True))
         if self._given.sample is not None and self._given.sample < len(passages):
             chosen = random.Random(self._given.seed).sample(range(len(passages)), self._given.sample)
             passages = [passages[i] for i in sorted(chosen)]
-        prompts = self._words({n: synthesis.FIELDS[n] for n in ("query", "rate_query")})
-        work = synthesis.Queries(self._asker, prompts, self._given.least or 4, self._given.seed)
+        prompts = self._words(FIELDS["queries"])
+        work = synthesis.Queries(self._asker, prompts, self._given.least, self._given.seed)
         size = sum(_tokens(p.text) for p in passages)
         fixed = sum(_tokens(w.system + w.user) for w in prompts.values())
         return Plan(work, passages, "passages", 2 * len(passages), 2 * size + len(passages) * fixed, 60 * len(passages))
@@ -113,7 +170,7 @@ class Job:
         labels = [label.strip() for label in (given.labels or "").split(",") if label.strip()]
         if len(labels) < 2 or not given.kind:
             raise UsageError("curate texts needs --labels=A,B,... (two at least) and --kind='product reviews'")
-        prompts = self._words({n: synthesis.FIELDS[n] for n in ("people", "subjects", "labelled_text")})
+        prompts = self._words(FIELDS["texts"])
         work = synthesis.Labelled(self._asker, prompts, given.kind, labels, seed=given.seed)
         lists = max(1, -(-given.count // 200))
         wanted = [(name, number) for name in ("people", "subjects") for number in range(lists)]
@@ -129,10 +186,10 @@ class Job:
 
     def _plan_judged(self) -> Plan:
         given = self._given
-        prompts = self._words(judging.FIELDS)
+        prompts = self._words(FIELDS[given.what])
         judge = judging.Judge(self._asker, prompts, given.seed)
         if given.what == "filter":
-            work = judging.Filter(judge, given.negatives_field, given.least or 2)
+            work = judging.Filter(judge, given.negatives_field, given.least)
         else:
             work = judging.Pick(judge, given.negatives_field, given.keep)
         roles = {"query": given.query_field, "target": given.target_field, "negatives": given.negatives_field}
@@ -158,7 +215,7 @@ class Job:
         asked = f"{plan.requests:,} requests for {count or len(plan.items):,} {plan.unit}"
         tokens = f"about {plan.tokens_in:,} tokens in and {plan.tokens_out:,} out"
         cost = "" if self._price is None else f", {self._cost(plan.tokens_in, plan.tokens_out):.2f} at your price"
-        print(f"will ask {self._given.endpoint} {self._given.model!r}: up to {asked}, {tokens}{cost}")
+        print(f"will ask {self._given.endpoint} {self._given.model!r}: about {asked}, {tokens}{cost}")
         if self._ledger.requests:
             print(f"           {self._ledger.requests:,} replies are here already and are not asked for again")
         limits = [
@@ -184,12 +241,8 @@ class Job:
         if not self._rows and spent is None:
             reasons = "; ".join(f"{n} x {why}" for why, n in rejected.items())
             raise DataError(f"{self._output}: no row is left; left out: {reasons or 'nothing came in'}")
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        try:
+        with files.new_file(path) as temporary:
             write_json_lines(temporary, self._rows)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         summary = {
             "what": self._given.what,
             "complete": spent is None,

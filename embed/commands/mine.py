@@ -59,11 +59,8 @@ def run(arguments) -> None:
     mesh = sharding.make_mesh(devices=jax.local_devices())  # every host works for itself
     model = inference.open_model(arguments.model, max_length=arguments.max_length, mesh=mesh)
     with files.FolderLock(output) if jax.process_index() == 0 else mining.unlocked():
-        job = mining.Job(output, model, rule, mining.fields_of(arguments), arguments.replace)
-        shared = job.encode_corpus(expand_paths(arguments.corpus, "mine --corpus")) if arguments.corpus else None
-        for name, path in zip(names, paths):
-            job.mine(name, path, shared)
-        job.clean()
+        corpus = expand_paths(arguments.corpus, "mine --corpus")
+        mining.Job(output, model, rule, mining.fields_of(arguments), arguments.replace, corpus).run(paths)
 
 
 def _rule(arguments):

@@ -1,9 +1,9 @@
 """The work of `embed mine`: texts collected, encoded, searched and chosen from, each step kept on disk until a file is written."""
 
+import array
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ from embed.curation.neighbours import Neighbours
 from embed.data.sources import map_fields, read_json_lines, write_json_lines
 from embed.data.text import template
 from embed.data.texts import Text, read_texts
-from embed.errors import DataError
+from embed.errors import DataError, StorageError, UsageError
 from embed.inference import bulk, search
 from embed.inference.model import EmbeddingModel
 from embed.training.reports import say
 
 _SHARD = 8192
-_MOST_POSITIVES = 256  # of one query, for which as many more neighbours are searched
+MOST_POSITIVES = 256  # of one query, for which as many more neighbours are searched
 
 
 def name_of(path: str) -> str:
@@ -49,98 +49,151 @@ def fields_of(arguments) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """A file of pairs as numbers: each row's query among the distinct ones, and its target's content id."""
+    """A file of pairs as numbers: each row's query among the distinct ones, and its target's content ids.
+
+    `targets` are as training knows them; `bare` without the title.
+    """
 
     queries: np.ndarray
     targets: np.ndarray
+    bare: np.ndarray
 
     @functools.cached_property
     def _grouped(self):
         order = np.lexsort((self.targets, self.queries))
-        return self.targets[order], np.searchsorted(self.queries[order], np.arange(self.queries.max() + 2))
+        bounds = np.searchsorted(self.queries[order], np.arange(self.queries.max() + 2))
+        return self.targets[order], self.bare[order], bounds
 
     def targets_of(self, query: int) -> np.ndarray:
-        """Returns the content ids of all targets of a query."""
-        targets, bounds = self._grouped
-        return targets[bounds[query] : bounds[query + 1]]
+        """Returns the content ids of all targets of a query, with their titles and without."""
+        targets, bare, bounds = self._grouped
+        own = slice(bounds[query], bounds[query + 1])
+        return np.concatenate([targets[own], bare[own]])
 
     @property
     def most_targets(self) -> int:
         """Of one query."""
-        return int(np.diff(self._grouped[1]).max())
+        return int(np.diff(self._grouped[2]).max())
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Distinct texts that are searched, and where their vectors are."""
+
+    texts: Collection
+    vectors: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is mined with which model by which rule, into `output`."""
+    """What is mined with which model by which rule, into `output`. `corpus` are files that are searched for every file of pairs."""
 
     output: pathlib.Path
     model: EmbeddingModel
     rule: Rule
     fields: dict[str, str]
     replace: bool
+    corpus: list[str] = dataclasses.field(default_factory=list)
+
+    def run(self, paths: list[str]) -> None:
+        """Mines every file that was not mined before."""
+        left = [path for path in paths if not self._is_done(path)]
+        shared = self._encoded_corpus() if left and self.corpus else None
+        for path in left:
+            self._mine(path, shared)
+        sharding.sync("all files were mined")
+        if jax.process_index() == 0:
+            shutil.rmtree(self._work, ignore_errors=True)
 
     @property
     def _work(self) -> pathlib.Path:
         return self.output / ".work"
 
-    def _identity(self, *paths: str) -> dict:
-        """Returns what decides a file of negatives."""
+    @functools.cached_property
+    def _corpus_digests(self) -> dict[str, str]:
+        return {path: files.sha256_file(path) for path in self.corpus}
+
+    def _read_from(self, path: str | None) -> dict:
+        """Returns what decides the texts, vectors and neighbours of a file: all but the rule."""
         return {
             "model": self.model.digest,
             "max_length": self.model.encoder.max_length,
-            "rule": dataclasses.asdict(self.rule),
-            "replace": self.replace,
-            **self.fields,
-            "files": {pathlib.Path(p).name: files.sha256_file(p) for p in paths},
+            "fields": self.fields,
+            "corpus": self._corpus_digests,
+            "pairs": None if path is None else files.sha256_file(path),
         }
 
-    def encode_corpus(self, paths: list[str]) -> tuple[Collection, pathlib.Path, dict]:
-        """Returns the distinct texts of --corpus, where their vectors are, and the digests of the files."""
-        read = lambda: (t for p in paths for t in read_texts(p, title_field="title" if _has_titles(p) else None))  # noqa: E731
-        folder = self._work / "corpus"
-        digests = {p: files.sha256_file(p) for p in paths}
-        texts = self._collect("corpus", folder, read, digests)
-        return texts, self._encode("corpus", texts, folder / "vectors", self.fields["target_prompt"]), digests
+    def _identity(self, path: str) -> dict:
+        """Returns what decides a file of negatives."""
+        return {**self._read_from(path), "rule": dataclasses.asdict(self.rule), "replace": self.replace}
 
-    def mine(self, name: str, path: str, shared) -> None:
-        """Writes the pairs of `path` with their negatives to NAME.jsonl.gz, and NAME.json with what was counted."""
-        target, summary = self.output / f"{name}.jsonl.gz", self.output / f"{name}.json"
-        identity = self._identity(path)
-        identity["corpus"] = {} if shared is None else {pathlib.Path(p).name: d for p, d in shared[2].items()}
-        if summary.is_file():
-            changed = [k for k, v in identity.items() if files.read_json(summary)["identity"].get(k) != v]
-            if changed:
-                raise DataError(
-                    f"{summary}: was mined with another {', '.join(changed)}; give the same, or another --output"
+    def _places(self, path: str) -> tuple[pathlib.Path, pathlib.Path]:
+        """Returns where the negatives of a file go, and what was counted."""
+        name = name_of(path)
+        return self.output / f"{name}.jsonl.gz", self.output / f"{name}.json"
+
+    def _is_done(self, path: str) -> bool:
+        """Returns whether a file was mined by this very job; an output that is another's is refused."""
+        target, summary = self._places(path)
+        if target.resolve() in {pathlib.Path(p).resolve() for p in (path, *self.corpus)}:
+            raise UsageError(
+                f"--output={self.output}: {target} would be written over what is read; choose another folder"
+            )
+        if not summary.is_file():
+            if target.exists():
+                raise StorageError(
+                    f"{target}: is there already and not of a job of this command; choose another --output"
                 )
-            say(f"{name}: done before")
-            return
-        folder = self._work / name
-        digest = {path: identity["files"][pathlib.Path(path).name]}
+            return False
+        before, now = files.read_json(summary).get("identity", {}), self._identity(path)
+        changed = [k for k, v in now.items() if before.get(k) != v]
+        if changed:
+            raise DataError(
+                f"{summary}: was mined with another {', '.join(changed)}; give the same, or another --output"
+            )
+        say(f"{name_of(path)}: done before")
+        return True
+
+    def _encoded_corpus(self) -> Source:
+        def read():
+            for path in self.corpus:
+                yield from read_texts(path, title_field="title", titles_may_lack=True)
+
+        folder = self._work / f"corpus-{files.digest_json(self._read_from(None))[:12]}"
+        texts = self._collect("corpus", folder, read)
+        return Source(texts, self._encode("corpus", texts, folder / "vectors", self.fields["target_prompt"]))
+
+    def _mine(self, path: str, shared: Source | None) -> None:
+        """Writes the pairs of `path` with their negatives, and what was counted."""
+        name, (target, summary) = name_of(path), self._places(path)
+        identity = self._identity(path)
+        folder = self._work / f"{name}-{files.digest_json(self._read_from(path))[:12]}"
         texts = {
-            side: self._collect(f"{name} {side}", folder / side, functools.partial(self._texts, path, side), digest)
+            side: self._collect(f"{name} {side}", folder / side, functools.partial(self._texts, path, side))
             for side in ("query", "target")
         }
-        vectors = {
-            side: self._encode(f"{name} {side}", texts[side], folder / side / "vectors", self.fields[f"{side}_prompt"])
-            for side in texts
+        self._check_size(name, len(texts["target"]) + (len(shared.texts) if shared else 0))
+        own = {
+            side: Source(
+                found, self._encode(f"{name} {side}", found, folder / side / "vectors", self.fields[f"{side}_prompt"])
+            )
+            for side, found in texts.items()
         }
-        own = [(texts["target"], vectors["target"]), *([shared[:2]] if shared else [])]
+        searched = [own["target"], *([shared] if shared else [])]
         pairs = self._pairs(path, texts["query"])
-        corpus = bulk.Vectors(*(v for _, v in own))
-        neighbours = self._search(name, folder, bulk.Vectors(vectors["query"]), corpus, pairs)
+        neighbours = self._search(name, folder, own["query"], searched, pairs)
         if jax.process_index() == 0:
-            counted = self._write(path, target, pairs, texts["query"], own, vectors, neighbours)
+            counted = self._write(path, target, _Choice(self.rule, pairs, own["query"], searched, neighbours))
             files.write_json(summary, {"identity": identity, **counted})
             say(f"{name}: {_told(counted, self.rule)}")
         sharding.sync(f"{name} was mined")
 
-    def clean(self) -> None:
-        """Removes what was kept for a resumed run."""
-        sharding.sync("all files were mined")
-        if jax.process_index() == 0:
-            shutil.rmtree(self._work, ignore_errors=True)
+    def _check_size(self, name: str, texts: int) -> None:
+        if texts <= self.rule.last:
+            raise DataError(
+                f"{name}: --ranks wants {self.rule.last} neighbours, and there are {texts} texts to search; "
+                "lower the last rank or give a --corpus"
+            )
 
     def _rows(self, path: str) -> Iterator[tuple[str, dict, dict]]:
         roles = {r: f for r, f in self.fields.items() if not r.endswith("prompt")}
@@ -152,29 +205,28 @@ class Job:
             yield Text("", record[side], record.get("title", "") if side == "target" else "", where)
 
     def _pairs(self, path: str, queries: Collection) -> Pairs:
-        ids = [
-            (collection.text_id(r["query"]), collection.text_id(r["target"], r.get("title", "")))
-            for _, _, r in self._rows(path)
-        ]
-        both = np.array(ids, np.int64)
-        return Pairs(queries.find(both[:, 0]), both[:, 1])
+        def ids():
+            for _, _, r in self._rows(path):
+                with_title = collection.text_id(r["target"], r.get("title", ""))
+                yield collection.text_id(r["query"]), with_title, collection.text_id(r["target"])
 
-    def _collect(self, what: str, folder: pathlib.Path, read, digests: dict) -> Collection:
-        """Returns the distinct texts of a side; those of a run that was killed are taken when the files are the same."""
+        found = np.fromiter(ids(), np.dtype((np.int64, 3)))
+        return Pairs(queries.find(found[:, 0]), found[:, 1], found[:, 2])
+
+    def _collect(self, what: str, folder: pathlib.Path, read) -> Collection:
+        """Returns the distinct texts of a side; those of a run that was killed are taken."""
         done = folder / "done.json"
-        if jax.process_index() == 0 and not (done.is_file() and files.read_json(done) == digests):
-            shutil.rmtree(folder, ignore_errors=True)
+        if jax.process_index() == 0 and not done.is_file():
             found = collection.collect(folder, read)
             if not len(found):
-                raise DataError(f"{', '.join(digests)}: holds no text")
-            files.write_json(done, digests)
+                raise DataError(f"{what}: there is no text in it")
+            files.write_json(done, {"texts": len(found)})
         sharding.sync(f"{what} was collected")
         return Collection(folder)
 
     def _encode(self, what: str, texts: Collection, folder: pathlib.Path, prompt: str) -> pathlib.Path:
         words = template(prompt, self.model.prompts)
-        identity = {"model": self.model.digest, "prompt": words, "max_length": self.model.encoder.max_length}
-        job = bulk.Job(folder, "npy", "float32", _SHARD, identity)
+        job = bulk.Job(folder, "npy", "float32", _SHARD, {"prompt": words})
         if jax.process_index() == 0:
             job.begin()
         sharding.sync(f"the encoding of {what} has begun")
@@ -189,39 +241,35 @@ class Job:
         sharding.sync(f"{what} was encoded")
         return folder
 
-    def _search(self, name: str, folder: pathlib.Path, queries, corpus, pairs: Pairs) -> Neighbours:
-        if len(corpus) <= self.rule.last:
-            raise DataError(
-                f"{name}: --ranks wants {self.rule.last} neighbours, and there are {len(corpus)} texts to search; "
-                "lower the last rank or give a --corpus"
-            )
-        k = min(len(corpus), self.rule.last + min(pairs.most_targets, _MOST_POSITIVES) + 1)
-        found = Neighbours(folder / f"neighbours-{k}", len(queries), k)
-        report = runtime.ShardReport(f"{name} searched: ", len(queries), "queries")
-        found.find(queries, corpus, search.top_k, jax.process_index(), jax.process_count(), report)
+    def _search(
+        self, name: str, folder: pathlib.Path, queries: Source, searched: list[Source], pairs: Pairs
+    ) -> Neighbours:
+        corpus = bulk.Vectors(*(s.vectors for s in searched))
+        # A text that is a target and stands in the corpus too takes two places.
+        k = len(searched) * (self.rule.last + min(pairs.most_targets, MOST_POSITIVES) + 1)
+        found = Neighbours(folder / f"neighbours-{k}", len(queries.texts), min(len(corpus), k))
+        report = runtime.ShardReport(f"{name} searched: ", len(queries.texts), "queries")
+        vectors = bulk.Vectors(queries.vectors)
+        found.find(vectors, corpus, search.top_k, jax.process_index(), jax.process_count(), report)
         sharding.sync(f"{name} was searched")
         return found
 
-    def _write(self, path, target, pairs: Pairs, queries: Collection, own, vectors, neighbours: Neighbours) -> dict:
+    def _write(self, path: str, target: pathlib.Path, choice: "_Choice") -> dict:
         """Writes the pairs with their negatives and returns what was counted."""
-        choice = _Choice(self.rule, pairs, queries, own, vectors, neighbours)
-        temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-        try:
-            write_json_lines(
-                temporary, (self._with_negatives(n, *row, choice) for n, row in enumerate(self._rows(path)))
-            )
-            if not choice.counted["negatives"]:
-                raise DataError(
-                    f"{path}: no pair has a neighbour that may be its negative: {choice.counted['ruled_out']:,} of "
-                    f"{choice.counted['neighbours']:,} score too near the positive; raise --ceiling, or give a --corpus"
+        with files.new_file(target) as temporary:
+            rows = (self._with_negatives(n, raw, r, choice) for n, (_, raw, r) in enumerate(self._rows(path)))
+            write_json_lines(temporary, rows)
+            counted = choice.counted
+            if not counted["negatives"]:
+                why = (
+                    f"{counted['ruled_out']:,} of {counted['neighbours']:,} score too near the positive; raise --ceiling, or"
+                    if counted["neighbours"]
+                    else f"all that is near a query is its positive (up to {MOST_POSITIVES} of a query are passed over);"
                 )
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        files.fsync_folder(target.parent)
+                raise DataError(f"{path}: no pair has a neighbour that may be its negative: {why} give a --corpus")
         return choice.summary()
 
-    def _with_negatives(self, number: int, where: str, raw: dict, record: dict, choice: "_Choice") -> dict:
+    def _with_negatives(self, number: int, raw: dict, record: dict, choice: "_Choice") -> dict:
         given = [] if self.replace else record.get("negatives", [])
         found, facts = choice.of(number, given)
         row = {**raw, self.fields["negatives"]: [*given, *found]}
@@ -231,33 +279,40 @@ class Job:
 class _Choice:
     """Chooses the negatives of one row after the other, and counts."""
 
-    def __init__(self, rule: Rule, pairs: Pairs, queries: Collection, own, vectors, neighbours: Neighbours):
+    def __init__(self, rule: Rule, pairs: Pairs, queries: Source, searched: list[Source], neighbours: Neighbours):
         self._rule, self._pairs, self._neighbours = rule, pairs, neighbours
-        self._texts = [texts for texts, _ in own]
-        self._ids = np.concatenate([texts.ids for texts in self._texts])
+        self._texts = [s.texts for s in searched]
         self._first = np.cumsum([0, *map(len, self._texts)])
-        self._query_vectors, self._target_vectors = bulk.Vectors(vectors["query"]), bulk.Vectors(vectors["target"])
-        self._query_ids = queries.ids
+        self._query_vectors, self._target_vectors = bulk.Vectors(queries.vectors), bulk.Vectors(searched[0].vectors)
+        self._query_ids = queries.texts.ids
         self._positive: tuple[int, np.ndarray] = (-1, np.zeros(0))
         self.counted = dict.fromkeys(("pairs", "negatives", "short", "neighbours", "ruled_out"), 0)
-        self._cosines: list[float] = []
-        self._positives: list[float] = []
+        self._cosines, self._positives = array.array("f"), array.array("f")
 
     def of(self, row: int, given: list[str]) -> tuple[list[str], dict]:
         """Returns the negatives of a row and how they were found."""
         query = int(self._pairs.queries[row])
         scores, numbers = self._neighbours[query]
-        ids = self._ids[numbers]
-        known = np.concatenate(
-            [self._pairs.targets_of(query), [self._query_ids[query]], *[[collection.text_id(g)] for g in given]]
-        )
+        ids = self._ids(numbers)
+        known = [self._query_ids[query], *map(collection.text_id, given)]
+        is_known = np.isin(ids, np.concatenate([self._pairs.targets_of(query), known])).any(1)
         positive = self._positive_score(row)
-        candidates, ruled_out = self._rule.candidates(scores, ids, known, positive)
+        candidates, ruled_out = self._rule.candidates(scores, ids[:, 0], is_known, positive)
         taken = self._rule.choose(candidates, row)
         self._count(len(candidates), ruled_out, scores[taken], positive)
-        texts = [self._read(int(numbers[i])) for i in taken]
         rounded = lambda x: round(float(x), 4)  # noqa: E731
-        return texts, {"positive_score": rounded(positive), "scores": [rounded(scores[i]) for i in taken]}
+        of_all = [*[None] * len(given), *(rounded(scores[i]) for i in taken)]  # one for each negative of the row
+        return [self._read(int(numbers[i])) for i in taken], {"positive_score": rounded(positive), "scores": of_all}
+
+    def _ids(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the content ids [k, 3] of neighbours: as they are, without their title, and with it in front."""
+        found = np.empty((len(numbers), 3), np.int64)
+        which = np.searchsorted(self._first, numbers, side="right") - 1
+        for i, texts in enumerate(self._texts):
+            own = which == i
+            places = numbers[own] - self._first[i]
+            found[own, 0], found[own, 1:] = texts.ids[places], texts.bare[places]
+        return found
 
     def _positive_score(self, row: int) -> float:
         block, found = self._positive
@@ -280,7 +335,7 @@ class _Choice:
         self.counted["short"] += len(cosines) < self._rule.negatives
         self.counted["neighbours"] += candidates + ruled_out
         self.counted["ruled_out"] += ruled_out
-        self._cosines += map(float, cosines)
+        self._cosines.extend(map(float, cosines))
         self._positives.append(positive)
 
     def summary(self) -> dict:
@@ -298,8 +353,3 @@ def _told(counted: dict, rule: Rule) -> str:
         f"{share:.1%} of the neighbours are too near the positive; median cosine {medians['negative']:.2f}, "
         f"of positives {medians['positive']:.2f}"
     )
-
-
-def _has_titles(path: str) -> bool:
-    is_json = path.removesuffix(".gz").endswith((".jsonl", ".json"))
-    return is_json and any("title" in row for _, (_, row) in zip(range(1), read_json_lines(path)))

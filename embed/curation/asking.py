@@ -8,10 +8,10 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from embed.curation.endpoint import Connection, Endpoint, Reply, Request
+from embed.curation.endpoint import Connection, Endpoint, Refused, Reply, Request
 from embed.curation.ledger import Ledger
 from embed.curation.words import Words
-from embed.errors import EndpointError, UsageError
+from embed.errors import EndpointError, StorageError, UsageError
 
 _TRIES = 3  # times that a model is asked for the same thing when its answer is not what was asked for
 _PATIENCE = 20  # things in a row without any right answer, after which no other will come
@@ -80,13 +80,13 @@ class Asker:
         raise Rejected(f"{words.name}: {reason}")
 
     async def _reply(self, request: Request) -> Reply:
-        key = request.key(self.endpoint.model)
+        key = request.key(self.endpoint)
         found = self.ledger.get(key)
         if found is not None:
             self.cached += 1
             return found
         if key not in self._flying:
-            needed = (len(request.system) + len(request.user)) // 3 + request.max_tokens
+            needed = request.size + request.max_tokens
             future = asyncio.ensure_future(self._send(key, request, needed))
             self._flying[key] = future, needed
             future.add_done_callback(lambda _: self._flying.pop(key))
@@ -101,12 +101,19 @@ class Asker:
             self._expected += needed
             try:
                 reply = await self._connection.send(request)
-            except EndpointError as e:
+            except Refused as e:
+                if self.ledger.requests:  # others were taken: it is this one that is too long, or not to be spoken of
+                    raise Rejected(f"{request.prompt}: refused by the server, status {e.status}") from e
+                raise self._stop(e) from e
+            except (EndpointError, StorageError) as e:
                 raise self._stop(e) from e
             finally:
                 self._in_flight -= 1
                 self._expected -= needed
-            self.ledger.put(key, reply)
+            try:
+                self.ledger.put(key, reply)
+            except StorageError as e:
+                raise self._stop(e) from e
             self.asked += 1
             return reply
 
@@ -135,7 +142,8 @@ class Asker:
         asyncio.run(self._run(work, items, take))
 
     async def _run(self, work, items, take) -> None:
-        self._slots, self._connection = asyncio.Semaphore(self.concurrency), self.endpoint.open()
+        self._slots = asyncio.Semaphore(self.concurrency)
+        self._connection = self.endpoint.open(lambda reply: self.ledger.put(None, reply))
         self._in_flight = self._expected = 0
         try:
             async for item, result in _in_order(work, items, self.concurrency):
@@ -189,9 +197,15 @@ def _answer(text: str, schema: Mapping[str, Any], forbidden: tuple[str, ...]) ->
     try:
         value = json.loads(braces[0] if braces else text)
         jsonschema.validate(value, dict(schema))
+        decoded = json.dumps(value, ensure_ascii=False)
+        decoded.encode()
+    except UnicodeEncodeError:
+        return None, "not UTF-8"
     except (ValueError, RecursionError):
         return None, "not JSON"
     except jsonschema.ValidationError as e:
         place = "/".join(map(str, e.absolute_path)) or "the object"
         return None, f"not of the schema at {place}"
+    if any(word in decoded for word in forbidden):
+        return None, "led astray by the text"
     return value, ""

@@ -1,4 +1,4 @@
-"""Distinct texts on disk: read once, found again by number and by content. Memory is 16 bytes a text, however long they are."""
+"""Distinct texts on disk: read once, found again by number and by content. Memory is 40 bytes a text, however long they are."""
 
 import dataclasses
 import functools
@@ -13,8 +13,9 @@ import numpy as np
 from embed import files
 from embed.data.text import content_id
 from embed.data.texts import Text
+from embed.errors import DataError
 
-_LINES, _PLACES, _IDS = "texts.jsonl", "places.npy", "ids.npy"
+_LINES, _PLACES, _IDS, _BARE = "texts.jsonl", "places.npy", "ids.npy", "bare.npy"
 
 
 def text_id(text: str, title: str = "") -> np.int64:
@@ -37,6 +38,11 @@ class Collection:
         return np.load(self.folder / _IDS, allow_pickle=False)
 
     @functools.cached_property
+    def bare(self) -> np.ndarray:
+        """int64 [n, 2]: the content ids of each text without its title, and with the title in front as one text."""
+        return np.load(self.folder / _BARE, allow_pickle=False)
+
+    @functools.cached_property
     def _places(self) -> np.ndarray:
         return np.load(self.folder / _PLACES, allow_pickle=False, mmap_mode="r")
 
@@ -46,9 +52,12 @@ class Collection:
         return self.ids[order], order
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the numbers of texts with these content ids; each must be there."""
+        """Returns the numbers of texts with these content ids; one that is not there is a DataError."""
         found, order = self._by_id
-        return order[np.searchsorted(found, ids)]
+        places = np.minimum(np.searchsorted(found, ids), len(found) - 1)
+        if not np.array_equal(found[places], ids):
+            raise DataError(f"{self.folder}: the texts changed while they were read; run the command again")
+        return order[places]
 
     def read(self, numbers) -> list[Text]:
         """Returns some texts by their numbers."""
@@ -72,7 +81,14 @@ def _text(line: bytes, number: int) -> Text:
 
 def collect(folder: pathlib.Path, read: Callable[[], Iterator[Text]]) -> Collection:
     """Returns the distinct texts that `read()` yields, written to `folder`; it is called twice, and must yield the same."""
-    ids = np.fromiter((text_id(t.text, t.title) for t in read()), np.int64)
+
+    def all_ids():
+        for t in read():
+            joined = f"{t.title} {t.text}" if t.title else t.text
+            yield text_id(t.text, t.title), text_id(t.text), text_id(joined)
+
+    all_three = np.fromiter(all_ids(), np.dtype((np.int64, 3)))
+    ids = all_three[:, 0]
     first = np.unique(ids, return_index=True)[1]
     wanted = np.zeros(len(ids), bool)
     wanted[first] = True
@@ -95,7 +111,7 @@ def collect(folder: pathlib.Path, read: Callable[[], Iterator[Text]]) -> Collect
         raise files.storage_error(folder, e) from e
     finally:
         temporary.unlink(missing_ok=True)
-    for name, values in ((_PLACES, places), (_IDS, ids[wanted])):
+    for name, values in ((_PLACES, places), (_BARE, all_three[wanted, 1:]), (_IDS, ids[wanted])):
         files.write_atomic(folder / name, npy_bytes(values))
     return Collection(folder)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from embed import files
@@ -21,9 +22,14 @@ class Request:
     max_tokens: int = 512
     seed: int = 0
 
-    def key(self, model: str) -> str:
+    def key(self, endpoint: "Endpoint") -> str:
         """Returns the digest of all that decides the reply, which it is kept by."""
-        return files.digest_json([model, dataclasses.asdict(self)])
+        return files.digest_json([endpoint.model, endpoint.structured, dataclasses.asdict(self)])
+
+    @property
+    def size(self) -> int:
+        """About how many tokens the question has; few scripts need more than one for three bytes."""
+        return len((self.system + self.user).encode("utf-8", "surrogatepass")) // 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +60,32 @@ class Endpoint:
     longest_wait: float = 60.0
     structured: bool = True
 
-    def open(self) -> "Connection":
-        """Returns the connection that requests go through."""
-        return Connection(self)
+    def __post_init__(self):
+        found = urllib.parse.urlsplit(self.base_url)
+        try:
+            usable = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+        except ValueError:  # a port that is no number
+            usable = False
+        if not usable:
+            raise UsageError(f"--endpoint={self.base_url}: not a base URL such as http://localhost:8000/v1")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UsageError(f"{self.key_variable}: the key holds characters that no key has; set it again")
+
+    def open(self, lost: Callable[[Reply], None]) -> "Connection":
+        """Returns the connection that requests go through; `lost` is told what a reply of no use cost."""
+        return Connection(self, lost)
 
 
 class Connection:
     """Sends requests, and tries again what may work the next time."""
 
-    def __init__(self, endpoint: Endpoint):
+    def __init__(self, endpoint: Endpoint, lost: Callable[[Reply], None]):
         try:
             import openai
             import tenacity
         except ImportError as e:
             raise UsageError("language models need packages; run: pip install 'embed[curation]'") from e
-        self._openai, self._tenacity, self._endpoint = openai, tenacity, endpoint
+        self._openai, self._tenacity, self._endpoint, self._lost = openai, tenacity, endpoint, lost
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url, api_key=endpoint.key, max_retries=0, timeout=endpoint.deadline
         )
@@ -79,7 +96,11 @@ class Connection:
         await self._client.close()
 
     async def send(self, request: Request) -> Reply:
-        """Returns the reply. What no second try can mend is an EndpointError at once, all else one after the last."""
+        """Returns the reply.
+
+        What no second try can mend is an EndpointError at once, all else one after the last; a Refused where it is this
+        request that the server does not take.
+        """
         tries = self._tenacity.AsyncRetrying(
             retry=self._tenacity.retry_if_exception_type(_Again),
             stop=self._tenacity.stop_after_attempt(self._endpoint.attempts),
@@ -110,24 +131,40 @@ class Connection:
                 found = await self._client.chat.completions.create(**self._body(request))
         except (openai.AuthenticationError, openai.PermissionDeniedError) as e:
             raise EndpointError(
-                f"{url}: refuses the key ({_short(e)}); set the environment variable {self._endpoint.key_variable}"
+                f"{url}: refuses the key ({self._short(e)}); set the environment variable {self._endpoint.key_variable}"
             ) from e
         except openai.NotFoundError as e:
             raise EndpointError(
-                f"{url}: has no model {self._endpoint.model!r}, or is no such address ({_short(e)})"
+                f"{url}: has no model {self._endpoint.model!r}, or is no such address ({self._short(e)})"
             ) from e
         except openai.RateLimitError as e:
-            raise _Again(f"too many requests: {_short(e)}", _retry_after(e)) from e
+            raise _Again(f"too many requests: {self._short(e)}", _retry_after(e)) from e
         except openai.APIStatusError as e:
             if e.status_code >= 500 or e.status_code in (408, 409, 425):
-                raise _Again(f"status {e.status_code}: {_short(e)}", _retry_after(e)) from e
+                raise _Again(f"status {e.status_code}: {self._short(e)}", _retry_after(e)) from e
             hint = "; --plain asks without a JSON schema" if self._endpoint.structured else ""
-            raise EndpointError(f"{url}: refuses the request, status {e.status_code}: {_short(e)}{hint}") from e
+            raise Refused(
+                f"{url}: refuses the request, status {e.status_code}: {self._short(e)}{hint}", e.status_code
+            ) from e
         except TimeoutError as e:
             raise _Again(f"no reply within {self._endpoint.deadline:g} s") from e
-        except (openai.OpenAIError, ValueError) as e:  # no connection, half a body, a body that is no JSON
-            raise _Again(_short(e)) from e
-        return _reply(found)
+        except (openai.APIConnectionError, openai.APITimeoutError) as e:
+            raise _Again(self._short(e)) from e
+        except (openai.OpenAIError, ValueError) as e:  # half a body, or one that is no JSON
+            self._lost(Reply("", request.size, 0))
+            raise _Again(self._short(e)) from e
+        try:
+            return _reply(found, request)
+        except _Again:
+            self._lost(Reply("", request.size, 0))
+            raise
+
+    def _short(self, error: Exception) -> str:
+        """Returns an error in a few words, with its cause when that says more, and never with the key."""
+        cause = error.__cause__
+        text = " ".join(str(error if cause is None or str(error) not in ("Connection error.", "") else cause).split())
+        key = self._endpoint.key
+        return (text.replace(key, "***") if len(key) > 4 else text)[:160] or type(error).__name__
 
     def _body(self, request: Request) -> dict[str, Any]:
         body = {
@@ -137,7 +174,7 @@ class Connection:
             "max_tokens": request.max_tokens,
             "seed": request.seed,
             # Servers that know it give the same reply, and bill it once, when a request comes again after a kill.
-            "extra_headers": {"Idempotency-Key": request.key(self._endpoint.model)},
+            "extra_headers": {"Idempotency-Key": request.key(self._endpoint)},
         }
         if self._endpoint.structured:
             schema = {"name": request.prompt.replace(" ", "_"), "schema": dict(request.schema), "strict": True}
@@ -153,17 +190,27 @@ class _Again(Exception):
         self.after = after
 
 
-def _reply(found) -> Reply:
-    """Returns the reply of a response that has one; anything else is worth another try."""
+class Refused(EndpointError):
+    """The server is there and takes requests, but not this one: it is too long, say. `status` is what it said."""
+
+    def __init__(self, why: str, status: int):
+        super().__init__(why)
+        self.status = status
+
+
+def _reply(found, request: Request) -> Reply:
+    """Returns the reply of a response that has one; anything else is worth another try.
+
+    A message without text, where a model refuses, is a reply too: that of nothing.
+    """
     try:
-        text = found.choices[0].message.content
+        text = found.choices[0].message.content or ""
     except (AttributeError, IndexError, TypeError) as e:
         raise _Again("a reply without a message") from e
-    if not isinstance(text, str):
-        raise _Again("a message without text")
     usage = getattr(found, "usage", None)
-    count = lambda name, words: int(getattr(usage, name, None) or len(words) // 4)  # noqa: E731
-    return Reply(text, count("prompt_tokens", ""), count("completion_tokens", text))
+    tokens_in = getattr(usage, "prompt_tokens", None) or request.size
+    tokens_out = getattr(usage, "completion_tokens", None) or len(str(text).encode("utf-8", "surrogatepass")) // 3
+    return Reply(str(text), int(tokens_in), int(tokens_out))
 
 
 def _retry_after(error) -> float | None:
@@ -171,10 +218,3 @@ def _retry_after(error) -> float | None:
         return max(0.0, float(error.response.headers["retry-after"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-
-
-def _short(error: Exception) -> str:
-    """Returns an error in a few words, with its cause when that says more."""
-    cause = error.__cause__
-    text = " ".join(str(error if cause is None or str(error) not in ("Connection error.", "") else cause).split())
-    return text[:160] or type(error).__name__

@@ -51,6 +51,13 @@ class Pair:
     target: str
     negatives: tuple[str, ...]
 
+    @property
+    def cosines(self) -> list[float | None] | None:
+        """Of the query with each negative, as `embed mine` wrote them (None for those that it did not find); None without."""
+        mined = self.raw.get("mined")
+        scores = mined.get("scores") if isinstance(mined, dict) else None
+        return scores if isinstance(scores, list) and len(scores) == len(self.negatives) else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
@@ -66,10 +73,14 @@ class Filter:
         grades = await _all(self.judge.grade(pair.query, text) for text in (pair.target, *pair.negatives))
         if grades[0] < self.least:
             raise Rejected(f"target graded {grades[0]}, below {self.least}")
-        kept = [n for n, grade in zip(pair.negatives, grades[1:]) if grade < self.answers]
+        good = [i for i, grade in enumerate(grades[1:]) if grade < self.answers]
         judged = {"target": grades[0], "negatives": grades[1:], **self.judge.made()}
         row = {**pair.raw, "judged": judged}
-        return {**row, self.negatives_field: kept} if pair.negatives else row
+        if not pair.negatives:
+            return row
+        if (cosines := pair.cosines) is not None:
+            row["mined"] = {**row["mined"], "scores": [cosines[i] for i in good]}
+        return {**row, self.negatives_field: [pair.negatives[i] for i in good]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +97,20 @@ class Pick:
     answers: int = 2
 
     async def __call__(self, pair: Pair) -> dict[str, Any]:
-        """Returns the row with the negatives that were picked, the lowest first, and their grades."""
+        """Returns the row with the negatives that were picked, the lowest first, and their grades.
+
+        A pair without any is kept as it is, and one whose neighbours all answer without them. Where a negative has no cosine,
+        as those that were not mined, the pair is judged by the grades alone; `by` says so.
+        """
         if not pair.negatives:
-            raise Rejected("no negatives to pick from")
+            return pair.raw
         grades = await _all(self.judge.grade(pair.query, text) for text in pair.negatives)
-        cosines = pair.raw.get("mined", {}).get("scores", [])
-        own = [np.array(grades, float)]
-        if len(cosines) == len(grades):
-            own.append(np.array(cosines, float))
-        fused = fuse(*own)
-        order = [i for i in np.argsort(fused, kind="stable") if grades[i] < self.answers][: self.keep]
-        if not order:
-            raise Rejected("every neighbour answers the query")
-        judged = {"negatives": [grades[i] for i in order], "of": len(grades), **self.judge.made()}
+        cosines = pair.cosines
+        fused_by_both = cosines is not None and None not in cosines
+        own = [np.array(grades, float), *([np.array(cosines, float)] if fused_by_both else [])]
+        order = [i for i in np.argsort(fuse(*own), kind="stable") if grades[i] < self.answers][: self.keep]
+        by = "grade and cosine" if fused_by_both else "grade"
+        judged = {"negatives": [grades[i] for i in order], "of": len(grades), "by": by, **self.judge.made()}
         return {**pair.raw, self.negatives_field: [pair.negatives[i] for i in order], "judged": judged}
 
 

@@ -1,5 +1,6 @@
 """Every reply of a language model, on disk the moment it came, so that nothing is asked and paid for twice."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,7 +11,10 @@ from embed.errors import DataError
 
 
 class Ledger:
-    """Replies by the key of their request, in one growing file; `requests` and `tokens` count what was ever spent on them."""
+    """Replies by the key of their request, in one growing file; `requests` and `tokens` count what was ever spent.
+
+    A reply that was of no use (cut, no JSON) is counted too: it may have been billed.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path = path
@@ -37,20 +41,19 @@ class Ledger:
         self._file.seek(0)
         end = 0
         for line in self._file:
+            if not line.endswith(b"\n"):
+                self._file.truncate(end)
+                break
             try:
                 row = json.loads(line)
                 self._count(row["key"], end, Reply(**row["reply"]))
             except (ValueError, KeyError, TypeError) as e:
-                if line.endswith(b"\n"):
-                    raise DataError(
-                        f"{self._path}: byte {end} is not a reply ({e}); restore the file or remove it"
-                    ) from e
-                self._file.truncate(end)
-                break
+                raise DataError(f"{self._path}: byte {end} is not a reply ({e}); restore the file or remove it") from e
             end += len(line)
 
-    def _count(self, key: str, place: int, reply: Reply) -> None:
-        self._places[key] = place
+    def _count(self, key: str | None, place: int, reply: Reply) -> None:
+        if key is not None:
+            self._places[key] = place
         self.requests += 1
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
@@ -62,9 +65,9 @@ class Ledger:
         self._file.seek(self._places[key])
         return Reply(**json.loads(self._file.readline())["reply"])
 
-    def put(self, key: str, reply: Reply) -> None:
-        """Writes a reply down; it is durable when this returns."""
-        line = json.dumps({"key": key, "reply": reply.__dict__}, ensure_ascii=False).encode() + b"\n"
+    def put(self, key: str | None, reply: Reply) -> None:
+        """Writes a reply down; it is durable when this returns. Without a key it is counted and never given again."""
+        line = json.dumps({"key": key, "reply": reply.__dict__}).encode() + b"\n"
         try:
             place = self._file.seek(0, os.SEEK_END)
             self._file.write(line)
@@ -77,4 +80,5 @@ class Ledger:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # every reply was flushed when it came
+            self._file.close()

@@ -35,16 +35,18 @@ class Rule:
             raise UsageError(f"order = {self.order!r}; known: {', '.join(ORDERS)}")
         if self.ceiling is not None and not 0 < self.ceiling <= 1:
             raise UsageError(f"ceiling = {self.ceiling}: a share of the positive's score, above 0 and at most 1")
+        if self.seed < 0:
+            raise UsageError(f"seed = {self.seed}: at least 0")
         if self.margin is not None and not 0 <= self.margin < 2:
             raise UsageError(f"margin = {self.margin}: a difference of cosines, at least 0 and below 2")
 
-    def candidates(self, scores: np.ndarray, ids: np.ndarray, known: np.ndarray, positive: float):
+    def candidates(self, scores: np.ndarray, ids: np.ndarray, is_known: np.ndarray, positive: float):
         """Returns which of a query's neighbours [k] may be taken, best first, and how many the score of the positive ruled out.
 
-        `ids` are the neighbours' content ids, `known` those of the query's own positives (and its own text), `positive` the
-        score of its positive. A text that comes twice counts once.
+        `ids` are the neighbours' content ids; `is_known` says which of them are the query's own positives, or its own text;
+        `positive` is the score of its positive. A text that comes twice counts once.
         """
-        unknown = ~np.isin(ids, known) & np.isfinite(scores)
+        unknown = ~is_known & np.isfinite(scores)
         repeated = np.ones(len(ids), bool)
         repeated[np.unique(ids, return_index=True)[1]] = False
         ranked = np.flatnonzero(unknown & ~repeated)[self.first - 1 : self.last]

@@ -101,7 +101,7 @@ class Labelled:
         found = await self.asker.ask(
             self.words[name], ITEMS, {}, self.seed + number, temperature=1.0, max_tokens=40 * self.listed, **values
         )
-        items = list(dict.fromkeys(map(clean, found["items"])))
+        items = [item for item in dict.fromkeys(map(clean, found["items"])) if item]
         return items[int(len(items) * (1 - self.tail)) :]
 
     def draws(self, count: int, people: Sequence[str], subjects: Sequence[str]) -> Iterator[Draw]:
@@ -119,6 +119,9 @@ class Labelled:
         found = await self.asker.ask(
             self.words["labelled_text"], TEXT, texts, self.seed + draw.number, temperature=1.0, max_tokens=600, **values
         )
+        text = clean(found["text"])
+        if not text:
+            raise Rejected("labelled_text: blank")
         prompts = {name: self.words[name].digest for name in ("people", "subjects", "labelled_text")}
         made = {"model": self.asker.endpoint.model, "prompts": prompts, "from": draw.person, "seed": self.seed}
-        return {"text": clean(found["text"]), "label": draw.label, "made": made}
+        return {"text": text, "label": draw.label, "made": made}

@@ -69,12 +69,24 @@ class Words:
         return fill(system), fill(self.user), (nonce, canary)
 
 
+def check(folder: pathlib.Path) -> None:
+    """Raises DataError for a folder of prompts that is not there, or holds one of a name that no prompt has."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; write one with: embed curate prompts --output={folder}")
+    for path in sorted(folder.glob("*.txt")):
+        if path.stem not in names():
+            raise DataError(f"{path}: no prompt is called {path.stem!r}{did_you_mean(path.stem, names())}")
+
+
 def read(name: str, folder: pathlib.Path | None, wanted: set[str]) -> Words:
     """Returns a prompt from `folder`, or our own when it has none of that name. `wanted` are the $names it must hold."""
     path = folder / f"{name}.txt" if folder is not None else None
     own = path is None or not path.is_file()
     where = f"prompt {name}" if own else str(path)
-    text = source(name) if own else path.read_text(encoding="utf-8")
+    try:
+        text = source(name) if own else path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: not valid UTF-8 at byte {e.start}; convert the file to UTF-8") from e
     parts = re.split(r"^--- (\w+)\s*$", text, flags=re.MULTILINE)
     found = dict(zip(parts[1::2], map(str.strip, parts[2::2])))
     if set(found) != {"system", "user"}:

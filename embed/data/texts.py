@@ -21,15 +21,19 @@ class Text:
 
 
 def read_texts(
-    path, text_field: str = "text", id_field: str | None = None, title_field: str | None = None
+    path,
+    text_field: str = "text",
+    id_field: str | None = None,
+    title_field: str | None = None,
+    titles_may_lack: bool = False,
 ) -> Iterator[Text]:
     """Yields the texts of a jsonl, tsv, txt (one a line) or parquet file; jsonl, tsv and txt may be .gz.
 
     Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Bad records are
-    DataErrors that name them.
+    DataErrors that name them. `titles_may_lack` lets records be without the title's field.
     """
     for number, (where, row) in enumerate(_rows(path)):
-        for field in (text_field, id_field, title_field):
+        for field in (text_field, id_field, None if titles_may_lack else title_field):
             if field is not None and field not in row:
                 raise DataError(f"{where}: no field {field!r}{did_you_mean(field, row)}")
         title = row.get(title_field) if title_field else None

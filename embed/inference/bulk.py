@@ -5,6 +5,7 @@ its vectors and holds a digest of its records; a run that finds it with the same
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -198,30 +199,32 @@ class Vectors:
 
     def __init__(self, *outputs):
         paths = [p.with_suffix(".npy") for o in outputs for p in sorted(pathlib.Path(o).glob("part-?????.json"))]
-        self._parts = [np.load(p, allow_pickle=False, mmap_mode="r") for p in paths]
-        self._stops = np.cumsum([len(p) for p in self._parts])
-        self.shape = (int(self._stops[-1]), self._parts[0].shape[1])
+        shapes = [np.load(p, allow_pickle=False, mmap_mode="r").shape for p in paths]
+        self._stops = np.cumsum([rows for rows, _ in shapes])
+        self.shape = (int(self._stops[-1]), shapes[0][1])
+        # A few are open at a time: there are as many files as shards.
+        self._part = functools.lru_cache(16)(lambda n: np.load(paths[n], allow_pickle=False, mmap_mode="r"))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(len(self))
-        pieces, before = [], 0
-        for part, after in zip(self._parts, self._stops):
+        pieces, before = [np.zeros((0, self.shape[1]), np.float32)], 0
+        for part, after in enumerate(self._stops):
             if after > start and before < stop:
-                pieces.append(part[max(start - before, 0) : stop - before])
+                pieces.append(self._part(part)[max(start - before, 0) : stop - before])
             before = after
-        return np.concatenate(pieces) if pieces else np.zeros((0, self.shape[1]), self._parts[0].dtype)
+        return np.concatenate(pieces)
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Returns some rows by their numbers."""
         where = np.searchsorted(self._stops, numbers, side="right")
         starts = np.concatenate([[0], self._stops[:-1]])
-        out = np.empty((len(numbers), self.shape[1]), self._parts[0].dtype)
+        out = np.empty((len(numbers), self.shape[1]), np.float32)
         for part in np.unique(where):
             own = where == part
-            out[own] = self._parts[part][np.asarray(numbers)[own] - starts[part]]
+            out[own] = self._part(int(part))[np.asarray(numbers)[own] - starts[part]]
         return out
 
 

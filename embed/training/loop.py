@@ -67,6 +67,7 @@ class Run:
 
 def train(run: Run) -> TrainState:
     """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
+    sharding.check_batch_size(run.batches.examples.batch_size, run.mesh, run.micro_batches or 1)
     with jax.set_mesh(run.mesh), Preemption() as preemption:
         abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
         placed = layout(run.model, abstract, run.mesh)
@@ -78,6 +79,10 @@ def train(run: Run) -> TrainState:
         reports.say(
             f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}"
         )
+        if micro_batches and run.batches.examples.batch_size % (run.batches.shards * micro_batches):
+            micro_batches = (
+                None  # the run goes on on another mesh, which the batch does not split over in as many parts
+            )
         run, programs = _compile(run, with_shardings(abstract, placed), run.micro_batches or micro_batches)
         reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
         try:

@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from language_model import Server, number
+from language_model import Server, answer, number, send
 
 from embed.files import read_json
 
@@ -71,7 +71,7 @@ def test_queries_for_passages(curate, folder, server):
     summary = read_json(folder / "out" / "summary.json")
     assert summary["rejected"] == {"rated 2, below 4": 40 - len(rows)} and summary["complete"]
     assert summary["requests"] == server.received == 80
-    assert "up to 80 requests for 40 passages" in done.stdout and "at your price" in done.stdout
+    assert "about 80 requests for 40 passages" in done.stdout and "at your price" in done.stdout
     assert f"left out   {40 - len(rows)}: rated 2, below 4" in done.stdout
     assert not any(word == "secret" for text in (done.stdout, done.stderr) for word in text.split())
     assert not [p for p in (folder / "out").iterdir() if b"Bearer" in p.read_bytes()]
@@ -204,7 +204,12 @@ def test_a_prompt_that_cannot_be_used_is_named(curate, folder, text, message):
             69,
             "gave no reply in 2 tries",
         ),
-        (["queries", "--input=passages.jsonl", "--least=6"], 65, "no row is left; left out: .* x rated"),
+        (["queries", "--input=passages.jsonl", "--least=6"], 64, "the scale goes from 1 to 5"),
+        (["filter", "--input=pairs.jsonl", "--least=4"], 64, "the scale goes from 0 to 3"),
+        (["pick", "--input=pairs.jsonl", "--sample=3"], 64, "--sample goes with queries, not with pick"),
+        (["queries", "--input=passages.jsonl", "--sample=-1"], 64, "--sample=-1: at least 1"),
+        (["queries", "--input=passages.jsonl", "--endpoint=http://127.0.0.1:port/v1"], 64, "not a base URL"),
+        (["queries", "--input=passages.jsonl", "--endpoint=localhost"], 64, "not a base URL"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(curate, folder, given, code, message):
@@ -221,3 +226,112 @@ def test_a_wrong_key_is_told_without_the_key(curate, folder):
     done = curate("queries", "out", "--input=passages.jsonl", EMBED_API_KEY="not-the-key-at-all")
     assert done.returncode == 69 and "refuses the key" in done.stderr and "EMBED_API_KEY" in done.stderr
     assert "not-the-key" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("key", ["secret\n", "  secret"])
+def test_white_space_around_a_key_is_no_part_of_it(curate, folder, key):
+    done = curate("queries", "out", "--input=passages.jsonl", "--sample=2", EMBED_API_KEY=key)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_key_that_cannot_be_one_is_told_without_it(curate, folder):
+    done = curate("queries", "out", "--input=passages.jsonl", EMBED_API_KEY="sk-very\nsecret")
+    assert done.returncode == 64 and "EMBED_API_KEY" in done.stderr and "very" not in done.stderr + done.stdout
+
+
+def test_another_job_needs_another_folder(curate, folder, server):
+    assert curate("queries", "out", "--input=passages.jsonl").returncode == 0
+    before = (folder / "out" / "rows.jsonl.gz").read_bytes()
+    done = curate("queries", "out", "--input=passages.jsonl", "--seed=1", "--max_requests=90")
+    assert done.returncode == 65 and "was begun with another seed" in done.stderr
+    assert (folder / "out" / "rows.jsonl.gz").read_bytes() == before
+    done = curate("filter", "out", "--input=out/rows.jsonl.gz")
+    assert done.returncode == 64 and "would be written over" in done.stderr
+
+
+def test_one_passage_that_the_server_refuses_does_not_end_the_job(curate, folder, server):
+    def too_long(handler, body):
+        long = "p7-mark" in body["messages"][1]["content"]
+        if long:
+            send(handler, 400, {"error": {"message": "maximum context length"}})
+        return long
+
+    rows = [json.loads(line) for line in (folder / "passages.jsonl").read_text().splitlines()]
+    rows[7]["text"] += " p7-mark"
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server.faults = [too_long] * 200
+    done = curate("queries", "out", "--input=passages.jsonl", "--concurrency=1")
+    assert done.returncode == 0, done.stderr
+    rejected = read_json(folder / "out" / "summary.json")["rejected"]
+    assert rejected["query: refused by the server, status 400"] == 1
+
+
+@pytest.mark.parametrize("odd", ["half an emoji \ud83d", None])
+def test_replies_that_no_file_can_hold_are_left_out(folder, run_embed, odd):
+    def reply(body):
+        if "passage 3" in body["messages"][1]["content"]:
+            return {"task": "search result", "query": odd} if odd else ""
+        return answer(body)
+
+    rows = [{"text": f"passage {i} on rivers"} for i in range(6)]
+    (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    strange = Server(reply)
+    given = [f"--endpoint={strange.url}", "--model=tiny", "--input=passages.jsonl", "--output=out"]
+    for _ in range(2):
+        done = run_embed(folder, "curate", "queries", *given, EMBED_API_KEY="secret")
+        assert done.returncode == 0, done.stderr
+    rejected = read_json(folder / "out" / "summary.json")["rejected"]
+    assert rejected["query: not UTF-8" if odd else "query: not JSON"] == 1
+    strange.close()
+
+
+def test_replies_of_no_use_count_against_the_budget(curate, folder, server):
+    from language_model import not_json
+
+    server.faults = [not_json] * 5
+    done = curate("queries", "out", "--input=passages.jsonl", "--max_requests=20", "--concurrency=1")
+    assert done.returncode == 75
+    assert server.received == 20
+    assert read_json(folder / "out" / "summary.json")["requests"] == 20
+
+
+def test_titles_of_passages_come_along(curate, folder, server):
+    rows = [{"text": "it rises in the alps", "title": "Rhine"}, {"text": "no title here"}]
+    (folder / "titled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = curate("queries", "out", "--input=titled.jsonl", "--least=1")
+    assert done.returncode == 0, done.stderr
+    found = rows_of(folder / "out")
+    assert found[0]["title"] == "Rhine" and found[0]["positive"] == "it rises in the alps" and "title" not in found[1]
+    assert any("Rhine" in b["messages"][1]["content"] for b in server.bodies)
+
+
+def test_picking_goes_by_grade_and_cosine_and_keeps_what_has_no_negatives(curate, folder):
+    pair = {"query": "red river", "positive": "red yes", "negative": ["no 1", "no 2", "no 3"]}
+    rows = [
+        {**pair, "mined": {"scores": [0.9, 0.5, 0.7]}},
+        {**pair, "mined": {"scores": [None, 0.5, 0.7]}},
+        {**pair, "mined": None},
+        {**pair, "negative": []},
+        {**pair, "negative": ["red herring"]},
+    ]
+    (folder / "mined.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = curate("pick", "out", "--input=mined.jsonl")
+    assert done.returncode == 0, done.stderr
+    found = rows_of(folder / "out")
+    assert [r.get("judged", {}).get("by") for r in found] == ["grade and cosine", "grade", "grade", None, "grade"]
+    assert found[3]["negative"] == [] == found[4]["negative"]
+    done = curate("filter", "filtered", "--input=mined.jsonl")
+    assert done.returncode == 0, done.stderr
+    first = rows_of(folder / "filtered")[0]
+    assert len(first["mined"]["scores"]) == len(first["negative"])
+
+
+def test_prompts_of_no_known_name_are_told(curate, folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "queries.txt").write_text("--- system\nx\n--- user\n$passage")
+    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    assert done.returncode == 65 and "did you mean 'query'" in done.stderr
+    (folder / "mine" / "queries.txt").rename(folder / "mine" / "query.txt")
+    (folder / "mine" / "query.txt").write_bytes(b"--- system\nfor\xeat\n--- user\n$passage")
+    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    assert done.returncode == 65 and "query.txt: not valid UTF-8" in done.stderr

@@ -171,6 +171,60 @@ def test_what_cannot_be_used_is_told_in_one_line(folder, run_embed, tmp_path, gi
     assert not list((tmp_path / "out").glob("*.gz"))
 
 
+def test_a_run_that_failed_leaves_nothing_wrong_behind(folder, run_embed):
+    """What is kept for a resumed run belongs to the files, fields and corpus that it was made of."""
+    assert mine(run_embed, folder, "first", "--ceiling=0.001").returncode == 65
+    done = mine(run_embed, folder, "first", "--ceiling=off", "--corpus", "corpus.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert mine(run_embed, folder, "fresh", "--ceiling=off", "--corpus", "corpus.jsonl").returncode == 0
+    assert read(folder / "first" / "one.jsonl.gz") == read(folder / "fresh" / "one.jsonl.gz")
+    swapped = ["--query_field=positive", "--target_field=query", "--ranks=1:20", "--ceiling=off"]
+    assert mine(run_embed, folder, "second", "--ceiling=0.001", "--ranks=1:20").returncode == 65
+    done = mine(run_embed, folder, "second", *swapped)
+    assert done.returncode == 0, done.stderr
+
+
+def test_texts_in_both_the_targets_and_the_corpus_take_no_ranks(folder, run_embed):
+    rows = [json.loads(line) for line in (folder / "one.jsonl").read_text().splitlines()]
+    # As a corpus often is: it holds the targets, with titles.
+    for name, title in (("same", {}), ("titled", {"title": "part"})):
+        lines = [json.dumps({"text": row["positive"], **title}) + "\n" for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    given = ["--ranks=45:50", "--ceiling=off"]
+    assert mine(run_embed, folder, "alone", *given).returncode == 0
+    assert mine(run_embed, folder, "same", *given, "--corpus", "same.jsonl").returncode == 0
+    alone, same = (read(folder / n / "one.jsonl.gz") for n in ("alone", "same"))
+    assert sum(a["negative"] != b["negative"] for a, b in zip(alone, same)) <= 2
+    done = mine(
+        run_embed, folder, "titled", "--ranks=1:3", "--negatives=3", "--ceiling=off", "--corpus", "titled.jsonl"
+    )
+    assert done.returncode == 0, done.stderr
+    for row in read(folder / "titled" / "one.jsonl.gz"):
+        own = {r["positive"] for r in rows if r["query"] == row["query"]}
+        assert not {n.removeprefix("part ") for n in row["negative"]} & own
+
+
+def test_what_is_read_is_never_written_over(folder, run_embed):
+    before = (folder / "one.jsonl").read_bytes()
+    packed = gzip.compress(before)
+    (folder / "packed.jsonl.gz").write_bytes(packed)
+    done = mine(run_embed, folder, ".", "--replace", pairs=["packed.jsonl.gz"])
+    assert done.returncode == 64 and "would be written over what is read" in done.stderr
+    assert (folder / "packed.jsonl.gz").read_bytes() == packed
+    (folder / "other").mkdir()
+    (folder / "other" / "one.jsonl.gz").write_bytes(b"mine")
+    done = mine(run_embed, folder, "other")
+    assert done.returncode == 74 and "is there already" in done.stderr
+    assert (folder / "other" / "one.jsonl.gz").read_bytes() == b"mine"
+
+
+def test_a_query_with_nothing_but_positives_is_told_so(folder, run_embed):
+    rows = [{"query": "the same", "positive": f"answer {i}"} for i in range(60)]
+    (folder / "same-query.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = mine(run_embed, folder, "same-query", "--ranks=1:20", pairs=["same-query.jsonl"])
+    assert done.returncode == 65 and "all that is near a query is its positive" in done.stderr
+
+
 def test_another_rule_needs_another_folder(folder, run_embed):
     assert mine(run_embed, folder, "rule").returncode == 0
     done = mine(run_embed, folder, "rule", "--negatives=3")

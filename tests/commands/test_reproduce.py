@@ -18,11 +18,11 @@ claims.Claim.paper = 'folklore'
 claims.Claim.figure = 'much'
 claims.Claim.suite = '$data/suite.json'
 claims.Claim.dims = (256, 64)
-claims.Claim.prepare = ['train --gin_file=tiny.gin --run_dir=$claim/start --gin.TRAIN_STEPS=1 --gin.WARMUP_STEPS=0 --gin.LEARNING_RATE=1e-6']
+claims.Claim.prepare = ['train --gin_file=short.gin --run_dir=$claim/start --gin.TRAIN_STEPS=1 --gin.LEARNING_RATE=1e-6']
 claims.Claim.arms = {
     'none': ['average $claim/start --output=$model'],
     'some': [
-        'train --gin_file=tiny.gin --run_dir=$run/run --gin.TRAIN_STEPS=8 --gin.WARMUP_STEPS=0 --gin.LEARNING_RATE=1e-2 --gin.SEED=$seed',
+        'train --gin_file=short.gin --run_dir=$run/run --gin.TRAIN_STEPS=8 --gin.LEARNING_RATE=1e-2 --gin.SEED=$seed',
         'average $run/run --output=$model',
     ],
 }
@@ -51,6 +51,7 @@ def folder(prepared, tmp_path_factory):
     (folder / "given" / "dev" / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
     task = {"name": "pairs", "type": "retrieval", "path": "dev"}
     (folder / "given" / "suite.json").write_text(json.dumps({"name": "small", "tasks": [task]}))
+    (folder / "short.gin").write_text((folder / "tiny.gin").read_text().replace("WARMUP_STEPS = 2", "WARMUP_STEPS = 0"))
     (folder / "helps.gin").write_text(CLAIM)
     return folder
 

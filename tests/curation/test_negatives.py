@@ -12,7 +12,7 @@ NONE = np.zeros(0, np.int64)
 
 
 def taken(rule, scores=SCORES, ids=IDS, known=NONE, positive=1.0, number=0):
-    candidates, ruled_out = rule.candidates(scores, ids, known, positive)
+    candidates, ruled_out = rule.candidates(scores, ids, np.isin(ids, known), positive)
     return ids[rule.choose(candidates, number)].tolist(), ruled_out
 
 
