@@ -59,7 +59,9 @@ EXTRAS = {
     "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "ruff>=0.9,<1"],
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
-EXTRAS["test"] = EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"] + EXTRAS["curation"]
+EXTRAS["test"] = (
+    EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"] + EXTRAS["curation"]
+)
 
 setup(
     name="embed",
