@@ -140,6 +140,20 @@ def prepared(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained(prepared, tmp_path_factory) -> pathlib.Path:
+    """The prepared folder with a run of two steps and `model`, its bundle; tests copy it."""
+    folder = tmp_path_factory.mktemp("trained") / "work"
+    shutil.copytree(prepared, folder)
+    for command in (
+        ("train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.TRAIN_STEPS=2"),
+        ("average", "run", "--output=model"),
+    ):
+        done = embed(folder, *command)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.fixture
 def work(prepared, tmp_path) -> pathlib.Path:
     """A copy of the prepared folder for one test."""

@@ -40,6 +40,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--price", help="IN,OUT: price of a million tokens, to tell the cost")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
     parser.add_argument("--attempts", type=int, default=8, help="tries of a request that fails (8)")
+    parser.add_argument("--first_wait", type=float, default=1.0, help="seconds before the second try, then doubled (1)")
     parser.add_argument("--deadline", type=float, default=120.0, help="seconds a request may take (120)")
     parser.add_argument("--plain", action="store_true", help="ask without a JSON schema, for servers that know none")
 

@@ -1,7 +1,6 @@
 """The work of `embed curate`: what is asked, what it will cost, and what is written."""
 
 import dataclasses
-import os
 import pathlib
 import random
 from collections.abc import Callable, Sequence
@@ -73,8 +72,9 @@ def check(arguments) -> None:
     low, high = (1, 5) if arguments.what == "queries" else (0, 3)
     if arguments.least is not None and not low <= arguments.least <= high:
         raise UsageError(f"--least={arguments.least}: the scale goes from {low} to {high}")
-    if not arguments.deadline > 0:
-        raise UsageError(f"--deadline={arguments.deadline}: seconds above 0")
+    for name in ("deadline", "first_wait"):
+        if not getattr(arguments, name) > 0:
+            raise UsageError(f"--{name}={getattr(arguments, name)}: seconds above 0")
     if "input" in own:
         if not arguments.input:
             raise UsageError(f"curate {arguments.what} needs --input")
@@ -98,7 +98,7 @@ class Job:
             arguments.key_variable,
             attempts=arguments.attempts,
             deadline=arguments.deadline,
-            first_wait=float(os.environ.get("EMBED_FIRST_WAIT", 1.0)),
+            first_wait=arguments.first_wait,
             structured=not arguments.plain,
         )
         budget = Budget(arguments.max_requests, arguments.max_tokens)

@@ -60,7 +60,9 @@ def run(arguments) -> None:
     model = inference.open_model(arguments.model, max_length=arguments.max_length, mesh=mesh)
     with files.FolderLock(output) if jax.process_index() == 0 else mining.unlocked():
         corpus = expand_paths(arguments.corpus, "mine --corpus")
-        mining.Job(output, model, rule, mining.fields_of(arguments), arguments.replace, corpus).run(paths)
+        fields = mining.fields_of(arguments)
+        prompts = {"query": arguments.query_prompt, "target": arguments.target_prompt}
+        mining.Job(output, model, rule, fields, prompts, arguments.replace, corpus).run(paths)
 
 
 def _rule(arguments):

@@ -42,9 +42,8 @@ def unlocked():
 
 def fields_of(arguments) -> dict[str, str]:
     """Returns the fields of the pairs by role."""
-    fields = {"query": arguments.query_field, "target": arguments.target_field, "negatives": arguments.negatives_field}
-    prompts = {"query_prompt": arguments.query_prompt, "target_prompt": arguments.target_prompt}
-    return {**fields, **({"title": arguments.title_field} if arguments.title_field else {}), **prompts}
+    own = {"query": arguments.query_field, "target": arguments.target_field, "negatives": arguments.negatives_field}
+    return {**own, **({"title": arguments.title_field} if arguments.title_field else {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +91,7 @@ class Job:
     model: EmbeddingModel
     rule: Rule
     fields: dict[str, str]
+    prompts: dict[str, str]
     replace: bool
     corpus: list[str] = dataclasses.field(default_factory=list)
 
@@ -119,6 +119,7 @@ class Job:
             "model": self.model.digest,
             "max_length": self.model.encoder.max_length,
             "fields": self.fields,
+            "prompts": self.prompts,
             "corpus": self._corpus_digests,
             "pairs": None if path is None else files.sha256_file(path),
         }
@@ -161,7 +162,7 @@ class Job:
 
         folder = self._work / f"corpus-{files.digest_json(self._read_from(None))[:12]}"
         texts = self._collect("corpus", folder, read)
-        return Source(texts, self._encode("corpus", texts, folder / "vectors", self.fields["target_prompt"]))
+        return Source(texts, self._encode("corpus", texts, folder / "vectors", self.prompts["target"]))
 
     def _mine(self, path: str, shared: Source | None) -> None:
         """Writes the pairs of `path` with their negatives, and what was counted."""
@@ -174,9 +175,7 @@ class Job:
         }
         self._check_size(name, len(texts["target"]) + (len(shared.texts) if shared else 0))
         own = {
-            side: Source(
-                found, self._encode(f"{name} {side}", found, folder / side / "vectors", self.fields[f"{side}_prompt"])
-            )
+            side: Source(found, self._encode(f"{name} {side}", found, folder / side / "vectors", self.prompts[side]))
             for side, found in texts.items()
         }
         searched = [own["target"], *([shared] if shared else [])]
@@ -196,9 +195,8 @@ class Job:
             )
 
     def _rows(self, path: str) -> Iterator[tuple[str, dict, dict]]:
-        roles = {r: f for r, f in self.fields.items() if not r.endswith("prompt")}
         for where, raw in read_json_lines(path):
-            yield where, raw, map_fields(raw, roles, where)
+            yield where, raw, map_fields(raw, self.fields, where)
 
     def _texts(self, path: str, side: str) -> Iterator[Text]:
         for where, _, record in self._rows(path):

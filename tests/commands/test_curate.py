@@ -43,9 +43,8 @@ def curate(server, folder, run_embed):
     """curate(what, output, ...) runs the command against the server."""
 
     def run(what, output, *more, **environment):
-        given = [f"--endpoint={server.url}", "--model=tiny", f"--output={output}", *more]
-        secrets = {"EMBED_API_KEY": "secret", "EMBED_FIRST_WAIT": "0.01"}
-        return run_embed(folder, "curate", what, *given, **{**secrets, **environment})
+        given = [f"--endpoint={server.url}", "--model=tiny", f"--output={output}", "--first_wait=0.01", *more]
+        return run_embed(folder, "curate", what, *given, **{"EMBED_API_KEY": "secret", **environment})
 
     return run
 

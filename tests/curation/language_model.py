@@ -77,7 +77,8 @@ class Server:
         try:
             time.sleep(self.delay)
             if handler.headers["authorization"] != f"Bearer {self.key}":
-                send(handler, 401, {"error": {"message": "wrong key"}})
+                given = handler.headers["authorization"].removeprefix("Bearer ")
+                send(handler, 401, {"error": {"message": f"wrong key: {given}"}})
             elif handler.path != "/v1/chat/completions" or body["model"] != "tiny":
                 send(handler, 404, {"error": {"message": "no such model"}})
             elif fault is None or not fault(handler, body):
@@ -141,11 +142,16 @@ def no_message(handler, body) -> bool:
     return True
 
 
-def half_sent(handler, body) -> bool:
+def promise(handler) -> None:
+    """Says that a thousand bytes follow."""
     handler.send_response(200)
     handler.send_header("content-type", "application/json")
     handler.send_header("content-length", "1000")
     handler.end_headers()
+
+
+def half_sent(handler, body) -> bool:
+    promise(handler)
     handler.wfile.write(b'{"choices": [{"index"')
     handler.close_connection = True
     return True
@@ -164,10 +170,7 @@ def silent(handler, body) -> bool:
 
 def trickling(handler, body) -> bool:
     """Sends a byte now and then, so that no single read times out."""
-    handler.send_response(200)
-    handler.send_header("content-type", "application/json")
-    handler.send_header("content-length", "1000")
-    handler.end_headers()
+    promise(handler)
     for _ in range(40):
         handler.wfile.write(b" ")
         handler.wfile.flush()

@@ -203,3 +203,16 @@ def test_micro_batches_are_as_many_again_when_a_run_goes_on(work, run_embed, tmp
     assert resumed.returncode == 0, resumed.stderr
     assert "in 4 micro-batches by cached gradients" in resumed.stdout
     assert digests(work) == digests(whole)
+
+
+@pytest.mark.slow
+def test_a_mesh_that_does_not_take_as_many_micro_batches_takes_fewer(work, run_embed):
+    """No example may be left out because a batch does not split over shards times the parts of before."""
+    cut = "--gin.recipe.Recipe.micro_batches=4"
+    assert run_embed(work, *TRAIN, cut, "--gin.TRAIN_STEPS=4").returncode == 0
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = run_embed(work, *TRAIN, "--gin.TRAIN_STEPS=5", "--gin.sharding.MeshShape.data=8", **eight)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 4 of 5" in done.stdout and "micro-batches" not in done.stdout
+    asked = run_embed(work, *TRAIN, cut, "--gin.TRAIN_STEPS=6", "--gin.sharding.MeshShape.data=8", **eight)
+    assert asked.returncode == 78 and "batch_size = 16 does not split" in asked.stderr
