@@ -21,7 +21,7 @@ import beartype
 from beartype.door import is_bearable
 
 import gin
-from embed import errors
+from embed import errors, files
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
@@ -298,6 +298,15 @@ def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = 
         built = _call(target, reader)
     _check_used(reader)
     return built, given, gin.operative_config_str()
+
+
+def digest(gin_files: Sequence[str]) -> str:
+    """Returns the digest of what gin files and their includes say; comments do not count."""
+    reader = _Reader()
+    for name in gin_files:
+        reader.read(_find(name, f"--gin_file={name}"))
+    said = [line.partition(" # ")[0].rstrip() for line in reader.lines]
+    return files.digest_json([line for line in said if line and not line.startswith("#")])
 
 
 def _check_final_types(reader: _Reader) -> None:

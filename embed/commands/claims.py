@@ -1,12 +1,14 @@
 """A claim of a paper as data: arms that are command lines, seeds, and what must be better than what."""
 
 import dataclasses
+import re
 import string
 from collections.abc import Mapping, Sequence
 
 from embed.errors import ConfigError, did_you_mean
 
-PLACES = ("claim", "data", "model", "run", "seed", "source")
+GIVEN = ("data", "source")  # what the user gives
+PLACES = (*GIVEN, "model", "run", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,11 @@ class Claim:
     """One claim at small scale. Bound by a gin file under gin/claims/.
 
     `arms` are lists of command lines of `embed`, run one after the other for every seed; the model that they leave at $model
-    is scored on `suite` at `dims`. `prepare` is run once before. What is filled in: $seed, $run (folder of arm and seed), $model
-    ($run/model), $claim (folder of the claim, shared by its arms), and what the user gives: $data (folder of pairs and suites)
-    and $source (a model to start from). `figure` is what the paper prints; `untestable` says why a claim cannot be tested here.
+    is scored on `suite` at `dims`. `prepared` are named lists of lines that are run once, for all claims that have the same;
+    $NAME is the folder that one leaves, and its lines may name those before it. What else is filled in: $seed, $run (folder of
+    arm and seed, or of what is prepared), $model ($run/model), and what the user gives: $data (folder of pairs and suites) and
+    $source (a model to start from). `figure` is what the paper prints; `note` what a reader must know of the small version;
+    `untestable` says why a claim cannot be tested here.
     """
 
     title: str
@@ -46,8 +50,9 @@ class Claim:
     suite: str = "$data/suites/text-small.json"
     dims: Sequence[int] = ()
     tasks: Sequence[str] = ()
-    prepare: Sequence[str] = ()
+    prepared: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)
+    note: str = ""
     untestable: str | None = None
 
     def __post_init__(self):
@@ -61,13 +66,23 @@ class Claim:
             for arm in (comparison.better, comparison.than):
                 if arm not in self.arms:
                     raise ConfigError(f"Claim {self.title!r}: no arm {arm!r}{did_you_mean(arm, self.arms)}")
-        for line in (*self.prepare, *(x for own in self.arms.values() for x in own), self.suite):
+        known = set(PLACES) - {"seed"}
+        for name, lines in self.prepared.items():
+            if not re.fullmatch("[a-z_]+", name) or name in PLACES:
+                raise ConfigError(f"Claim {self.title!r}: prepared {name!r}: a name in small letters, not {PLACES}")
+            self._check_places(lines, known)
+            known.add(name)
+        for lines in (*self.arms.values(), [self.suite]):
+            self._check_places(lines, known | {"seed"})
+
+    def _check_places(self, lines: Sequence[str], known: set[str]) -> None:
+        for line in lines:
             for place in string.Template(line).get_identifiers():
-                if place not in PLACES:
-                    raise ConfigError(f"Claim {self.title!r}: ${place} in {line!r}{did_you_mean(place, PLACES)}")
+                if place not in known:
+                    raise ConfigError(f"Claim {self.title!r}: ${place} in {line!r}{did_you_mean(place, known)}")
 
     @property
     def needs(self) -> set[str]:
         """What the user must give: 'data', 'source'."""
-        lines = (*self.prepare, *(x for own in self.arms.values() for x in own), self.suite)
-        return {p for line in lines for p in string.Template(line).get_identifiers()} & {"data", "source"}
+        lines = [line for own in (*self.prepared.values(), *self.arms.values()) for line in own]
+        return {p for line in (*lines, self.suite) for p in string.Template(line).get_identifiers()} & set(GIVEN)

@@ -12,13 +12,18 @@ SUMMARY = (
 def add_arguments(parser) -> None:
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help="name of a file under gin/claims/, or a gin file")
     parser.add_argument("--all", action="store_true", help="every claim under gin/claims/")
-    parser.add_argument("--output", default="runs/claims", help="folder for arms, scores and tables (runs/claims)")
+    parser.add_argument("--output", default="runs/claims", help="folder for models and scores (runs/claims)")
     parser.add_argument("--data", help="folder of pairs (train/) and suites (suites/) that the claims refer to")
     parser.add_argument("--source", help="model that some claims start from: a folder, bundle or Hub name")
+    parser.add_argument(
+        "--record",
+        help="folder of what was measured, one file a claim, and of the table (default: --output); what it has is not run again",
+    )
     parser.add_argument("--list", action="store_true", help="list the claims and what they need, and run nothing")
 
 
 def run(arguments) -> None:
+    from embed import files
     from embed.commands import reproducing
     from embed.errors import UsageError
 
@@ -28,6 +33,13 @@ def run(arguments) -> None:
     if arguments.list:
         reproducing.tell(found)
         return
-    output, given = pathlib.Path(arguments.output), {"data": arguments.data, "source": arguments.source}
-    told = {name: reproducing.Experiment(name, claim, output / name, given).run() for name, claim in found.items()}
-    reproducing.write_table(told, output)
+    output, record = pathlib.Path(arguments.output), pathlib.Path(arguments.record or arguments.output)
+    given = {name: getattr(arguments, name) for name in ("data", "source") if getattr(arguments, name)}
+    with files.FolderLock(output):
+        experiments = {
+            name: reproducing.Experiment(name, claim, output, record / f"{name}.json", given)
+            for name, claim in found.items()
+        }
+        for experiment in experiments.values():
+            experiment.run()
+            reproducing.write_table({name: e.result() for name, e in experiments.items()}, record)

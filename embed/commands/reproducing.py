@@ -1,30 +1,26 @@
-"""The work of `embed reproduce`: command lines run once each, models scored, differences judged, tables written."""
+"""The work of `embed reproduce`: arms and seeds scored where no record has them, differences judged, tables written."""
 
 import dataclasses
-import json
 import pathlib
-import shlex
-import string
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from embed import config, files
+from embed.commands import runtime
+from embed.commands.bench import Bench
 from embed.commands.claims import Claim, Comparison
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
 
-DONE, RESULT = "done.json", "claim.json"
+TABLE = "claims.md"
 
 
 def read(names: Sequence[str]) -> dict[str, Claim]:
     """Returns the claims by name; without names all that are under gin/claims/."""
     folder = next((p / "claims" for p in config.search_paths() if (p / "claims").is_dir()), pathlib.Path("gin/claims"))
-    known = {p.stem: p for p in sorted(folder.glob("*.gin")) if not p.stem.startswith("_")}
+    known = {p.stem: p for p in sorted(folder.glob("*.gin"))}
     paths = {}
     for name in names or known:
         path = known.get(name, pathlib.Path(name))
@@ -45,88 +41,105 @@ def tell(claims: Mapping[str, Claim]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One claim, run in `folder` with what the user gave."""
+    """One claim, tried in `folder` with what the user gave; `record` is the file of what was measured.
+
+    An arm and seed that the record has, made by the same lines, is not run: a record may come from another machine.
+    """
 
     name: str
     claim: Claim
     folder: pathlib.Path
-    given: Mapping[str, str | None]
+    record: pathlib.Path
+    given: Mapping[str, str]
 
-    def run(self) -> dict[str, Any]:
-        """Runs what is not done yet, and returns and writes what came out."""
-        claim = self.claim
-        if claim.untestable is not None:
-            print(f"{self.name}: not testable: {claim.untestable}", flush=True)
-            return self._result({}, [])
-        for what in sorted(claim.needs):
+    def run(self) -> None:
+        """Runs what is not measured yet, and keeps the record."""
+        if self.claim.untestable is not None:
+            print(f"{self.name}: not testable: {self.claim.untestable}", flush=True)
+            return
+        left = [(arm, seed) for seed in self.claim.seeds for arm in self.claim.arms if self._found(arm, seed) is None]
+        if not left:
+            print(f"{self.name}: measured before", flush=True)
+        for what in sorted(self.claim.needs) if left else ():
             if not self.given.get(what):
                 raise UsageError(f"claim {self.name} needs --{what}")
-        with files.FolderLock(self.folder):
-            self._lines("prepare", claim.prepare, self.folder / "prepare", {})
-            scores: dict[str, dict[int, dict]] = {arm: {} for arm in claim.arms}
-            for seed in claim.seeds:  # seed by seed: an early stop leaves all arms alike
-                for arm, lines in claim.arms.items():
-                    scores[arm][seed] = self._arm(arm, lines, seed)
-            result = self._result(scores, [self._compare(c, scores) for c in claim.comparisons])
-            files.write_json(self.folder / RESULT, result)
-        print(f"\n{table(result)}\n", flush=True)
-        return result
+        if left:
+            self._bench.prepare()
+        for arm, seed in left:  # seed by seed: an early stop leaves all arms alike
+            self._keep(arm, seed, *self._bench.score(arm, seed))
+        print(f"\n{table(self.result())}\n", flush=True)
 
-    def _arm(self, arm: str, lines: Sequence[str], seed: int) -> dict:
-        """Returns {view: {mean or task/score: value}} of one arm with one seed."""
-        run = self.folder / "arms" / arm.replace(" ", "-").replace("/", "-") / str(seed)
-        dims = f" --dims={','.join(map(str, self.claim.dims))}" if self.claim.dims else ""
-        tasks = f" --tasks={','.join(self.claim.tasks)}" if self.claim.tasks else ""
-        score = f"evaluate model=$model --suite={self.claim.suite} --output=$run/scores --vectors=off{dims}{tasks}"
-        self._lines(
-            f"{arm}, seed {seed}",
-            [*lines, score],
-            run,
-            {"run": str(run), "model": str(run / "model"), "seed": str(seed)},
-        )
-        found = files.read_json(run / "scores" / "results.json")
-        own = found["models"]["model"]
+    @property
+    def _bench(self) -> Bench:
+        return Bench(self.claim, self.folder, self.given, self.name)
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        return files.read_json(self.record)["arms"] if self.record.is_file() else {}
+
+    def _key(self, arm: str) -> str:
+        """Returns the digest of all that decides the scores of an arm, but the seed."""
+        claim = self.claim
+        scored = [claim.suite, list(claim.dims), list(claim.tasks)]
+        return files.digest_json([self._bench.key(arm), *scored])[:12]
+
+    def _found(self, arm: str, seed: int) -> dict[str, Any] | None:
+        own = self._measured.get(arm, {})
+        return own["seeds"].get(str(seed)) if own.get("key") == self._key(arm) else None
+
+    def _keep(self, arm: str, seed: int, results: Mapping[str, Any], seconds: float) -> None:
+        """Adds the means and main scores of an arm with a seed to the record."""
+        model = results["models"]["model"]
+        wanted = {c.metric for c in self.claim.comparisons}
+        scores: dict[str, dict[str, float]] = {}
+        for view, means in model["means"].items():
+            scores[view] = dict(means)
+            for task, views in model["results"].items():
+                main = results["tasks"][task]["main"]
+                named = {f"{task}/{s}": value for s, value in views[view].items()}
+                scores[view] |= {n: x for n, x in named.items() if n == f"{task}/{main}" or n in wanted}
+        measured = self._measured
+        if measured.get(arm, {}).get("key") != self._key(arm):
+            measured[arm] = {"key": self._key(arm), "lines": list(self.claim.arms[arm]), "seeds": {}}
+        environment = runtime.environment()
+        made_by = {k: environment[k] for k in ("embed", "python", "platform")} | {
+            "jax": environment["packages"]["jax"],
+            "device": environment["devices"]["kind"],
+        }
+        measured[arm]["seeds"][str(seed)] = {"seconds": round(seconds), **made_by, "scores": scores}
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.record, {"title": self.claim.title, "arms": measured})
+
+    def result(self) -> dict[str, Any]:
+        """Returns what was measured so far, and the verdict once that is all."""
+        claim = self.claim
+        arms = {} if claim.untestable is not None else claim.arms
+        found = {arm: {seed: self._found(arm, seed) for seed in claim.seeds} for arm in arms}
+        runs = [x for own in found.values() for x in own.values()]
+        complete = all(x is not None for x in runs)
+        compared = [self._compare(c, found) for c in claim.comparisons] if complete and arms else []
+        if claim.untestable is not None:
+            verdict = f"not testable: {claim.untestable}"
+        elif not complete:
+            verdict = f"not measured yet ({sum(x is not None for x in runs)} of {len(runs)} runs)"
+        else:
+            verdict = _verdict([c["verdict"] for c in compared])
         return {
-            view: {
-                **means,
-                **{f"{task}/{s}": v for task, views in own["results"].items() for s, v in views[view].items()},
-            }
-            for view, means in own["means"].items()
+            "title": claim.title,
+            "paper": claim.paper,
+            "figure": claim.figure,
+            "note": claim.note,
+            "seeds": list(claim.seeds),
+            "verdict": verdict,
+            "comparisons": compared,
+            "seconds": sum(x["seconds"] for x in runs if x is not None),
         }
 
-    def _lines(self, what: str, lines: Sequence[str], folder: pathlib.Path, places: Mapping[str, str]) -> None:
-        """Runs the command lines that were not run to their end before; each must end without an error."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / DONE
-        done = files.read_json(path)["lines"] if path.is_file() else []
-        known = {"claim": str(self.folder), **{k: v for k, v in self.given.items() if v}, **places}
-        wanted = [string.Template(line).substitute(known) for line in lines]
-        if [d["line"] for d in done] != wanted[: len(done)]:
-            raise DataError(
-                f"{path}: was run with other lines than the claim has now; remove {folder} to run it anew, or give another "
-                "--output"
-            )
-        for line in wanted[len(done) :]:
-            print(f"{self.name}: {what}: embed {line}", flush=True)
-            began = time.time()
-            with open(folder / "log.txt", "a", encoding="utf-8") as log:
-                log.write(f"\n$ embed {line}\n")
-                log.flush()
-                command = [sys.executable, "-m", "embed", *shlex.split(line)]
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-            if code:
-                last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-                raise DataError(
-                    f"{self.name}: {what}: `embed {line}` ended with {code}: {last} (all of it: {folder}/log.txt)"
-                )
-            done.append({"line": line, "seconds": round(time.time() - began, 1)})
-            files.write_json(path, {"lines": done})
-
-    def _compare(self, comparison: Comparison, scores) -> dict[str, Any]:
+    def _compare(self, comparison: Comparison, found) -> dict[str, Any]:
         def values(arm: str) -> list[float]:
-            found = []
+            scores = []
             for seed in self.claim.seeds:
-                views = scores[arm][seed]
+                views = found[arm][seed]["scores"]
                 view = comparison.view or next(iter(views))
                 if view not in views or comparison.metric not in views[view]:
                     where = views.get(view, views)
@@ -134,53 +147,28 @@ class Experiment:
                     raise DataError(
                         f"claim {self.name}: nothing called {missing!r} was scored{did_you_mean(missing, where)}"
                     )
-                found.append(views[view][comparison.metric])
-            return found
+                scores.append(views[view][comparison.metric])
+            return scores
 
         better, than = values(comparison.better), values(comparison.than)
         difference = verdicts.paired(better, than)
         return {
             "comparison": comparison.name,
-            "better": {"arm": comparison.better, "scores": better},
-            "than": {"arm": comparison.than, "scores": than},
-            "difference": list(difference.values),
+            "better": better,
+            "than": than,
             "mean": difference.mean,
             "deviation": difference.deviation,
             "interval": list(difference.interval),
-            "least": comparison.least,
             "verdict": difference.verdict(comparison.least),
         }
 
-    def _result(self, scores, comparisons: list[dict]) -> dict[str, Any]:
-        found = {c["verdict"] for c in comparisons}
-        if self.claim.untestable is not None:
-            verdict = "not testable"
-        elif found == {verdicts.REPRODUCED}:
-            verdict = verdicts.REPRODUCED
-        elif len(found) == 1:
-            verdict = found.pop()
-        else:
-            held = sum(c["verdict"] == verdicts.REPRODUCED for c in comparisons)
-            verdict = f"in part ({held} of {len(comparisons)})" if held else verdicts.WITHIN_NOISE
-        return {
-            "title": self.claim.title,
-            "paper": self.claim.paper,
-            "figure": self.claim.figure,
-            "seeds": list(self.claim.seeds),
-            "untestable": self.claim.untestable,
-            "verdict": verdict,
-            "comparisons": comparisons,
-            "scores": scores,
-            "seconds": self._seconds(),
-        }
 
-    def _seconds(self) -> float:
-        """Returns how long all lines that were run took."""
-        return sum(
-            line["seconds"]
-            for p in self.folder.rglob(DONE)
-            for line in json.loads(p.read_text(encoding="utf-8"))["lines"]
-        )
+def _verdict(found: Sequence[str]) -> str:
+    """Returns the verdict of a claim from those of its comparisons."""
+    if len(set(found)) == 1:
+        return found[0]
+    held = sum(v == verdicts.REPRODUCED for v in found)
+    return f"in part ({held} of {len(found)})" if held else verdicts.WITHIN_NOISE
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -188,20 +176,17 @@ def _spread(scores: Sequence[float]) -> str:
 
 
 def _cells(result: Mapping[str, Any]) -> list[list[str]]:
-    rows = []
-    for c in result["comparisons"]:
-        low, high = c["interval"]
-        rows.append(
-            [
-                c["comparison"],
-                f"{_spread(c['better']['scores'])}",
-                f"{_spread(c['than']['scores'])}",
-                f"{c['mean']:+.2f} ± {c['deviation']:.2f}",
-                f"{low:+.2f} to {high:+.2f}",
-                c["verdict"],
-            ]
-        )
-    return rows
+    return [
+        [
+            c["comparison"],
+            _spread(c["better"]),
+            _spread(c["than"]),
+            f"{c['mean']:+.2f} ± {c['deviation']:.2f}",
+            f"{c['interval'][0]:+.2f} to {c['interval'][1]:+.2f}",
+            c["verdict"],
+        ]
+        for c in result["comparisons"]
+    ]
 
 
 HEADER = ["comparison", "better", "than", "difference", "95 % interval", "verdict"]
@@ -210,25 +195,28 @@ HEADER = ["comparison", "better", "than", "difference", "95 % interval", "verdic
 def table(result: Mapping[str, Any]) -> str:
     """Returns one claim as markdown: what it says, the paper's figure, the comparisons and the verdict."""
     head = f"{result['title']}\n{result['paper']}: {result['figure']}"
-    if result["untestable"] is not None:
-        return f"{head}\nnot testable: {result['untestable']}"
-    seeds, minutes = len(result["seeds"]), result["seconds"] / 60
-    cells = report.align([HEADER, *_cells(result)])
-    return f"{head}\n\n{cells}\n\nverdict: {result['verdict']} ({seeds} seeds, {minutes:.0f} minutes)"
+    cells = f"\n\n{report.align([HEADER, *_cells(result)])}" if result["comparisons"] else ""
+    spent = f" ({len(result['seeds'])} seeds, {result['seconds'] / 60:.0f} minutes)" if cells else ""
+    note = f"\n{result['note']}" if result["note"] else ""
+    return f"{head}{cells}\n\nverdict: {result['verdict']}{spent}{note}"
 
 
-def write_table(told: Mapping[str, Mapping[str, Any]], output: pathlib.Path) -> None:
-    """Writes all claims that were run as one table."""
-    rows = [["claim", "paper", "paper's figure", *HEADER]]
+def write_table(told: Mapping[str, Mapping[str, Any]], folder: pathlib.Path) -> None:
+    """Writes all claims as one file: a table of verdicts, then every claim with its comparisons."""
+    rows = [["claim", "what it says", "the paper's figure", "verdict", "minutes"]]
     for name, result in told.items():
-        own = _cells(result) or [["-", "-", "-", "-", "-", f"not testable: {result['untestable']}"]]
-        for number, cells in enumerate(own):
-            first = [name, result["paper"], result["figure"]] if number == 0 else ["", "", ""]
-            rows.append([*first, *cells])
+        minutes = f"{result['seconds'] / 60:.0f}" if result["seconds"] else "-"
+        rows.append(
+            [f"`{name}`", result["title"], f"{result['paper']}: {result['figure']}", result["verdict"], minutes]
+        )
+    parts = [f"## {name}\n\n{table(result)}" for name, result in told.items() if result["comparisons"]]
     text = (
-        "Scores in percent, mean and standard deviation over seeds; differences in points, paired by seed.\n\n"
-        f"{report.align(rows)}\n"
+        "# Claims of the papers at small scale\n\n"
+        "Made by `embed reproduce`; every number was measured. Scores in percent, mean and standard deviation over seeds; "
+        "differences in points, paired by seed. A claim is reproduced where every seed agrees in sign, or the 95 % interval "
+        "of the difference leaves out zero.\n\n"
+        f"{report.align(rows)}\n\n" + "\n\n".join(parts)
     )
-    output.mkdir(parents=True, exist_ok=True)
-    files.write_atomic(output / "claims.md", text)
-    print(f"wrote {output}/claims.md: {len(told)} claims")
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(folder / TABLE, text.rstrip() + "\n")
+    print(f"wrote {folder}/{TABLE}: {len(told)} claims")

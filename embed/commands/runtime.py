@@ -99,16 +99,38 @@ def numbers(flag: str, text: str | None, kind: type = float) -> list | None:
 
 @contextlib.contextmanager
 def text_bar(total: int):
-    """Gives progress(texts), which moves a bar that counts texts on a terminal and is silent elsewhere."""
+    """Gives progress(texts): it moves a bar that counts texts on a terminal, and says a line a minute elsewhere."""
     import sys
 
-    if not sys.stderr.isatty() or not total:
+    if not total:
         yield lambda texts: None
+        return
+    if not sys.stderr.isatty():
+        yield _Minutes(total)
         return
     from tqdm import tqdm
 
     with tqdm(total=total, unit="text", leave=False, dynamic_ncols=True) as bar:
         yield bar.update
+
+
+class _Minutes:
+    """Counts texts and says every minute how far they are."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._begun = total, 0, time.time()
+        self._said = self._begun
+
+    def __call__(self, texts: int) -> None:
+        self._done += texts
+        now = time.time()
+        if now - self._said >= 60:
+            self._said = now
+            rate = self._done / (now - self._begun)
+            left = (self._total - self._done) / max(rate, 1e-9) / 60
+            print(
+                f"{self._done:,} of {self._total:,} texts, {rate:,.0f} a second, {left:,.0f} minutes left", flush=True
+            )
 
 
 def progress_bar(what: str):

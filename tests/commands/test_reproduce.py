@@ -18,9 +18,11 @@ claims.Claim.paper = 'folklore'
 claims.Claim.figure = 'much'
 claims.Claim.suite = '$data/suite.json'
 claims.Claim.dims = (256, 64)
-claims.Claim.prepare = ['train --gin_file=short.gin --run_dir=$claim/start --gin.TRAIN_STEPS=1 --gin.LEARNING_RATE=1e-6']
+claims.Claim.prepared = {
+    'start': ['train --gin_file=short.gin --run_dir=$run/run --gin.TRAIN_STEPS=1 --gin.LEARNING_RATE=1e-6'],
+}
 claims.Claim.arms = {
-    'none': ['average $claim/start --output=$model'],
+    'none': ['average $start/run --output=$model'],
     'some': [
         'train --gin_file=short.gin --run_dir=$run/run --gin.TRAIN_STEPS=8 --gin.LEARNING_RATE=1e-2 --gin.SEED=$seed',
         'average $run/run --output=$model',
@@ -59,30 +61,29 @@ def folder(prepared, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):
-    # Killed in the second arm; then run to its end; then again, when nothing is left to do.
-    given = ["reproduce", "helps.gin", "--data=given", "--output=out"]
-    killed = run_embed(folder, *given, EMBED_FAIL_AT="train.after_step_8")
+    # Killed in the second arm; then run to its end; then again, when nothing is left to do; then where only the record is.
+    given = ["reproduce", "helps.gin", "--data=given", "--record=measured"]
+    killed = run_embed(folder, *given, "--output=out", EMBED_FAIL_AT="train.after_step_8")
     assert killed.returncode == 65 and "ended with -9" in killed.stderr and "log.txt" in killed.stderr
-    done = run_embed(folder, *given)
+    done = run_embed(folder, *given, "--output=out")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("embed train") == 3 and "prepare" not in done.stdout
-    result = read_json(folder / "out" / "helps" / "claim.json")
-    assert result["seeds"] == [0, 1, 2]
-    first, second = result["comparisons"]
-    assert first["than"]["scores"][0] == first["than"]["scores"][1]  # nothing that depends on the seed
-    assert len(set(first["better"]["scores"])) > 1
-    differences = [100 * (b - t) for b, t in zip(first["better"]["scores"], first["than"]["scores"])]
-    assert first["difference"] == pytest.approx(differences)
-    assert second["verdict"] != "reproduced" and result["verdict"] != "reproduced"
-    table = (folder / "out" / "claims.md").read_text()
-    assert "some > none: pairs/ndcg_at_10" in table and "folklore" in table and f"{first['mean']:+.2f}" in table
-    before = (folder / "out" / "helps" / "claim.json").read_bytes()
-    again = run_embed(folder, *given)
-    assert again.returncode == 0 and "embed train" not in again.stdout
-    assert (folder / "out" / "helps" / "claim.json").read_bytes() == before
-    (folder / "helps.gin").write_text(CLAIM.replace("TRAIN_STEPS=8", "TRAIN_STEPS=9"))
-    other = run_embed(folder, *given)
-    assert other.returncode == 65 and "was run with other lines than the claim has now" in other.stderr
+    assert done.stdout.count("embed train") == 3 and "preparing" not in done.stdout
+    record, table = (folder / "measured" / name for name in ("helps.json", "claims.md"))
+    arms = read_json(record)["arms"]
+    scores = {arm: [own["seeds"][s]["scores"] for s in "012"] for arm, own in arms.items()}
+    at_full = {arm: [views["256"]["pairs/ndcg_at_10"] for views in own] for arm, own in scores.items()}
+    assert at_full["none"][0] == at_full["none"][1]  # nothing that depends on the seed
+    assert len(set(at_full["some"])) > 1
+    differences = [100 * (b - t) for b, t in zip(at_full["some"], at_full["none"])]
+    told = table.read_text()
+    assert "some > none: pairs/ndcg_at_10" in told and "folklore" in told
+    assert f"{sum(differences) / 3:+.2f}" in told
+    assert "smaller than claimed" in told or "not reproduced" in told or "reversed" in told  # no 99 points
+    before = record.read_bytes(), told
+    for output in ("out", "elsewhere"):
+        again = run_embed(folder, *given, f"--output={output}")
+        assert again.returncode == 0 and "measured before" in again.stdout and ": embed " not in again.stdout
+        assert (record.read_bytes(), table.read_text()) == before
 
 
 def test_claims_are_listed_with_what_they_need(folder, run_embed):
@@ -96,6 +97,8 @@ def test_claims_are_listed_with_what_they_need(folder, run_embed):
         (("", ""), ["--output=x"], 64, "claim bad needs --data"),
         (("'some': [", "'sme': ["), [], 78, "no arm 'some'; did you mean 'sme'"),
         (("$seed", "$sed"), [], 78, r"\$sed in .*did you mean 'seed'"),
+        (("'start':", "'run':"), [], 78, "prepared 'run': a name in small letters"),
+        (("$start/run", "$strt/run"), [], 78, "did you mean 'start'"),
         pytest.param(
             ("'pairs/ndcg_at_10'", "'pairs/ndcg_at_11'"),
             [],
@@ -117,7 +120,7 @@ def test_what_is_wrong_is_told_in_one_line(folder, run_embed, tmp_path, change, 
 
 def test_a_claim_that_cannot_be_tested_says_why(folder, run_embed, tmp_path):
     lines = CLAIM.splitlines()
-    text = "\n".join([*lines[:9], "claims.Claim.untestable = 'needs a pod'"])
+    text = "\n".join([*lines[:8], "claims.Claim.untestable = 'needs a pod'"])
     (folder / "pod.gin").write_text(text + "\n")
     done = run_embed(folder, "reproduce", "pod.gin", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr

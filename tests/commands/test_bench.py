@@ -1,0 +1,78 @@
+"""Where claims are tried: what is the same is run once, and what decides a result is in its folder's name."""
+
+import pytest
+
+from embed.commands.bench import DONE, LOG, Bench, digest
+from embed.commands.claims import Claim, Comparison
+from embed.errors import DataError
+from embed.files import read_json
+
+GIN = """from __gin__ import dynamic_registration
+include 'own.gin'
+RATE = 1.0  # a comment
+"""
+LINE = "train --gin_file={} --run_dir=$run/run --gin.SEED=$seed"
+
+
+@pytest.fixture
+def gin_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.gin").write_text("from __gin__ import dynamic_registration\nOTHER = 1.0\n")
+    (tmp_path / "a.gin").write_text(GIN)
+    return tmp_path / "a.gin"
+
+
+def claim(**changes) -> Claim:
+    given = {
+        "title": "t",
+        "paper": "p",
+        "figure": "f",
+        "prepared": {"words": ["curate prompts --output=$run/words"], "more": ["curate prompts --output=$run/$words"]},
+        "arms": {"one": ["average $words/x --output=$model"], "two": ["average x --output=$model"]},
+        "comparisons": [Comparison("one", "two")],
+    }
+    return Claim(**{**given, **changes})
+
+
+def test_the_digest_is_of_words_and_gin_files_with_their_includes(gin_file):
+    line = LINE.format(gin_file.name)
+    first = digest([line], {})
+    assert digest([line], {"unused": "x"}) == first
+    assert digest([line.replace("SEED", "SED")], {}) != first
+    gin_file.write_text(GIN.replace("# a comment", "# another"))
+    assert digest([line], {}) == first
+    own = gin_file.with_name("own.gin")
+    own.write_text(own.read_text().replace("1.0", "2.0"))
+    assert digest([line], {}) != first
+
+
+def test_what_an_arm_uses_decides_it_too(tmp_path):
+    bench = Bench(claim(), tmp_path, {}, "c")
+    changed = claim(prepared={"words": ["curate prompts --output=$run/other"], "more": []})
+    other = Bench(changed, tmp_path, {}, "c")
+    assert bench.made["words"] != other.made["words"] and bench.made["more"] != other.made["more"]
+    assert bench.key("one") != other.key("one") and bench.key("two") == other.key("two")
+
+
+def test_what_is_prepared_is_prepared_once_for_all_claims(tmp_path, capsys):
+    Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}), tmp_path, {}, "first").prepare()
+    assert "first: preparing words: embed curate prompts" in capsys.readouterr().out
+    again = Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}, title="u"), tmp_path, {}, "second")
+    again.prepare()
+    assert capsys.readouterr().out == ""
+    (folder,) = (tmp_path / "prepared").iterdir()
+    assert folder.name.startswith("words-") and (folder / "words" / "query.txt").is_file()
+    (done,) = read_json(folder / DONE)["lines"]
+    assert done["seconds"] > 0 and f"{folder}/words" in done["line"]
+
+
+def test_a_line_that_fails_is_told_with_its_last_words_and_tried_again(tmp_path):
+    wanted = claim(prepared={"words": ["curate prompts --output=$run/words", "curate nothing --output=$run/x"]})
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=r"c: preparing words: `embed curate nothing .*` ended with 64: .*known: filter"
+        ):
+            Bench(wanted, tmp_path, {}, "c").prepare()
+    (folder,) = (tmp_path / "prepared").iterdir()
+    assert len(read_json(folder / DONE)["lines"]) == 1
+    assert (folder / LOG).read_text().count("$ embed curate prompts") == 1
