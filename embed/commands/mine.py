@@ -27,6 +27,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("--order", default="nearest", help="which of those left: nearest (default), random or farthest")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")
     parser.add_argument(
+        "--consistent", type=int, help="drop pairs whose target is not among this many texts nearest to the query"
+    )
+    parser.add_argument(
         "--replace", action="store_true", help="drop the negatives that a pair has; else they stay first"
     )
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
@@ -77,4 +80,13 @@ def _rule(arguments):
         raise UsageError(
             f"--ranks={arguments.ranks} --ceiling={arguments.ceiling}: ranks are FIRST:LAST, a ceiling is a number or 'off'"
         ) from e
-    return Rule(arguments.negatives, first, last, ceiling, arguments.margin, arguments.order, arguments.seed)
+    return Rule(
+        arguments.negatives,
+        first,
+        last,
+        ceiling,
+        arguments.margin,
+        arguments.order,
+        arguments.seed,
+        arguments.consistent,
+    )

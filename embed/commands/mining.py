@@ -256,8 +256,13 @@ class Job:
         """Writes the pairs with their negatives and returns what was counted."""
         with files.new_file(target) as temporary:
             rows = (self._with_negatives(n, raw, r, choice) for n, (_, raw, r) in enumerate(self._rows(path)))
-            write_json_lines(temporary, rows)
+            write_json_lines(temporary, (row for row in rows if row is not None))
             counted = choice.counted
+            if counted["dropped"] == counted["pairs"]:
+                raise DataError(
+                    f"{path}: no pair has its target among the {self.rule.consistent} texts nearest to its query; raise "
+                    "--consistent, or mine with a model that knows this kind of text"
+                )
             if not counted["negatives"]:
                 why = (
                     f"{counted['ruled_out']:,} of {counted['neighbours']:,} score too near the positive; raise --ceiling, or"
@@ -267,9 +272,13 @@ class Job:
                 raise DataError(f"{path}: no pair has a neighbour that may be its negative: {why} give a --corpus")
         return choice.summary()
 
-    def _with_negatives(self, number: int, raw: dict, record: dict, choice: "_Choice") -> dict:
+    def _with_negatives(self, number: int, raw: dict, record: dict, choice: "_Choice") -> dict | None:
+        """Returns a row with its negatives, None where it is dropped."""
         given = [] if self.replace else record.get("negatives", [])
-        found, facts = choice.of(number, given)
+        chosen = choice.of(number, given)
+        if chosen is None:
+            return None
+        found, facts = chosen
         row = {**raw, self.fields["negatives"]: [*given, *found]}
         return {**row, "mined": facts} if found else row
 
@@ -284,17 +293,21 @@ class _Choice:
         self._query_vectors, self._target_vectors = bulk.Vectors(queries.vectors), bulk.Vectors(searched[0].vectors)
         self._query_ids = queries.texts.ids
         self._positive: tuple[int, np.ndarray] = (-1, np.zeros(0))
-        self.counted = dict.fromkeys(("pairs", "negatives", "short", "neighbours", "ruled_out"), 0)
+        self.counted = dict.fromkeys(("pairs", "dropped", "negatives", "short", "neighbours", "ruled_out"), 0)
         self._cosines, self._positives = array.array("f"), array.array("f")
 
-    def of(self, row: int, given: list[str]) -> tuple[list[str], dict]:
-        """Returns the negatives of a row and how they were found."""
+    def of(self, row: int, given: list[str]) -> tuple[list[str], dict] | None:
+        """Returns the negatives of a row and how they were found; None for a row that is dropped."""
         query = int(self._pairs.queries[row])
         scores, numbers = self._neighbours[query]
         ids = self._ids(numbers)
         known = [self._query_ids[query], *map(collection.text_id, given)]
         is_known = np.isin(ids, np.concatenate([self._pairs.targets_of(query), known])).any(1)
         positive = self._positive_score(row)
+        self.counted["pairs"] += 1
+        if not self._rule.keeps(scores, is_known, positive):
+            self.counted["dropped"] += 1
+            return None
         candidates, ruled_out = self._rule.candidates(scores, ids[:, 0], is_known, positive)
         taken = self._rule.choose(candidates, row)
         self._count(len(candidates), ruled_out, scores[taken], positive)
@@ -328,7 +341,6 @@ class _Choice:
         return f"{found.title} {found.text}" if found.title else found.text
 
     def _count(self, candidates: int, ruled_out: int, cosines: np.ndarray, positive: float) -> None:
-        self.counted["pairs"] += 1
         self.counted["negatives"] += len(cosines)
         self.counted["short"] += len(cosines) < self._rule.negatives
         self.counted["neighbours"] += candidates + ruled_out
@@ -343,11 +355,12 @@ class _Choice:
 
 
 def _told(counted: dict, rule: Rule) -> str:
-    full = counted["pairs"] - counted["short"]
+    full = counted["pairs"] - counted["dropped"] - counted["short"]
     share = counted["ruled_out"] / max(counted["neighbours"], 1)
     medians = counted["median_cosine"]
+    dropped = f"{counted['dropped']:,} are dropped; " if counted["dropped"] else ""
     return (
-        f"{full:,} of {counted['pairs']:,} pairs have {rule.negatives} negative{'s' if rule.negatives > 1 else ''} now; "
+        f"{dropped}{full:,} of {counted['pairs']:,} pairs have {rule.negatives} negative{'s' if rule.negatives > 1 else ''} now; "
         f"{share:.1%} of the neighbours are too near the positive; median cosine {medians['negative']:.2f}, "
         f"of positives {medians['positive']:.2f}"
     )

@@ -16,6 +16,9 @@ class Rule:
     A neighbour whose score is above `ceiling` times that of the positive (0.95: arXiv:2407.15831 s3.2), or above it less
     `margin`, is taken for a positive that nobody marked, and left out. `order` says which of the rest are taken: the nearest, a
     draw, or the farthest (arXiv:2503.07891 s4.2 takes the neighbour that ranks lowest).
+
+    With `consistent` pairs are dropped whose target is not among that many nearest texts of the query (arXiv:2209.11755 s3.2,
+    arXiv:2212.03533 s3.1): most of those are wrong.
     """
 
     negatives: int = 1
@@ -25,6 +28,7 @@ class Rule:
     margin: float | None = None
     order: str = "nearest"
     seed: int = 0
+    consistent: int | None = None
 
     def __post_init__(self):
         if self.negatives < 1 or not 1 <= self.first <= self.last:
@@ -35,10 +39,18 @@ class Rule:
             raise UsageError(f"order = {self.order!r}; known: {', '.join(ORDERS)}")
         if self.ceiling is not None and not 0 < self.ceiling <= 1:
             raise UsageError(f"ceiling = {self.ceiling}: a share of the positive's score, above 0 and at most 1")
+        if self.consistent is not None and not 1 <= self.consistent <= self.last:
+            raise UsageError(
+                f"consistent = {self.consistent}: at least 1, and no more than the last rank that is searched, {self.last}"
+            )
         if self.seed < 0:
             raise UsageError(f"seed = {self.seed}: at least 0")
         if self.margin is not None and not 0 <= self.margin < 2:
             raise UsageError(f"margin = {self.margin}: a difference of cosines, at least 0 and below 2")
+
+    def keeps(self, scores: np.ndarray, is_known: np.ndarray, positive: float) -> bool:
+        """Returns whether a pair is good enough to keep, by its neighbours [k] and the score of its positive."""
+        return self.consistent is None or int(np.sum(scores[~is_known] > positive)) < self.consistent
 
     def candidates(self, scores: np.ndarray, ids: np.ndarray, is_known: np.ndarray, positive: float):
         """Returns which of a query's neighbours [k] may be taken, best first, and how many the score of the positive ruled out.

@@ -27,12 +27,15 @@ class Contrastive:
     `temperature` divides the cosine (neither paper publishes it; 0.05 is our choice). `hardness` is alpha in
     w = exp(alpha * stop_gradient(s(q, n))): 0 is Gemini Embedding, 5 is EmbeddingGemma. Read to the letter the papers'
     mask takes the positive itself out of the denominator; `literal_mask` does that, and a query left without any negative
-    then adds nothing.
+    then adds nothing. Two switches are for comparisons with other recipes: without `mask_duplicates` equal items count as
+    negatives; with `same_tower` the other queries count too, as in Gecko (arXiv:2403.20327 eq. 3).
     """
 
     temperature: float = 0.05
     hardness: float = 0.0
     literal_mask: bool = False
+    mask_duplicates: bool = True
+    same_tower: bool = False
 
     def __post_init__(self):
         if not self.temperature > 0:
@@ -69,12 +72,16 @@ class Contrastive:
     def _compare(self, number, own: Outputs, whole: Outputs) -> dict[str, Float[Array, ""]]:
         """Returns sums over some rows of a batch, of the given numbers, compared with the targets of all."""
         diagonal = number[:, None] == jnp.arange(whole.target.shape[0])
-        duplicate = _duplicates(own, whole, diagonal.shape) & ~diagonal
+        duplicate = _duplicates(own, whole, diagonal.shape) & ~diagonal & self.mask_duplicates
         cosine = jnp.matmul(own.query, whole.target.T, precision="highest")
         positive = jnp.sum(own.query * own.target, -1)
         kept = ~duplicate & ~diagonal if self.literal_mask else ~duplicate
         logits = jnp.where(kept, cosine / self.temperature, _NEVER)
         rivals = jnp.where(duplicate | diagonal, -1.0, cosine)
+        if self.same_tower:
+            queries = jnp.matmul(own.query, whole.query.T, precision="highest")
+            others = jnp.where(duplicate | diagonal, _NEVER, queries / self.temperature)
+            logits = jnp.concatenate([logits, others], axis=1)
         if own.negatives is not None:
             hard = jnp.einsum("BE,BNE->BN", own.query, own.negatives, precision="highest")
             there = jnp.ones(hard.shape, bool) if own.negatives_mask is None else own.negatives_mask

@@ -132,6 +132,27 @@ def test_a_killed_run_goes_on_to_the_same_file(folder, run_embed, point):
     assert done.returncode == 0 and "one: done before" in done.stdout
 
 
+def test_pairs_whose_target_is_far_from_the_query_are_dropped(folder, run_embed):
+    import embed
+
+    done = mine(run_embed, folder, "kept", "--consistent=5", "--ceiling=off")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (folder / "one.jsonl").read_text().splitlines()]
+    targets = list(dict.fromkeys(r["positive"] for r in rows))
+    model = embed.load(folder / "model")
+    cosines = model.encode([r["query"] for r in rows], prompt="query") @ model.encode(targets, prompt="document").T
+    wanted = []
+    for row, own in zip(rows, cosines):
+        positive = own[targets.index(row["positive"])]
+        rivals = [t for t in targets if t not in {r["positive"] for r in rows if r["query"] == row["query"]}]
+        if sum(own[targets.index(t)] > positive for t in rivals) < 5:
+            wanted.append(row["positive"])
+    found = [row["positive"] for row in read(folder / "kept" / "one.jsonl.gz")]
+    assert found == wanted and 0 < len(found) < len(rows)
+    counted = read_json(folder / "kept" / "one.json")
+    assert counted["dropped"] == len(rows) - len(found) and f"{counted['dropped']} are dropped" in done.stdout
+
+
 def test_training_reads_what_was_mined(folder, run_embed):
     done = mine(
         run_embed, folder, "train", "--negatives=2", "--ranks=1:20", "--ceiling=off", pairs=["one.jsonl", "two.jsonl"]

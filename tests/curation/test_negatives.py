@@ -83,11 +83,23 @@ def test_as_a_loop_says(seed):
         ({"ceiling": 1.5}, "ceiling = 1.5"),
         ({"ceiling": 0.0}, "ceiling = 0.0"),
         ({"margin": -0.1}, "margin = -0.1"),
+        ({"consistent": 0}, "consistent = 0"),
+        ({"consistent": 60}, "consistent = 60: .* searched, 50"),
     ],
 )
 def test_wrong_rules_say_what_is_wrong(wrong, message):
     with pytest.raises(UsageError, match=message):
         Rule(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("consistent", "positive", "kept"), [(1, 0.85, False), (2, 0.85, True), (1, 0.9, True), (3, 0.75, False)]
+)
+def test_a_pair_is_kept_when_few_texts_are_nearer_than_its_target(consistent, positive, kept):
+    assert Rule(consistent=consistent).keeps(SCORES, IDS == 9, positive) == kept
+    assert Rule().keeps(SCORES, IDS == 9, -1.0)
+    # Another target of the same query is no rival.
+    assert Rule(consistent=1).keeps(SCORES, IDS == 1, 0.85)
 
 
 def test_reciprocal_ranks_are_added():

@@ -92,8 +92,10 @@ def reference(query, target, negatives, mask, query_id, target_id, loss, weights
         denominator = 0.0
         for j, p in enumerate(target):
             duplicate = query_id[i] == query_id[j] or target_id[i] == target_id[j]
-            if (i == j and not loss.literal_mask) or (i != j and not duplicate):
+            if (i == j and not loss.literal_mask) or (i != j and not (duplicate and loss.mask_duplicates)):
                 denominator += math.exp(cosine(q, p) / tau)
+                if loss.same_tower and i != j:
+                    denominator += math.exp(cosine(q, query[j]) / tau)
         for k, n in enumerate(negatives[i]):
             if mask[i][k]:
                 denominator += weights[i][k] * math.exp(cosine(q, n) / tau)
@@ -126,7 +128,26 @@ GRID = [
 
 @pytest.mark.parametrize(("count", "hardness", "literal", "duplicates", "partly"), GRID)
 def test_value_and_gradient_match_the_loops(count, hardness, literal, duplicates, partly):
-    random = np.random.default_rng(sum(map(ord, f"{count}{hardness}{literal}{duplicates}{partly}")))
+    check_against_loops(Contrastive(0.2, hardness, literal), count, duplicates, partly)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize(
+    "switches", [{"mask_duplicates": False}, {"same_tower": True}, {"mask_duplicates": False, "same_tower": True}]
+)
+def test_the_switches_for_comparisons_match_the_loops(count, switches):
+    check_against_loops(Contrastive(0.2, 0.0, **switches), count, "both", False)
+
+
+def test_without_duplicates_the_mask_changes_nothing_to_the_bit():
+    outputs = corner("plain")
+    masked, plain = (Contrastive(0.2, mask_duplicates=on)(outputs)[0] for on in (True, False))
+    assert masked == plain
+
+
+def check_against_loops(loss: Contrastive, count: int, duplicates: str, partly: bool) -> None:
+    hardness = loss.hardness
+    random = np.random.default_rng(sum(map(ord, f"{count}{hardness}{loss.literal_mask}{duplicates}{partly}")))
     size, width = 4, 3
     query, target = random.normal(size=(2, size, width))
     negatives = random.normal(size=(size, count, width))
@@ -135,7 +156,6 @@ def test_value_and_gradient_match_the_loops(count, hardness, literal, duplicates
         mask[0], mask[2, -1] = False, False
     query_id = [1, 2, 1, 3] if duplicates in ("query", "both") else [1, 2, 3, 4]
     target_id = [1, 2, 3, 2] if duplicates in ("target", "both") else [1, 2, 3, 4]
-    loss = Contrastive(0.2, hardness, literal)
     weights = hard_weights(query, negatives, hardness)
 
     def by_loops(q, p, n):

@@ -27,6 +27,7 @@ LOSSES = {
     "plain": Contrastive(0.2),
     "hardness": Contrastive(0.1, 5.0),
     "literal": Contrastive(0.2, 5.0, literal_mask=True),
+    "same tower": Contrastive(0.2, same_tower=True),
     "Matryoshka": Matryoshka(Contrastive(0.2, 5.0), (6, 3, 2), (1.0, 0.5, 2.0)),
     "two losses": Total({"near": Contrastive(0.05), "far": Matryoshka(Contrastive(1.0), (5, 1))}, {"far": 0.3}),
 }
