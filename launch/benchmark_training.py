@@ -1,9 +1,10 @@
 """Training with a large batch, in cached gradients, beside sentence-transformers' cached loss, interleaved in one run.
 
-    python launch/benchmark_training.py SOURCE [--pairs=512] [--length=64] [--micro=32] [--steps=3] [--rounds=3]
+    python launch/benchmark_training.py SOURCE [--pairs=512] [--length=64] [--micro=2] [--peer_micro=32] [--steps=3] [--rounds=3]
 
 SOURCE is a sentence-transformers folder, such as all-MiniLM-L6-v2. Both sides train it on the same pairs of texts of LENGTH tokens,
-PAIRS a batch, MICRO pairs at once, with Matryoshka sizes and AdamW in float32. Prints seconds a step (the first, which compiles
+PAIRS a batch, with Matryoshka sizes and AdamW in float32: embed takes MICRO pairs at once (few cost it no speed), the peer
+PEER_MICRO texts (its own default). Prints seconds a step (the first, which compiles
 or warms up, left out) and the peak of resident memory, medians over the rounds, and ratios. Needs the extras [export].
 """
 
@@ -72,7 +73,9 @@ def peer(arguments, folder: pathlib.Path) -> None:
     model = SentenceTransformer(arguments.source, device="cpu")
     model.max_seq_length = arguments.length
     model.train()
-    loss = MatryoshkaLoss(model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=arguments.micro), list(DIMS))
+    loss = MatryoshkaLoss(
+        model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=arguments.peer_micro), list(DIMS)
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, weight_decay=0.01)
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     seconds = []
@@ -107,7 +110,14 @@ def measured(side: str, folder: pathlib.Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
-    for name, default in (("pairs", 512), ("length", 64), ("micro", 32), ("steps", 3), ("rounds", 3)):
+    for name, default in (
+        ("pairs", 512),
+        ("length", 64),
+        ("micro", 2),
+        ("peer_micro", 32),
+        ("steps", 3),
+        ("rounds", 3),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

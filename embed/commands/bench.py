@@ -18,13 +18,35 @@ DONE, LOG = "done.json", "log.txt"
 
 
 def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
-    """Returns the digest of lines before anything is filled in: of their words, the gin files they name, and the digests
-    `made` of what they use that was prepared."""
+    """Returns the digest of lines before anything is filled in.
+
+    It is of their words, the gin files and scripts they name, and the digests `made` of what they use.
+    """
     words = [word for line in lines for word in shlex.split(line)]
     gin_files = [w.partition("=")[2] for w in words if w.startswith("--gin_file=")]
-    used = {p for line in lines for p in string.Template(line).get_identifiers()} & made.keys()
-    found = [list(lines), [config.digest([f]) for f in gin_files], {name: made[name] for name in used}]
-    return files.digest_json(found)[:12]
+    scripts = [script for line in lines if (script := _script(shlex.split(line)))]
+    used = sorted({p for line in lines for p in string.Template(line).get_identifiers()} & made.keys())
+    read = [config.digest([f]) for f in gin_files] + [files.sha256_file(_found(s)) for s in scripts]
+    return files.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
+
+
+def _script(words: Sequence[str]) -> str | None:
+    """Returns the script of a line `python SCRIPT ...`, None for a line of `embed`."""
+    return words[1] if len(words) > 1 and words[0] == "python" else None
+
+
+def _found(script: str) -> pathlib.Path:
+    """Returns the script's path, here or in the repository."""
+    for folder in config.search_paths():
+        if (folder / script).is_file():
+            return folder / script
+    raise DataError(f"{script}: no such script; correct the claim")
+
+
+def _command(line: str) -> list[str]:
+    words = shlex.split(line)
+    script = _script(words)
+    return [sys.executable, *(["-m", "embed", *words] if script is None else [str(_found(script)), *words[2:]])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +66,13 @@ class Bench:
             found[name] = digest(lines, found)
         return found
 
-    def key(self, arm: str) -> str:
-        """Returns the digest of all that decides the models of an arm, but the seed."""
-        return digest(self.claim.arms[arm], self.made)
+    @functools.cached_property
+    def keys(self) -> dict[str, str]:
+        """The digests of all that decides the models of the arms, but the seed."""
+        found: dict[str, str] = {}
+        for arm, lines in self.claim.arms.items():
+            found[arm] = digest(lines, {**self.made, **found})
+        return found
 
     def prepare(self) -> None:
         """Prepares what the claim names, where it is not there."""
@@ -56,9 +82,7 @@ class Bench:
 
     def score(self, arm: str, seed: int) -> tuple[dict, float]:
         """Returns the results of `embed evaluate` for one arm with one seed, and how many seconds all of it took."""
-        run = self.folder / "arms" / self.key(arm) / str(seed)
-        places = {"run": str(run), "model": str(run / "model"), "seed": str(seed)}
-        self._lines(f"{arm}, seed {seed}", self.claim.arms[arm], run, places)
+        run = self._run(arm, seed)
         claim = self.claim
         options = "".join(
             f" --{option}={','.join(map(str, values))}"
@@ -67,8 +91,20 @@ class Bench:
         )
         scores = run / f"scores-{files.digest_json([claim.suite, options])[:12]}"
         line = f"evaluate model=$model --suite={claim.suite} --output=$run/{scores.name}/told --vectors=off{options}"
-        self._lines(f"{arm}, seed {seed}", [line], scores, places)
+        self._lines(f"{arm}, seed {seed}", [line], scores, self._places(run, seed))
         return files.read_json(scores / "told" / "results.json"), _seconds(run) + _seconds(scores)
+
+    def _run(self, arm: str, seed: int) -> pathlib.Path:
+        """Returns the folder of an arm with a seed, after running its lines, and those of the arms it names."""
+        lines = self.claim.arms[arm]
+        named = {p for line in lines for p in string.Template(line).get_identifiers()} & self.claim.arms.keys()
+        others = {name: str(self._run(name, seed)) for name in sorted(named)}
+        run = self.folder / "arms" / self.keys[arm] / str(seed)
+        self._lines(f"{arm}, seed {seed}", lines, run, {**others, **self._places(run, seed)})
+        return run
+
+    def _places(self, run: pathlib.Path, seed: int) -> dict[str, str]:
+        return {"run": str(run), "model": str(run / "model"), "seed": str(seed)}
 
     def _made_folder(self, name: str) -> pathlib.Path:
         return self.folder / "prepared" / f"{name}-{self.made[name]}"
@@ -81,18 +117,16 @@ class Bench:
         made = {name: str(self._made_folder(name)) for name in self.claim.prepared}
         wanted = [string.Template(line).substitute({**self.given, **made, **places}) for line in lines]
         for line in wanted[len(done) :]:
-            print(f"{self.name}: {what}: embed {line}", flush=True)
+            shown = line if line.startswith("python ") else f"embed {line}"
+            print(f"{self.name}: {what}: {shown}", flush=True)
             began = time.time()
             with open(folder / LOG, "a", encoding="utf-8") as log:
-                log.write(f"\n$ embed {line}\n")
+                log.write(f"\n$ {shown}\n")
                 log.flush()
-                command = [sys.executable, "-m", "embed", *shlex.split(line)]
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+                code = subprocess.run(_command(line), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
             if code:
                 last = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()[-1]
-                raise DataError(
-                    f"{self.name}: {what}: `embed {line}` ended with {code}: {last} (all of it: {folder}/{LOG})"
-                )
+                raise DataError(f"{self.name}: {what}: `{shown}` ended with {code}: {last} (all of it: {folder}/{LOG})")
             done.append({"line": line, "seconds": round(time.time() - began, 1)})
             files.write_json(path, {"lines": done})
 

@@ -34,12 +34,12 @@ class Comparison:
 class Claim:
     """One claim at small scale. Bound by a gin file under gin/claims/.
 
-    `arms` are lists of command lines of `embed`, run one after the other for every seed; the model that they leave at $model
-    is scored on `suite` at `dims`. `prepared` are named lists of lines that are run once, for all claims that have the same;
-    $NAME is the folder that one leaves, and its lines may name those before it. What else is filled in: $seed, $run (folder of
-    arm and seed, or of what is prepared), $model ($run/model), and what the user gives: $data (folder of pairs and suites) and
-    $source (a model to start from). `figure` is what the paper prints; `note` what a reader must know of the small version;
-    `untestable` says why a claim cannot be tested here.
+    `arms` are lists of command lines, of `embed` or `python SCRIPT ...`, run one after the other for every seed; the model that
+    they leave at $model is scored on `suite` at `dims`. `prepared` are named lists of lines that are run once, for all claims
+    that have the same. $NAME is the folder of something prepared, or of an arm with the same seed, which lines that follow may
+    use. What else is filled in: $seed, $run (the folder of these lines), $model ($run/model), and what the user gives: $data
+    (folder of pairs and suites) and $source (a model to start from). `figure` is what the paper prints; `note` what a reader
+    must know of the small version; `untestable` says why a claim cannot be tested here.
     """
 
     title: str
@@ -72,8 +72,12 @@ class Claim:
                 raise ConfigError(f"Claim {self.title!r}: prepared {name!r}: a name in small letters, not {PLACES}")
             self._check_places(lines, known)
             known.add(name)
-        for lines in (*self.arms.values(), [self.suite]):
+        self._check_places([self.suite], known)
+        for name, lines in self.arms.items():
+            if name in known:
+                raise ConfigError(f"Claim {self.title!r}: {name!r} is an arm and something else; rename it")
             self._check_places(lines, known | {"seed"})
+            known.add(name)
 
     def _check_places(self, lines: Sequence[str], known: set[str]) -> None:
         for line in lines:

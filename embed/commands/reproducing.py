@@ -81,7 +81,7 @@ class Experiment:
         """Returns the digest of all that decides the scores of an arm, but the seed."""
         claim = self.claim
         scored = [claim.suite, list(claim.dims), list(claim.tasks)]
-        return files.digest_json([self._bench.key(arm), *scored])[:12]
+        return files.digest_json([self._bench.keys[arm], *scored])[:12]
 
     def _found(self, arm: str, seed: int) -> dict[str, Any] | None:
         own = self._measured.get(arm, {})

@@ -17,11 +17,13 @@ def task_per_file(
     target_prompt: str = "document",
     prompts: Mapping[str, Sequence[str]] | None = None,
     leave_out: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> list[Task]:
     """Returns one task per file that `path` (a pattern with *, or several) names, called as the file without its suffixes.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
-    Files in `leave_out` are passed over. A suffix that is no kind of pairs is a ConfigError.
+    Files in `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a
+    ConfigError.
     """
     fields = dict(fields or {"query": "query", "target": "positive", "negatives": "negative"})
     found = {}
@@ -30,12 +32,14 @@ def task_per_file(
         if plain.stem in found:
             raise ConfigError(f"task_per_file.path: two files are called {plain.stem!r}; rename one")
         found[plain.stem] = (file, plain.suffix)
-    for name in (*(prompts or {}), *leave_out):
+    for name in (*(prompts or {}), *leave_out, *only):
         if name not in found:
             raise ConfigError(f"task_per_file: no file is called {name!r}{did_you_mean(name, found)}")
+    if only and not set(only) - set(leave_out):
+        raise ConfigError("task_per_file.leave_out names all that task_per_file.only names; leave some")
     tasks = []
     for name, (file, suffix) in found.items():
-        if name in leave_out:
+        if name in leave_out or (only and name not in only):
             continue
         if suffix not in _KINDS:
             raise ConfigError(f"{file}: not a kind of pairs; known: {', '.join(_KINDS)}, and each with .gz")

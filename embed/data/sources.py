@@ -175,12 +175,16 @@ class Files:
         """Yields ("file:line", raw record)."""
         raise NotImplementedError
 
+    def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yields ("file:line", raw record) of all files in order."""
+        for path in self.paths():
+            yield from self.rows(path)
+
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("file:line", record) of all files in order."""
         check_fields(self.fields, type(self).__name__)
-        for path in self.paths():
-            for where, raw in self.rows(path):
-                yield where, map_fields(raw, self.fields, where)
+        for where, raw in self.raw():
+            yield where, map_fields(raw, self.fields, where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,28 +268,43 @@ class BeirFolder:
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFaceDataset:
-    """A dataset of the Hugging Face Hub or a local one, when `datasets` is installed (extra [huggingface])."""
+    """A dataset of the Hugging Face Hub or a local one, when `datasets` is installed (extra [huggingface]).
+
+    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows.
+    """
 
     name: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELDS))
     config: str | None = None
     split: str = "train"
     revision: str | None = None
+    streaming: bool = False
+    most: int | None = None
 
     def fingerprint(self) -> dict[str, str]:
         """Returns the dataset's name and revision: the Hub keeps what they name unchanged."""
         return {"name": self.name, "config": str(self.config), "revision": str(self.revision)}
 
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("name[split]:row", record)."""
-        check_fields(self.fields, type(self).__name__)
+    def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yields ("name[split]:row", raw record)."""
+        for number, raw in enumerate(self.load()):
+            if self.most is not None and number >= self.most:
+                return
+            yield f"{self.name}[{self.split}]:{number}", raw
+
+    def load(self):
+        """Returns the dataset as the package `datasets` gives it."""
         try:
             import datasets
         except ImportError as e:
             raise DataError("Hugging Face datasets need a package; run: pip install 'embed[huggingface]'") from e
-        rows = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
-        for number, raw in enumerate(rows):
-            where = f"{self.name}[{self.split}]:{number}"
+        options = {"streaming": True} if self.streaming else {}
+        return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("name[split]:row", record)."""
+        check_fields(self.fields, type(self).__name__)
+        for where, raw in self.raw():
             yield where, map_fields(raw, self.fields, where)
 
 
@@ -294,13 +313,21 @@ class Tfds:
     """A TFDS dataset, e.g. name='natural_questions/longt5:0.1.0'; read by seqio's own TfdsDataSource."""
 
     name: str
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELDS))
     split: str = "train"
     data_dir: str | None = None
 
     def fingerprint(self) -> dict[str, str]:
         """Returns the dataset's name with its version, which TFDS keeps unchanged."""
         return {"name": self.name, "split": self.split}
+
+    def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yields ("name[split]:row", raw record), for sources that are made from it."""
+        import tensorflow_datasets as tfds
+
+        rows = tfds.load(self.name, split=self.split, data_dir=self.data_dir, download=False)
+        for number, raw in enumerate(tfds.as_numpy(rows)):
+            yield f"{self.name}[{self.split}]:{number}", raw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,26 +380,21 @@ class LabelledTexts:
                 yield where, {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"}
 
 
-Source = Files | BeirFolder | HuggingFaceDataset | Tfds | LabelledTexts
+def write_lines(path, lines) -> None:
+    """Writes lines as gzip whose bytes depend on them alone (no time stamp, no file name)."""
+    with (
+        open(path, "wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, "utf-8") as f,
+    ):
+        f.writelines(line + "\n" for line in lines)
 
 
 def write_json_lines(path, rows) -> None:
-    """Writes objects as jsonl.gz whose bytes depend on the rows alone (no time stamp, no file name)."""
-    with (
-        open(path, "wb") as raw,
-        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-        io.TextIOWrapper(packed, "utf-8") as f,
-    ):
-        for row in rows:
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """Writes objects as jsonl.gz."""
+    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
 
 
 def write_tsv(path, header: Sequence[str], rows) -> None:
-    """Writes a header and rows as tsv.gz whose bytes depend on them alone."""
-    with (
-        open(path, "wb") as raw,
-        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-        io.TextIOWrapper(packed, "utf-8") as f,
-    ):
-        for row in [header, *rows]:
-            f.write("\t".join(map(str, row)) + "\n")
+    """Writes a header and rows as tsv.gz."""
+    write_lines(path, ("\t".join(map(str, row)) for row in [header, *rows]))

@@ -20,7 +20,7 @@ class Task:
     """
 
     name: str
-    source: Any  # a `sources.Source`, or anything with examples() and fingerprint()
+    source: Any  # of `sources`, `derived`, or anything with examples() and fingerprint()
     query_prompt: str = "query"
     target_prompt: str = "document"
 
@@ -82,6 +82,7 @@ class Mixture:
 
     `rates`: 'proportional' (to the number of examples, each counted at most `maximum`), 'temperature' (sizes to the power
     1/temperature), or {task name: rate}. With `one_task_per_batch` every batch comes from one task, as both papers do.
+    `tasks` may hold lists of tasks, such as a folder's files, which are taken one by one.
     """
 
     name: str
@@ -90,6 +91,10 @@ class Mixture:
     temperature: float = 2.0
     maximum: int | None = None
     one_task_per_batch: bool = True
+
+    def __post_init__(self):
+        flat = [one for t in self.tasks for one in (t if isinstance(t, list | tuple) else [t])]
+        object.__setattr__(self, "tasks", flat)
 
     def check(self) -> None:
         """Raises ConfigError for an empty mixture, a name used twice, unknown or non-positive rates."""

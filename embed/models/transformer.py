@@ -132,7 +132,9 @@ class Stack(nn.Module):
         layers = jnp.arange(b.num_layers)
         is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
         reaches = (b.local if any(b.local_layers) else None, b.reach)
-        block = Block if remat == "none" else nn.remat(Block, policy=REMAT[remat], prevent_cse=False)
+        # Within a loop nothing is computed twice in one place; laid out whole, XLA would merge what is computed again.
+        whole = self.running.unroll >= b.num_layers
+        block = Block if remat == "none" else nn.remat(Block, policy=REMAT[remat], prevent_cse=whole)
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},

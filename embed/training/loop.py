@@ -1,7 +1,10 @@
 """The trainer, read top to bottom: restore or create, say what will happen, step, report, evaluate, save, stop."""
 
+import ctypes
 import dataclasses
+import gc
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,6 +88,7 @@ def train(run: Run) -> TrainState:
             )
         run, programs = _compile(run, with_shardings(abstract, placed), run.micro_batches or micro_batches)
         reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
+        _give_back_memory()
         try:
             state = _loop(run, state, programs, saver, reporter, preemption)
             saver.wait()
@@ -92,6 +96,14 @@ def train(run: Run) -> TrainState:
             reporter.close()
             saver.close()
     return state
+
+
+def _give_back_memory() -> None:
+    """Hands the host what reading the start and compiling have left; the allocator would keep it for the whole run."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _create(run: Run, placed: TrainState) -> TrainState:

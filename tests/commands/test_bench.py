@@ -4,7 +4,7 @@ import pytest
 
 from embed.commands.bench import DONE, LOG, Bench, digest
 from embed.commands.claims import Claim, Comparison
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 from embed.files import read_json
 
 GIN = """from __gin__ import dynamic_registration
@@ -51,7 +51,33 @@ def test_what_an_arm_uses_decides_it_too(tmp_path):
     changed = claim(prepared={"words": ["curate prompts --output=$run/other"], "more": []})
     other = Bench(changed, tmp_path, {}, "c")
     assert bench.made["words"] != other.made["words"] and bench.made["more"] != other.made["more"]
-    assert bench.key("one") != other.key("one") and bench.key("two") == other.key("two")
+    assert bench.keys["one"] != other.keys["one"] and bench.keys["two"] == other.keys["two"]
+
+
+def test_an_arm_may_name_an_arm_before_it(tmp_path):
+    arms = {"first": ["curate prompts --output=$run/words"], "second": ["curate prompts --output=$first/$seed"]}
+    given = {"arms": arms, "comparisons": [Comparison("first", "second")], "prepared": {}}
+    bench = Bench(claim(**given), tmp_path, {}, "c")
+    bench._run("second", 7)
+    assert (tmp_path / "arms" / bench.keys["first"] / "7" / "7" / "query.txt").is_file()
+    changed = {**arms, "first": ["curate prompts --output=$run/other"]}
+    other = Bench(claim(**{**given, "arms": changed}), tmp_path, {}, "c")
+    assert other.keys["second"] != bench.keys["second"]
+    with pytest.raises(ConfigError, match=r"\$second in .*did you mean"):
+        claim(**{**given, "arms": {"first": ["curate prompts --output=$second"], "second_": []}})
+
+
+def test_a_line_may_be_a_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "make.py").write_text("import sys; open(sys.argv[1], 'w').write('made')")
+    lines = ["python make.py $run/it"]
+    bench = Bench(claim(prepared={"words": lines}), tmp_path, {}, "c")
+    bench.prepare()
+    assert (tmp_path / "prepared" / f"words-{bench.made['words']}" / "it").read_text() == "made"
+    (tmp_path / "make.py").write_text("0")
+    assert digest(lines, {}) != bench.made["words"]
+    with pytest.raises(DataError, match="none.py: no such script"):
+        digest(["python none.py"], {})
 
 
 def test_what_is_prepared_is_prepared_once_for_all_claims(tmp_path, capsys):

@@ -1,0 +1,156 @@
+"""Sources made from another source's raw rows: what public sets need beyond a map of fields.
+
+Each takes any source that has `raw()` (files, TFDS, Hugging Face) and yields records as `sources` does.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from embed.data.sources import HuggingFaceDataset, Record, clean, map_fields, text_of
+from embed.errors import DataError, did_you_mean
+
+
+def field_of(raw: Mapping[str, Any], field: str, where: str) -> Any:
+    """Returns a field of a raw row; one that is not there is a DataError."""
+    if field not in raw:
+        raise DataError(f"{where}: no field {field!r}{did_you_mean(field, raw)}")
+    return raw[field]
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """Base of sources that are made from `source`, which has raw()."""
+
+    source: Any
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns that of the source."""
+        return self.source.fingerprint()
+
+
+@dataclasses.dataclass(frozen=True)
+class TitleAndBody(Derived):
+    """Web text as (title, body): the title is the field `title`, or without one the first line of the text.
+
+    Texts whose title or body has fewer characters than `shortest` are passed over: menus and stubs.
+    Source: arXiv:2503.07891 s3.3 and arXiv:2509.20354 s2.3 train on such pairs; the cut is our choice.
+    """
+
+    text: str = "text"
+    title: str | None = None
+    shortest: tuple[int, int] = (8, 200)
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("where", record)."""
+        for where, raw in self.source.raw():
+            body = _plain(field_of(raw, self.text, where), self.text, where)
+            if self.title is None:
+                title, _, body = body.partition("\n")
+            else:
+                title = _plain(field_of(raw, self.title, where), self.title, where)
+            title, body = clean(title), clean(body)
+            if len(title) >= self.shortest[0] and len(body) >= self.shortest[1]:
+                yield where, {"query": title, "target": body}
+
+
+def _plain(value: Any, field: str, where: str) -> str:
+    """Returns a text that may be empty."""
+    return "" if value in ("", b"") else text_of(value, field, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices(Derived):
+    """Questions with several answers of which one is right: that is the target, the others are the negatives.
+
+    `answer` is the field with the number of the right one, from 0; rows without (negative numbers) are passed over.
+    """
+
+    question: str = "question"
+    options: Sequence[str] = ()
+    answer: str = "answer"
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("where", record) with the wrong options as negatives; an option that says what the right one says is left out."""
+        for where, raw in self.source.raw():
+            right = int(field_of(raw, self.answer, where))
+            if right < 0:
+                continue
+            if right >= len(self.options):
+                raise DataError(f"{where}: {self.answer} = {right}, but there are {len(self.options)} options, from 0")
+            query = text_of(field_of(raw, self.question, where), self.question, where)
+            found = [text_of(field_of(raw, name, where), name, where) for name in self.options]
+            wrong = [text for text in dict.fromkeys(found) if text != found[right]]
+            yield where, {"query": query, "target": found[right], "negatives": wrong}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entailments(Derived):
+    """Natural language inference as triplets: a premise, what follows from it, and what contradicts it.
+
+    Premises without either are passed over. `entailment` and `contradiction` are the classes of the field `label`.
+    """
+
+    premise: str = "premise"
+    hypothesis: str = "hypothesis"
+    label: str = "label"
+    entailment: int = 0
+    contradiction: int = 2
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("where", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
+        premises: dict[str, tuple[list, list]] = {}
+        for where, raw in self.source.raw():
+            label = int(field_of(raw, self.label, where))
+            if label not in (self.entailment, self.contradiction):
+                continue
+            premise = text_of(field_of(raw, self.premise, where), self.premise, where)
+            hypothesis = text_of(field_of(raw, self.hypothesis, where), self.hypothesis, where)
+            premises.setdefault(premise, ([], []))[label == self.contradiction].append((where, hypothesis))
+        for premise, (follows, contradicts) in premises.items():
+            negatives = list(dict.fromkeys(text for _, text in contradicts))
+            for where, hypothesis in follows if negatives else ():
+                yield where, {"query": premise, "target": hypothesis, "negatives": negatives}
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFaceBeir:
+    """A retrieval set of the Hub in MTEB's layout: configs `corpus`, `queries` and `default`, which holds the judgements.
+
+    Each relevant pair of the split is an example, in the order of the judgements.
+    """
+
+    name: str
+    split: str = "train"
+    revision: str | None = None
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns the dataset's name and revision."""
+        return {"name": self.name, "split": self.split, "revision": str(self.revision)}
+
+    def _part(self, config: str, split: str):
+        return HuggingFaceDataset(self.name, config=config, split=split, revision=self.revision).load()
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("name[split]:row", record)."""
+        queries, corpus = (self._part(part, part) for part in ("queries", "corpus"))
+        places = {}
+        for part, rows in (("query", queries), ("document", corpus)):
+            places[part] = {str(key): number for number, key in enumerate(rows["_id"])}
+        for number, row in enumerate(self._part("default", self.split)):
+            where = f"{self.name}[{self.split}]:{number}"
+            if row["score"] <= 0:
+                continue
+            ids = {"query": str(row["query-id"]), "document": str(row["corpus-id"])}
+            for part, key in ids.items():
+                if key not in places[part]:
+                    raise DataError(f"{where}: names the {part} {key!r}, which the set does not have")
+            asked = queries[places["query"][ids["query"]]]
+            answer = corpus[places["document"][ids["document"]]]
+            yield (
+                where,
+                {
+                    **map_fields(asked, {"query": "text"}, where),
+                    **map_fields(answer, {"target": "text", "title": "title"}, where),
+                },
+            )
