@@ -251,6 +251,20 @@ def restore(step_folder, item: str, target, *, verified: bool = False):
     """
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder)
+    check_fits(step_folder, item, target, manifest)
+    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    try:
+        return reader.restore(step_folder.absolute() / item, args=ocp.args.StandardRestore(target))
+    finally:
+        reader.close()
+
+
+def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | None = None) -> None:
+    """Raises one DataError that lists how the tree `item` of a step folder differs from `target` in paths, shapes or dtypes.
+
+    Nothing but the manifest is read.
+    """
+    manifest = files.read_manifest(pathlib.Path(step_folder)) if manifest is None else manifest
     found = manifest.get("trees", {}).get(item)
     if found is None:
         raise DataError(
@@ -263,11 +277,6 @@ def restore(step_folder, item: str, target, *, verified: bool = False):
             f"{f'; and {len(differences) - 5} more' if len(differences) > 5 else ''}; "
             "use the configuration the checkpoint was made with"
         )
-    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-    try:
-        return reader.restore(step_folder.absolute() / item, args=ocp.args.StandardRestore(target))
-    finally:
-        reader.close()
 
 
 def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool = False, **extra) -> pathlib.Path:

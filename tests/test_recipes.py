@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from embed import config
+from embed.commands.bench import Bench
+from embed.commands.claims import Claim
 from embed.commands.recipe import Recipe
 from embed.errors import ConfigError
 from embed.models import api
@@ -15,9 +17,22 @@ from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 
 GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
-RECIPES = sorted((GIN / "recipes").rglob("*.gin"))
+RECIPES = sorted([*(GIN / "recipes").rglob("*.gin"), *(GIN / "claims" / "recipes").glob("*.gin")])
+CLAIMS = sorted((GIN / "claims").glob("*.gin"))
 # What a user must give, per recipe.
-REQUIRED = {"finetune_sentence_transformer.gin": ["SOURCE='minilm'"]}
+SMALL = ["PAIRS='data/pairs/*.jsonl'", "VOCABULARY='words.model'", "CACHE_DIR='cache'", "ONLY=()", "PROMPTS={}"]
+LABELS = [f"{name}='labels.jsonl'" for name in ("TOPICS", "QUESTIONS", "OPINIONS")]
+REQUIRED = {
+    "recipes/finetune_sentence_transformer.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/prefinetune.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/small_prefinetune.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/small_finetune.gin": ["SOURCE='minilm'"],
+    "claims/recipes/small.gin": SMALL,
+    "claims/recipes/small_finetune.gin": [*SMALL, "START='minilm'"],
+    "claims/recipes/small_and_made.gin": [*SMALL, "START='minilm'", "MADE='labels.jsonl'"],
+    "claims/recipes/labels.gin": ["START='minilm'", "CACHE_DIR='cache'", *LABELS],
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
@@ -25,11 +40,13 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     (tmp_path / "data" / "pairs").mkdir(parents=True)
     (tmp_path / "data" / "pairs" / "mine.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     monkeypatch.chdir(tmp_path)
-    recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(path.name, []))
+    recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))
+    assert recipe.mixture.tasks
     module = recipe.model
     if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
-        assert recipe.init_from == "minilm" and [t.name for t in recipe.mixture.tasks] == ["mine"]
-        module = Embedder(Bert(), MeanPooling(), matryoshka_dims=recipe.model_changes["matryoshka_dims"])
+        assert recipe.init_from == "minilm"
+        dims = recipe.model_changes.get("matryoshka_dims", recipe.loss.dims)
+        module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
     model = api.build(module)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) > 0
@@ -38,8 +55,16 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", REQUIRED)
 def test_what_a_user_must_give_is_asked_for(name):
-    with pytest.raises(ConfigError, match="SOURCE"):
-        config.build(Recipe, [str(GIN / "recipes" / name)])
+    with pytest.raises(ConfigError, match=REQUIRED[name][0].partition("=")[0]):
+        config.build(Recipe, [str(GIN / name)])
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda p: p.stem)
+def test_claims_build_and_name_recipes_that_are_there(path):
+    claim = config.build(Claim, [str(path)])[0]
+    assert claim.untestable or all(comparison.better in claim.arms for comparison in claim.comparisons)
+    bench = Bench(claim, pathlib.Path("nowhere"), {}, path.stem)
+    assert len(set(bench.keys.values())) == len(claim.arms)  # also reads the gin files and scripts that they name
 
 
 @pytest.mark.parametrize("path", sorted(GIN.rglob("*.gin")), ids=lambda p: str(p.relative_to(GIN)))

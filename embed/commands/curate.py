@@ -30,6 +30,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--kind", help="texts: what is written, such as 'product reviews'")
     parser.add_argument("--count", type=int, help="texts: how many (100)")
     parser.add_argument("--keep", type=int, help="pick: negatives a pair (1)")
+    parser.add_argument(
+        "--likelihood",
+        action="store_const",
+        const=True,
+        help="pick: fuse the grade with the query's likelihood after the negative (needs a completions endpoint with echo: vLLM)",
+    )
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")

@@ -51,7 +51,7 @@ OPTIONS = {
     "queries": {"input": None, "sample": None, "least": 4},
     "texts": {"labels": None, "kind": None, "count": 100},
     "filter": {"input": None, "least": 2},
-    "pick": {"input": None, "keep": 1},
+    "pick": {"input": None, "keep": 1, "likelihood": False},
 }
 _FIELDS = ("query_field", "target_field", "negatives_field")
 
@@ -132,7 +132,7 @@ class Job:
         now = {"what": given.what, **own}
         if given.input is not None and pathlib.Path(given.input).is_file():
             now["input"] = files.sha256_file(given.input)
-        now["prompts"] = {n: w.digest for n, w in self._words(FIELDS[given.what]).items()}
+        now["prompts"] = {n: w.digest for n, w in self._words(self._fields()).items()}
         path = self._output / JOB
         before = files.read_json(path) if path.is_file() else now
         changed = [name for name in now if before.get(name) != now[name]]
@@ -141,6 +141,11 @@ class Job:
                 f"{self._output}: was begun with another {', '.join(changed)}; give the same, or another --output"
             )
         files.write_json(path, now)
+
+    def _fields(self) -> dict[str, set[str]]:
+        """Returns the prompts that are needed, and the names that each is filled in with."""
+        more = judging.LIKELIHOOD_FIELDS if self._given.what == "pick" and self._given.likelihood else {}
+        return {**FIELDS[self._given.what], **more}
 
     def _plan(self) -> Plan:
         what = self._given.what
@@ -186,12 +191,12 @@ class Job:
 
     def _plan_judged(self) -> Plan:
         given = self._given
-        prompts = self._words(FIELDS[given.what])
+        prompts = self._words(self._fields())
         judge = judging.Judge(self._asker, prompts, given.seed)
         if given.what == "filter":
             work = judging.Filter(judge, given.negatives_field, given.least)
         else:
-            work = judging.Pick(judge, given.negatives_field, given.keep)
+            work = judging.Pick(judge, given.negatives_field, given.keep, likelihood=given.likelihood)
         roles = {"query": given.query_field, "target": given.target_field, "negatives": given.negatives_field}
         pairs = []
         for where, raw in read_json_lines(given.input):
@@ -205,8 +210,9 @@ class Job:
             + sum(map(_tokens, p.negatives))
             for p in pairs
         )
-        fixed = _tokens(prompts["grade"].system + prompts["grade"].user) * requests
-        return Plan(work, pairs, "pairs", requests, size + fixed, 8 * requests)
+        fixed = sum(_tokens(w.system + w.user) for w in prompts.values()) * requests
+        times = len(prompts)  # a negative is graded, and its likelihood is asked for
+        return Plan(work, pairs, "pairs", times * requests, times * size + fixed, 8 * requests)
 
     def _announce(self, plan: Plan, count: int | None = None) -> None:
         """Says, once, what the run will ask for at most, before it does."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "search": "find the texts of a corpus nearest to a query",
     "curate": "have a language model write and judge training data",
     "reproduce": "run a paper's claim at small scale and say whether it holds",
+    "tune": "find the rates of a mixture",
     "mine": "find hard negatives for pairs, as files that training reads",
 }
 

@@ -139,7 +139,7 @@ def _identity(recipe, examples) -> dict:
     from embed import files
     from embed.data.tasks import describe
 
-    mixture = {k: v for k, v in describe(recipe.mixture).items() if k not in ("tasks", "type")}
+    mixture = {k: v for k, v in describe(recipe.mixture).items() if k not in ("tasks", "type", "only")}
     return {
         "seed": recipe.seed,
         "batch_size": recipe.batch_size,
@@ -209,13 +209,19 @@ def _starter(recipe, model):
             f"{folder}: trained with another vocabulary than {recipe.tokenizer.path}; use {bundles.tokenizer_file(folder)}"
         )
 
-    def read(target):
+    there = checkpoints.tree_paths(folder, "params")
+
+    def split(target):
         wanted = checkpoints.flatten(target)
-        there = checkpoints.tree_paths(folder, "params")
         new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
-        found = checkpoints.restore(
-            folder, "params", checkpoints.unflatten({p: x for p, x in wanted.items() if p not in new})
-        )
+        return wanted, new, checkpoints.unflatten({p: x for p, x in wanted.items() if p not in new})
+
+    # Before a large model is drawn at random: a start of another architecture.
+    checkpoints.check_fits(folder, "params", split(jax.eval_shape(model.init, jax.random.key(0)))[2])
+
+    def read(target):
+        wanted, new, kept = split(target)
+        found = checkpoints.restore(folder, "params", kept)
         if not new:
             return found
         reports.say(f"start      {', '.join(new)} start at random: {folder} has none")

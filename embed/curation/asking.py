@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from embed.curation.endpoint import Connection, Endpoint, Refused, Reply, Request
+from embed.curation.endpoint import Connection, Continuation, Endpoint, Refused, Reply, Request
 from embed.curation.ledger import Ledger
 from embed.curation.words import Words
 from embed.errors import EndpointError, StorageError, UsageError
@@ -79,7 +79,21 @@ class Asker:
             )
         raise Rejected(f"{words.name}: {reason}")
 
-    async def _reply(self, request: Request) -> Reply:
+    async def likelihood(self, words: Words, texts: dict[str, str], continuation: str) -> float:
+        """Returns the log-probability that the model gives `continuation` after a prompt. Nothing is generated, so that the
+        texts are put in as they are."""
+        request = Continuation(words.name, words.plain(texts), f" {continuation}")
+        reply = await self._reply(request)
+        if not reply.text:
+            raise self._stop(
+                EndpointError(
+                    f"{self.endpoint.base_url}: tells no log-probabilities of a text that it is given (completions with echo); "
+                    "leave out --likelihood, or serve the model with vLLM"
+                )
+            )
+        return float(reply.text)
+
+    async def _reply(self, request: Request | Continuation) -> Reply:
         key = request.key(self.endpoint)
         found = self.ledger.get(key)
         if found is not None:
@@ -92,7 +106,7 @@ class Asker:
             future.add_done_callback(lambda _: self._flying.pop(key))
         return await asyncio.shield(self._flying[key][0])
 
-    async def _send(self, key: str, request: Request, needed: int) -> Reply:
+    async def _send(self, key: str, request: Request | Continuation, needed: int) -> Reply:
         async with self._slots:
             if self._stopped is not None:
                 raise self._stopped

@@ -31,6 +31,71 @@ class Request:
         """About how many tokens the question has; few scripts need more than one for three bytes."""
         return len((self.system + self.user).encode("utf-8", "surrogatepass")) // 3
 
+    def send(self, client, endpoint: "Endpoint"):
+        """Returns the call that asks `client`."""
+        body = {
+            "model": endpoint.model,
+            "messages": [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            # Servers that know it give the same reply, and bill it once, when a request comes again after a kill.
+            "extra_headers": {"Idempotency-Key": self.key(endpoint)},
+        }
+        if endpoint.structured:
+            schema = {"name": self.prompt.replace(" ", "_"), "schema": dict(self.schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return client.chat.completions.create(**body)
+
+    def read(self, found) -> str:
+        """Returns the text of a response; a message without text, where a model refuses, is a reply too: that of nothing."""
+        return str(found.choices[0].message.content or "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuation:
+    """How likely a model finds `continuation` after `text`: asked of the completions endpoint, which must echo a given text
+    with its log-probabilities (vLLM does; chat endpoints do not)."""
+
+    prompt: str
+    text: str
+    continuation: str
+    max_tokens: int = 1
+
+    def key(self, endpoint: "Endpoint") -> str:
+        """Returns the digest of all that decides the reply, which it is kept by."""
+        return files.digest_json([endpoint.model, "continuation", dataclasses.asdict(self)])
+
+    @property
+    def size(self) -> int:
+        """About how many tokens the question has."""
+        return len((self.text + self.continuation).encode("utf-8", "surrogatepass")) // 3
+
+    def send(self, client, endpoint: "Endpoint"):
+        """Returns the call that asks `client`."""
+        return client.completions.create(
+            model=endpoint.model,
+            prompt=self.text + self.continuation,
+            max_tokens=self.max_tokens,
+            temperature=0.0,
+            echo=True,
+            logprobs=1,
+            extra_headers={"Idempotency-Key": self.key(endpoint)},
+        )
+
+    def read(self, found) -> str:
+        """Returns the sum of the log-probabilities of the continuation's tokens, "" where the response has none."""
+        told = getattr(found.choices[0], "logprobs", None)
+        offsets, values = getattr(told, "text_offset", None), getattr(told, "token_logprobs", None)
+        if not offsets or not values:
+            return ""
+        first, last = (
+            len(self.text),
+            len(self.text) + len(self.continuation),
+        )  # what is generated after it does not count
+        own = [v for at, v in zip(offsets, values) if first <= at < last and v is not None]
+        return repr(float(sum(own))) if own else ""
+
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
@@ -95,7 +160,7 @@ class Connection:
         """Closes the connection."""
         await self._client.close()
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request | Continuation) -> Reply:
         """Returns the reply.
 
         What no second try can mend is an EndpointError at once, all else one after the last; a Refused where it is this
@@ -128,7 +193,7 @@ class Connection:
         openai, url = self._openai, self._endpoint.base_url
         try:
             async with asyncio.timeout(self._endpoint.deadline):
-                found = await self._client.chat.completions.create(**self._body(request))
+                found = await request.send(self._client, self._endpoint)
         except (openai.AuthenticationError, openai.PermissionDeniedError) as e:
             raise EndpointError(
                 f"{url}: refuses the key ({self._short(e)}); set the environment variable {self._endpoint.key_variable}"
@@ -142,7 +207,8 @@ class Connection:
         except openai.APIStatusError as e:
             if e.status_code >= 500 or e.status_code in (408, 409, 425):
                 raise _Again(f"status {e.status_code}: {self._short(e)}", _retry_after(e)) from e
-            hint = "; --plain asks without a JSON schema" if self._endpoint.structured else ""
+            structured = self._endpoint.structured and isinstance(request, Request)
+            hint = "; --plain asks without a JSON schema" if structured else ""
             raise Refused(
                 f"{url}: refuses the request, status {e.status_code}: {self._short(e)}{hint}", e.status_code
             ) from e
@@ -166,21 +232,6 @@ class Connection:
         key = self._endpoint.key
         return (text.replace(key, "***") if len(key) > 4 else text)[:160] or type(error).__name__
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        body = {
-            "model": self._endpoint.model,
-            "messages": [{"role": "system", "content": request.system}, {"role": "user", "content": request.user}],
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "seed": request.seed,
-            # Servers that know it give the same reply, and bill it once, when a request comes again after a kill.
-            "extra_headers": {"Idempotency-Key": request.key(self._endpoint)},
-        }
-        if self._endpoint.structured:
-            schema = {"name": request.prompt.replace(" ", "_"), "schema": dict(request.schema), "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
-
 
 class _Again(Exception):
     """A failure that the next try may not have; `after` is the wait in seconds that the server asked for."""
@@ -198,19 +249,16 @@ class Refused(EndpointError):
         self.status = status
 
 
-def _reply(found, request: Request) -> Reply:
-    """Returns the reply of a response that has one; anything else is worth another try.
-
-    A message without text, where a model refuses, is a reply too: that of nothing.
-    """
+def _reply(found, request: Request | Continuation) -> Reply:
+    """Returns the reply of a response that has one; anything else is worth another try."""
     try:
-        text = found.choices[0].message.content or ""
+        text = request.read(found)
     except (AttributeError, IndexError, TypeError) as e:
         raise _Again("a reply without a message") from e
     usage = getattr(found, "usage", None)
     tokens_in = getattr(usage, "prompt_tokens", None) or request.size
-    tokens_out = getattr(usage, "completion_tokens", None) or len(str(text).encode("utf-8", "surrogatepass")) // 3
-    return Reply(str(text), int(tokens_in), int(tokens_out))
+    tokens_out = getattr(usage, "completion_tokens", None) or len(text.encode("utf-8", "surrogatepass")) // 3
+    return Reply(text, int(tokens_in), int(tokens_out))
 
 
 def _retry_after(error) -> float | None:

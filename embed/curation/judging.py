@@ -15,6 +15,7 @@ from embed.curation.negatives import fuse
 from embed.curation.words import Words
 
 FIELDS = {"grade": {"query", "passage"}}
+LIKELIHOOD_FIELDS = {"query_likelihood": {"passage"}}
 GRADE = {
     "type": "object",
     "properties": {"grade": {"type": "integer", "minimum": 0, "maximum": 3}},
@@ -37,9 +38,14 @@ class Judge:
         found = await self.asker.ask(self.words["grade"], GRADE, texts, self.seed, temperature=0.0, max_tokens=64)
         return found["grade"]
 
+    async def likelihood(self, query: str, passage: str) -> float:
+        """Returns log P(query | passage), how likely the model finds the query after the passage."""
+        return await self.asker.likelihood(self.words["query_likelihood"], {"passage": passage}, query)
+
     def made(self) -> dict[str, Any]:
         """Returns who judged, for the rows that were judged."""
-        return {"model": self.asker.endpoint.model, "prompts": {"grade": self.words["grade"].digest}, "seed": self.seed}
+        prompts = {name: words.digest for name, words in self.words.items()}
+        return {"model": self.asker.endpoint.model, "prompts": prompts, "seed": self.seed}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +91,18 @@ class Filter:
 
 @dataclasses.dataclass(frozen=True)
 class Pick:
-    """Of the mined neighbours of a query takes the `keep` that rank lowest by grade and by the model's own cosine, fused.
+    """Of the mined neighbours of a query takes the `keep` that rank lowest by two scores, fused by their ranks.
 
-    Gemini Embedding takes the lowest of the nearest: near by the encoder, wrong by the judge. Neighbours graded at least
-    `answers` are left out. Source: arXiv:2503.07891 s4.2, arXiv:2403.20327 s3.2.
+    The lowest of the nearest: near by the encoder, wrong by the judge. One score is the grade; the other, with `likelihood`, how
+    likely the model finds the query after the neighbour, as in Gemini Embedding, else the cosine of the model that mined.
+    Neighbours graded at least `answers` are left out. Source: arXiv:2503.07891 s4.2, arXiv:2403.20327 s3.2.
     """
 
     judge: Judge
     negatives_field: str
     keep: int = 1
     answers: int = 2
+    likelihood: bool = False
 
     async def __call__(self, pair: Pair) -> dict[str, Any]:
         """Returns the row with the negatives that were picked, the lowest first, and their grades.
@@ -105,13 +113,25 @@ class Pick:
         if not pair.negatives:
             return pair.raw
         grades = await _all(self.judge.grade(pair.query, text) for text in pair.negatives)
-        cosines = pair.cosines
-        fused_by_both = cosines is not None and None not in cosines
-        own = [np.array(grades, float), *([np.array(cosines, float)] if fused_by_both else [])]
+        second, other = await self._second(pair)
+        own = [np.array(grades, float), *([] if second is None else [np.array(second, float)])]
         order = [i for i in np.argsort(fuse(*own), kind="stable") if grades[i] < self.answers][: self.keep]
-        by = "grade and cosine" if fused_by_both else "grade"
-        judged = {"negatives": [grades[i] for i in order], "of": len(grades), "by": by, **self.judge.made()}
+        judged = {
+            "negatives": [grades[i] for i in order],
+            "of": len(grades),
+            "by": f"grade{other}",
+            **self.judge.made(),
+        }
+        if self.likelihood:
+            judged["likelihoods"] = [round(second[i], 3) for i in order]
         return {**pair.raw, self.negatives_field: [pair.negatives[i] for i in order], "judged": judged}
+
+    async def _second(self, pair: Pair) -> tuple[list[float] | None, str]:
+        """Returns the second score of the negatives, if there is one, and what it is called."""
+        if self.likelihood:
+            return await _all(self.judge.likelihood(pair.query, text) for text in pair.negatives), " and likelihood"
+        cosines = pair.cosines
+        return (None, "") if cosines is None or None in cosines else (cosines, " and cosine")
 
 
 async def _all(work) -> list:

@@ -68,6 +68,10 @@ class Words:
         fill = lambda part: string.Template(part).substitute({**values, **marked})  # noqa: E731
         return fill(system), fill(self.user), (nonce, canary)
 
+    def plain(self, texts: dict[str, str]) -> str:
+        """Returns both parts with the texts as they are, to be continued."""
+        return string.Template(f"{self.system}\n\n{self.user}").substitute(texts)
+
 
 def check(folder: pathlib.Path) -> None:
     """Raises DataError for a folder of prompts that is not there, or holds one of a name that no prompt has."""

@@ -197,3 +197,10 @@ def table() -> str:
         size = "-" if s.pairs is None else f"{s.pairs:,}"
         lines.append(f"| `{s.name}` | {s.kind} | {s.page} | {s.query_prompt} | {s.negatives} | {size} | {s.licence} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(
+        "# Public training sets\n\nMade by `python -m embed.data.public_sets`. `public_sets.tasks.kinds` and `.names` choose.\n"
+    )
+    print(table(), end="")

@@ -82,7 +82,7 @@ class Mixture:
 
     `rates`: 'proportional' (to the number of examples, each counted at most `maximum`), 'temperature' (sizes to the power
     1/temperature), or {task name: rate}. With `one_task_per_batch` every batch comes from one task, as both papers do.
-    `tasks` may hold lists of tasks, such as a folder's files, which are taken one by one.
+    `tasks` may hold lists of tasks, such as a folder's files, which are taken one by one; `only` names those that are taken.
     """
 
     name: str
@@ -91,10 +91,14 @@ class Mixture:
     temperature: float = 2.0
     maximum: int | None = None
     one_task_per_batch: bool = True
+    only: Sequence[str] = ()
 
     def __post_init__(self):
         flat = [one for t in self.tasks for one in (t if isinstance(t, list | tuple) else [t])]
-        object.__setattr__(self, "tasks", flat)
+        for name in self.only:
+            if name not in {t.name for t in flat}:
+                raise ConfigError(f"Mixture.only: no task {name!r}{did_you_mean(name, [t.name for t in flat])}")
+        object.__setattr__(self, "tasks", [t for t in flat if not self.only or t.name in self.only])
 
     def check(self) -> None:
         """Raises ConfigError for an empty mixture, a name used twice, unknown or non-positive rates."""
@@ -115,7 +119,7 @@ class Mixture:
                 )
             return
         for name, rate in self.rates.items():
-            if name not in names:
+            if name not in names and not self.only:
                 raise ConfigError(f"Mixture.rates names {name!r}{did_you_mean(name, names)}")
             if not 0 < rate < float("inf"):
                 raise ConfigError(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from embed.commands.bench import DONE, LOG, Bench, digest
+from embed.commands.bench import Bench, digest
 from embed.commands.claims import Claim, Comparison
+from embed.commands.lines import DONE, LOG
 from embed.errors import ConfigError, DataError
 from embed.files import read_json
 

@@ -5,7 +5,7 @@ import json
 import signal
 
 import pytest
-from language_model import Server, answer, number, send
+from language_model import Server, answer, mute, number, send, texts_of
 
 from embed.files import read_json
 
@@ -323,6 +323,39 @@ def test_picking_goes_by_grade_and_cosine_and_keeps_what_has_no_negatives(curate
     assert done.returncode == 0, done.stderr
     first = rows_of(folder / "filtered")[0]
     assert len(first["mined"]["scores"]) == len(first["negative"])
+
+
+def test_picking_by_grade_and_likelihood_takes_the_lowest_of_both(curate, folder, server):
+    negatives = ["red river stone", "a cloud", "red cloud", "red river cloud"]
+    grades = dict(zip(negatives, [1, 1, 0, 2]))
+    server.reply = lambda body: {"grade": grades[texts_of(body["messages"][1]["content"])[1]]}
+    row = {
+        "query": "red river stone",
+        "positive": "p",
+        "negative": negatives,
+        "mined": {"scores": [0.9, 0.1, 0.2, 0.3]},
+    }
+    (folder / "mined.jsonl").write_text(json.dumps(row) + "\n")
+    done = curate("pick", "out", "--input=mined.jsonl", "--likelihood", "--keep=3")
+    assert done.returncode == 0, done.stderr
+    (found,) = rows_of(folder / "out")
+    # log P(query | passage) by words: -1.5, -12, -8.5, -5; ranks by grade 2 2 4 1, by likelihood 1 4 3 2: the last answers
+    wanted = {"red river stone": 1 / 62 + 1 / 61, "a cloud": 1 / 62 + 1 / 64, "red cloud": 1 / 64 + 1 / 63}
+    assert found["negative"] == sorted(wanted, key=wanted.get)
+    assert found["judged"]["by"] == "grade and likelihood" and set(found["judged"]["prompts"]) == {
+        "grade",
+        "query_likelihood",
+    }
+    assert dict(zip(found["negative"], found["judged"]["likelihoods"])) == {
+        "red river stone": -1.5, "a cloud": -12.0, "red cloud": -8.5,
+    }  # fmt: skip
+    asked = server.received
+    (folder / "out" / "rows.jsonl.gz").unlink()
+    assert curate("pick", "out", "--input=mined.jsonl", "--likelihood", "--keep=3").returncode == 0
+    assert server.received == asked == 8 and rows_of(folder / "out") == [found]
+    server.likely = mute
+    done = curate("pick", "mute", "--input=mined.jsonl", "--likelihood")
+    assert done.returncode == 69 and "tells no log-probabilities" in done.stderr and "vLLM" in done.stderr
 
 
 def test_prompts_of_no_known_name_are_told(curate, folder):

@@ -48,6 +48,7 @@ class Server:
         self.reply, self.key, self.faults, self.delay = reply, key, [], 0.0
         self.answered: collections.Counter = collections.Counter()
         self.received, self.bodies, self.most_at_once, self._now = 0, [], 0, 0
+        self.likely = likelihood
         self._lock = threading.Lock()
         outer = self
 
@@ -79,6 +80,10 @@ class Server:
             if handler.headers["authorization"] != f"Bearer {self.key}":
                 given = handler.headers["authorization"].removeprefix("Bearer ")
                 send(handler, 401, {"error": {"message": f"wrong key: {given}"}})
+            elif handler.path == "/v1/completions" and body["model"] == "tiny":
+                with self._lock:
+                    self.answered[handler.headers["idempotency-key"]] += 1
+                send(handler, 200, echoed(body, self.likely))
             elif handler.path != "/v1/chat/completions" or body["model"] != "tiny":
                 send(handler, 404, {"error": {"message": "no such model"}})
             elif fault is None or not fault(handler, body):
@@ -97,6 +102,33 @@ class Server:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def likelihood(before: str, word: str) -> float | None:
+    """Returns the log-probability of a word: high where it was said before."""
+    return -0.5 if word.strip() in before.split() else -4.0
+
+
+def echoed(body: dict, likely) -> dict:
+    """Returns the words of a prompt with their log-probabilities, and one that was generated, as vLLM does."""
+    assert body["echo"] and body["max_tokens"] == 1
+    words = [*re.finditer(r"\s*\S+", body["prompt"])]
+    tokens = [w[0] for w in words]
+    values = [None, *(likely("".join(tokens[:i]), tokens[i]) for i in range(1, len(tokens)))]
+    told = {
+        "tokens": [*tokens, " more"],
+        "token_logprobs": [*values, -9.0],
+        "text_offset": [*(w.start() for w in words), len(body["prompt"])],
+        "top_logprobs": None,
+    }
+    choice = {"index": 0, "text": body["prompt"] + " more", "finish_reason": "length"}
+    choice["logprobs"] = None if likely is mute else told
+    usage = {"prompt_tokens": len(words), "completion_tokens": 1, "total_tokens": len(words) + 1}
+    return {"id": "x", "object": "text_completion", "created": 0, "model": "tiny", "choices": [choice], "usage": usage}
+
+
+def mute(before: str, word: str) -> None:
+    """Stands for a server that tells no log-probabilities."""
 
 
 def completion(text: str) -> dict:

@@ -1,0 +1,38 @@
+"""`embed tune`: the rates of a mixture, from each task's own steps to its best score and a grid around them."""
+
+import pathlib
+
+from embed.commands import runtime
+
+SUMMARY = (
+    "Find the rates of a recipe's mixture: every task is trained alone until its score gets no better, rates are set in "
+    "proportion to the steps that took, and a grid around them is trained and scored. The recipe must have a suite, "
+    "best_metric and evaluate_every. What is done is kept: run the same command again to go on."
+)
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--output", required=True, help="folder for the runs, the table and rates.gin")
+    parser.add_argument("--factors", default="0.5,2", help="what a rate is multiplied by, one at a time (0.5,2)")
+    parser.add_argument("--whole", action="store_true", help="take every combination of the factors")
+    parser.add_argument(
+        "--patience", type=int, default=2, help="evaluations without a better one that end a task's run (2)"
+    )
+    runtime.add_gin_arguments(parser)
+
+
+def run(arguments) -> None:
+    from embed import config, files
+    from embed.commands import tuning
+    from embed.commands.recipe import Recipe
+    from embed.errors import ConfigError
+
+    factors = runtime.numbers("factors", arguments.factors)
+    recipe = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0]
+    if recipe.best_metric is None:
+        raise ConfigError("Recipe.best_metric is not bound: what rates are to be best by; bind it, and Recipe.suite")
+    given = [*(f"--gin_file={f}" for f in arguments.gin_file), *(f"--gin.{b}" for b in arguments.gin_bindings)]
+    output = pathlib.Path(arguments.output)
+    with files.FolderLock(output):
+        names = [task.name for task in recipe.mixture.tasks]
+        tuning.Job(output, names, recipe.best_metric, given, factors, arguments.whole, arguments.patience).run()

@@ -1,0 +1,110 @@
+"""The work of `embed tune`: tasks alone, then mixtures around the rates that follow, each trained once and told in a table."""
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+
+from embed import bundles, files
+from embed.commands import lines
+from embed.curation import rates
+from embed.errors import DataError, UsageError
+from embed.evaluation import report
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The search for the rates of tasks `names` by `metric`. `given` are the options that name the recipe."""
+
+    output: pathlib.Path
+    names: Sequence[str]
+    metric: str
+    given: Sequence[str]
+    factors: Sequence[float]
+    whole: bool
+    patience: int
+
+    def run(self) -> None:
+        """Trains what was not trained, writes the table and the best rates as gin."""
+        if len(self.names) < 2:
+            raise UsageError(f"the mixture has one task, {self.names[0]!r}: there are no rates to find")
+        self._check()
+        alone = {
+            name: self._train(f"{name} alone", self._folder("alone", name), self._only(name)) for name in self.names
+        }
+        steps = {name: best["step"] for name, best in alone.items()}
+        points = rates.grid(rates.from_steps(steps), self.factors, self.whole)
+        print(f"tune: {len(points)} mixtures around {_told(points[0])}", flush=True)
+        scored = []
+        for number, point in enumerate(points):
+            best = self._train(
+                f"mixture {number + 1} of {len(points)}", self._folder("mixtures", str(number)), self._rates(point)
+            )
+            scored.append((best["score"], point))
+        self._write(alone, scored)
+
+    def _check(self) -> None:
+        """Writes down what is searched, or checks that the folder is of this search."""
+        path = self.output / "job.json"
+        now = {"given": list(self.given), "factors": list(self.factors), "whole": self.whole, "patience": self.patience}
+        before = files.read_json(path) if path.is_file() else now
+        changed = [k for k in now if before.get(k) != now[k]]
+        if changed:
+            raise DataError(
+                f"{self.output}: was begun with another {', '.join(changed)}; give the same, or another --output"
+            )
+        files.write_json(path, now)
+
+    def _folder(self, *parts: str) -> pathlib.Path:
+        return self.output.joinpath(*(p.replace("/", "-").replace(" ", "-") for p in parts))
+
+    def _only(self, name: str) -> list[str]:
+        return [
+            f"--gin.tasks.Mixture.only={(name,)!r}",
+            "--gin.tasks.Mixture.rates=proportional",
+            f"--gin.loop.Schedule.patience={self.patience}",
+        ]
+
+    def _rates(self, point: Mapping[str, float]) -> list[str]:
+        return [f"--gin.tasks.Mixture.rates={ {name: round(x, 6) for name, x in point.items()}!r}"]
+
+    def _train(self, what: str, folder: pathlib.Path, more: Sequence[str]) -> dict:
+        """Returns {"step", "score"} of the best checkpoint of a run."""
+        line = shlex.join(["train", *self.given, f"--run_dir={folder / 'run'}", *more])
+        lines.run(f"tune: {what}", [line], folder)
+        best = bundles.read_best(folder / "run")
+        if best is None:
+            raise DataError(f"{folder / 'run'}: no step was scored; lower EVALUATE_EVERY below the steps of the run")
+        return best
+
+    def _write(self, alone: Mapping[str, dict], scored: Sequence[tuple[float, Mapping[str, float]]]) -> None:
+        best_score, best = max(scored, key=lambda s: s[0])
+        tasks = [["task", "steps to its best alone", f"{self.metric} alone", "rate from steps", "best rate"]]
+        for name, own in alone.items():
+            tasks.append(
+                [
+                    name,
+                    f"{own['step']:,}",
+                    f"{100 * own['score']:.2f}",
+                    f"{scored[0][1][name]:.3f}",
+                    f"{best[name]:.3f}",
+                ]
+            )
+        mixtures = [["mixture", self.metric, *alone]]
+        for number, (score, point) in sorted(enumerate(scored), key=lambda s: -s[1][0]):
+            mixtures.append([str(number), f"{100 * score:.2f}", *(f"{point[name]:.3f}" for name in alone)])
+        text = f"{report.align(tasks)}\n\n{report.align(mixtures)}\n"
+        files.write_atomic(self.output / "rates.md", text)
+        found = {name: round(x, 6) for name, x in best.items()}
+        files.write_atomic(
+            self.output / "rates.gin",
+            "# Rates found by embed tune; include after a recipe.\nfrom __gin__ import dynamic_registration\n\n"
+            f"from embed.data import tasks\n\ntasks.Mixture.rates = {found!r}\n",
+        )
+        print(
+            f"\n{text}\nwrote {self.output}: rates.md, rates.gin; best {self.metric} {100 * best_score:.2f} with {_told(best)}"
+        )
+
+
+def _told(point: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {x:.3f}" for name, x in point.items())

@@ -1,0 +1,74 @@
+"""Sources made from other sources' rows, on files with the schemas of the public sets that need them."""
+
+import json
+
+import pytest
+
+from embed.data.derived import Choices, Entailments, TitleAndBody
+from embed.data.sources import JsonLines
+from embed.errors import DataError
+
+
+def write(folder, rows) -> JsonLines:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return JsonLines(str(folder / "rows.jsonl"))
+
+
+def records(source):
+    return [record for _, record in source.examples()]
+
+
+def test_the_first_line_of_a_page_is_its_title(tmp_path):
+    body = "A body that is long enough. " * 10
+    source = write(
+        tmp_path,
+        [
+            {"text": f"How to mend a bicycle\n{body}\nand more"},
+            {"text": "Menu\n" + body},
+            {"text": "One line that goes on without an end"},
+            {"text": ""},
+            {"text": "A title with a stub\nshort"},
+        ],
+    )
+    (found,) = records(TitleAndBody(source))
+    assert found == {"query": "How to mend a bicycle", "target": f"{body}\nand more"}
+
+
+def test_a_title_may_have_a_field_of_its_own(tmp_path):
+    source = write(
+        tmp_path, [{"title": "Ada", "text": "b" * 200}, {"title": "", "text": "b" * 200}, {"title": "Bo", "text": ""}]
+    )
+    assert records(TitleAndBody(source, title="title", shortest=(2, 200))) == [{"query": "Ada", "target": "b" * 200}]
+    with pytest.raises(DataError, match="no field 'titel'; did you mean 'title'"):
+        records(TitleAndBody(source, title="titel"))
+
+
+def test_wrong_options_are_negatives(tmp_path):
+    options = ("opa", "opb", "opc", "opd")
+    row = {"question": "Which?", "opa": "one", "opb": "two", "opc": "two", "opd": "three"}
+    source = Choices(
+        write(tmp_path, [{**row, "cop": 1}, {**row, "cop": -1}, {**row, "cop": 3}]), options=options, answer="cop"
+    )
+    assert records(source) == [
+        {"query": "Which?", "target": "two", "negatives": ["one", "three"]},
+        {"query": "Which?", "target": "three", "negatives": ["one", "two"]},
+    ]
+    wrong = Choices(write(tmp_path, [{**row, "cop": 4}]), options=options, answer="cop")
+    with pytest.raises(DataError, match="rows.jsonl:1: cop = 4, but there are 4 options, from 0"):
+        records(wrong)
+
+
+def test_what_contradicts_a_premise_is_a_negative(tmp_path):
+    rows = [("A man sleeps", "A man rests", 0), ("A dog", "An animal", 0), ("A man sleeps", "A man runs", 2),
+            ("A man sleeps", "He is tired", 1), ("A man sleeps", "Someone sleeps", 0), ("A dog", "A cat", -1),
+            ("A man sleeps", "A man runs", 2)]  # fmt: skip
+    source = write(tmp_path, [dict(zip(("premise", "hypothesis", "label"), row)) for row in rows])
+    assert records(Entailments(source)) == [
+        {"query": "A man sleeps", "target": "A man rests", "negatives": ["A man runs"]},
+        {"query": "A man sleeps", "target": "Someone sleeps", "negatives": ["A man runs"]},
+    ]
+
+
+def test_the_fingerprint_is_that_of_what_is_read(tmp_path):
+    source = write(tmp_path, [{"text": "x"}])
+    assert TitleAndBody(source).fingerprint() == source.fingerprint()
