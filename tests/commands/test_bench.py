@@ -64,8 +64,8 @@ def test_an_arm_may_name_an_arm_before_it(tmp_path):
     changed = {**arms, "first": ["curate prompts --output=$run/other"]}
     other = Bench(claim(**{**given, "arms": changed}), tmp_path, {}, "c")
     assert other.keys["second"] != bench.keys["second"]
-    with pytest.raises(ConfigError, match=r"\$second in .*did you mean"):
-        claim(**{**given, "arms": {"first": ["curate prompts --output=$second"], "second_": []}})
+    with pytest.raises(ConfigError, match=r"\$second in 'curate prompts"):
+        claim(**{**given, "arms": {"first": ["curate prompts --output=$second"], "second": []}})
 
 
 def test_a_line_may_be_a_script(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_sets_of_tfds_are_read_with_its_own_features(name, tmp_path):
     (one,) = [s for s in public_sets.SETS if s.name == name]
     assert isinstance(one.source, Entailments) and isinstance(one.source.source, Tfds)
     path = tmp_path / "words.model"
-    path.write_bytes(train_sentencepiece((f"premise {i} follows from hypothesis" for i in range(400)), 150))
+    path.write_bytes(train_sentencepiece((f"premise {i} follows from hypothesis" for i in range(400)), 286))
 
     def rows(self, *given, **named):
         import tensorflow as tf

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
+pytest.importorskip("accelerate")
 
 SAID = '{"grade": 2}'
 
