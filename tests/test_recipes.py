@@ -63,7 +63,7 @@ def test_what_a_user_must_give_is_asked_for(name):
 def test_claims_build_and_name_recipes_that_are_there(path):
     claim = config.build(Claim, [str(path)])[0]
     assert claim.untestable or all(comparison.better in claim.arms for comparison in claim.comparisons)
-    bench = Bench(claim, pathlib.Path("nowhere"), {}, path.stem)
+    bench = Bench(claim, pathlib.Path("nowhere"), {}, {}, path.stem)
     assert len(set(bench.keys.values())) == len(claim.arms)  # also reads the gin files and scripts that they name
 
 

@@ -17,12 +17,26 @@ def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
 
     It is of their words, the gin files and scripts they name, and the digests `made` of what they use.
     """
-    words = [word for line in lines for word in shlex.split(line)]
-    gin_files = [w.partition("=")[2] for w in words if w.startswith("--gin_file=")]
-    scripts = [script for line in lines if (script := command_lines.script_of(line))]
+    split = [shlex.split(line) for line in lines]
+    gin_files = [w.partition("=")[2] for words in split for w in words if w.startswith("--gin_file=")]
+    scripts = [script for words in split if (script := command_lines.script_of(words))]
     used = sorted(_places(lines) & made.keys())
     read = [config.digest([f]) for f in gin_files] + [files.sha256_file(s) for s in scripts]
     return files.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
+
+
+def digest_given(given: Mapping[str, str]) -> dict[str, str]:
+    """Returns the digests of what the user gave: of a model's content, of the names and sizes of the data's files."""
+    found = {}
+    for name, place in given.items():
+        folder = pathlib.Path(place)
+        if not folder.is_dir():
+            found[name] = place  # a name on the Hub
+            continue
+        inside = sorted(p for p in folder.rglob("*") if p.is_file())
+        told = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
+        found[name] = files.digest_json([[str(p.relative_to(folder)), t] for p, t in zip(inside, told)])[:12]
+    return found
 
 
 def _places(lines: Sequence[str]) -> set[str]:
@@ -31,11 +45,15 @@ def _places(lines: Sequence[str]) -> set[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Runs the lines of `claim` in `folder`, which all claims share: one arm of two claims is run once."""
+    """Runs the lines of `claim` in `folder`, which all claims share: one arm of two claims is run once.
+
+    `given` are the places of what the user gave, `digests` what they hold.
+    """
 
     claim: Claim
     folder: pathlib.Path
     given: Mapping[str, str]
+    digests: Mapping[str, str]
     name: str
 
     @functools.cached_property
@@ -43,7 +61,7 @@ class Bench:
         """The digests of what is prepared, by name."""
         found: dict[str, str] = {}
         for name, lines in self.claim.prepared.items():
-            found[name] = digest(lines, found)
+            found[name] = digest(lines, {**self.digests, **found})
         return found
 
     @functools.cached_property
@@ -51,8 +69,16 @@ class Bench:
         """The digests of all that decides the models of the arms, but the seed."""
         found: dict[str, str] = {}
         for arm, lines in self.claim.arms.items():
-            found[arm] = digest(lines, {**self.made, **found})
+            found[arm] = digest(lines, {**self.digests, **self.made, **found})
         return found
+
+    @functools.cached_property
+    def scoring(self) -> str:
+        """The line that scores a model; all but $model, $run and what it is scored on."""
+        claim = self.claim
+        options = [("dims", ",".join(map(str, claim.dims))), ("tasks", ",".join(claim.tasks))]
+        more = "".join(f" --{option}={value}" for option, value in options if value)
+        return f"evaluate model=$model --suite={claim.suite} --vectors=off{more}"
 
     def prepare(self) -> None:
         """Prepares what the claim names, where it is not there."""
@@ -63,18 +89,11 @@ class Bench:
     def score(self, arm: str, seed: int) -> tuple[dict, float]:
         """Returns the results of `embed evaluate` for one arm with one seed, and how many seconds all of it took."""
         run = self._run(arm, seed)
-        claim = self.claim
-        options = "".join(
-            f" --{option}={','.join(map(str, values))}"
-            for option, values in (("dims", claim.dims), ("tasks", claim.tasks))
-            if values
-        )
-        scores = run / f"scores-{files.digest_json([claim.suite, options])[:12]}"
-        line = f"evaluate model=$model --suite={claim.suite} --output=$run/{scores.name}/told --vectors=off{options}"
+        scores = run / f"scores-{digest([self.scoring], self.digests)}"
+        line = f"{self.scoring} --output=$run/{scores.name}/told"
         self._lines(f"{arm}, seed {seed}", [line], scores, self._places(run, seed))
-        return files.read_json(scores / "told" / "results.json"), command_lines.seconds(run) + command_lines.seconds(
-            scores
-        )
+        spent = command_lines.seconds(run) + command_lines.seconds(scores)
+        return files.read_json(scores / "told" / "results.json"), spent
 
     def _run(self, arm: str, seed: int) -> pathlib.Path:
         """Returns the folder of an arm with a seed, after running its lines, and those of the arms it names."""
@@ -92,7 +111,8 @@ class Bench:
         return self.folder / "prepared" / f"{name}-{self.made[name]}"
 
     def _lines(self, what: str, lines: Sequence[str], folder: pathlib.Path, places: Mapping[str, str]) -> None:
-        """Runs lines with their places filled in."""
+        """Runs lines with their places filled in, word by word: a place may hold blanks."""
         made = {name: str(self._made_folder(name)) for name in self.claim.prepared}
-        filled = [string.Template(line).substitute({**self.given, **made, **places}) for line in lines]
+        known = {**self.given, **made, **places}
+        filled = [[string.Template(word).substitute(known) for word in shlex.split(line)] for line in lines]
         command_lines.run(f"{self.name}: {what}", filled, folder)

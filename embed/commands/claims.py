@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from embed.errors import ConfigError, did_you_mean
 
 GIVEN = ("data", "source")  # what the user gives
+KINDS = ("better", "no worse", "told")
 PLACES = (*GIVEN, "model", "run", "seed")
 
 
@@ -15,7 +16,8 @@ PLACES = (*GIVEN, "model", "run", "seed")
 class Comparison:
     """`better` and `than` name arms. `metric` is a mean of the suite ('mean of the types', a type) or 'task/score'; `view` a size.
 
-    `least` is how many points are claimed; less is told as such.
+    `kind` 'better' claims that it is, by `least` points; 'no worse' that it loses no more than `least`; 'told' is shown and
+    not judged: the other side of a trade, or what a reader will ask.
     """
 
     better: str
@@ -23,11 +25,19 @@ class Comparison:
     metric: str = "mean of the types"
     view: str | None = None
     least: float = 0.0
+    kind: str = "better"
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ConfigError(f"Comparison.kind = {self.kind!r}{did_you_mean(self.kind, KINDS)}")
+        if self.least < 0:
+            raise ConfigError(f"Comparison.least = {self.least}: points, at least 0")
 
     @property
     def name(self) -> str:
         where = "" if self.view is None else f" at {self.view}"
-        return f"{self.better} > {self.than}: {self.metric}{where}"
+        sign = ">=" if self.kind == "no worse" else ">"
+        return f"{self.better} {sign} {self.than}: {self.metric}{where}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +72,8 @@ class Claim:
             raise ConfigError(f"Claim {self.title!r}: needs arms and comparisons, or a reason in untestable")
         if len(self.seeds) < 3 or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"Claim {self.title!r}: seeds = {tuple(self.seeds)}; at least three, each once")
+        if all(comparison.kind == "told" for comparison in self.comparisons):
+            raise ConfigError(f"Claim {self.title!r}: no comparison is judged; make one 'better' or 'no worse'")
         for comparison in self.comparisons:
             for arm in (comparison.better, comparison.than):
                 if arm not in self.arms:

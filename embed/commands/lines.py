@@ -1,39 +1,84 @@
 """Command lines run one after the other, each once: what is done is written down, and a run that was stopped goes on."""
 
+import contextlib
+import ctypes
 import pathlib
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from embed import config, files
-from embed.errors import DataError
+from embed.errors import DataError, Preempted
 
 DONE, LOG = "done.json", "log.txt"
+Line = Sequence[str]  # the words of a line of `embed`, or of `python SCRIPT ...`
 
 
-def run(what: str, lines: Sequence[str], folder: pathlib.Path) -> None:
-    """Runs the lines that were not run to their end before, of `embed` or `python SCRIPT ...`; each must end without an error.
+def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
+    """Runs the lines that were not run to their end before; each must end without an error.
 
-    `folder` keeps what is done and what they print.
+    `folder` keeps what is done and what they print. An `--output` in it of a line that was stopped is removed first.
+    SIGTERM is handed on to the line that runs, and a line that was preempted raises Preempted: run the same again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DONE
     done = files.read_json(path)["lines"] if path.is_file() else []
+    for before, line in zip(done, lines):
+        if before["line"] != shlex.join(line):
+            raise DataError(f"{path}: was made by `{before['line']}`, now it is `{shlex.join(line)}`; remove {folder}")
     for line in lines[len(done) :]:
-        shown = line if script_of(line) else f"embed {line}"
+        shown = shlex.join(line) if script_of(line) else f"embed {shlex.join(line)}"
         print(f"{what}: {shown}", flush=True)
+        _remove_output(line, folder)
         began = time.time()
-        with open(folder / LOG, "a", encoding="utf-8") as log:
-            log.write(f"\n$ {shown}\n")
-            log.flush()
-            code = subprocess.run(_command(line), stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        code = _call(line, shown, folder / LOG)
+        if code == Preempted.exit_code or code == -signal.SIGTERM:
+            raise Preempted(f"{what}: `{shown}` was stopped; run the same command to go on")
         if code:
             last = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()[-1]
             raise DataError(f"{what}: `{shown}` ended with {code}: {last} (all of it: {folder}/{LOG})")
-        done.append({"line": line, "seconds": round(time.time() - began, 1)})
+        done.append({"line": shlex.join(line), "seconds": round(time.time() - began, 1)})
         files.write_json(path, {"lines": done})
+
+
+def _call(line: Line, shown: str, log_path: pathlib.Path) -> int:
+    """Returns the exit code of a line; it ends when this process does."""
+    with open(log_path, "a", encoding="utf-8") as log:
+        log.write(f"\n$ {shown}\n")
+        log.flush()
+        child = subprocess.Popen(_command(line), stdout=log, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel to end the child when the parent is gone, so that nothing is written behind a run that goes on."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _remove_output(line: Line, folder: pathlib.Path) -> None:
+    for word in line:
+        name, _, value = word.partition("=")
+        output = pathlib.Path(value)
+        if (
+            name == "--output"
+            and value
+            and folder.resolve() in output.resolve().parents
+            and line[0] in ("average", "evaluate")
+        ):
+            shutil.rmtree(output, ignore_errors=True)
 
 
 def seconds(folder: pathlib.Path) -> float:
@@ -42,17 +87,16 @@ def seconds(folder: pathlib.Path) -> float:
     return sum(line["seconds"] for line in files.read_json(path)["lines"]) if path.is_file() else 0.0
 
 
-def script_of(line: str) -> pathlib.Path | None:
+def script_of(line: Line) -> pathlib.Path | None:
     """Returns the script of a line `python SCRIPT ...`, here or in the repository; None for a line of `embed`."""
-    words = shlex.split(line)
-    if len(words) < 2 or words[0] != "python":
+    if len(line) < 2 or line[0] != "python":
         return None
     for folder in config.search_paths():
-        if (folder / words[1]).is_file():
-            return folder / words[1]
-    raise DataError(f"{words[1]}: no such script; correct the line `{line}`")
+        if (folder / line[1]).is_file():
+            return folder / line[1]
+    raise DataError(f"{line[1]}: no such script; correct the line `{shlex.join(line)}`")
 
 
-def _command(line: str) -> list[str]:
-    words, script = shlex.split(line), script_of(line)
-    return [sys.executable, *(["-m", "embed", *words] if script is None else [str(script), *words[2:]])]
+def _command(line: Line) -> list[str]:
+    script = script_of(line)
+    return [sys.executable, *(["-m", "embed", *line] if script is None else [str(script), *line[2:]])]

@@ -14,7 +14,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--all", action="store_true", help="every claim under gin/claims/")
     parser.add_argument("--output", default="runs/claims", help="folder for models and scores (runs/claims)")
     parser.add_argument("--data", help="folder of pairs (train/) and suites (suites/) that the claims refer to")
-    parser.add_argument("--source", help="model that some claims start from: a folder, bundle or Hub name")
+    parser.add_argument("--source", help="model that mines for some claims: what embed convert takes")
     parser.add_argument(
         "--record",
         help="folder of what was measured, one file a claim, and of the table (default: --output); what it has is not run again",
@@ -24,7 +24,7 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     from embed import files
-    from embed.commands import reproducing
+    from embed.commands import bench, reproducing
     from embed.errors import UsageError
 
     if bool(arguments.claims) == (arguments.all or arguments.list):
@@ -35,11 +35,15 @@ def run(arguments) -> None:
         return
     output, record = pathlib.Path(arguments.output), pathlib.Path(arguments.record or arguments.output)
     given = {name: getattr(arguments, name) for name in ("data", "source") if getattr(arguments, name)}
+    for name, place in given.items():
+        if name == "data" and not pathlib.Path(place).is_dir():
+            raise UsageError(f"--data={place}: no such folder")
     with files.FolderLock(output):
+        digests = bench.digest_given(given)
         experiments = {
-            name: reproducing.Experiment(name, claim, output, record / f"{name}.json", given)
-            for name, claim in found.items()
+            name: reproducing.Experiment(name, claim, output, record / f"{name}.json", given, digests)
+            for name, claim in {**reproducing.read([]), **found}.items()
         }
-        for experiment in experiments.values():
-            experiment.run()
-            reproducing.write_table({name: e.result() for name, e in experiments.items()}, record)
+        for name in found:
+            experiments[name].run()
+            reproducing.write_table({n: e.result() for n, e in experiments.items() if n in found or e.is_kept}, record)

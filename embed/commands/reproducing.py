@@ -1,6 +1,8 @@
 """The work of `embed reproduce`: arms and seeds scored where no record has them, differences judged, tables written."""
 
+import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from embed import config, files
-from embed.commands import runtime
-from embed.commands.bench import Bench
+from embed.commands.bench import Bench, digest
 from embed.commands.claims import Claim, Comparison
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
@@ -51,27 +52,33 @@ class Experiment:
     folder: pathlib.Path
     record: pathlib.Path
     given: Mapping[str, str]
+    digests: Mapping[str, str]
 
     def run(self) -> None:
         """Runs what is not measured yet, and keeps the record."""
         if self.claim.untestable is not None:
             print(f"{self.name}: not testable: {self.claim.untestable}", flush=True)
             return
-        left = [(arm, seed) for seed in self.claim.seeds for arm in self.claim.arms if self._found(arm, seed) is None]
-        if not left:
-            print(f"{self.name}: measured before", flush=True)
-        for what in sorted(self.claim.needs) if left else ():
+        for what in sorted(self.claim.needs):
             if not self.given.get(what):
                 raise UsageError(f"claim {self.name} needs --{what}")
+        left = [(arm, seed) for seed in self.claim.seeds for arm in self.claim.arms if self._found(arm, seed) is None]
         if left:
             self._bench.prepare()
+        else:
+            print(f"{self.name}: measured before", flush=True)
         for arm, seed in left:  # seed by seed: an early stop leaves all arms alike
             self._keep(arm, seed, *self._bench.score(arm, seed))
         print(f"\n{table(self.result())}\n", flush=True)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether there is a record of it, or nothing to record."""
+        return self.record.is_file() or self.claim.untestable is not None
+
+    @functools.cached_property
     def _bench(self) -> Bench:
-        return Bench(self.claim, self.folder, self.given, self.name)
+        return Bench(self.claim, self.folder, self.given, self.digests, self.name)
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -79,9 +86,7 @@ class Experiment:
 
     def _key(self, arm: str) -> str:
         """Returns the digest of all that decides the scores of an arm, but the seed."""
-        claim = self.claim
-        scored = [claim.suite, list(claim.dims), list(claim.tasks)]
-        return files.digest_json([self._bench.keys[arm], *scored])[:12]
+        return files.digest_json([self._bench.keys[arm], digest([self._bench.scoring], self.digests)])[:12]
 
     def _found(self, arm: str, seed: int) -> dict[str, Any] | None:
         own = self._measured.get(arm, {})
@@ -101,7 +106,7 @@ class Experiment:
         measured = self._measured
         if measured.get(arm, {}).get("key") != self._key(arm):
             measured[arm] = {"key": self._key(arm), "lines": list(self.claim.arms[arm]), "seeds": {}}
-        environment = runtime.environment()
+        environment = results["environment"]
         made_by = {k: environment[k] for k in ("embed", "python", "platform")} | {
             "jax": environment["packages"]["jax"],
             "device": environment["devices"]["kind"],
@@ -123,7 +128,7 @@ class Experiment:
         elif not complete:
             verdict = f"not measured yet ({sum(x is not None for x in runs)} of {len(runs)} runs)"
         else:
-            verdict = _verdict([c["verdict"] for c in compared])
+            verdict = _verdict(claim.comparisons, [c["verdict"] for c in compared])
         return {
             "title": claim.title,
             "paper": claim.paper,
@@ -159,16 +164,24 @@ class Experiment:
             "mean": difference.mean,
             "deviation": difference.deviation,
             "interval": list(difference.interval),
-            "verdict": difference.verdict(comparison.least),
+            "verdict": _judge(comparison, difference),
         }
 
 
-def _verdict(found: Sequence[str]) -> str:
-    """Returns the verdict of a claim from those of its comparisons."""
-    if len(set(found)) == 1:
-        return found[0]
-    held = sum(v == verdicts.REPRODUCED for v in found)
-    return f"in part ({held} of {len(found)})" if held else verdicts.WITHIN_NOISE
+def _judge(comparison: Comparison, difference: verdicts.Difference) -> str:
+    if comparison.kind == "no worse":
+        return difference.no_worse(comparison.least)
+    found = difference.verdict(comparison.least)
+    return f"told only: {found}" if comparison.kind == "told" else found
+
+
+def _verdict(comparisons: Sequence[Comparison], found: Sequence[str]) -> str:
+    """Returns the verdict of a claim from those of the comparisons that it stands or falls by."""
+    judged = [verdict for comparison, verdict in zip(comparisons, found) if comparison.kind != "told"]
+    counts = collections.Counter(judged)
+    if len(counts) == 1:
+        return judged[0]
+    return ", ".join(f"{number} of {len(judged)} {verdict}" for verdict, number in counts.most_common())
 
 
 def _spread(scores: Sequence[float]) -> str:

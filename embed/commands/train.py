@@ -96,8 +96,8 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         best_metric=recipe.best_metric,
         micro_batches=recipe.micro_batches,
     )
-    loop.train(run)
-    reports.say(f"done       {run_dir} at step {recipe.schedule.steps}" + _best_text(bundles.read_best(run_dir)))
+    step = int(loop.train(run).step)
+    reports.say(f"done       {run_dir} at step {step}" + _best_text(bundles.read_best(run_dir)))
 
 
 def _best_text(best) -> str:

@@ -2,10 +2,9 @@
 
 import dataclasses
 import pathlib
-import shlex
 from collections.abc import Mapping, Sequence
 
-from embed import bundles, files
+from embed import bundles, config, files
 from embed.commands import lines
 from embed.curation import rates
 from embed.errors import DataError, UsageError
@@ -29,17 +28,18 @@ class Job:
         if len(self.names) < 2:
             raise UsageError(f"the mixture has one task, {self.names[0]!r}: there are no rates to find")
         self._check()
+        rates.grid(dict.fromkeys(self.names, 1 / len(self.names)), self.factors, self.whole)  # before hours of training
         alone = {
-            name: self._train(f"{name} alone", self._folder("alone", name), self._only(name)) for name in self.names
+            name: self._train(f"{name} alone", self.output / "alone" / str(number), self._only(name))
+            for number, name in enumerate(self.names)
         }
         steps = {name: best["step"] for name, best in alone.items()}
         points = rates.grid(rates.from_steps(steps), self.factors, self.whole)
         print(f"tune: {len(points)} mixtures around {_told(points[0])}", flush=True)
         scored = []
         for number, point in enumerate(points):
-            best = self._train(
-                f"mixture {number + 1} of {len(points)}", self._folder("mixtures", str(number)), self._rates(point)
-            )
+            what = f"mixture {number + 1} of {len(points)}"
+            best = self._train(what, self.output / "mixtures" / str(number), self._rates(point))
             scored.append((best["score"], point))
         self._write(alone, scored)
 
@@ -47,6 +47,9 @@ class Job:
         """Writes down what is searched, or checks that the folder is of this search."""
         path = self.output / "job.json"
         now = {"given": list(self.given), "factors": list(self.factors), "whole": self.whole, "patience": self.patience}
+        now["recipe"] = config.digest(
+            [g.removeprefix("--gin_file=") for g in self.given if g.startswith("--gin_file=")]
+        )
         before = files.read_json(path) if path.is_file() else now
         changed = [k for k in now if before.get(k) != now[k]]
         if changed:
@@ -54,9 +57,6 @@ class Job:
                 f"{self.output}: was begun with another {', '.join(changed)}; give the same, or another --output"
             )
         files.write_json(path, now)
-
-    def _folder(self, *parts: str) -> pathlib.Path:
-        return self.output.joinpath(*(p.replace("/", "-").replace(" ", "-") for p in parts))
 
     def _only(self, name: str) -> list[str]:
         return [
@@ -70,11 +70,16 @@ class Job:
 
     def _train(self, what: str, folder: pathlib.Path, more: Sequence[str]) -> dict:
         """Returns {"step", "score"} of the best checkpoint of a run."""
-        line = shlex.join(["train", *self.given, f"--run_dir={folder / 'run'}", *more])
-        lines.run(f"tune: {what}", [line], folder)
+        lines.run(f"tune: {what}", [["train", *self.given, f"--run_dir={folder / 'run'}", *more]], folder)
         best = bundles.read_best(folder / "run")
         if best is None:
             raise DataError(f"{folder / 'run'}: no step was scored; lower EVALUATE_EVERY below the steps of the run")
+        last = max(int(p.parent.name) for p in (folder / "run" / "evaluation").glob("*/scores.json"))
+        if best["step"] == last:
+            print(
+                f"tune: {what}: was best at its last step, {last}, and may not have converged; raise TRAIN_STEPS",
+                flush=True,
+            )
         return best
 
     def _write(self, alone: Mapping[str, dict], scored: Sequence[tuple[float, Mapping[str, float]]]) -> None:

@@ -84,17 +84,24 @@ class Continuation:
         )
 
     def read(self, found) -> str:
-        """Returns the sum of the log-probabilities of the continuation's tokens, "" where the response has none."""
+        """Returns the sum of the log-probabilities of the continuation's tokens, "" where the response has none.
+
+        Places are taken from the tokens' own words: offsets that a server tells are moved by the words of a beginning token.
+        """
         told = getattr(found.choices[0], "logprobs", None)
-        offsets, values = getattr(told, "text_offset", None), getattr(told, "token_logprobs", None)
-        if not offsets or not values:
+        tokens, values = getattr(told, "tokens", None), getattr(told, "token_logprobs", None)
+        if not tokens or not values or len(tokens) != len(values):
             return ""
-        first, last = (
-            len(self.text),
-            len(self.text) + len(self.continuation),
-        )  # what is generated after it does not count
-        own = [v for at, v in zip(offsets, values) if first <= at < last and v is not None]
-        return repr(float(sum(own))) if own else ""
+        # From the back: what was generated, then the continuation.
+        generated = len(found.choices[0].text) - len(self.text) - len(self.continuation)
+        own, end = [], -generated
+        for word, value in zip(reversed(tokens), reversed(values)):
+            if end >= len(self.continuation):
+                break
+            end += len(word)
+            if end > 0 and value is not None:
+                own.append(value)
+        return repr(float(sum(own))) if own and end >= len(self.continuation) else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,8 +112,8 @@ class Pick:
         """
         if not pair.negatives:
             return pair.raw
+        second, other = await self._second(pair)  # first: a server that cannot tell it is not asked for grades
         grades = await _all(self.judge.grade(pair.query, text) for text in pair.negatives)
-        second, other = await self._second(pair)
         own = [np.array(grades, float), *([] if second is None else [np.array(second, float)])]
         order = [i for i in np.argsort(fuse(*own), kind="stable") if grades[i] < self.answers][: self.keep]
         judged = {
@@ -124,7 +124,10 @@ class Pick:
         }
         if self.likelihood:
             judged["likelihoods"] = [round(second[i], 3) for i in order]
-        return {**pair.raw, self.negatives_field: [pair.negatives[i] for i in order], "judged": judged}
+        row = {**pair.raw, self.negatives_field: [pair.negatives[i] for i in order], "judged": judged}
+        if (cosines := pair.cosines) is not None:
+            row["mined"] = {**row["mined"], "scores": [cosines[i] for i in order]}
+        return row
 
     async def _second(self, pair: Pair) -> tuple[list[float] | None, str]:
         """Returns the second score of the negatives, if there is one, and what it is called."""

@@ -55,15 +55,15 @@ class TitleAndBody(Derived):
 
 
 def _plain(value: Any, field: str, where: str) -> str:
-    """Returns a text that may be empty."""
-    return "" if value in ("", b"") else text_of(value, field, where)
+    """Returns a text, "" where there is none: nobody can mend a row of a public set."""
+    return "" if value is None or not value.strip() else text_of(value, field, where)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices(Derived):
     """Questions with several answers of which one is right: that is the target, the others are the negatives.
 
-    `answer` is the field with the number of the right one, from 0; rows without (negative numbers) are passed over.
+    `answer` is the field with the number of the right one, from 0; rows without (negative numbers, no text) are passed over.
     """
 
     question: str = "question"
@@ -78,9 +78,11 @@ class Choices(Derived):
                 continue
             if right >= len(self.options):
                 raise DataError(f"{where}: {self.answer} = {right}, but there are {len(self.options)} options, from 0")
-            query = text_of(field_of(raw, self.question, where), self.question, where)
-            found = [text_of(field_of(raw, name, where), name, where) for name in self.options]
-            wrong = [text for text in dict.fromkeys(found) if text != found[right]]
+            query = _plain(field_of(raw, self.question, where), self.question, where)
+            found = [_plain(field_of(raw, name, where), name, where) for name in self.options]
+            wrong = [text for text in dict.fromkeys(found) if text not in ("", found[right])]
+            if not query or not found[right]:
+                continue
             yield where, {"query": query, "target": found[right], "negatives": wrong}
 
 
@@ -104,8 +106,10 @@ class Entailments(Derived):
             label = int(field_of(raw, self.label, where))
             if label not in (self.entailment, self.contradiction):
                 continue
-            premise = text_of(field_of(raw, self.premise, where), self.premise, where)
-            hypothesis = text_of(field_of(raw, self.hypothesis, where), self.hypothesis, where)
+            premise = _plain(field_of(raw, self.premise, where), self.premise, where)
+            hypothesis = _plain(field_of(raw, self.hypothesis, where), self.hypothesis, where)
+            if not premise or not hypothesis:
+                continue
             premises.setdefault(premise, ([], []))[label == self.contradiction].append((where, hypothesis))
         for premise, (follows, contradicts) in premises.items():
             negatives = list(dict.fromkeys(text for _, text in contradicts))

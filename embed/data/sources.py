@@ -282,7 +282,7 @@ class HuggingFaceDataset:
     most: int | None = None
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns the dataset's name and revision: the Hub keeps what they name unchanged."""
+        """Returns the dataset's name and revision; without a revision a set that changes on the Hub is not noticed."""
         return {"name": self.name, "config": str(self.config), "revision": str(self.revision)}
 
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:

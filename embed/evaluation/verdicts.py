@@ -43,6 +43,15 @@ class Difference:
             return REVERSED
         return WITHIN_NOISE
 
+    def no_worse(self, margin: float) -> str:
+        """Returns whether the first arm loses no more than `margin` points, by every seed or the interval."""
+        low, high = self.interval
+        if all(v >= -margin for v in self.values) or low > -margin:
+            return REPRODUCED
+        if all(v < -margin for v in self.values) or high < -margin:
+            return REVERSED
+        return WITHIN_NOISE
+
 
 def paired(better: Sequence[float], than: Sequence[float]) -> Difference:
     """Returns the difference of scores in [0, 1], seed by seed, in points."""

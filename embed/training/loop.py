@@ -189,7 +189,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
     saver.protect(best["step"] if best else None)
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, state, saver, reporter, best, done)
-    while done < schedule.steps and not _is_stale(run, best) and not preemption.reached(done):
+    while done < schedule.steps and not _is_stale(run, best, done) and not preemption.reached(done):
         local = next(batches)
         state, metrics = programs(state, sharding.to_global(local, run.mesh, shards))
         if block:
@@ -206,7 +206,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
             _save(run, state, saver, done)
         if _evaluation_due(run, done):
             best = _evaluate(run, state, saver, reporter, best, done)
-    if done < schedule.steps and _is_stale(run, best):
+    if done < schedule.steps and _is_stale(run, best, done):
         reporter.line(
             f"stopped    at step {done} of {schedule.steps}: {schedule.patience} evaluations in a row were no better than "
             f"step {best['step']} by {run.best_metric}"
@@ -226,12 +226,15 @@ def _evaluation_due(run: Run, done: int) -> bool:
     return due and run.evaluate is not None and not _scores_path(run, done).exists()
 
 
-def _is_stale(run: Run, best) -> bool:
-    """Returns whether the evaluations since the best one have used up the patience; they are counted by their files."""
-    if run.schedule.patience is None or best is None:
+def _is_stale(run: Run, best, done: int) -> bool:
+    """Returns whether the evaluations since the best one, up to step `done`, have used up the patience.
+
+    They are counted by their files, so that a resumed run ends where it would have.
+    """
+    if run.schedule.patience is None or best is None or done % (run.schedule.evaluate_every or 1):
         return False
     scored = [int(p.parent.name) for p in (run.run_dir / "evaluation").glob("*/scores.json")]
-    return sum(step > best["step"] for step in scored) >= run.schedule.patience
+    return sum(best["step"] < step <= done for step in scored) >= run.schedule.patience
 
 
 def _scores_path(run: Run, step: int) -> pathlib.Path:
@@ -247,6 +250,7 @@ def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
     if reports.is_main():
         _scores_path(run, step).parent.mkdir(parents=True, exist_ok=True)
         files.write_json(_scores_path(run, step), scores)
+    sharding.sync(f"the scores of step {step} were written")  # hosts look for them to see whether to go on
     return best
 
 

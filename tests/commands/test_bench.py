@@ -1,8 +1,15 @@
 """Where claims are tried: what is the same is run once, and what decides a result is in its folder's name."""
 
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
-from embed.commands.bench import Bench, digest
+from embed.commands import lines
+from embed.commands.bench import Bench, digest, digest_given
 from embed.commands.claims import Claim, Comparison
 from embed.commands.lines import DONE, LOG
 from embed.errors import ConfigError, DataError
@@ -48,9 +55,9 @@ def test_the_digest_is_of_words_and_gin_files_with_their_includes(gin_file):
 
 
 def test_what_an_arm_uses_decides_it_too(tmp_path):
-    bench = Bench(claim(), tmp_path, {}, "c")
+    bench = Bench(claim(), tmp_path, {}, {}, "c")
     changed = claim(prepared={"words": ["curate prompts --output=$run/other"], "more": []})
-    other = Bench(changed, tmp_path, {}, "c")
+    other = Bench(changed, tmp_path, {}, {}, "c")
     assert bench.made["words"] != other.made["words"] and bench.made["more"] != other.made["more"]
     assert bench.keys["one"] != other.keys["one"] and bench.keys["two"] == other.keys["two"]
 
@@ -58,11 +65,11 @@ def test_what_an_arm_uses_decides_it_too(tmp_path):
 def test_an_arm_may_name_an_arm_before_it(tmp_path):
     arms = {"first": ["curate prompts --output=$run/words"], "second": ["curate prompts --output=$first/$seed"]}
     given = {"arms": arms, "comparisons": [Comparison("first", "second")], "prepared": {}}
-    bench = Bench(claim(**given), tmp_path, {}, "c")
+    bench = Bench(claim(**given), tmp_path, {}, {}, "c")
     bench._run("second", 7)
     assert (tmp_path / "arms" / bench.keys["first"] / "7" / "7" / "query.txt").is_file()
     changed = {**arms, "first": ["curate prompts --output=$run/other"]}
-    other = Bench(claim(**{**given, "arms": changed}), tmp_path, {}, "c")
+    other = Bench(claim(**{**given, "arms": changed}), tmp_path, {}, {}, "c")
     assert other.keys["second"] != bench.keys["second"]
     with pytest.raises(ConfigError, match=r"\$second in 'curate prompts"):
         claim(**{**given, "arms": {"first": ["curate prompts --output=$second"], "second": []}})
@@ -71,20 +78,67 @@ def test_an_arm_may_name_an_arm_before_it(tmp_path):
 def test_a_line_may_be_a_script(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "make.py").write_text("import sys; open(sys.argv[1], 'w').write('made')")
-    lines = ["python make.py $run/it"]
-    bench = Bench(claim(prepared={"words": lines}), tmp_path, {}, "c")
+    made = ["python make.py $run/it"]
+    bench = Bench(claim(prepared={"words": made}), tmp_path, {}, {}, "c")
     bench.prepare()
     assert (tmp_path / "prepared" / f"words-{bench.made['words']}" / "it").read_text() == "made"
     (tmp_path / "make.py").write_text("0")
-    assert digest(lines, {}) != bench.made["words"]
+    assert digest(made, {}) != bench.made["words"]
     with pytest.raises(DataError, match="none.py: no such script"):
         digest(["python none.py"], {})
 
 
+def test_what_the_user_gives_decides_what_uses_it(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model").write_text("weights")
+    same = digest_given({"source": str(tmp_path / "a")})
+    assert same == digest_given({"source": str(tmp_path / "b")})  # the content, not the place
+    (tmp_path / "b" / "model").write_text("WEIGHTS")
+    other = digest_given({"source": str(tmp_path / "b")})
+    arms = {"one": ["convert $source $model"], "two": ["average x --output=$model"]}
+    first, second = (Bench(claim(arms=arms, prepared={}), tmp_path, {}, found, "c") for found in (same, other))
+    assert first.keys["one"] != second.keys["one"] and first.keys["two"] == second.keys["two"]
+    assert digest_given({"source": "org/name"}) == {"source": "org/name"}
+
+
+def test_places_may_hold_blanks(tmp_path):
+    bench = Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}), tmp_path / "a b", {}, {}, "c")
+    bench.prepare()
+    (folder,) = (tmp_path / "a b" / "prepared").iterdir()
+    assert (folder / "words" / "query.txt").is_file()
+
+
+def test_a_folder_of_other_lines_is_refused(tmp_path):
+    lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'x'}"]], tmp_path / "run")
+    with pytest.raises(DataError, match="was made by `curate prompts .*, now it is `curate prompts"):
+        lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'y'}"]], tmp_path / "run")
+
+
+def test_a_stop_is_handed_on_and_nothing_goes_on_behind(tmp_path):
+    script = "import sys, time, pathlib\npathlib.Path(sys.argv[1]).write_text('began')\ntime.sleep(60)\n"
+    (tmp_path / "slow.py").write_text(script)
+    call = "from embed.commands import lines as x; import pathlib; x.run('c', [['python', 'slow.py', 'mark']], pathlib.Path('run'))"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        (tmp_path / "mark").unlink(missing_ok=True)
+        outer = subprocess.Popen([sys.executable, "-c", call], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while not (tmp_path / "mark").exists():
+            time.sleep(0.05)
+        outer.send_signal(number)
+        told = outer.communicate(timeout=20)[1]
+        assert number == signal.SIGKILL or "was stopped; run the same command to go on" in told
+        time.sleep(0.3)
+        found = subprocess.run(["pgrep", "-f", "slow.py mark"], capture_output=True, text=True).stdout
+        assert not [p for p in found.split() if pathlib.Path(f"/proc/{p}/cwd").resolve() == tmp_path]
+    assert not (tmp_path / "run" / "done.json").exists()
+
+
 def test_what_is_prepared_is_prepared_once_for_all_claims(tmp_path, capsys):
-    Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}), tmp_path, {}, "first").prepare()
+    Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}), tmp_path, {}, {}, "first").prepare()
     assert "first: preparing words: embed curate prompts" in capsys.readouterr().out
-    again = Bench(claim(prepared={"words": ["curate prompts --output=$run/words"]}, title="u"), tmp_path, {}, "second")
+    again = Bench(
+        claim(prepared={"words": ["curate prompts --output=$run/words"]}, title="u"), tmp_path, {}, {}, "second"
+    )
     again.prepare()
     assert capsys.readouterr().out == ""
     (folder,) = (tmp_path / "prepared").iterdir()
@@ -99,7 +153,7 @@ def test_a_line_that_fails_is_told_with_its_last_words_and_tried_again(tmp_path)
         with pytest.raises(
             DataError, match=r"c: preparing words: `embed curate nothing .*` ended with 64: .*known: filter"
         ):
-            Bench(wanted, tmp_path, {}, "c").prepare()
+            Bench(wanted, tmp_path, {}, {}, "c").prepare()
     (folder,) = (tmp_path / "prepared").iterdir()
     assert len(read_json(folder / DONE)["lines"]) == 1
     assert (folder / LOG).read_text().count("$ embed curate prompts") == 1

@@ -353,6 +353,7 @@ def test_picking_by_grade_and_likelihood_takes_the_lowest_of_both(curate, folder
     (folder / "out" / "rows.jsonl.gz").unlink()
     assert curate("pick", "out", "--input=mined.jsonl", "--likelihood", "--keep=3").returncode == 0
     assert server.received == asked == 8 and rows_of(folder / "out") == [found]
+    assert found["mined"]["scores"] == [dict(zip(negatives, [0.9, 0.1, 0.2, 0.3]))[n] for n in found["negative"]]
     server.likely = mute
     done = curate("pick", "mute", "--input=mined.jsonl", "--likelihood")
     assert done.returncode == 69 and "tells no log-probabilities" in done.stderr and "vLLM" in done.stderr

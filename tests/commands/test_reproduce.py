@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from embed.commands import reproducing
+from embed.commands.claims import Comparison
 from embed.files import read_json
 
 CLAIM = """# Some steps are better than none.
@@ -89,6 +91,8 @@ def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):
 def test_claims_are_listed_with_what_they_need(folder, run_embed):
     done = run_embed(folder, "reproduce", "--list")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"\| mined_negatives +\| --data --source +\| 4 x 3 ", done.stdout)
+    assert re.search(r"\| cross_lingual .*\| not testable ", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,20 @@ def test_a_claim_that_cannot_be_tested_says_why(folder, run_embed, tmp_path):
     done = run_embed(folder, "reproduce", "pod.gin", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert "not testable: needs a pod" in (tmp_path / "out" / "claims.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "found", "verdict"),
+    [
+        (["better", "better"], ["reproduced", "reproduced"], "reproduced"),
+        (["better", "told"], ["reproduced", "told only: reversed"], "reproduced"),
+        (["better", "no worse"], ["reversed", "reversed"], "reversed"),
+        (["better"] * 3, ["reproduced", "reversed", "reproduced"], "2 of 3 reproduced, 1 of 3 reversed"),
+    ],
+)
+def test_the_verdict_of_a_claim_hides_nothing(kinds, found, verdict):
+    comparisons = [Comparison("a", "b", kind=kind) for kind in kinds]
+    assert reproducing._verdict(comparisons, found) == verdict
 
 
 @pytest.mark.parametrize("given", [[], ["--all", "helps.gin"], ["nothing"]])

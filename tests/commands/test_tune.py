@@ -45,7 +45,10 @@ def test_rates_follow_from_steps_and_the_best_of_the_grid_is_written(folder, run
     given = ["tune", "--gin_file=searched.gin", "--output=rates", "--factors=2"]
     done = run_embed(folder, *given)
     assert done.returncode == 0, done.stderr
-    best = {name: read_json(folder / "rates" / "alone" / name / "run" / "best.json") for name in ("first", "second")}
+    best = {
+        name: read_json(folder / "rates" / "alone" / str(i) / "run" / "best.json")
+        for i, name in enumerate(("first", "second"))
+    }
     total = sum(own["step"] for own in best.values())
     table = (folder / "rates" / "rates.md").read_text()
     for name, own in best.items():
@@ -70,6 +73,7 @@ def test_rates_follow_from_steps_and_the_best_of_the_grid_is_written(folder, run
         (["--gin_file=searched.gin", "--gin.tasks.Mixture.only=('first',)"], 64, "one task, 'first'"),
         (["--gin_file=searched.gin", "--gin.tasks.Mixture.only=('frst',)"], 78, "no task 'frst'; did you mean 'first'"),
         (["--gin_file=searched.gin", "--factors=a"], 64, "--factors=a: not numbers"),
+        (["--gin_file=searched.gin", "--factors=0"], 64, "all above 0"),
     ],
 )
 def test_what_cannot_be_searched_is_told_in_one_line(folder, run_embed, tmp_path, given, code, message):

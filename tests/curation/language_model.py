@@ -115,12 +115,9 @@ def echoed(body: dict, likely) -> dict:
     words = [*re.finditer(r"\s*\S+", body["prompt"])]
     tokens = [w[0] for w in words]
     values = [None, *(likely("".join(tokens[:i]), tokens[i]) for i in range(1, len(tokens)))]
-    told = {
-        "tokens": [*tokens, " more"],
-        "token_logprobs": [*values, -9.0],
-        "text_offset": [*(w.start() for w in words), len(body["prompt"])],
-        "top_logprobs": None,
-    }
+    tokens, values = ["<bos>", *tokens, " more"], [None, -7.0, *values[1:], -9.0]
+    offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]  # which the beginning token moves
+    told = {"tokens": tokens, "token_logprobs": values, "text_offset": offsets, "top_logprobs": None}
     choice = {"index": 0, "text": body["prompt"] + " more", "finish_reason": "length"}
     choice["logprobs"] = None if likely is mute else told
     usage = {"prompt_tokens": len(words), "completion_tokens": 1, "total_tokens": len(words) + 1}

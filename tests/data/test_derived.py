@@ -26,7 +26,8 @@ def test_the_first_line_of_a_page_is_its_title(tmp_path):
             {"text": f"How to mend a bicycle\n{body}\nand more"},
             {"text": "Menu\n" + body},
             {"text": "One line that goes on without an end"},
-            {"text": ""},
+            {"text": " \n"},
+            {"text": None},
             {"text": "A title with a stub\nshort"},
         ],
     )
@@ -61,7 +62,7 @@ def test_wrong_options_are_negatives(tmp_path):
 def test_what_contradicts_a_premise_is_a_negative(tmp_path):
     rows = [("A man sleeps", "A man rests", 0), ("A dog", "An animal", 0), ("A man sleeps", "A man runs", 2),
             ("A man sleeps", "He is tired", 1), ("A man sleeps", "Someone sleeps", 0), ("A dog", "A cat", -1),
-            ("A man sleeps", "A man runs", 2)]  # fmt: skip
+            ("A man sleeps", "A man runs", 2), ("A man sleeps", " ", 0)]  # fmt: skip
     source = write(tmp_path, [dict(zip(("premise", "hypothesis", "label"), row)) for row in rows])
     assert records(Entailments(source)) == [
         {"query": "A man sleeps", "target": "A man rests", "negatives": ["A man runs"]},

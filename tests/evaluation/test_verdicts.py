@@ -31,6 +31,20 @@ def test_verdicts(values, least, verdict):
     assert Difference(values).verdict(least) == verdict
 
 
+@pytest.mark.parametrize(
+    ("values", "margin", "verdict"),
+    [
+        ((0.2, -0.4, -0.1), 0.5, "reproduced"),  # no seed loses more
+        ((-0.6, 0.3, 0.1), 0.5, "not reproduced"),
+        ((-0.6, -0.7, -0.9), 0.5, "reversed"),
+        ((0.0, 0.0, 0.0), 0.0, "reproduced"),
+        ((-0.1, 0.2, 0.3), 0.0, "not reproduced"),
+    ],
+)
+def test_no_worse(values, margin, verdict):
+    assert Difference(values).no_worse(margin) == verdict
+
+
 def test_one_seed_has_no_interval():
     found = Difference((1.0,))
     assert all(map(math.isnan, (*found.interval, found.deviation)))
