@@ -104,8 +104,7 @@ def _table(
 
 
 def _means(results: Mapping) -> str:
-    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
-    shown = [*kinds, *(report.MEANS if len(kinds) > 1 else ())]
+    shown = report.means_shown(results)
     values = [
         (name, view, [means.get(k) for k in shown])
         for name, model in results["models"].items()
@@ -118,7 +117,7 @@ def _means(results: Mapping) -> str:
         if len(known) > 1:
             best[i + 2] = {n for n, x in enumerate(column) if x == max(known)}
     rows = [[name, view, *map(report.percent, own)] for name, view, own in values]
-    return _table(["model", "view", *shown], rows, 2, best)
+    return _table(["model", "view", *(name.replace("_", " ") for name in shown)], rows, 2, best)
 
 
 def _tasks(results: Mapping) -> str:

@@ -42,13 +42,18 @@ def main_scores(results: Mapping) -> list[tuple[str, str, dict[str, float]]]:
 
 def means_cells(results: Mapping) -> list[list[str]]:
     """Returns the means by type of every model and view; a model that lacks a type shows a dash."""
-    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
-    many = len(kinds) > 1
-    cells = [["model", "view", *kinds, *(MEANS if many else ())]]
+    shown = means_shown(results)
+    cells = [["model", "view", *(name.replace("_", " ") for name in shown)]]
     for name, model in results["models"].items():
         for view, means in model["means"].items():
-            cells.append([name, view, *(percent(means.get(k)) for k in (*kinds, *(MEANS if many else ())))])
+            cells.append([name, view, *(percent(means.get(k)) for k in shown)])
     return cells
+
+
+def means_shown(results: Mapping) -> list[str]:
+    """Returns the means that a table shows: over all first, where there are several types, then each type."""
+    kinds = list(dict.fromkeys(t["group"] for t in results["tasks"].values()))
+    return [*(MEANS if len(kinds) > 1 else ()), *kinds]
 
 
 def tasks_cells(results: Mapping, all_views: bool = False) -> list[list[str]]:

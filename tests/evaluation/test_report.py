@@ -43,13 +43,13 @@ def test_the_main_score_of_each_task_stands_for_it(results):
 
 def test_means_by_type_in_percent(results):
     assert cells(report.means_table(results)) == [
-        ["model", "view", "retrieval", "sts", "mean of the types", "mean of the tasks"],
-        ["small", "128", "50.00", "81.23", "65.62", "65.62"],
-        ["small", "64", "45.00", "80.00", "62.50", "62.50"],
-        ["small", "128 int8", "49.75", "-5.00", "22.38", "22.38"],
-        ["small", "64 int8", "44.00", "70.00", "57.00", "57.00"],
-        ["a longer name", "128", "60.00", "-", "60.00", "60.00"],
-        ["bm25", "all", "40.00", "-", "-", "-"],
+        ["model", "view", "mean of the types", "mean of the tasks", "retrieval", "sts"],
+        ["small", "128", "65.62", "65.62", "50.00", "81.23"],
+        ["small", "64", "62.50", "62.50", "45.00", "80.00"],
+        ["small", "128 int8", "22.38", "22.38", "49.75", "-5.00"],
+        ["small", "64 int8", "57.00", "57.00", "44.00", "70.00"],
+        ["a longer name", "128", "60.00", "60.00", "60.00", "-"],
+        ["bm25", "all", "-", "-", "40.00", "-"],
     ]
 
 
