@@ -1,0 +1,22 @@
+"""What long commands say while they work."""
+
+from embed.commands import runtime
+
+
+def test_a_line_a_minute_where_there_is_no_terminal(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr(runtime.time, "time", lambda: now[0])
+    with runtime.text_bar(9000) as progress:
+        for seconds in (30, 29, 1, 59, 1):
+            now[0] += seconds
+            progress(1000)
+    assert capsys.readouterr().out.splitlines() == [
+        "3,000 of 9,000 texts, 50 a second, 2 minutes left",
+        "5,000 of 9,000 texts, 42 a second, 2 minutes left",
+    ]
+
+
+def test_nothing_is_said_of_nothing(capsys):
+    with runtime.text_bar(0) as progress:
+        progress(0)
+    assert capsys.readouterr().out == ""
