@@ -11,6 +11,7 @@ from embed.commands.bench import Bench
 from embed.commands.claims import Claim
 from embed.commands.recipe import Recipe
 from embed.errors import ConfigError
+from embed.files import read_json
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
@@ -82,3 +83,14 @@ def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
     shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == 307_581_696
+
+
+@pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)
+def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
+    claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
+    record = read_json(path)
+    table = (path.parent / "claims.md").read_text(encoding="utf-8")
+    assert f"`{path.stem}`" in table and record["title"] == claim.title
+    for arm, own in record["arms"].items():
+        assert own["lines"] == list(claim.arms[arm]), "measured with other lines than the claim has now: run it anew"
+        assert set(own["seeds"]) <= set(map(str, claim.seeds))

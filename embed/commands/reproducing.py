@@ -107,7 +107,7 @@ class Experiment:
         if measured.get(arm, {}).get("key") != self._key(arm):
             measured[arm] = {"key": self._key(arm), "lines": list(self.claim.arms[arm]), "seeds": {}}
         environment = results["environment"]
-        made_by = {k: environment[k] for k in ("embed", "python", "platform")} | {
+        made_by = {k: environment[k] for k in ("embed", "python")} | {
             "jax": environment["packages"]["jax"],
             "device": environment["devices"]["kind"],
         }
