@@ -1,7 +1,5 @@
 """Command lines run one after the other, each once: what is done is written down, and a run that was stopped goes on."""
 
-import contextlib
-import ctypes
 import pathlib
 import shlex
 import shutil
@@ -15,6 +13,9 @@ from embed import config, files
 from embed.errors import DataError, Preempted
 
 DONE, LOG = "done.json", "log.txt"
+# Asks the kernel to end this process when its parent is gone, so that nothing is written behind a run that goes on; then
+# becomes the command.
+_BOUND = "import ctypes, os, sys; getattr(ctypes.CDLL(None), 'prctl', int)(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 Line = Sequence[str]  # the words of a line of `embed`, or of `python SCRIPT ...`
 
 
@@ -50,7 +51,8 @@ def _call(line: Line, shown: str, log_path: pathlib.Path) -> int:
     with open(log_path, "a", encoding="utf-8") as log:
         log.write(f"\n$ {shown}\n")
         log.flush()
-        child = subprocess.Popen(_command(line), stdout=log, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
+        command = [sys.executable, "-c", _BOUND, *_command(line)]
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     try:
         return child.wait()
@@ -60,12 +62,6 @@ def _call(line: Line, shown: str, log_path: pathlib.Path) -> int:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel to end the child when the parent is gone, so that nothing is written behind a run that goes on."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _remove_output(line: Line, folder: pathlib.Path) -> None:

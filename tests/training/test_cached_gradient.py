@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -76,13 +77,18 @@ def assert_alike(found, expected, tolerance=TOLERANCE):
 
 @pytest.mark.parametrize("case", GRID, ids=lambda c: "-".join(map(str, c)))
 def test_any_loss_has_the_gradient_of_the_whole_batch(case, logits):
+    # In float64: some draws have prefixes of next to no length, whose gradients float32 tells to 1e-5 only.
     name, negatives, parts, most = case
     model, loss = bag_of_words(), LOSSES[name]
-    params, pairs = model.init(jax.random.key(hash(case) % 1000)), examples(parts, 8, negatives)
-    expected = at_once(model, loss, params, rows(pairs, negatives))
-    logits(most)
-    found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None))(params, rows(pairs, negatives, parts=parts))
-    assert_alike(found, expected)
+    with jax.enable_x64(True):
+        drawn = model.init(jax.random.key(zlib.crc32(repr(case).encode()) % 1000))
+        params, pairs = jax.tree.map(lambda x: x.astype(jnp.float64), drawn), examples(parts, 8, negatives)
+        expected = at_once(model, loss, params, rows(pairs, negatives))
+        logits(most)
+        found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None))(
+            params, rows(pairs, negatives, parts=parts)
+        )
+    assert_alike(found, expected, 1e-10)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
