@@ -88,7 +88,7 @@ def test_a_few_texts(ours, original, record_property):
     texts = ["a", "The cat sat on the mat.", "Die Königin von Zürich", "東京は日本の首都です。", "word " * 400]
     texts = [clean(text) for text in texts]
     error = largest(ours.encode(texts, prompt="none"), encoded(original, texts))
-    record_property("largest_error", error)
+    record_property("largest_error", float(error))
     assert error <= TOLERANCE
     assert float(np.dot(*encoded(original, texts[:2]))) < 0.9
 
@@ -116,7 +116,7 @@ def test_five_hundred_texts(data, ours, original, record_property):
     lengths = [len(ids) for ids in ours.encoder.tokens(texts, "none")]
     assert max(lengths) == 256 and min(lengths) < 8
     error = largest(ours.encode(texts, prompt="none"), encoded(original, texts))
-    record_property("largest_error", error)
+    record_property("largest_error", float(error))
     assert error <= TOLERANCE
 
 
@@ -128,7 +128,7 @@ def test_export_gives_the_same_vectors(data, ours, bundle, tmp_path, record_prop
     assert said == []
     texts = mixed_texts(data, 100)
     error = largest(ours.encode(texts, prompt="none"), encoded(exported, texts))
-    record_property("largest_error", error)
+    record_property("largest_error", float(error))
     assert error <= TOLERANCE
 
 
@@ -170,7 +170,7 @@ def test_retrieval_scores(name, data, ours, original, tmp_path, record_property)
     vectors = [encoded(original, [clean(r["text"]) for r in rows]) for rows in (queries, corpus)]
     expected = plain_ndcg(*vectors, [q["id"] for q in queries], [d["id"] for d in corpus], judged)
     found = scored(ours, tmp_path, "retrieval", folder)["ndcg_at_10"]
-    record_property("ndcg_at_10", (found, expected))
+    record_property("ndcg_at_10", (float(found), float(expected)))
     print(f"{name}: ours {found:.6f}, theirs {expected:.6f}")
     assert 0.5 < expected < 0.95
     assert abs(found - expected) <= 1e-4

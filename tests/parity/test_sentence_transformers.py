@@ -63,7 +63,7 @@ def test_every_prompt_gives_the_same_vectors(name, made, record_property):
         prefix = SHAPES[name].prompts.get(prompt)
         if prefix is not None or prompt == "none":
             errors[f"{prompt}, foreign"] = largest(vectors, theirs(foreign, TEXTS, prompt=prefix))
-    record_property("largest_error", max(errors.values()))
+    record_property("largest_error", float(max(errors.values())))
     assert {k: e for k, e in errors.items() if e > TOLERANCE} == {}
 
 
