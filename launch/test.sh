@@ -3,7 +3,7 @@
 # --parity makes a second environment with torch, transformers, sentence-transformers and mteb and runs the tests that
 # compare with them; with --slow also against an older pair of them, in a third.
 # Further arguments go to pytest: ./launch/test.sh tests/losses -k golden
-# Files of tests run side by side, one a core and at most four; -n0 runs them one after the other.
+# Files of tests run side by side, one a core and at most four, -n0 one after the other; those against torch always do so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
@@ -30,7 +30,7 @@ if [ "$parity" = yes ]; then
         export EMBED_OLD_STACK_PYTHON="$PWD/$folder-old/bin/python"
         case "$folder" in /*) export EMBED_OLD_STACK_PYTHON="$folder-old/bin/python" ;; esac
     fi
-    "$folder/bin/python" -m pytest "${side_by_side[@]}" -m "$marks" tests/parity "$@"
+    "$folder/bin/python" -m pytest -m "$marks" tests/parity "$@"
     exit
 fi
 
