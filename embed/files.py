@@ -14,7 +14,9 @@ import pathlib
 import shutil
 import signal
 import socket
+from collections.abc import Mapping
 from concurrent import futures
+from typing import Any
 
 from embed.errors import DataError, StorageError
 
@@ -98,6 +100,25 @@ def sha256_file(path) -> str:
 def digest_json(value) -> str:
     """Returns the hex sha256 of `value` in canonical JSON; values JSON does not know are taken by `repr`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr).encode()).hexdigest()
+
+
+def begin_job(path, identity: Mapping[str, Any]) -> None:
+    """Writes down in `path` what a job is, or checks that the job there is this one: what two jobs left must not be mixed."""
+    path = pathlib.Path(path)
+    before = read_json(path) if path.is_file() else identity
+    changed = [name for name in identity if before.get(name) != identity[name]]
+    if changed:
+        raise DataError(
+            f"{path.parent}: was begun with another {', '.join(changed)}{_values(before, identity, changed[0])}; give the same, "
+            "or another --output"
+        )
+    write_json(path, identity)
+
+
+def _values(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str:
+    """Returns both values of a field in brackets, where they are short."""
+    told = f" ({before.get(name)!r}, now {now[name]!r})"
+    return told if len(told) <= 60 else ""
 
 
 def write_manifest(folder, **extra) -> dict:

@@ -19,7 +19,7 @@ find_python() {
 }
 
 setup_environment() {
-    local folder="$1" extras="$2" python version constraints stamp key
+    local folder="$1" extras="$2" python version constraints stamp wanted key kept
     python="$(find_python)" || return
     if [ -x "$folder/bin/python" ] && [ -z "${EMBED_PYTHON:-}" ]; then
         python="$folder/bin/python"
@@ -27,7 +27,8 @@ setup_environment() {
     version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
     constraints="launch/constraints-$version.txt"
     stamp="$folder/.embed-installed"
-    key="$version $extras $(cat setup.py pyproject.toml "$constraints" | cksum)"
+    wanted="$(cat setup.py pyproject.toml "$constraints" | cksum)"
+    key="$version $extras $wanted"
     if [ -f "$stamp" ] && grep -qxF "$key" "$stamp"; then
         return
     fi
@@ -39,7 +40,8 @@ setup_environment() {
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
         "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[$extras]" || return
     fi
-    echo "$key" >"$stamp"
+    kept="$(grep -F "$wanted" "$stamp" 2>/dev/null || true)" # other extras of the same pins
+    printf '%s\n' "$kept" "$key" >"$stamp"
 }
 
 # The environment of the parity tests: torch first, then everything that exports are checked against, and the real

@@ -163,6 +163,21 @@ def work(prepared, tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def write_retrieval():
+    """write(folder, rows) writes questions and answers as a retrieval task in BEIR's layout, each answer right for its question."""
+
+    def write(folder: pathlib.Path, rows: list[dict]) -> None:
+        folder.mkdir(parents=True)
+        for name, field in (("queries", "question"), ("corpus", "answer")):
+            lines = [json.dumps({"id": str(i), "text": row[field]}) + "\n" for i, row in enumerate(rows)]
+            (folder / f"{name}.jsonl").write_text("".join(lines))
+        qrels = "".join(f"{i}\t{i}\t1\n" for i in range(len(rows)))
+        (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def run_embed():
     """The function that runs the command line in a folder."""
     return embed

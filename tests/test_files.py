@@ -342,3 +342,16 @@ def test_importing_files_loads_no_jax():
         "import sys, json, embed.files; print(json.dumps([m for m in ('jax', 'tensorflow') if m in sys.modules]))"
     )
     assert json.loads(done.stdout) == []
+
+
+def test_a_job_goes_on_in_its_own_folder_only(tmp_path):
+    path = tmp_path / "job.json"
+    files.begin_job(path, {"seed": 1, "prompts": ["a" * 80]})
+    files.begin_job(path, {"seed": 1, "prompts": ["a" * 80]})
+    with pytest.raises(
+        DataError, match=r"was begun with another seed \(1, now 2\); give the same, or another --output"
+    ):
+        files.begin_job(path, {"seed": 2, "prompts": ["a" * 80]})
+    with pytest.raises(DataError, match="was begun with another prompts; give"):  # too long to be shown
+        files.begin_job(path, {"seed": 1, "prompts": ["b" * 80]})
+    assert json.loads(path.read_text()) == {"seed": 1, "prompts": ["a" * 80]}

@@ -20,7 +20,7 @@ def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
     split = [shlex.split(line) for line in lines]
     gin_files = [w.partition("=")[2] for words in split for w in words if w.startswith("--gin_file=")]
     scripts = [script for words in split if (script := command_lines.script_of(words))]
-    used = sorted(_places(lines) & made.keys())
+    used = sorted(named_in(lines) & made.keys())
     read = [config.digest([f]) for f in gin_files] + [files.sha256_file(s) for s in scripts]
     return files.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
 
@@ -39,7 +39,8 @@ def digest_given(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _places(lines: Sequence[str]) -> set[str]:
+def named_in(lines: Sequence[str]) -> set[str]:
+    """Returns the $names that lines hold."""
     return {place for line in lines for place in string.Template(line).get_identifiers()}
 
 
@@ -91,20 +92,20 @@ class Bench:
         run = self._run(arm, seed)
         scores = run / f"scores-{digest([self.scoring], self.digests)}"
         line = f"{self.scoring} --output=$run/{scores.name}/told"
-        self._lines(f"{arm}, seed {seed}", [line], scores, self._places(run, seed))
+        self._lines(f"{arm}, seed {seed}", [line], scores, self._own_places(run, seed))
         spent = command_lines.seconds(run) + command_lines.seconds(scores)
         return files.read_json(scores / "told" / "results.json"), spent
 
     def _run(self, arm: str, seed: int) -> pathlib.Path:
         """Returns the folder of an arm with a seed, after running its lines, and those of the arms it names."""
         lines = self.claim.arms[arm]
-        named = _places(lines) & self.claim.arms.keys()
+        named = named_in(lines) & self.claim.arms.keys()
         others = {name: str(self._run(name, seed)) for name in sorted(named)}
         run = self.folder / "arms" / self.keys[arm] / str(seed)
-        self._lines(f"{arm}, seed {seed}", lines, run, {**others, **self._places(run, seed)})
+        self._lines(f"{arm}, seed {seed}", lines, run, {**others, **self._own_places(run, seed)})
         return run
 
-    def _places(self, run: pathlib.Path, seed: int) -> dict[str, str]:
+    def _own_places(self, run: pathlib.Path, seed: int) -> dict[str, str]:
         return {"run": str(run), "model": str(run / "model"), "seed": str(seed)}
 
     def _made_folder(self, name: str) -> pathlib.Path:

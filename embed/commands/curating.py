@@ -133,14 +133,7 @@ class Job:
         if given.input is not None and pathlib.Path(given.input).is_file():
             now["input"] = files.sha256_file(given.input)
         now["prompts"] = {n: w.digest for n, w in self._words(self._fields()).items()}
-        path = self._output / JOB
-        before = files.read_json(path) if path.is_file() else now
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            raise DataError(
-                f"{self._output}: was begun with another {', '.join(changed)}; give the same, or another --output"
-            )
-        files.write_json(path, now)
+        files.begin_job(self._output / JOB, now)
 
     def _fields(self) -> dict[str, set[str]]:
         """Returns the prompts that are needed, and the names that each is filled in with."""

@@ -175,7 +175,7 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     parts = [part for task in suite.tasks for part in task.parts().values()]
     new, total = len(embeddings.missing(parts)), sum(len(p.texts) for p in parts)
     print(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}", flush=True)
-    with runtime.text_bar(new) as progress:
+    with runtime.text_bar(new, every_minute=True) as progress:
         found = runner.run(suite, embeddings, served, search.top_k, print, progress)
     facts = {
         "model": str(path),

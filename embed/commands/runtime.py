@@ -98,15 +98,12 @@ def numbers(flag: str, text: str | None, kind: type = float) -> list | None:
 
 
 @contextlib.contextmanager
-def text_bar(total: int):
-    """Gives progress(texts): it moves a bar that counts texts on a terminal, and says a line a minute elsewhere."""
+def text_bar(total: int, every_minute: bool = False):
+    """Gives progress(texts): it moves a bar on a terminal; elsewhere it is silent, or says a line `every_minute`."""
     import sys
 
-    if not total:
-        yield lambda texts: None
-        return
-    if not sys.stderr.isatty():
-        yield _Minutes(total)
+    if not total or not sys.stderr.isatty():
+        yield _Minutes(total) if total and every_minute else lambda texts: None
         return
     from tqdm import tqdm
 

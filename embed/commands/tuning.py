@@ -45,18 +45,11 @@ class Job:
 
     def _check(self) -> None:
         """Writes down what is searched, or checks that the folder is of this search."""
-        path = self.output / "job.json"
         now = {"given": list(self.given), "factors": list(self.factors), "whole": self.whole, "patience": self.patience}
         now["recipe"] = config.digest(
             [g.removeprefix("--gin_file=") for g in self.given if g.startswith("--gin_file=")]
         )
-        before = files.read_json(path) if path.is_file() else now
-        changed = [k for k in now if before.get(k) != now[k]]
-        if changed:
-            raise DataError(
-                f"{self.output}: was begun with another {', '.join(changed)}; give the same, or another --output"
-            )
-        files.write_json(path, now)
+        files.begin_job(self.output / "job.json", now)
 
     def _only(self, name: str) -> list[str]:
         return [

@@ -47,18 +47,9 @@ class Job:
             raise files.storage_error(self.output, e) from e
         path = self.output / JOB
         mine = {"format": self.format, "precision": self.precision, "shard_size": self.shard_size, **self.identity}
-        if path.is_file():
-            found = files.read_json(path)
-            changed = [k for k in mine if found.get(k) != mine[k]]
-            if changed:
-                raise DataError(
-                    f"{self.output}: was begun with {changed[0]} {found.get(changed[0])!r}, now it is {mine[changed[0]]!r}; "
-                    "give the same, or another --output"
-                )
-        elif any(self.output.iterdir()):
+        if not path.is_file() and any(self.output.iterdir()):
             raise StorageError(f"{self.output}: is not empty and holds no encoding job; choose another --output")
-        else:
-            files.write_json(path, mine)
+        files.begin_job(path, mine)
 
 
 def run(

@@ -14,17 +14,12 @@ TASKS = [
 
 
 @pytest.fixture(scope="module")
-def folder(prepared, tmp_path_factory, run_embed):
+def folder(prepared, tmp_path_factory, run_embed, write_retrieval):
     """A folder with a base, two runs that start from it, one that does not, and a suite."""
     folder = tmp_path_factory.mktemp("average") / "work"
     shutil.copytree(prepared, folder)
     rows = [json.loads(x) for x in (folder / "first.jsonl").read_text().splitlines()][:20]
-    (folder / "dev").mkdir()
-    for name, field in (("queries", "question"), ("corpus", "answer")):
-        lines = [json.dumps({"id": str(i), "text": row[field]}) + "\n" for i, row in enumerate(rows)]
-        (folder / "dev" / f"{name}.jsonl").write_text("".join(lines))
-    qrels = "".join(f"{i}\t{i}\t1\n" for i in range(len(rows)))
-    (folder / "dev" / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+    write_retrieval(folder / "dev", rows)
     pairs = "red river\tred river\t5\ngreen stone\tslow north\t1\nblue\tblue cloud\t3\nslow\tslow engine\t4\n"
     (folder / "sts.tsv").write_text(f"sentence1\tsentence2\tscore\n{pairs}")
     (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": TASKS}))

@@ -42,17 +42,12 @@ small/claims.Comparison.least = 99.0
 
 
 @pytest.fixture(scope="module")
-def folder(prepared, tmp_path_factory):
+def folder(prepared, tmp_path_factory, write_retrieval):
     """A folder with a claim and the data that it refers to."""
     folder = tmp_path_factory.mktemp("reproduce") / "work"
     shutil.copytree(prepared, folder)
     rows = [json.loads(x) for x in (folder / "second.jsonl").read_text().splitlines()]
-    (folder / "given" / "dev").mkdir(parents=True)
-    for name, field in (("queries", "question"), ("corpus", "answer")):
-        lines = [json.dumps({"id": str(i), "text": row[field]}) + "\n" for i, row in enumerate(rows)]
-        (folder / "given" / "dev" / f"{name}.jsonl").write_text("".join(lines))
-    qrels = "".join(f"{i}\t{i}\t1\n" for i in range(len(rows)))
-    (folder / "given" / "dev" / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+    write_retrieval(folder / "given" / "dev", rows)
     task = {"name": "pairs", "type": "retrieval", "path": "dev"}
     (folder / "given" / "suite.json").write_text(json.dumps({"name": "small", "tasks": [task]}))
     (folder / "short.gin").write_text((folder / "tiny.gin").read_text().replace("WARMUP_STEPS = 2", "WARMUP_STEPS = 0"))

@@ -20,17 +20,12 @@ recipe.Recipe.num_negatives = 0
 
 
 @pytest.fixture(scope="module")
-def folder(prepared, tmp_path_factory):
+def folder(prepared, tmp_path_factory, write_retrieval):
     """A folder with a recipe of two tasks that has a suite."""
     folder = tmp_path_factory.mktemp("tune") / "work"
     shutil.copytree(prepared, folder)
     rows = [json.loads(x) for x in (folder / "second.jsonl").read_text().splitlines()]
-    (folder / "dev").mkdir()
-    for name, field in (("queries", "question"), ("corpus", "answer")):
-        lines = [json.dumps({"id": str(i), "text": row[field]}) + "\n" for i, row in enumerate(rows)]
-        (folder / "dev" / f"{name}.jsonl").write_text("".join(lines))
-    qrels = "".join(f"{i}\t{i}\t1\n" for i in range(len(rows)))
-    (folder / "dev" / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}")
+    write_retrieval(folder / "dev", rows)
     task = {"name": "dev", "type": "retrieval", "path": "dev"}
     (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": [task]}))
     names = [line.partition(" = ")[0] for line in SEARCHED.splitlines() if line]

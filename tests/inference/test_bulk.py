@@ -89,9 +89,9 @@ def test_two_hosts_share_the_shards_and_give_the_same_files(tmp_path):
 
 def test_another_configuration_is_refused(tmp_path):
     job(tmp_path / "out", prompt="a {content}")
-    with pytest.raises(DataError, match="begun with prompt 'a {content}', now it is 'b {content}'"):
+    with pytest.raises(DataError, match=r"begun with another prompt \('a {content}', now 'b {content}'\)"):
         job(tmp_path / "out", prompt="b {content}")
-    with pytest.raises(DataError, match="begun with format 'npy'"):
+    with pytest.raises(DataError, match=r"begun with another format \('npy', now 'jsonl'\)"):
         job(tmp_path / "out", "jsonl", prompt="a {content}")
 
 
