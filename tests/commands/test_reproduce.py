@@ -1,5 +1,6 @@
 """`embed reproduce` as a user runs it: arms and seeds run once, judged, resumed; what is wrong with a claim is told."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -7,7 +8,7 @@ import shutil
 import pytest
 
 from embed.commands import reproducing
-from embed.commands.claims import Comparison
+from embed.commands.claims import Claim, Comparison
 from embed.files import read_json
 
 CLAIM = """# Some steps are better than none.
@@ -138,6 +139,26 @@ def test_a_claim_that_cannot_be_tested_says_why(folder, run_embed, tmp_path):
 def test_the_verdict_of_a_claim_hides_nothing(kinds, found, verdict):
     comparisons = [Comparison("a", "b", kind=kind) for kind in kinds]
     assert reproducing._verdict(comparisons, found) == verdict
+
+
+def test_a_record_of_other_lines_does_not_count(tmp_path):
+    arms = {"one": ["average a --output=$model"], "two": ["average b --output=$model"]}
+    claim = Claim("t", "p", "f", arms, [Comparison("one", "two")])
+
+    def experiment(claim):
+        return reproducing.Experiment("c", claim, tmp_path, tmp_path / "c.json", {}, {})
+
+    results = {
+        "models": {"model": {"means": {"4": {"mean of the types": 0.5}}, "results": {}}},
+        "environment": {"embed": "1", "python": "3", "packages": {"jax": "0"}, "devices": {"kind": "cpu"}},
+    }
+    for number, (arm, seed) in enumerate((a, s) for a in arms for s in (0, 1, 2)):
+        assert experiment(claim).result()["verdict"] == f"not measured yet ({number} of 6 runs)"
+        experiment(claim)._keep(arm, seed, results, 1.0)
+    assert experiment(claim).result()["verdict"] == "not reproduced"
+    for changed in ({"arms": {**arms, "two": ["average c --output=$model"]}}, {"dims": (4,)}, {"tasks": ("x",)}):
+        found = experiment(dataclasses.replace(claim, **changed)).result()["verdict"]
+        assert found == f"not measured yet ({3 if 'arms' in changed else 0} of 6 runs)"
 
 
 @pytest.mark.parametrize("given", [[], ["--all", "helps.gin"], ["nothing"]])

@@ -20,19 +20,10 @@ def here(work, monkeypatch) -> pathlib.Path:
     return work
 
 
-def write_suite(folder: pathlib.Path) -> None:
+def write_suite(folder: pathlib.Path, write_retrieval) -> None:
     """A retrieval task out of the training pairs, and one STS task."""
     rows = [json.loads(x) for x in (folder / "first.jsonl").read_text().splitlines()]
-    (folder / "dev").mkdir()
-    (folder / "dev/queries.jsonl").write_text(
-        "".join(json.dumps({"id": f"q{i}", "text": r["question"]}) + "\n" for i, r in enumerate(rows))
-    )
-    (folder / "dev/corpus.jsonl").write_text(
-        "".join(json.dumps({"id": f"d{i}", "text": r["answer"]}) + "\n" for i, r in enumerate(rows))
-    )
-    (folder / "dev/qrels.tsv").write_text(
-        "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(len(rows)))
-    )
+    write_retrieval(folder / "dev", rows)
     (folder / "sts.tsv").write_text(
         "sentence1\tsentence2\tscore\nred river\tred river\t5\ngreen stone\tslow north\t1\nblue\tblue cloud\t3\n"
     )
@@ -43,8 +34,8 @@ def write_suite(folder: pathlib.Path) -> None:
     (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": tasks}))
 
 
-def test_from_pairs_to_search(here, capsys):
-    write_suite(here)
+def test_from_pairs_to_search(here, capsys, write_retrieval):
+    write_suite(here, write_retrieval)
     call(
         "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",
         "--gin.CHECKPOINT_EVERY=10", "--gin.EVALUATE_EVERY=20", "--gin.recipe.Recipe.suite=suite.json",
@@ -80,8 +71,8 @@ def test_from_pairs_to_search(here, capsys):
     assert "  1. " in shown and "  2. " in shown and "  3. " not in shown
 
 
-def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys):
-    write_suite(here)
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys, write_retrieval):
+    write_suite(here, write_retrieval)
     command = (
         "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",
         "--gin.EVALUATE_EVERY=2", "--gin.recipe.Recipe.suite=suite.json", "--gin.LEARNING_RATE=0.0",
@@ -90,7 +81,8 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys):
     )  # fmt: skip
     call(*command)
     stopped = "stopped    at step 6 of 40: 2 evaluations in a row were no better than step 2 by mean of the types"
-    assert stopped in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert stopped in said and "done       run at step 6;" in said
     call(*command)
     assert stopped in capsys.readouterr().out
     assert sorted(p.name for p in (here / "run/evaluation").iterdir()) == ["2", "4", "6"]

@@ -54,6 +54,9 @@ def test_wrong_options_are_negatives(tmp_path):
         {"query": "Which?", "target": "two", "negatives": ["one", "three"]},
         {"query": "Which?", "target": "three", "negatives": ["one", "two"]},
     ]
+    holes = [{**row, "opc": " ", "cop": 0}, {**row, "opa": "", "cop": 0}, {**row, "question": None, "cop": 0}]
+    found = Choices(write(tmp_path, holes), options=options, answer="cop")
+    assert records(found) == [{"query": "Which?", "target": "one", "negatives": ["two", "three"]}]
     wrong = Choices(write(tmp_path, [{**row, "cop": 4}]), options=options, answer="cop")
     with pytest.raises(DataError, match="rows.jsonl:1: cop = 4, but there are 4 options, from 0"):
         records(wrong)

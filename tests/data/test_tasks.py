@@ -83,6 +83,19 @@ def test_right_mixtures_pass_the_check():
         mixture(**settings).check()
 
 
+def test_tasks_may_come_in_lists_and_only_those_named_are_taken():
+    a, b, c = (mixture(name).tasks[0] for name in "abc")
+    made = Mixture("m", [a, [b, c]])
+    assert [t.name for t in made.tasks] == ["a", "b", "c"]
+    assert [t.name for t in dataclasses.replace(made, only=("c", "a")).tasks] == ["a", "c"]
+    rates = {"a": 3.0, "b": 1.0, "c": 1.0}
+    some = Mixture("m", [a, [b, c]], rates, only=("a", "c"))
+    some.check()
+    assert some.shares({"a": 1, "c": 1}) == [0.75, 0.25]
+    with pytest.raises(ConfigError, match="Mixture.only: no task 'd'"):
+        Mixture("m", [a, [b, c]], only=("d",))
+
+
 TASK = Task("t", JsonLines("a.jsonl", {"query": "q", "target": "t"}), "query", "document")
 
 

@@ -189,3 +189,6 @@ def test_an_encoder_of_another_shape_is_refused(recipe, capsys):
     done = start.complete(recipe(model_changes={"encoder.mlp_dim": 24}))
     with pytest.raises(DataError, match="params does not match the model: encoder/stack/layers/mlp"):
         read_start(done, capsys)
+    # Before anything is drawn at random or read: a large model would not fit where a small one is looked for.
+    with pytest.raises(DataError, match="params does not match the model: encoder/stack/layers/mlp"):
+        train._starter(done, api.build(done.model))

@@ -181,6 +181,16 @@ def test_remat_full_really_computes_again(tiny):
     assert products(remat="full") > products(remat="dots") > products()
 
 
+@pytest.mark.parametrize(("unroll", "kept_apart"), [(1, False), (100, True)])
+def test_blocks_laid_out_whole_are_kept_from_being_merged(tiny, unroll, kept_apart):
+    """In a loop nothing is there to merge; without one XLA would undo remat, and its memory with it."""
+    model = api.build(tiny.make(remat="full", unroll=unroll))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = jnp.ones((1, 4), jnp.int32)
+    traced = jax.make_jaxpr(jax.grad(lambda p: model.apply(p, tokens, tokens > 0).sum()))(params)
+    assert f"prevent_cse={kept_apart}" in str(traced)
+
+
 def test_unknown_remat_is_refused(tiny):
     with pytest.raises(ConfigError, match="remat 'ful'; did you mean 'full'"):
         api.build(tiny.make(remat="ful"))
