@@ -1,7 +1,9 @@
 """Every shipped recipe builds, and its model passes through jax.eval_shape at full size."""
 
+import ast
 import math
 import pathlib
+import re
 
 import jax
 import pytest
@@ -29,6 +31,9 @@ REQUIRED = {
     "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_finetune.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/small_tasks.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/small_languages.gin": ["SOURCE='minilm'"],
+    "recipes/gemini_embedding/small_code.gin": ["SOURCE='minilm'"],
     "claims/recipes/small.gin": SMALL,
     "claims/recipes/small_finetune.gin": [*SMALL, "START='minilm'"],
     "claims/recipes/small_and_made.gin": [*SMALL, "START='minilm'", "MADE='labels.jsonl'"],
@@ -36,10 +41,17 @@ REQUIRED = {
 }
 
 
+def _named(path) -> list[str]:
+    """Returns the files that a mixture takes by name."""
+    only = re.search(r"^ONLY = (\(.*\))", path.read_text(), re.M)
+    return ast.literal_eval(only.group(1)) if only else []
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
 def test_recipe_builds(path, tmp_path, monkeypatch):
     (tmp_path / "data" / "pairs").mkdir(parents=True)
-    (tmp_path / "data" / "pairs" / "mine.jsonl").write_text('{"query": "a", "positive": "b"}\n')
+    for name in ("mine", *_named(path)):
+        (tmp_path / "data" / "pairs" / f"{name}.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     monkeypatch.chdir(tmp_path)
     recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))
     assert recipe.mixture.tasks

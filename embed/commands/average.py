@@ -27,6 +27,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--suite", help="suite that inputs and averages are scored on; choose on what you do not report"
     )
+    parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to choose on")
     parser.add_argument("--trials", type=int, default=40, help="most averages that are scored (learned; 40)")
     parser.add_argument("--last", type=int, help="of each run folder take its newest LAST checkpoints")
     parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
@@ -72,6 +73,8 @@ def _check(arguments, alphas, count: int) -> None:
         raise UsageError("--alpha goes with --method=interpolate")
     if alphas is not None and len(alphas) > 1 and not arguments.suite:
         raise UsageError("a sweep needs several alphas and a suite: --alpha=0,0.25,0.5,0.75,1 --suite=FILE")
+    if arguments.tasks and not arguments.suite:
+        raise UsageError("--tasks names tasks of a suite; give the --suite")
     if arguments.method in soup.SEARCHED and not arguments.suite:
         raise UsageError(f"--method={arguments.method} chooses weights by scores; give a --suite")
     if arguments.method == "learned" and arguments.trials <= count:
@@ -110,7 +113,7 @@ class _Scorer:
         from embed.inference import model as inference
 
         self._folders, self._item, self._method = folders, arguments.item, arguments.method
-        self._suite = suites.read_suite(arguments.suite)
+        self._suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
         self._main = {t.name: t.main for t in self._suite.tasks}
         self._model = inference.open_model(described)
         self._view = View(self._model.encoder.model.embedding_dim)

@@ -65,10 +65,11 @@ def test_soup_and_ingredients_are_scored_side_by_side(folder, run_embed, method,
 
 
 def test_a_sweep_keeps_the_best_alpha(folder, run_embed):
-    given = ["base", "one", "--method=interpolate", "--alpha=0,0.5,1", "--suite=suite.json", "--output=sweep"]
-    done = run_embed(folder, "average", *given)
+    given = ["base", "one", "--method=interpolate", "--alpha=0,0.5,1", "--output=sweep"]
+    done = run_embed(folder, "average", *given, "--suite=suite.json", "--tasks=similar")
     assert done.returncode == 0, done.stderr
     sweep = read_json(folder / "sweep" / "sweep.json")
+    assert all(set(scores) == {"similar"} for scores in sweep["scores"].values())
     assert list(sweep["means"]) == ["0", "0.5", "1"]
     assert sweep["means"][f"{sweep['best']:g}"] == max(sweep["means"].values())
     inputs = read_json(folder / "sweep" / "model.json")["lineage"]["inputs"]
@@ -90,6 +91,7 @@ def test_models_of_no_common_start_are_averaged_only_when_told(folder, run_embed
     [
         (["--method=greedy"], "--method=greedy chooses weights by scores; give a --suite"),
         (["--method=learned", "--suite=suite.json", "--trials=2"], "--trials=2: the 2 inputs alone take 2"),
+        (["--tasks=similar"], "--tasks names tasks of a suite; give the --suite"),
         (["--alpha=0.5"], "--alpha goes with --method=interpolate"),
         (["--method=interpolate", "--alpha=0,1"], "a sweep needs several alphas and a suite"),
         (["--method=weighted", "--suite=suite.json", "--weights=1"], "needs --weights with 2 values"),
