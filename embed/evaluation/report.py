@@ -172,12 +172,15 @@ def align(cells: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    first = text.split(" ")[0]
+    """Returns whether a cell is a number, with its spread or interval: 52.7 ± 0.1, 86.0 [84.3, 87.6], +0.5 to +1.2."""
+    if text in ("-", "all"):
+        return True
+    words = [word.strip("[],%*±") for word in text.split(" ")]
     try:
-        float(first)
+        float(words[0])
+        return all(not word or word == "to" or math.isfinite(float(word)) for word in words[1:])
     except ValueError:
-        return first in ("-", "all")
-    return True
+        return False
 
 
 def loss_cells(results: Mapping) -> list[list[str]]:

@@ -190,6 +190,11 @@ def test_align_pads_words_to_the_right_and_numbers_to_the_left():
     ]
 
 
+def test_align_knows_a_number_from_words_that_begin_with_one():
+    found = report.align([["comparison", "difference", "interval"], ["128 > 32", "+0.41 ± 0.30", "-0.34 to +1.15"]])
+    assert found.splitlines()[1] == "|------------|-------------:|---------------:|"
+
+
 def test_align_takes_a_header_alone():
     assert len(report.align([["model", "view"]]).splitlines()) == 2
 
