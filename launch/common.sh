@@ -58,27 +58,27 @@ worth_again() {
     [ "$1" -eq "$PREEMPTED" ] || { [ "$2" -gt 1 ] && [ "$1" -ge 128 ]; }
 }
 
-# read_topology KIND:SHAPE, such as v5e:16x16, sets what the clouds call it: chips, hosts, chips_a_host, tpu_type (gcloud),
-# tpu_version (its image), tpu_label (GKE), tpu_name (xpk).
+# read_topology KIND:SHAPE, such as v5e:16x16, sets what the clouds call it: CHIPS, HOSTS, CHIPS_A_HOST, TPU_TYPE (gcloud),
+# TPU_VERSION (its image), TPU_LABEL (GKE), TPU_NAME (xpk).
 read_topology() {
     local kind="${1%%:*}" shape="${1#*:}" sizes
     need TOPOLOGY 'v5e:[0-9]+x[0-9]+|v5p:[0-9]+x[0-9]+x[0-9]+|v6e:[0-9]+x[0-9]+' 'a TPU and its shape, such as v5e:16x16 or v5p:4x4x4'
     IFS=x read -ra sizes <<<"$shape"
-    chips=1
+    CHIPS=1
     for size in "${sizes[@]}"; do
-        chips=$((chips * size))
+        CHIPS=$((CHIPS * size))
     done
-    chips_a_host=4
+    CHIPS_A_HOST=4
     # Small slices lie in one host.
-    if [ "$kind" != v5p ] && [ "$chips" -le 8 ]; then
-        chips_a_host=$chips
+    if [ "$kind" != v5p ] && [ "$CHIPS" -le 8 ]; then
+        CHIPS_A_HOST=$CHIPS
     fi
-    hosts=$(((chips + chips_a_host - 1) / chips_a_host))
-    tpu_shape="$shape"
+    HOSTS=$(((CHIPS + CHIPS_A_HOST - 1) / CHIPS_A_HOST))
+    TPU_SHAPE="$shape"
     case "$kind" in
-        v5e) tpu_type=v5litepod tpu_version=v2-alpha-tpuv5-lite tpu_label=tpu-v5-lite-podslice tpu_name="v5litepod-$chips" ;;
-        v5p) tpu_type=v5p tpu_version=v2-alpha-tpuv5 tpu_label=tpu-v5p-slice tpu_name="v5p-$((2 * chips))" ;;
-        v6e) tpu_type=v6e tpu_version=v2-alpha-tpuv6e tpu_label=tpu-v6e-slice tpu_name="v6e-$chips" ;;
+        v5e) TPU_TYPE=v5litepod TPU_VERSION=v2-alpha-tpuv5-lite TPU_LABEL=tpu-v5-lite-podslice TPU_NAME="v5litepod-$CHIPS" ;;
+        v5p) TPU_TYPE=v5p TPU_VERSION=v2-alpha-tpuv5 TPU_LABEL=tpu-v5p-slice TPU_NAME="v5p-$((2 * CHIPS))" ;;
+        v6e) TPU_TYPE=v6e TPU_VERSION=v2-alpha-tpuv6e TPU_LABEL=tpu-v6e-slice TPU_NAME="v6e-$CHIPS" ;;
     esac
-    export chips hosts chips_a_host tpu_shape tpu_type tpu_version tpu_label tpu_name
+    export CHIPS HOSTS CHIPS_A_HOST TPU_SHAPE TPU_TYPE TPU_VERSION TPU_LABEL TPU_NAME
 }

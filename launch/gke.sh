@@ -35,7 +35,7 @@ case "$action" in
         need IMAGE '[-a-z0-9._/:]+(@sha256:[0-9a-f]{64})?' 'a container image'
         read_topology "${TOPOLOGY:-}"
         if [ -n "${XPK:-}" ] && [ "$action" = run ]; then
-            run uvx xpk workload create --cluster="$XPK" --workload="$NAME" --tpu-type="$tpu_name" --num-slices="$SLICES" \
+            run uvx xpk workload create --cluster="$XPK" --workload="$NAME" --tpu-type="$TPU_NAME" --num-slices="$SLICES" \
                 --docker-image="$IMAGE" --max-restarts="$RETRIES" --restart-on-exit-codes=75 \
                 --command="cd /embed && EXTRAS=tpu,quickstart launch/host.sh $(quoted "$@") --distributed"
             exit

@@ -21,7 +21,7 @@ def container(words: list[str]) -> dict:
         "env": [{"name": "EXTRAS", "value": "tpu,quickstart"}],
         # Of libtpu, between the hosts of a slice and between slices.
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
-        "resources": {"limits": {"google.com/tpu": int(os.environ["chips_a_host"])}},
+        "resources": {"limits": {"google.com/tpu": int(os.environ["CHIPS_A_HOST"])}},
     }
     if os.environ.get("SECRET"):
         found["envFrom"] = [{"secretRef": {"name": os.environ["SECRET"]}}]
@@ -33,8 +33,8 @@ def container(words: list[str]) -> dict:
 def pod(words: list[str]) -> dict:
     """Returns the pod of a host."""
     nodes = {
-        "cloud.google.com/gke-tpu-accelerator": os.environ["tpu_label"],
-        "cloud.google.com/gke-tpu-topology": os.environ["tpu_shape"],
+        "cloud.google.com/gke-tpu-accelerator": os.environ["TPU_LABEL"],
+        "cloud.google.com/gke-tpu-topology": os.environ["TPU_SHAPE"],
     }
     if os.environ.get("SPOT"):
         nodes["cloud.google.com/gke-spot"] = "true"
@@ -54,7 +54,7 @@ def pod(words: list[str]) -> dict:
 
 def job_set(name: str, words: list[str]) -> dict:
     """Returns the JobSet: a job a slice, a pod a host. All start again when one is lost, unless the error is the user's."""
-    hosts = int(os.environ["hosts"])
+    hosts = int(os.environ["HOSTS"])
     codes = {"containerName": "embed", "operator": "In", "values": NOT_WORTH_ANOTHER_START}
     job = {
         "parallelism": hosts,

@@ -10,6 +10,7 @@
 # TOPOLOGY   v5e:16x16, v5p:4x4x4, v6e:8x8; SPOT=1 or RESERVED=1; SERVICE_ACCOUNT for the hosts, which needs no key file
 # SECRETS    a file of NAME=VALUE lines, chmod 600, copied to the hosts as such
 # The slice stays, and costs, until `delete NAME`; DELETE=1 deletes it at the end of `train`.
+# OUTPUT     folder for the hosts' logs (default runs/)
 # DRY_RUN=1 prints what would run; RETRIES (10) bounds the starts; POLL (30) seconds between two looks.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -26,7 +27,8 @@ if [ -n "${SERVICE_ACCOUNT:-}" ]; then
     need SERVICE_ACCOUNT '[-a-z0-9.]+@[-a-z0-9.]+' 'the address of a service account'
 fi
 no_secrets "$@"
-mkdir -p "$here/runs"
+OUTPUT="${OUTPUT:-$here/runs}"
+mkdir -p "$OUTPUT"
 
 ssh_all() {
     run gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=all --command="$1"
@@ -35,7 +37,7 @@ ssh_all() {
 create() {
     read_topology "${TOPOLOGY:-}"
     run gcloud compute tpus queued-resources create "$NAME" "${place[@]}" --node-id="$NAME" \
-        --type="$tpu_type" --topology="$tpu_shape" --runtime-version="${VERSION:-$tpu_version}" \
+        --type="$TPU_TYPE" --topology="$TPU_SHAPE" --runtime-version="${VERSION:-$TPU_VERSION}" \
         ${SPOT:+--spot} ${RESERVED:+--reserved} ${SERVICE_ACCOUNT:+--service-account="$SERVICE_ACCOUNT"}
 }
 
@@ -69,8 +71,8 @@ delete() {
 
 # setup: this commit, and the environment, on every host.
 setup() {
-    run git -C "$here" archive --format=tar.gz --prefix=embed/ -o "$here/runs/embed.tar.gz" HEAD || return
-    run gcloud compute tpus tpu-vm scp "$here/runs/embed.tar.gz" "$NAME:embed.tar.gz" "${place[@]}" --worker=all || return
+    run git -C "$here" archive --format=tar.gz --prefix=embed/ -o "$OUTPUT/embed.tar.gz" HEAD || return
+    run gcloud compute tpus tpu-vm scp "$OUTPUT/embed.tar.gz" "$NAME:embed.tar.gz" "${place[@]}" --worker=all || return
     if [ -n "${SECRETS:-}" ]; then
         run gcloud compute tpus tpu-vm scp "$SECRETS" "$NAME:embed.secrets" "${place[@]}" --worker=all || return
         ssh_all 'chmod 600 embed.secrets' || return
@@ -116,9 +118,9 @@ stop() {
 logs() {
     local host
     read_topology "${TOPOLOGY:-}"
-    run mkdir -p "$here/runs/$NAME"
-    for ((host = 0; host < hosts; host++)); do
-        run gcloud compute tpus tpu-vm scp "$NAME:embed.log" "$here/runs/$NAME/host-$host.log" "${place[@]}" --worker="$host"
+    run mkdir -p "$OUTPUT/$NAME"
+    for ((host = 0; host < HOSTS; host++)); do
+        run gcloud compute tpus tpu-vm scp "$NAME:embed.log" "$OUTPUT/$NAME/host-$host.log" "${place[@]}" --worker="$host" || break
     done
 }
 
@@ -130,7 +132,7 @@ train() {
         code=0
         ready
         setup && start "$@" && { follow || code=$?; } || code=$PREEMPTED
-        if ! worth_again "$code" "$hosts"; then
+        if ! worth_again "$code" "$HOSTS"; then
             break
         fi
         echo "embed: ended with $code; start $((begun + 2)) of at most $((RETRIES + 1))" >&2

@@ -37,7 +37,7 @@ def launch(tmp_path):
     for name in ("gcloud", "kubectl", "uvx", "sbatch", "srun", "scontrol", "embed"):
         (tools / name).write_text(STAND_IN)
         (tools / name).chmod(0o755)
-    fixed = {"STAND_INS": str(tmp_path), "EMBED": str(tools / "embed"), "PAUSE": "0"}
+    fixed = {"STAND_INS": str(tmp_path), "EMBED": str(tools / "embed"), "PAUSE": "0", "OUTPUT": str(tmp_path)}
 
     def run(script, *given, replies=None, stdin=subprocess.DEVNULL, **environment):
         for name, lines in (replies or {}).items():
@@ -201,6 +201,7 @@ def test_all_processes_start_again_when_one_is_lost(launch, code):
         "#!/usr/bin/env bash\n"
         'echo "$JAX_PROCESS_ID $JAX_NUM_PROCESSES $JAX_COORDINATOR_ADDRESS" >>"$STAND_INS/starts"\n'
         'mkdir "$STAND_INS/first-$JAX_PROCESS_ID" 2>/dev/null || exit 0\n'
+        'until [ -d "$STAND_INS/first-0" ]; do sleep 0.05; done\n'
         f'[ "$JAX_PROCESS_ID" = 0 ] || {{ {code}; }}\n'
         "trap 'exit 75' TERM\nfor i in $(seq 600); do sleep 0.1; done\n"
     )
@@ -213,7 +214,9 @@ def test_all_processes_start_again_when_one_is_lost(launch, code):
 
 def test_a_process_that_does_not_end_is_ended(launch):
     (launch.folder / "bin" / "embed").write_text(
-        '#!/usr/bin/env bash\n[ "$JAX_PROCESS_ID" = 0 ] || exit 65\ntrap "" TERM\nfor i in $(seq 600); do sleep 0.1; done\n'
+        "#!/usr/bin/env bash\n"
+        '[ "$JAX_PROCESS_ID" = 0 ] || { until [ -e "$STAND_INS/waits" ]; do sleep 0.05; done; exit 65; }\n'
+        'trap "" TERM\ntouch "$STAND_INS/waits"\nfor i in $(seq 600); do sleep 0.1; done\n'
     )
     done = launch("gpu.sh", *TRAIN, PROCESSES="2", GRACE="1")
     assert done.returncode == 65
