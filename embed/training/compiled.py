@@ -1,0 +1,312 @@
+"""What a compiled program does on one device, read from its HLO: multiply-adds, memory traffic, collectives, estimated cycles.
+
+XLA's own cost analysis counts the body of a loop once, whatever the number of its turns; here every instruction counts as
+often as it runs. The same text is written by the compilers for CPU, GPU and TPU.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+_BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "token": 0, "opaque": 0}
+_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](\{[^{}]*\})?")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{\s*$")
+_LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# Names for other values, and control: no traffic of their own.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
+    "opt-barrier", "partition-id", "replica-id", "iota",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """An array of a program. `near` is one that lies in the chip's own fast memory and not in the device's."""
+
+    type: str
+    sizes: tuple[int, ...]
+    near: bool = False
+
+    @property
+    def bytes(self) -> float:
+        bits = re.search(r"\d+", self.type)
+        width = _BYTES.get(self.type, int(bits.group()) / 8 if bits else 1)
+        if self.type.startswith("f8"):
+            width = 1
+        return width * math.prod(self.sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation: what it gives, from which operands, and the rest of its text."""
+
+    name: str
+    shapes: tuple[Shape, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    text: str
+
+    @property
+    def called(self) -> list[str]:
+        """The computations it runs, in the order of the text."""
+        branches = [b.strip().lstrip("%") for found in _BRANCHES.findall(self.text) for b in found.split(",")]
+        return _CALLED.findall(self.text) + branches
+
+    def option(self, name: str) -> str | None:
+        """The value of name=value or name={value} in its text."""
+        found = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^\s,]+))", self.text)
+        return None if found is None else found.group(1) if found.group(1) is not None else found.group(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A kind of exchange between devices: how often it runs, the bytes one device gets or gives, and the largest group."""
+
+    kind: str
+    count: int
+    bytes: float
+    group: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one device does in one run of a program. `flops` are those of products of matrices, two a multiply-add.
+
+    `bytes` go to and from the device's memory; `cycles` are the compiler's own estimate and 0 where it makes none;
+    `unknown_loops` counts loops whose number of turns the text does not tell: their bodies count once.
+    """
+
+    flops: float
+    bytes: float
+    cycles: float
+    collectives: tuple[Collective, ...]
+    unknown_loops: int
+
+    @property
+    def exchanged(self) -> float:
+        """Bytes of all collectives."""
+        return sum(c.bytes for c in self.collectives)
+
+
+def work(text: str) -> Work:
+    """Returns what the optimised HLO of one device does, as `compiled.as_text()` gives it."""
+    return Program(text).work()
+
+
+class Program:
+    """The computations of a module by name, each a list of instructions."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry, current = "", None
+        for line in text.splitlines():
+            header = _HEADER.match(line)
+            if header and not line.startswith(" "):
+                current = self.computations.setdefault(header.group(2), [])
+                self.entry = header.group(2) if header.group(1) else self.entry
+            elif current is not None and (found := _LINE.match(line)):
+                current.append(_instruction(*found.groups()))
+        self._by_name = {i.name: i for body in self.computations.values() for i in body}
+
+    def work(self) -> Work:
+        """Returns what one run of the entry does."""
+        flops, traffic, cycles, unknown = 0.0, 0.0, 0.0, 0
+        exchanges: dict[str, tuple[Instruction, float]] = {}
+        for instruction, times, fused in self._run(self.entry, 1.0, False):
+            flops += times * self._flops(instruction)
+            unknown += instruction.opcode == "while" and self._turns(instruction) is None
+            if instruction.opcode.removesuffix("-start") in COLLECTIVES:
+                # One that runs beside computation stands in several fusions, each time with its channel.
+                channel = instruction.option("channel_id") or instruction.name
+                exchanges[channel] = max(exchanges.get(channel, (instruction, 0.0)), (instruction, times), key=_times)
+            if not fused:
+                traffic += times * self._traffic(instruction)
+                cycles += times * _cycles(instruction)
+        return Work(flops, traffic, cycles, _collectives(exchanges.values()), unknown)
+
+    def _run(self, name: str, times: float, fused: bool) -> Iterator[tuple[Instruction, float, bool]]:
+        """Yields every instruction that a computation runs, how often, and whether inside of a fusion."""
+        for instruction in self.computations.get(name, ()):
+            yield instruction, times, fused
+            opcode = instruction.opcode
+            if opcode.endswith("-done") or opcode in (
+                "reduce",
+                "scatter",
+                "sort",
+                "map",
+                "reduce-window",
+                "all-reduce",
+            ):
+                continue  # what they call is a sum or a comparison of two numbers
+            turns = self._turns(instruction) or 1 if opcode == "while" else 1
+            inside = fused or opcode == "fusion"
+            for called in instruction.called:
+                yield from self._run(called, times * turns, inside)
+
+    @functools.cache  # noqa: B019
+    def _turns(self, loop: Instruction) -> int | None:
+        """Returns how often a loop turns: as the compiler noted, or from the bound that its condition compares with."""
+        noted = re.search(r'known_trip_count"?:?\s*=?\s*\{"?n"?[:=]"?(\d+)', loop.text)
+        if noted:
+            return int(noted.group(1))
+        condition = self.computations.get(loop.option("condition").lstrip("%"), []) if loop.option("condition") else []
+        bounds = [re.search(r"constant\((\d+)\)", f"{i.opcode}{i.text}") for i in condition]
+        bounds = [int(b.group(1)) for b in bounds if b]
+        compared = any("direction=LT" in i.text for i in condition) or any(i.opcode == "fusion" for i in condition)
+        return bounds[0] if len(bounds) == 1 and compared else None
+
+    def _operands(self, instruction: Instruction) -> list[tuple[Shape, ...]]:
+        return [self._by_name[o].shapes if o in self._by_name else () for o in instruction.operands]
+
+    def _flops(self, instruction: Instruction) -> float:
+        if instruction.opcode == "dot":
+            left = self._operands(instruction)[0][0].sizes
+            contracted = [left[int(d)] for d in (instruction.option("lhs_contracting_dims") or "").split(",") if d]
+            return 2.0 * math.prod(instruction.shapes[0].sizes) * math.prod(contracted)
+        if instruction.opcode == "convolution":
+            left, right = (shapes[0].sizes for shapes in self._operands(instruction)[:2])
+            return _convolution_flops(instruction, left, right)
+        return 0.0
+
+    def _traffic(self, instruction: Instruction) -> float:
+        """Returns the bytes that go to and from the device's memory."""
+        if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+            return 0.0
+        read = [sum(s.bytes for s in shapes if not s.near) for shapes in self._operands(instruction)]
+        written = sum(s.bytes for s in instruction.shapes if not s.near)
+        if instruction.opcode == "fusion" and instruction.called:
+            read, written = self._of_fusion(instruction, read, written)
+        elif instruction.opcode in ("dynamic-slice", "slice", "gather"):
+            read = [written]
+        elif instruction.opcode == "dynamic-update-slice":
+            read, written = [read[1]], read[1]
+        return sum(read) + written
+
+    def _of_fusion(self, fusion: Instruction, read: Sequence[float], written: float) -> tuple[list[float], float]:
+        """Returns what a fusion reads of its operands and writes: of those it takes or sets a slice of, the slice."""
+        body = self.computations.get(fusion.called[0], [])
+        parameters = {i.name: int(re.match(r"\((\d+)\)", i.text).group(1)) for i in body if i.opcode == "parameter"}
+        users = collections.defaultdict(list)
+        for instruction in body:
+            for place, operand in enumerate(instruction.operands):
+                users[operand].append((instruction, place))
+        read = list(read)
+        for name, number in parameters.items():
+            taken = users[name]
+            if not taken or number >= len(read) or not read[number]:
+                continue
+            if all(i.opcode in ("dynamic-slice", "slice", "gather") and place == 0 for i, place in taken):
+                read[number] = min(read[number], sum(s.bytes for i, _ in taken for s in i.shapes))
+            elif all(i.opcode == "dynamic-update-slice" and place == 0 for i, place in taken):
+                updates = [self._by_name[i.operands[1]].shapes[0].bytes for i, _ in taken]
+                read[number], written = 0.0, max(written - self._by_name[name].shapes[0].bytes, 0.0) + sum(updates)
+        return read, written
+
+
+def _times(exchange: tuple[Instruction, float]) -> float:
+    return exchange[1]
+
+
+def _collectives(exchanges) -> tuple[Collective, ...]:
+    """Returns the exchanges (instruction, how often it runs) summed by kind."""
+    found: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0, 1])
+    for instruction, times in exchanges:
+        kind, group = instruction.opcode.removesuffix("-start"), _group(instruction)
+        own = found[kind]
+        own[0] += times
+        own[1] += times * _exchanged(instruction, kind, group)
+        own[2] = max(own[2], group)
+    return tuple(Collective(kind, int(n), size, int(group)) for kind, (n, size, group) in sorted(found.items()))
+
+
+def _group(instruction: Instruction) -> int:
+    """Returns how many devices an exchange is between, from any of the ways that HLO has of writing it."""
+    text = instruction.text
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
+        return len(listed.group(1).split(","))
+    if tiled := re.search(r"replica_groups=\[(\d+),(\d+)\]", text):
+        return int(tiled.group(2))
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh.group(1)))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'([^']+)'", mesh.group(2)))
+    return 2 if "source_target_pairs" in text else 1
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+    type_text, rest = _cut(rest) if rest.startswith("(") else rest.split(" ", 1)
+    rest = rest.lstrip()
+    opcode, bracket, rest = rest.partition("(")
+    inside, after = _cut(bracket + rest)
+    operands = tuple(re.findall(r"%([\w.-]+)", inside)) if opcode not in ("constant", "parameter") else ()
+    shapes = tuple(
+        Shape(t, tuple(int(n) for n in sizes.split(",") if n), "S(" in (layout or ""))
+        for t, sizes, layout in _SHAPE.findall(type_text)
+    )
+    return Instruction(name, shapes, opcode, operands, inside + after if opcode in ("constant", "parameter") else after)
+
+
+def _cut(text: str) -> tuple[str, str]:
+    """Returns a text that begins with a bracket up to the one that closes it, and the rest."""
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return text[: i + 1], text[i + 1 :]
+    return text, ""
+
+
+def _cycles(instruction: Instruction) -> float:
+    found = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
+    return float(found.group(1)) if found else 0.0
+
+
+def _exchanged(instruction: Instruction, kind: str, group: int) -> float:
+    """Returns the bytes of a collective on one device: of the whole result, of the whole operand where it is scattered."""
+    shapes = [s for s in instruction.shapes if s.sizes]
+    if instruction.opcode.endswith("-start") and len(shapes) > 1 and kind != "all-reduce":
+        shapes = shapes[len(shapes) // 2 :]  # (operands, results)
+    return sum(s.bytes for s in shapes) * (group if kind == "reduce-scatter" else 1)
+
+
+def _convolution_flops(instruction: Instruction, left: Sequence[int], right: Sequence[int]) -> float:
+    """Returns the multiply-adds, times two, of a convolution; TPU programs write products of matrices as such.
+
+    A tap that falls on padding, or between dilated values, multiplies nothing and is not counted.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.text)
+    of_left, of_right, of_out = ({label: i for i, label in enumerate(part)} for part in labels.groups())
+    out = instruction.shapes[0].sizes
+    window = _window(instruction.option("window") or "")
+    total = 2.0 * out[of_out["b"]] * out[of_out["f"]] * right[of_right["i"]]
+    for d in range(len(out) - 2):
+        label, (size, stride, low, spread, step) = str(d), window.get(d, (1, 1, 0, 1, 1))
+        place = np.arange(out[of_out[label]])[:, None] * stride + np.arange(size)[None, :] * step - low
+        inside = (place >= 0) & (place <= (left[of_left[label]] - 1) * spread) & (place % spread == 0)
+        total *= int(np.count_nonzero(inside))
+    return total
+
+
+def _window(text: str) -> Mapping[int, tuple[int, int, int, int, int]]:
+    """Returns (size, stride, padding before, dilation of the left, of the right side) by spatial dimension."""
+    fields = dict(part.split("=", 1) for part in text.split() if "=" in part)
+    sizes = [int(n) for n in fields.get("size", "").split("x") if n]
+
+    def numbers(name, default, pick=lambda x: x):
+        return [int(pick(n)) for n in fields[name].split("x")] if name in fields else [default] * len(sizes)
+
+    columns = (
+        sizes,
+        numbers("stride", 1),
+        numbers("pad", 0, lambda x: x.split("_")[0]),
+        numbers("lhs_dilate", 1),
+        numbers("rhs_dilate", 1),
+    )
+    return dict(enumerate(zip(*columns)))

@@ -1,0 +1,172 @@
+"""What compiled programs do, against counts made by hand: FLOPs through loops, traffic, collectives, TPU's way of writing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from embed.training import compiled
+
+
+def text_of(function, *shapes, **options) -> str:
+    return jax.jit(function, **options).lower(*shapes).compile().as_text()
+
+
+def array(*sizes, **options):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32, **options)
+
+
+def test_a_product_counts_two_a_multiply_add():
+    found = compiled.work(text_of(lambda a, b: a @ b, array(16, 32), array(32, 8)))
+    assert found.flops == 2 * 16 * 32 * 8
+    assert found.bytes == pytest.approx(4 * (16 * 32 + 32 * 8 + 16 * 8), rel=0.3)
+    assert found.collectives == () and found.unknown_loops == 0
+
+
+@pytest.mark.parametrize("turns", [1, 2, 7, 100])
+def test_the_body_of_a_loop_counts_as_often_as_it_turns(turns):
+    def run(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    found = compiled.work(text_of(run, array(8, 16), array(turns, 16, 16)))
+    assert found.flops == turns * 2 * 8 * 16 * 16 and found.unknown_loops == 0
+    # Of the weights each turn reads its own slice, not all of them.
+    assert found.bytes < turns * 4 * (16 * 16 + 10 * 8 * 16) + 4 * turns * 16 * 16 + 10_000
+
+
+def test_loops_in_loops_multiply():
+    def run(x, weights):
+        inner = lambda x, w: (x @ w, None)  # noqa: E731
+        return jax.lax.scan(lambda x, ws: (jax.lax.scan(inner, x, ws)[0], None), x, weights)[0]
+
+    found = compiled.work(text_of(run, array(8, 16), array(3, 5, 16, 16)))
+    assert found.flops == 3 * 5 * 2 * 8 * 16 * 16
+
+
+def test_a_loop_of_unknown_length_is_told():
+    def run(x, y):
+        return jax.lax.while_loop(lambda x: jnp.sum(x) < 5, lambda x: x @ y, x)
+
+    found = compiled.work(text_of(run, array(16, 16), array(16, 16)))
+    assert found.unknown_loops == 1 and found.flops == 2 * 16**3
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_what_is_computed_again_counts_again(remat):
+    """A gradient costs two products for each of the forward pass; recomputing the block adds its products once more."""
+
+    def block(x, w):
+        return jnp.tanh(jnp.tanh(x @ w) @ w)
+
+    def loss(weights, x):
+        step = jax.checkpoint(block, prevent_cse=False) if remat else block
+        return jnp.sum(jax.lax.scan(lambda x, w: (step(x, w), None), x, weights)[0])
+
+    found = compiled.work(text_of(jax.grad(loss), array(6, 16, 16), array(8, 16)))
+    product = 2 * 8 * 16 * 16
+    # All that is needed of the second product is its input: it need not be made again where its tanh is not kept.
+    least, most = (6, 6) if not remat else (7, 8)
+    assert 6 * least * product <= found.flops + 6 * product * 0.01 and found.flops <= 6 * most * product
+
+
+@functools.cache
+def mesh():
+    if len(jax.devices()) < 4:
+        pytest.skip("needs simulated devices")
+    return Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+
+
+def placed(*axes):
+    return NamedSharding(mesh(), PartitionSpec(*axes))
+
+
+def test_collectives_are_told_by_kind_with_the_bytes_of_a_device():
+    given = array(8, 16, sharding=placed(("a", "b"))), array(16, 12, sharding=placed("b"))
+    found = compiled.work(text_of(lambda a, b: a @ b, *given, out_shardings=placed(("a", "b"))))
+    (gather,) = found.collectives
+    assert (gather.kind, gather.count, gather.group) == ("all-gather", 1, 2) and gather.bytes == 4 * 16 * 12
+    summed = compiled.work(text_of(lambda a: a.sum(0), array(8, 16, sharding=placed("a")), out_shardings=placed()))
+    (reduce,) = summed.collectives
+    assert (reduce.kind, reduce.group, reduce.bytes) == ("all-reduce", 2, 4 * 16)
+    assert summed.exchanged == 64
+
+
+def test_collectives_in_a_loop_count_as_often_as_it_turns():
+    def run(x, weights):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+    given = array(8, 16, sharding=placed(("a", "b"))), array(5, 16, 16, sharding=placed(None, "b"))
+    found = compiled.work(text_of(run, *given, out_shardings=placed(("a", "b"))))
+    assert sum(c.bytes for c in found.collectives) in (5 * 4 * 16 * 16, 4 * 5 * 16 * 16)
+    assert found.flops == 5 * 2 * 2 * 16 * 16  # each device has two rows
+
+
+TPU = """HloModule jit_step, is_scheduled=true
+
+%fused_computation.1 (param_0.1: bf16[48,64,1], param_1.1: bf16[64,4,16]) -> bf16[48,4,16] {
+  %param_0.1 = bf16[48,64,1]{1,0,2:T(8,128)(2,1)} parameter(0)
+  %param_1.1 = bf16[64,4,16]{2,1,0:T(8,128)} parameter(1)
+  ROOT %convolution.1 = bf16[48,4,16]{2,1,0} convolution(%param_0.1, %param_1.1), window={size=4 pad=3_3 rhs_reversal=1}, dim_labels=bf0_i0o->b0f
+}
+
+%gathering (param_0.2: f32[32,128], param_1.2: f32[32,128]) -> f32[128,128] {
+  %param_0.2 = f32[32,128]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[128,128]{1,0:T(8,128)S(1)} all-gather(%param_0.2), channel_id=20, replica_groups=mesh['x'=4,'y'=2] {'x'}, dimensions={0}
+}
+
+%gathering.clone (param_0.3: f32[32,128], param_1.3: f32[32,128]) -> f32[128,128] {
+  %param_0.3 = f32[32,128]{1,0} parameter(0)
+  ROOT %all-gather.2 = f32[128,128]{1,0:T(8,128)S(1)} all-gather(%param_0.3), channel_id=20, replica_groups=mesh['x'=4,'y'=2] {'x'}, dimensions={0}
+}
+
+ENTRY %main.1 (a.1: bf16[48,64,1], b.1: bf16[64,4,16], c.1: f32[32,128]) -> bf16[48,4,16] {
+  %a.1 = bf16[48,64,1]{1,0,2} parameter(0)
+  %b.1 = bf16[64,4,16]{2,1,0} parameter(1)
+  %c.1 = f32[32,128]{1,0} parameter(2)
+  %first = f32[128,128]{1,0} fusion(%c.1, %c.1), kind=kCustom, calls=%gathering
+  %second = f32[128,128]{1,0:S(1)} fusion(%c.1, %c.1), kind=kCustom, calls=%gathering.clone
+  %all-reduce-start.1 = f32[64,4]{1,0} all-reduce-start(%b.1), channel_id=3, replica_groups=[2,4]<=[8], to_apply=%add
+  ROOT %fusion.1 = bf16[48,4,16]{2,1,0} fusion(%a.1, %b.1), kind=kOutput, calls=%fused_computation.1, backend_config={"window_config":{"estimated_cycles":"1825"}}
+}
+"""
+
+
+def test_what_a_tpu_program_says():
+    found = compiled.work(TPU)
+    # Heads are written as a spatial dimension, of whose four taps all but one fall on padding.
+    assert found.flops == 2 * 48 * 64 * 4 * 16
+    assert found.cycles == 1825
+    gather, reduce = found.collectives
+    # One exchange beside computation stands in two fusions.
+    assert (gather.kind, gather.count, gather.bytes, gather.group) == ("all-gather", 1, 4 * 128 * 128, 4)
+    assert (reduce.kind, reduce.count, reduce.bytes, reduce.group) == ("all-reduce", 1, 4 * 64 * 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("window", "left", "right", "out", "labels", "taps"),
+    [
+        ("size=3", 10, 3, 8, "b0f_0io->b0f", 24),
+        ("size=3 pad=1_1", 10, 3, 10, "b0f_0io->b0f", 28),
+        ("size=3 stride=2", 11, 3, 5, "b0f_0io->b0f", 15),
+        ("size=3 rhs_dilate=2", 10, 3, 6, "b0f_0io->b0f", 18),
+        ("size=3 pad=2_2 lhs_dilate=2", 5, 3, 11, "b0f_0io->b0f", 15),
+    ],
+)
+def test_only_taps_on_values_count(window, left, right, out, labels, taps):
+    instruction = compiled._instruction(
+        "c", f"f32[2,{out},7]{{2,1,0}} convolution(%x, %y), window={{{window}}}, dim_labels={labels}"
+    )
+    expected = 2 * 2 * 7 * 5 * taps
+    assert compiled._convolution_flops(instruction, (2, left, 5), (right, 5, 7)) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_text", "count"),
+    [("bf16[2,3]{1,0}", 12), ("f32[]", 4), ("pred[8]", 8), ("s4[8]", 4), ("f8e4m3fn[8]", 8), ("u64[2]", 16)],
+)
+def test_bytes_of_a_shape(type_text, count):
+    (shape,) = compiled._instruction("x", f"{type_text} add(%a, %b)").shapes
+    assert shape.bytes == count
