@@ -1,6 +1,7 @@
 """What compiled programs do, against counts made by hand: FLOPs through loops, traffic, collectives, TPU's way of writing."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -104,38 +105,8 @@ def test_collectives_in_a_loop_count_as_often_as_it_turns():
     assert found.flops == 5 * 2 * 2 * 16 * 16  # each device has two rows
 
 
-TPU = """HloModule jit_step, is_scheduled=true
-
-%fused_computation.1 (param_0.1: bf16[48,64,1], param_1.1: bf16[64,4,16]) -> bf16[48,4,16] {
-  %param_0.1 = bf16[48,64,1]{1,0,2:T(8,128)(2,1)} parameter(0)
-  %param_1.1 = bf16[64,4,16]{2,1,0:T(8,128)} parameter(1)
-  ROOT %convolution.1 = bf16[48,4,16]{2,1,0} convolution(%param_0.1, %param_1.1), window={size=4 pad=3_3 rhs_reversal=1}, dim_labels=bf0_i0o->b0f
-}
-
-%gathering (param_0.2: f32[32,128], param_1.2: f32[32,128]) -> f32[128,128] {
-  %param_0.2 = f32[32,128]{1,0} parameter(0)
-  ROOT %all-gather.1 = f32[128,128]{1,0:T(8,128)S(1)} all-gather(%param_0.2), channel_id=20, replica_groups=mesh['x'=4,'y'=2] {'x'}, dimensions={0}
-}
-
-%gathering.clone (param_0.3: f32[32,128], param_1.3: f32[32,128]) -> f32[128,128] {
-  %param_0.3 = f32[32,128]{1,0} parameter(0)
-  ROOT %all-gather.2 = f32[128,128]{1,0:T(8,128)S(1)} all-gather(%param_0.3), channel_id=20, replica_groups=mesh['x'=4,'y'=2] {'x'}, dimensions={0}
-}
-
-ENTRY %main.1 (a.1: bf16[48,64,1], b.1: bf16[64,4,16], c.1: f32[32,128]) -> bf16[48,4,16] {
-  %a.1 = bf16[48,64,1]{1,0,2} parameter(0)
-  %b.1 = bf16[64,4,16]{2,1,0} parameter(1)
-  %c.1 = f32[32,128]{1,0} parameter(2)
-  %first = f32[128,128]{1,0} fusion(%c.1, %c.1), kind=kCustom, calls=%gathering
-  %second = f32[128,128]{1,0:S(1)} fusion(%c.1, %c.1), kind=kCustom, calls=%gathering.clone
-  %all-reduce-start.1 = f32[64,4]{1,0} all-reduce-start(%b.1), channel_id=3, replica_groups=[2,4]<=[8], to_apply=%add
-  ROOT %fusion.1 = bf16[48,4,16]{2,1,0} fusion(%a.1, %b.1), kind=kOutput, calls=%fused_computation.1, backend_config={"window_config":{"estimated_cycles":"1825"}}
-}
-"""
-
-
 def test_what_a_tpu_program_says():
-    found = compiled.work(TPU)
+    found = compiled.work((pathlib.Path(__file__).parent / "tpu_step.hlo").read_text())
     # Heads are written as a spatial dimension, of whose four taps all but one fall on padding.
     assert found.flops == 2 * 48 * 64 * 4 * 16
     assert found.cycles == 1825
