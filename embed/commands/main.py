@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "train the vocabulary and write the token caches of a recipe",
     "convert": "read a Hugging Face or sentence-transformers checkpoint into a bundle",
     "train": "train a model from a gin recipe; the same command resumes it",
+    "compile": "compile a recipe for a TPU slice that need not be there, and say what it needs",
     "average": "average checkpoints into one model (a soup)",
     "evaluate": "score models on a suite of local files, at every Matryoshka size",
     "export": "write a model for sentence-transformers and servers, as StableHLO or ONNX",

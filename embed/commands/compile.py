@@ -1,0 +1,314 @@
+"""`embed compile`: a recipe's steps compiled for a TPU slice that need not be there, and what they need of a chip."""
+
+import dataclasses
+import pathlib
+
+from embed.commands import runtime
+
+SUMMARY = (
+    "Compile the training, evaluation and encoding step of a recipe for the TPU slices named, with no TPU at hand, and say "
+    "what they need of a chip: memory, FLOPs, exchange between chips, time. Every text is taken to be as long as the recipe "
+    "lets it be. Needs the extra [tpu]; --topology=here compiles for the devices of this machine."
+)
+STEPS = ("train", "evaluate", "encode")
+_MOST_PARTS = 64  # micro-batches that are tried
+
+
+def add_arguments(parser) -> None:
+    runtime.add_gin_arguments(parser)
+    parser.add_argument("--topology", default="here", help="slices, separated by commas: v5e:16x16,v5p:4x4x8 (here)")
+    parser.add_argument(
+        "--mesh", action="append", help="DATA,FSDP,TENSOR, one of them -1; may be given again (the recipe's)"
+    )
+    parser.add_argument("--micro_batches", type=int, help="parts of a batch (as few as fit)")
+    parser.add_argument("--steps", default=",".join(STEPS), help=f"of {', '.join(STEPS)} (all)")
+    parser.add_argument(
+        "--advise",
+        action="store_true",
+        help="try meshes, what is recomputed, and micro-batches; name the best that fits",
+    )
+    parser.add_argument("--output", help="markdown file for the table; one .json beside it")
+
+
+def run(arguments) -> None:
+    from embed.training import chips
+
+    if arguments.topology != chips.HERE:
+        chips.prepare_environment()
+    runtime.start()
+    from embed import config
+    from embed.commands import start
+    from embed.commands.recipe import Recipe
+    from embed.errors import UsageError
+
+    steps = arguments.steps.split(",")
+    wrong = [s for s in steps if s not in STEPS]
+    if wrong:
+        raise UsageError(f"--steps: no step {wrong[0]!r}; known: {', '.join(STEPS)}")
+    recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
+    if recipe.model is None:
+        recipe = start.complete(recipe)
+    name = " ".join(str(pathlib.Path(f).with_suffix("").name) for f in arguments.gin_file)
+    rows = []
+    for topology in arguments.topology.split(","):
+        found = _Slice(recipe, name, topology)
+        found.introduce()
+        if arguments.advise:
+            rows += found.advise()
+        else:
+            for mesh in arguments.mesh or [None]:
+                rows += found.compile(_mesh(mesh), arguments.micro_batches, steps)
+    text = f"{_table(rows)}\n"
+    print(f"\n{text}")
+    if arguments.output:
+        _write(pathlib.Path(arguments.output), rows, text)
+    if not all(row.step.fits is not False for row in rows) and not arguments.advise:
+        print("what does not fit: see --advise, or give a larger slice, more micro-batches, MeshShape.fsdp, remat")
+
+
+def _mesh(text: str | None):
+    from embed.errors import UsageError
+    from embed.sharding import MeshShape
+
+    if text is None:
+        return None
+    sizes = runtime.numbers("mesh", text, int)
+    if len(sizes) != 3:
+        raise UsageError(f"--mesh={text}: three numbers, DATA,FSDP,TENSOR")
+    return MeshShape(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One compiled step and what it was compiled from."""
+
+    recipe: str
+    topology: str
+    remat: str
+    micro_batches: int
+    step: object
+
+
+class _Slice:
+    """A recipe on one slice."""
+
+    def __init__(self, recipe, name: str, topology: str):
+        from embed.training import chips
+
+        self._recipe, self._name, self._topology = recipe, name, topology
+        self._devices = chips.devices_of(topology)
+
+    def introduce(self) -> None:
+        """Says what is compiled, and for what."""
+        import math
+
+        import jax
+
+        from embed.models import api
+        from embed.training import chips, reports
+
+        chip, r = chips.chip_of(self._devices[0]), self._recipe
+        each = f", {reports.size_text(chip.memory)} each" if chip else ""
+        print(
+            f"topology   {self._topology}: {len(self._devices)} x {chip.name if chip else self._devices[0].device_kind}{each}"
+        )
+        shapes = jax.eval_shape(api.build(r.model).init, jax.random.key(0))
+        count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+        negatives = f" and {r.num_negatives} negatives" if r.num_negatives else ""
+        print(
+            f"recipe     {self._name}: {count:,} parameters, {r.batch_size:,} pairs a batch, "
+            f"texts of {r.lengths.query} and {r.lengths.target} tokens{negatives}",
+            flush=True,
+        )
+
+    def _plan(self, remat: str | None = None):
+        from embed.models import api
+        from embed.training import forecast
+
+        r = self._recipe
+        model = r.model if remat is None else r.model.clone(encoder=r.model.encoder.clone(remat=remat))
+        texts = (r.lengths.query, *[r.lengths.target] * (1 + r.num_negatives))
+        return forecast.Plan(
+            model=api.build(model),
+            loss=r.loss,
+            optimizer=r.optimizer,
+            caches=tuple(forecast.FullCache(t.name, texts) for t in r.mixture.tasks),
+            mixture=r.mixture,
+            batch_size=r.batch_size,
+            num_negatives=r.num_negatives,
+            max_length=r.max_length or max(r.lengths.query, r.lengths.target),
+            ema=r.ema_decay is not None,
+            dropout=getattr(r.model.encoder, "dropout", 0.0) > 0,
+        )
+
+    def compile(self, shape, micro_batches: int | None, steps) -> list[_Row]:
+        """Returns the rows of the steps on one mesh, and says what each needs."""
+        from embed import sharding
+
+        mesh = sharding.make_mesh(shape or self._recipe.mesh, self._devices)
+        rows = []
+        if "train" in steps:
+            rows.append(self._train(mesh, micro_batches or self._recipe.micro_batches))
+        if "evaluate" in steps:
+            rows.append(self._row(1, self._plan().encode(mesh, name="evaluate")))
+        if "encode" in steps:
+            host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
+            rows.append(self._row(1, self._plan().encode(sharding.make_mesh(devices=host))))
+        return rows
+
+    def _train(self, mesh, micro_batches: int | None, remat: str | None = None) -> _Row:
+        """Returns the training step, in as few micro-batches as fit where no number is given."""
+        from embed import sharding
+
+        pairs = self._recipe.batch_size // sharding.batch_shards(mesh)
+        parts = micro_batches or 1
+        while True:
+            row = self._row(parts, self._plan(remat).train(mesh, parts), remat)
+            finer = [n for n in range(2 * parts, min(pairs, _MOST_PARTS) + 1) if pairs % n == 0]
+            if micro_batches is not None or row.step.fits is not False or not finer:
+                return row
+            parts = finer[0]
+
+    def _row(self, parts: int, step, remat: str | None = None) -> _Row:
+        remat = remat or getattr(self._recipe.model.encoder, "remat", "none")
+        row = _Row(self._name, self._topology, remat if step.name == "train" else "-", parts, step)
+        print(_told(row), flush=True)
+        return row
+
+    def advise(self) -> list[_Row]:
+        """Tries one thing after the other, keeps what is better, and names the best training step that fits."""
+        from embed import sharding
+        from embed.models.transformer import REMAT
+
+        count, tried = len(self._devices), {}
+
+        def attempt(shape: tuple[int, int, int], remat: str) -> _Row:
+            if (shape, remat) not in tried:
+                mesh = sharding.make_mesh(sharding.MeshShape(*shape), self._devices)
+                tried[shape, remat] = self._train(mesh, None, remat)
+            return tried[shape, remat]
+
+        def legal(shape) -> bool:
+            return count == shape[0] * shape[1] * shape[2] and self._recipe.batch_size % (shape[0] * shape[1]) == 0
+
+        mesh = sharding.make_mesh(self._recipe.mesh, self._devices)
+        shape, remat = tuple(mesh.devices.shape), getattr(self._recipe.model.encoder, "remat", "none")
+        best = attempt(shape, remat)
+        while True:
+            data, fsdp, tensor = shape
+            near = [
+                (data * 2, fsdp // 2, tensor), (data // 2, fsdp * 2, tensor),
+                (data, fsdp // 2, tensor * 2), (data, fsdp * 2, tensor // 2),
+                (data // 2, fsdp, tensor * 2), (data * 2, fsdp, tensor // 2),
+            ]  # fmt: skip
+            changes = [(s, remat) for s in near if legal(s)] + [(shape, other) for other in REMAT if other != remat]
+            better = min((attempt(*c) for c in changes), key=_badness, default=best)
+            if _badness(better) >= _badness(best):
+                break
+            best, shape, remat = better, better.step.mesh, better.remat
+        if best.step.fits is False:
+            print(f"advice     nothing that was tried fits on {self._topology}; take a larger slice or a smaller batch")
+        else:
+            print(f"advice     {self._topology}: {_settings(best)}")
+        return sorted(tried.values(), key=_badness)
+
+
+def _settings(row: _Row) -> str:
+    data, fsdp, tensor = row.step.mesh
+    return (
+        f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.remat!r}, "
+        f"Recipe.micro_batches = {row.micro_batches}"
+    )
+
+
+def _badness(row: _Row) -> tuple[bool, float]:
+    """Orders steps: those that fit first, then by the time that is expected of them."""
+    return row.step.fits is False, _seconds(row.step)
+
+
+def _seconds(step) -> float:
+    """Returns the time that is expected: the compiler's estimate, no less than any bound."""
+    return max([step.compiler_seconds or 0.0, *step.bounds.values()]) if step.work else float("inf")
+
+
+def _told(row: _Row) -> str:
+    """Returns what one step needs, in a few lines."""
+    from embed.training.reports import size_text
+
+    step = row.step
+    mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
+    parts = f", {row.micro_batches} micro-batches" if row.micro_batches > 1 else ""
+    head = f"{step.name:10} on {mesh}{parts} ({step.seconds_to_compile:.0f} s to compile)"
+    if step.refused:
+        return f"{head}\n           does not fit: {step.refused} a chip"
+    of = f" of {size_text(step.chip.memory)}" if step.chip else ""
+    kinds = ", ".join(f"{c.count} {c.kind} {size_text(c.bytes)} among {c.group}" for c in step.work.collectives)
+    lines = [
+        head,
+        f"           {size_text(step.memory)}{of} a chip: {size_text(step.lasting)} arguments and results, "
+        f"{size_text(step.temporary)} temporary{'' if step.fits is not False else '; does not fit'}",
+        f"           {step.work.flops / 1e12:.3g} TFLOP a chip, {step.executed:.2f} run for one that the model needs; "
+        f"{size_text(step.work.bytes)} to and from memory",
+        f"           exchanged: {kinds or 'nothing'}",
+    ]
+    if step.bounds:
+        bounds = ", ".join(f"{1e3 * s:.3g} ms by {what}" for what, s in step.bounds.items())
+        lines.append(f"           at least {bounds}")
+    if step.compiler_seconds:
+        share = step.model_flops / step.chip.flops / _seconds(step)
+        lines.append(
+            f"           the compiler estimates {1e3 * step.compiler_seconds:.3g} ms, {share:.0%} of the chip's peak"
+        )
+    if step.work.unknown_loops:
+        lines.append(f"           {step.work.unknown_loops} loops of unknown length are counted once")
+    return "\n".join(lines)
+
+
+_HEADER = [
+    "recipe", "step", "topology", "data x fsdp x tensor", "micro-batches", "remat", "GB a chip", "of", "fits",
+    "run / model FLOPs", "exchanged GB", "compiler ms", "bound ms", "by",
+]  # fmt: skip
+
+
+def _cells(row: _Row) -> list[str]:
+    step = row.step
+    head = [row.recipe, step.name, row.topology, " x ".join(map(str, step.mesh)), str(row.micro_batches), row.remat]
+    size = "-" if step.chip is None else f"{step.chip.memory / 1e9:.1f}"
+    if step.refused:
+        return [*head, "-", size, "no", *["-"] * 5]
+    fits = {None: "-", True: "yes", False: "no"}[step.fits]
+    what = max(step.bounds, key=step.bounds.get) if step.bounds else "-"
+    return [
+        *head,
+        f"{step.memory / 1e9:.2f}",
+        size,
+        fits,
+        f"{step.executed:.2f}",
+        f"{step.work.exchanged / 1e9:.2f}",
+        f"{1e3 * step.compiler_seconds:.1f}" if step.compiler_seconds else "-",
+        f"{1e3 * step.bounds[what]:.1f}" if step.bounds else "-",
+        what,
+    ]
+
+
+def _table(rows) -> str:
+    from embed.evaluation import report
+
+    return report.align([_HEADER, *map(_cells, rows)])
+
+
+def _write(path: pathlib.Path, rows, text: str) -> None:
+    """Writes the table, and everything that is known of every row."""
+    from embed import files
+
+    told = [
+        {
+            "recipe": r.recipe, "topology": r.topology, "remat": r.remat, "micro_batches": r.micro_batches,
+            **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds),
+        }
+        for r in rows
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}")
+    files.write_json(path.with_suffix(".json"), told)
+    print(f"wrote {path} and {path.with_suffix('.json').name}")
