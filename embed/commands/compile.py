@@ -310,5 +310,5 @@ def _write(path: pathlib.Path, rows, text: str) -> None:
     ]  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}")
-    files.write_json(path.with_suffix(".json"), told)
+    files.write_json(path.with_suffix(".json"), {"steps": told, "environment": runtime.environment()})
     print(f"wrote {path} and {path.with_suffix('.json').name}")

@@ -1,0 +1,88 @@
+"""`embed compile` on the devices at hand: what it says, what it refuses. tests/parity compiles for TPUs."""
+
+import pytest
+
+from embed.files import read_json
+
+HEAD = ["compile", "--gin_file=tiny.gin"]
+
+
+@pytest.fixture
+def folder(prepared, tmp_path):
+    import shutil
+
+    return shutil.copytree(prepared, tmp_path / "work")
+
+
+def test_every_step_is_told_and_written(folder, run_embed):
+    done = run_embed(folder, *HEAD, "--output=needs.md")
+    assert done.returncode == 0, done.stderr
+    rows = read_json(folder / "needs.json")["steps"]
+    assert [r["name"] for r in rows] == ["train", "evaluate", "encode"]
+    for row in rows:
+        assert row["work"]["flops"] > 0 and row["lasting"] > 0 and row["work"]["unknown_loops"] == 0
+        # Run and not of the model are the loss, and keys outside of the window; nothing is computed twice.
+        assert 1.0 <= row["work"]["flops"] / row["model_flops"] < 1.5
+    table = (folder / "needs.md").read_text()
+    assert "| tiny " in table and table.count("\n| tiny") == 3
+    assert "exchanged: nothing" in done.stdout
+
+
+def test_micro_batches_take_less_memory_and_one_more_forward_pass(folder, run_embed):
+    found = {}
+    for parts in (1, 4):
+        output = f"--output={parts}.md"
+        done = run_embed(folder, *HEAD, "--steps=train", f"--micro_batches={parts}", "--gin.BATCH_SIZE=64", output)
+        assert done.returncode == 0, done.stderr
+        (found[parts],) = read_json(folder / f"{parts}.json")["steps"]
+    assert found[4]["temporary"] < found[1]["temporary"]
+    ratio = found[4]["work"]["flops"] / found[1]["work"]["flops"]
+    assert 1.2 < ratio < 1.4  # four passes where there were three
+
+
+def test_meshes_exchange_and_split_the_work(folder, run_embed):
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    given = ["--steps=train", "--gin.BATCH_SIZE=64", "--mesh=8,1,1", "--mesh=1,8,1", "--mesh=-1,2,2"]
+    done = run_embed(folder, *HEAD, *given, "--output=needs.md", **eight)
+    assert done.returncode == 0, done.stderr
+    data, fsdp, both = read_json(folder / "needs.json")["steps"]
+    assert [r["mesh"] for r in (data, fsdp, both)] == [[8, 1, 1], [1, 8, 1], [2, 2, 2]]
+    assert fsdp["lasting"] < 0.5 * data["lasting"]  # parameters and moments lie over eight devices
+    assert all(r["work"]["collectives"] for r in (data, fsdp, both))
+    assert data["model_flops"] == fsdp["model_flops"]
+
+
+def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = run_embed(folder, *HEAD, "--advise", "--output=tried.md", **two)
+    assert done.returncode == 0, done.stderr
+    rows = read_json(folder / "tried.json")["steps"]
+    assert {tuple(r["mesh"]) for r in rows} >= {(2, 1, 1), (1, 2, 1)} and {r["remat"] for r in rows} >= {"none", "full"}
+    assert "advice     here: MeshShape.data = " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (["--steps=train,serve"], 64, "no step 'serve'; known: train, evaluate, encode"),
+        (["--mesh=2,2"], 64, "--mesh=2,2: three numbers, DATA,FSDP,TENSOR"),
+        (["--mesh=3,1,1"], 78, "does not fit 1 devices"),
+        (["--micro_batches=3"], 78, "does not split"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(folder, run_embed, given, code, message):
+    done = run_embed(folder, *HEAD, *given)
+    assert done.returncode == code and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_libtpu_a_slice_is_refused_with_what_to_do(folder, run_embed):
+    pytest.importorskip("jax")
+    try:
+        import libtpu  # noqa: F401
+
+        pytest.skip("libtpu is here")
+    except ImportError:
+        pass
+    done = run_embed(folder, *HEAD, "--topology=v5e:2x2")
+    assert done.returncode == 78 and "pip install 'embed[tpu]'" in done.stderr
