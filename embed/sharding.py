@@ -7,6 +7,8 @@ do nothing.
 
 import dataclasses
 import math
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from embed.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
+_OF_HOST, _OF_DEVICE = 0.7, 0.9  # shares of the memory that a program may need
 
 # logical axis -> mesh axes. An axis whose size a mesh axis does not divide stays whole (see `spec`).
 RULES = {
@@ -70,6 +73,13 @@ def make_mesh(shape: MeshShape | None = None, devices=None) -> Mesh:
         )
     sizes = [len(devices) // fixed if s == -1 else s for s in sizes]
     return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def serving_shape(size: float, devices: int, memory: float) -> MeshShape:
+    """Returns the mesh on which a model of `size` bytes is used: its parameters lie over as few devices as leave free half
+    of the `memory` of each, in bytes; the batch is split over all of them either way."""
+    enough = (n for n in range(1, devices) if devices % n == 0 and size / n <= memory / 2)
+    return MeshShape(fsdp=next(enough, devices))
 
 
 def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -174,3 +184,27 @@ def sync(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def device_memory(devices=None) -> float:
+    """Returns the bytes that a program may take on a device of this host; all hosts that own some of the `devices` (default:
+    all) agree on the least of theirs, and must all ask."""
+    local = jax.local_devices()[0]
+    stats = local.memory_stats() or {}
+    if "bytes_limit" in stats:
+        found = _OF_DEVICE * stats["bytes_limit"]
+    else:
+        found = _OF_HOST * _host_memory() / jax.local_device_count()
+    if any(d.process_index != jax.process_index() for d in devices or jax.devices()):
+        from jax.experimental import multihost_utils
+
+        found = float(np.min(multihost_utils.process_allgather(np.float32(found))))
+    return found
+
+
+def _host_memory() -> float:
+    """Returns the memory of this machine in bytes, or of the container that the process runs in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(total, int(text)) if text.isdigit() else total

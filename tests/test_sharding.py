@@ -204,3 +204,29 @@ def test_local_rows_become_global_arrays(sizes):
 def test_replicated_lies_whole_on_every_device():
     x = jax.device_put(np.ones((3, 5)), sharding.replicated(make(2, 2, 2)))
     assert len(x.addressable_shards) == 8 and {s.data.shape for s in x.addressable_shards} == {(3, 5)}
+
+
+def test_memory_is_that_of_this_machine_shared_by_its_devices():
+    found = sharding.device_memory()
+    assert 1e7 < found < 1e14
+    assert found == pytest.approx(0.7 * sharding._host_memory() / 8)  # tests run on eight simulated devices
+
+
+@pytest.mark.parametrize(
+    ("size", "devices", "fsdp"),
+    [
+        (1, 8, 1),
+        (50, 8, 1),
+        (51, 8, 2),
+        (101, 8, 4),
+        (400, 8, 8),
+        (9999, 8, 8),
+        (60, 6, 2),
+        (120, 6, 3),
+        (9, 1, 1),
+        (99, 1, 1),
+    ],
+)
+def test_a_model_is_used_on_as_few_devices_as_hold_it_with_room(size, devices, fsdp):
+    shape = sharding.serving_shape(size, devices, memory=100)
+    assert (shape.data, shape.fsdp, shape.tensor) == (-1, fsdp, 1)

@@ -152,9 +152,19 @@ class _Slice:
         if "evaluate" in steps:
             rows.append(self._row(1, self._plan().encode(mesh, name="evaluate")))
         if "encode" in steps:
-            host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
-            rows.append(self._row(1, self._plan().encode(sharding.make_mesh(devices=host))))
+            rows.append(self._row(1, self._encode()))
         return rows
+
+    def _encode(self):
+        """Compiles what `embed encode` runs on one host."""
+        from embed import sharding
+        from embed.training import chips
+
+        plan = self._plan()
+        host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
+        chip = chips.chip_of(host[0])
+        memory = chip.memory if chip else sharding.device_memory(host)
+        return plan.encode(sharding.make_mesh(sharding.serving_shape(plan.size, len(host), memory), host))
 
     def _train(self, mesh, micro_batches: int | None, remat: str | None = None) -> _Row:
         """Returns the training step, in as few micro-batches as fit where no number is given."""

@@ -55,9 +55,9 @@ def run(arguments) -> None:
         del total
         cut[0] = truncated
 
-    mesh = sharding.make_mesh(devices=jax.local_devices())  # every host works for itself
+    own = jax.local_devices()  # every host works for itself
     model = inference.open_model(
-        arguments.model, max_length=arguments.max_length, overflow=overflow, dtype=arguments.dtype, mesh=mesh
+        arguments.model, max_length=arguments.max_length, overflow=overflow, dtype=arguments.dtype, devices=own
     )
     words = template(arguments.prompt, model.prompts)
     model.check_dims(arguments.dims)

@@ -46,7 +46,7 @@ def run(arguments) -> None:
     runtime.start(arguments.distributed)
     import jax
 
-    from embed import files, sharding
+    from embed import files
     from embed.commands import mining
     from embed.data.sources import expand_paths
     from embed.errors import UsageError
@@ -59,8 +59,8 @@ def run(arguments) -> None:
         if names.count(name) > 1:
             raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
     output = pathlib.Path(arguments.output)
-    mesh = sharding.make_mesh(devices=jax.local_devices())  # every host works for itself
-    model = inference.open_model(arguments.model, max_length=arguments.max_length, mesh=mesh)
+    own = jax.local_devices()  # every host works for itself
+    model = inference.open_model(arguments.model, max_length=arguments.max_length, devices=own)
     with files.FolderLock(output) if jax.process_index() == 0 else mining.unlocked():
         corpus = expand_paths(arguments.corpus, "mine --corpus")
         fields = mining.fields_of(arguments)

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, files, sharding
 from embed.data import tokenizers
@@ -80,21 +79,23 @@ def open_model(
     overflow=None,
     dtype: str | None = None,
     weights: str = "float32",
-    mesh: Mesh | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> EmbeddingModel:
     """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
 
     `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
-    replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). `mesh` is over
-    all devices when none is given.
+    replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). It runs on
+    all devices when none are given; a model that is large for one lies over several of them (`sharding.serving_shape`).
     """
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder)
     description = bundles.read_model_json(folder)
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
-    mesh = mesh or sharding.make_mesh()
     shapes = jax.eval_shape(model.init, jax.random.key(0))
+    devices = list(devices if devices is not None else jax.devices())
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    mesh = sharding.make_mesh(sharding.serving_shape(size, len(devices), sharding.device_memory(devices)), devices)
     placed = sharding.shardings(model.axes, shapes, mesh)
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))

@@ -112,6 +112,12 @@ class Plan:
     ema: bool = False
     dropout: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of the parameters."""
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
     def train(self, mesh: Mesh, micro_batches: int = 1) -> Step:
         """Compiles the training step, every text at its longest."""
         sharding.check_batch_size(self.batch_size, mesh, micro_batches)

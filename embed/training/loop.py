@@ -18,7 +18,7 @@ from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
 from embed.training import reports
 from embed.training.preemption import Preemption
-from embed.training.programs import Programs, device_memory, fit
+from embed.training.programs import Programs, fit
 from embed.training.state import TrainState, create, layout, with_shardings
 from embed.training.step import make_step
 from embed.types import Loss, Model, Params
@@ -165,7 +165,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
         options = {"seed": run.seed, "dropout": run.dropout, "ema_decay": run.ema_decay, "slots": batches.slots}
         return Programs(make_step(run.model, run.loss, run.optimizer, **options), state, batches, run.mesh)
 
-    room = 0.0 if micro_batches is not None else device_memory()
+    room = 0.0 if micro_batches is not None else sharding.device_memory()
     batches, programs = fit(make, run.batches, micro_batches, room)
     layout = next(iter(batches.layouts.values()))
     heights = sorted({h for found in batches.layouts.values() for h in found.heights})

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import os
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -12,8 +10,6 @@ from embed import sharding
 from embed.data.loader import Batches
 from embed.errors import ConfigError
 from embed.training import reports
-
-_OF_HOST, _OF_DEVICE = 0.7, 0.9  # shares of the memory that a step may need
 
 
 class Programs:
@@ -76,27 +72,3 @@ def fit(
                 "more devices for MeshShape.fsdp, or say Recipe.micro_batches yourself"
             )
         parts = next((n for n in finer if n >= parts * ratio), finer[-1])
-
-
-def device_memory() -> float:
-    """Returns the bytes that a step may take on a device: all hosts agree on the least of theirs."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        found = _OF_DEVICE * stats["bytes_limit"]
-    else:
-        found = _OF_HOST * _host_memory() / jax.local_device_count()
-    if jax.process_count() > 1:
-        import numpy as np
-        from jax.experimental import multihost_utils
-
-        found = float(np.min(multihost_utils.process_allgather(np.float32(found))))
-    return found
-
-
-def _host_memory() -> float:
-    """Returns the memory of this machine in bytes, or of the container that the process runs in."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = pathlib.Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(total, int(text)) if text.isdigit() else total

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embed
-from embed import checkpoints, files
+from embed import checkpoints, files, sharding
 from embed.errors import DataError
 from embed.inference.model import open_model
 
@@ -68,6 +68,18 @@ def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path)
     saver.close()
     assert_same_params(open_model(tmp_path / "checkpoints" / "1").params, ema)
     assert_same_params(open_model(tmp_path / "checkpoints" / "2").params, params)
+
+
+def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same(bundle, model, monkeypatch):
+    size = sum(x.nbytes for x in jax.tree.leaves(model.params))
+    monkeypatch.setattr(sharding, "device_memory", lambda devices: size / 2)
+    found = open_model(bundle)
+    assert found.encoder.mesh.shape["fsdp"] == 4 and found.encoder.mesh.size == len(jax.devices())
+    kernel = found.params["encoder"]["stack"]["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    texts = ["bada kolo", "mira"]
+    np.testing.assert_allclose(found.encode(texts), model.encode(texts), atol=1e-6)
+    assert open_model(bundle, devices=jax.devices()[:1]).encoder.mesh.size == 1
 
 
 def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):
