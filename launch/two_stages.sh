@@ -8,7 +8,7 @@
 # PAIRS   folder of NAME.jsonl.gz; the mixtures name their files (gin/recipes/gemini_embedding/small_*.gin)
 # OUTPUT  folder of the models; run it again: finished parts are kept, an interrupted one goes on
 #
-# Needs the environment of launch/setup.sh with the extra [quickstart]; two CPU cores take about half an hour.
+# Needs the environment of launch/setup.sh with the extra [quickstart]; two CPU cores take about three quarters of an hour.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
@@ -19,7 +19,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 recipes="$here/gin/recipes/gemini_embedding"
 embed="${EMBED:-$here/.venv/bin/embed}"
 cache="${CACHE:-$output/cache}"
-alpha="${ALPHA:-0.4}"
+alpha="${ALPHA:-0.3}"
 mined=(medquad factbook openstax-economics openstax-nc wiki-split indonli farstail-nli afriqa jsquad nl2bash tldr-command conala django tldr-bitext nusax-bitext)
 # Its targets are there in ten languages, so that near texts are right ones: no negatives are mined for it.
 plain=stsb-paraphrase
@@ -51,3 +51,5 @@ for mixture in tasks languages code; do
         --gin.CACHE_DIR="'$cache/triplets'"
 done
 made "$output/soup" average "$output"/{tasks,languages,code} --output="$output/soup"
+printf '\nthe soup is %s, its ingredients %s/{tasks,languages,code}; score them: embed evaluate %s --suite=...\n' \
+    "$output/soup" "$output" "$output/soup"
