@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from embed.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
-_OF_HOST, _OF_DEVICE = 0.7, 0.9  # shares of the memory that a program may need
+OF_HOST, OF_DEVICE = 0.7, 0.9  # shares of the memory that a program may need
 
 # logical axis -> mesh axes. An axis whose size a mesh axis does not divide stays whole (see `spec`).
 RULES = {
@@ -75,9 +75,10 @@ def make_mesh(shape: MeshShape | None = None, devices=None) -> Mesh:
     return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def serving_shape(size: float, devices: int, memory: float) -> MeshShape:
-    """Returns the mesh on which a model of `size` bytes is used: its parameters lie over as few devices as leave free half
-    of the `memory` of each, in bytes; the batch is split over all of them either way."""
+def serving_shape(shapes, devices: int, memory: float) -> MeshShape:
+    """Returns the mesh on which a model is used whose parameters have these shapes: they lie over as few devices as leave free
+    half of the `memory` of each, in bytes. The batch is split over all of them either way."""
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     enough = (n for n in range(1, devices) if devices % n == 0 and size / n <= memory / 2)
     return MeshShape(fsdp=next(enough, devices))
 
@@ -192,9 +193,9 @@ def device_memory(devices=None) -> float:
     local = jax.local_devices()[0]
     stats = local.memory_stats() or {}
     if "bytes_limit" in stats:
-        found = _OF_DEVICE * stats["bytes_limit"]
+        found = OF_DEVICE * stats["bytes_limit"]
     else:
-        found = _OF_HOST * _host_memory() / jax.local_device_count()
+        found = OF_HOST * _host_memory() / jax.local_device_count()
     if any(d.process_index != jax.process_index() for d in devices or jax.devices()):
         from jax.experimental import multihost_utils
 

@@ -82,3 +82,5 @@ read_topology() {
     esac
     export CHIPS HOSTS CHIPS_A_HOST TPU_SHAPE TPU_TYPE TPU_VERSION TPU_LABEL TPU_NAME
 }
+
+need RETRIES '[0-9]+' 'a number of starts'

@@ -21,7 +21,6 @@ export NAMESPACE SLICES RETRIES
 need NAME '[a-z]([-a-z0-9]{0,38}[a-z0-9])?' 'a name of small letters, digits and dashes, at most 40'
 need NAMESPACE '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?' 'the name of a namespace'
 need SLICES '[1-9][0-9]*' 'a number of slices'
-need RETRIES '[0-9]+' 'a number of starts'
 for name in QUEUE SERVICE_ACCOUNT SECRET VOLUME XPK; do
     if [ -n "${!name:-}" ]; then
         need "$name" '[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?' 'a name of the cluster'

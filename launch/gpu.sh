@@ -11,7 +11,6 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"
 [ $# -gt 0 ] || usage
-need RETRIES '[0-9]+' 'a number of starts'
 PROCESSES="${PROCESSES:-1}"
 need PROCESSES '[1-9][0-9]*' 'a number of processes'
 no_secrets "$@"
@@ -89,5 +88,6 @@ for ((start = 0; start <= RETRIES; start++)); do
     fi
     echo "embed: ended with $code; start $((start + 2)) of at most $((RETRIES + 1))" >&2
     sleep "${PAUSE:-5}"
+    [ "$stopped" = 0 ] || exit "$PREEMPTED"
 done
 die "$code" "given up after $((RETRIES + 1)) starts"

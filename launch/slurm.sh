@@ -18,7 +18,6 @@ need NAME '[A-Za-z][-_A-Za-z0-9]{0,60}' 'a name of letters, digits and dashes'
 need NODES '[1-9][0-9]*' 'a number of nodes'
 need GPUS '[0-9]+' 'a number of GPUs a node'
 need TIME '([0-9]+-)?[0-9]{1,2}(:[0-9]{2}){0,2}' 'a time, such as 24:00:00 or 2-00:00:00'
-need RETRIES '[0-9]+' 'a number of starts'
 no_secrets "$@"
 options=(--job-name="$NAME" --nodes="$NODES" --ntasks-per-node=1 --time="$TIME" --requeue --open-mode=append
     --signal=TERM@120 --output="$OUTPUT/$NAME-%j.log")

@@ -21,7 +21,6 @@ shift 2
 need NAME '[a-z]([-a-z0-9]{0,60}[a-z0-9])?' 'a name of small letters, digits and dashes'
 need PROJECT '[a-z][-a-z0-9]{4,28}[a-z0-9]' 'the name of a Google Cloud project'
 need ZONE '[a-z]+-[a-z]+[0-9]+-[a-z]' 'a zone, such as us-west4-a'
-need RETRIES '[0-9]+' 'a number of starts'
 place=(--project="$PROJECT" --zone="$ZONE")
 if [ -n "${SERVICE_ACCOUNT:-}" ]; then
     need SERVICE_ACCOUNT '[-a-z0-9.]+@[-a-z0-9.]+' 'the address of a service account'
@@ -41,13 +40,21 @@ create() {
         ${SPOT:+--spot} ${RESERVED:+--reserved} ${SERVICE_ACCOUNT:+--service-account="$SERVICE_ACCOUNT"}
 }
 
+# state: of the queued resource; NONE where there is none, UNKNOWN where it cannot be asked for, as without a network.
 state() {
-    gcloud compute tpus queued-resources describe "$NAME" "${place[@]}" --format='value(state.state)' 2>/dev/null || echo NONE
+    local told
+    if told="$(gcloud compute tpus queued-resources describe "$NAME" "${place[@]}" --format='value(state.state)' 2>&1)"; then
+        echo "$told"
+    elif [[ "$told" == *NOT_FOUND* ]]; then
+        echo NONE
+    else
+        echo UNKNOWN
+    fi
 }
 
 # ready: waits until the slice is there; what has failed or was taken away is asked for anew.
 ready() {
-    local now before=''
+    local now before='' asked=0
     if [ "${DRY_RUN:-0}" = 1 ]; then
         create
         return
@@ -58,7 +65,11 @@ ready() {
         before="$now"
         case "$now" in
             ACTIVE) return ;;
-            NONE) create ;;
+            NONE)
+                [ "$asked" -le "$RETRIES" ] || die "$PREEMPTED" "$NAME was asked for $asked times and never given"
+                asked=$((asked + 1))
+                create
+                ;;
             FAILED | SUSPENDED) delete ;;
         esac
         sleep "${POLL:-30}"
@@ -92,10 +103,14 @@ follow() {
     [ "${DRY_RUN:-0}" != 1 ] || return 0
     while true; do
         sleep "${POLL:-30}"
-        if [ "$(state)" != ACTIVE ]; then
-            echo "embed: $NAME is gone" >&2
-            return "$PREEMPTED"
-        fi
+        case "$(state)" in
+            ACTIVE) ;;
+            UNKNOWN) continue ;;
+            *)
+                echo "embed: $NAME is gone" >&2
+                return "$PREEMPTED"
+                ;;
+        esac
         # One line a host: its exit code, or - while it runs.
         codes="$(gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=all --command='cat embed.log.exit 2>/dev/null || echo -' 2>/dev/null)" || continue
         gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=0 --command='tail -n 1 embed.log' 2>/dev/null || true

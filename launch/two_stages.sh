@@ -8,14 +8,12 @@
 # PAIRS   folder of NAME.jsonl.gz; the mixtures name their files (gin/recipes/gemini_embedding/small_*.gin)
 # OUTPUT  folder of the models; run it again: finished parts are kept, an interrupted one goes on
 #
-# Needs the environment of launch/setup.sh with the extra [quickstart]; two CPU cores take about three quarters of an hour.
+# Needs the environment of launch/setup.sh with the extra [quickstart]; it took 71 minutes on one CPU core.
 set -euo pipefail
-if [ $# -lt 3 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
-    exit 64
-fi
-source=$1 pairs=$2 output=$3 seed=${4:-0}
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$here/launch/common.sh"
+[ $# -ge 3 ] || usage
+source=$1 pairs=$2 output=$3 seed=${4:-0}
 recipes="$here/gin/recipes/gemini_embedding"
 embed="${EMBED:-$here/.venv/bin/embed}"
 cache="${CACHE:-$output/cache}"
@@ -26,7 +24,7 @@ plain=stsb-paraphrase
 
 # step COMMAND...: shows it and runs it.
 step() {
-    printf '\n\033[1m$ embed %s\033[0m\n' "$(printf '%q ' "$@")"
+    printf '\n\033[1m$ embed %s\033[0m\n' "$(quoted "$@")"
     "$embed" "$@"
 }
 

@@ -228,5 +228,5 @@ def test_memory_is_that_of_this_machine_shared_by_its_devices():
     ],
 )
 def test_a_model_is_used_on_as_few_devices_as_hold_it_with_room(size, devices, fsdp):
-    shape = sharding.serving_shape(size, devices, memory=100)
+    shape = sharding.serving_shape([jax.ShapeDtypeStruct((size,), np.int8)], devices, memory=100)
     assert (shape.data, shape.fsdp, shape.tensor) == (-1, fsdp, 1)

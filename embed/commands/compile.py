@@ -11,7 +11,6 @@ SUMMARY = (
     "lets it be. Needs the extra [tpu]; --topology=here compiles for the devices of this machine."
 )
 STEPS = ("train", "evaluate", "encode")
-_MOST_PARTS = 64  # micro-batches that are tried
 
 
 def add_arguments(parser) -> None:
@@ -39,7 +38,7 @@ def run(arguments) -> None:
     from embed import config
     from embed.commands import start
     from embed.commands.recipe import Recipe
-    from embed.errors import UsageError
+    from embed.errors import ConfigError, UsageError
 
     steps = arguments.steps.split(",")
     wrong = [s for s in steps if s not in STEPS]
@@ -62,8 +61,11 @@ def run(arguments) -> None:
     print(f"\n{text}")
     if arguments.output:
         _write(pathlib.Path(arguments.output), rows, text)
-    if not all(row.step.fits is not False for row in rows) and not arguments.advise:
-        print("what does not fit: see --advise, or give a larger slice, more micro-batches, MeshShape.fsdp, remat")
+    large = [f"{row.step.name} on {row.topology}" for row in rows if row.step.fits is False]
+    if large and not arguments.advise:
+        raise ConfigError(
+            f"does not fit: {', '.join(large)}; see --advise, or take a larger slice, MeshShape.fsdp, remat"
+        )
 
 
 def _mesh(text: str | None):
@@ -85,7 +87,6 @@ class _Row:
     recipe: str
     topology: str
     remat: str
-    micro_batches: int
     step: object
 
 
@@ -122,8 +123,8 @@ class _Slice:
         )
 
     def _plan(self, remat: str | None = None):
+        from embed.commands import forecast
         from embed.models import api
-        from embed.training import forecast
 
         r = self._recipe
         model = r.model if remat is None else r.model.clone(encoder=r.model.encoder.clone(remat=remat))
@@ -150,38 +151,18 @@ class _Slice:
         if "train" in steps:
             rows.append(self._train(mesh, micro_batches or self._recipe.micro_batches))
         if "evaluate" in steps:
-            rows.append(self._row(1, self._plan().encode(mesh, name="evaluate")))
+            rows.append(self._row(self._plan().evaluate(mesh)))
         if "encode" in steps:
-            rows.append(self._row(1, self._encode()))
+            host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
+            rows.append(self._row(self._plan().encode(host)))
         return rows
 
-    def _encode(self):
-        """Compiles what `embed encode` runs on one host."""
-        from embed import sharding
-        from embed.training import chips
-
-        plan = self._plan()
-        host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
-        chip = chips.chip_of(host[0])
-        memory = chip.memory if chip else sharding.device_memory(host)
-        return plan.encode(sharding.make_mesh(sharding.serving_shape(plan.size, len(host), memory), host))
-
     def _train(self, mesh, micro_batches: int | None, remat: str | None = None) -> _Row:
-        """Returns the training step, in as few micro-batches as fit where no number is given."""
-        from embed import sharding
+        return self._row(self._plan(remat).train(mesh, micro_batches), remat)
 
-        pairs = self._recipe.batch_size // sharding.batch_shards(mesh)
-        parts = micro_batches or 1
-        while True:
-            row = self._row(parts, self._plan(remat).train(mesh, parts), remat)
-            finer = [n for n in range(2 * parts, min(pairs, _MOST_PARTS) + 1) if pairs % n == 0]
-            if micro_batches is not None or row.step.fits is not False or not finer:
-                return row
-            parts = finer[0]
-
-    def _row(self, parts: int, step, remat: str | None = None) -> _Row:
+    def _row(self, step, remat: str | None = None) -> _Row:
         remat = remat or getattr(self._recipe.model.encoder, "remat", "none")
-        row = _Row(self._name, self._topology, remat if step.name == "train" else "-", parts, step)
+        row = _Row(self._name, self._topology, remat if step.name == "train" else "-", step)
         print(_told(row), flush=True)
         return row
 
@@ -227,7 +208,7 @@ def _settings(row: _Row) -> str:
     data, fsdp, tensor = row.step.mesh
     return (
         f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.remat!r}, "
-        f"Recipe.micro_batches = {row.micro_batches}"
+        f"Recipe.micro_batches = {row.step.micro_batches}"
     )
 
 
@@ -247,10 +228,10 @@ def _told(row: _Row) -> str:
 
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
-    parts = f", {row.micro_batches} micro-batches" if row.micro_batches > 1 else ""
+    parts = f", {row.step.micro_batches} micro-batches" if row.step.micro_batches > 1 else ""
     head = f"{step.name:10} on {mesh}{parts} ({step.seconds_to_compile:.0f} s to compile)"
     if step.refused:
-        return f"{head}\n           does not fit: {step.refused} a chip"
+        return f"{head}\n           does not fit: {step.refused}"
     of = f" of {size_text(step.chip.memory)}" if step.chip else ""
     kinds = ", ".join(f"{c.count} {c.kind} {size_text(c.bytes)} among {c.group}" for c in step.work.collectives)
     lines = [
@@ -262,16 +243,20 @@ def _told(row: _Row) -> str:
         f"           exchanged: {kinds or 'nothing'}",
     ]
     if step.bounds:
-        bounds = ", ".join(f"{1e3 * s:.3g} ms by {what}" for what, s in step.bounds.items())
+        bounds = ", ".join(f"{_time(s)} by {what}" for what, s in step.bounds.items())
         lines.append(f"           at least {bounds}")
     if step.compiler_seconds:
         share = step.model_flops / step.chip.flops / _seconds(step)
         lines.append(
-            f"           the compiler estimates {1e3 * step.compiler_seconds:.3g} ms, {share:.0%} of the chip's peak"
+            f"           the compiler estimates {_time(step.compiler_seconds)}, {share:.0%} of the chip's peak"
         )
     if step.work.unknown_loops:
         lines.append(f"           {step.work.unknown_loops} loops of unknown length are counted once")
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 _HEADER = [
@@ -282,7 +267,14 @@ _HEADER = [
 
 def _cells(row: _Row) -> list[str]:
     step = row.step
-    head = [row.recipe, step.name, row.topology, " x ".join(map(str, step.mesh)), str(row.micro_batches), row.remat]
+    head = [
+        row.recipe,
+        step.name,
+        row.topology,
+        " x ".join(map(str, step.mesh)),
+        str(row.step.micro_batches),
+        row.remat,
+    ]
     size = "-" if step.chip is None else f"{step.chip.memory / 1e9:.1f}"
     if step.refused:
         return [*head, "-", size, "no", *["-"] * 5]
@@ -313,7 +305,7 @@ def _write(path: pathlib.Path, rows, text: str) -> None:
 
     told = [
         {
-            "recipe": r.recipe, "topology": r.topology, "remat": r.remat, "micro_batches": r.micro_batches,
+            "recipe": r.recipe, "topology": r.topology, "remat": r.remat,
             **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds),
         }
         for r in rows

@@ -89,6 +89,11 @@ class Encoder:
         slots = packing.SLOTS if self.model.packs else 1
         return packing.plan(np.array([len(r) for r in rows]), size * shards, shards, slots)
 
+    def lowered(self, params, batch: packing.Batch):
+        """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""
+        rows = jax.ShapeDtypeStruct((batch.height, batch.length), np.int32, sharding=sharding.batch_sharding(self.mesh))
+        return self._apply.lower(params, rows, rows)
+
     def _run(self, params, rows, batch: packing.Batch):
         tokens, segments = batch.arrays(rows, self.tokenizer.pad_id)
         start, stop = sharding.process_rows(batch.height, self.mesh)

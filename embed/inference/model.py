@@ -49,7 +49,7 @@ class EmbeddingModel:
     def with_params(self, params) -> "EmbeddingModel":
         """Returns the same model with other parameters (a nested dict of arrays), e.g. an average that is not written yet."""
         placed = jax.tree.map(lambda x, own: jax.device_put(np.asarray(x), own.sharding), params, self.params)
-        return dataclasses.replace(self, params=_cast_once(placed, self.encoder.model), digest="unwritten")
+        return dataclasses.replace(self, params=cast_once(placed, self.encoder.model), digest="unwritten")
 
     def check_dims(self, dims: int | None) -> None:
         """Raises DataError for a size that the embedding has no prefix of."""
@@ -94,8 +94,7 @@ def open_model(
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     devices = list(devices if devices is not None else jax.devices())
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-    mesh = sharding.make_mesh(sharding.serving_shape(size, len(devices), sharding.device_memory(devices)), devices)
+    mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), sharding.device_memory(devices)), devices)
     placed = sharding.shardings(model.axes, shapes, mesh)
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
@@ -105,7 +104,7 @@ def open_model(
         params = checkpoints.restore(folder, item, target, verified=True)
     stored = stored_bytes(params, weights)
     params = rounded(params, weights)
-    params = _cast_once(params, model)
+    params = cast_once(params, model)
     encoder = Encoder(
         model=model,
         tokenizer=tokenizer,
@@ -136,7 +135,7 @@ def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]
     return {**architecture, "encoder": encoder}
 
 
-def _cast_once(params: Params, model) -> Params:
+def cast_once(params: Params, model) -> Params:
     """Returns the parameters with the encoder's kernels in the type it computes in, which every call would cast them to."""
     dtype = jnp.dtype(model.description["encoder"].get("dtype", "float32"))
     if dtype == jnp.float32:

@@ -12,6 +12,10 @@ from embed.errors import ConfigError
 from embed.training import reports
 
 
+class DoesNotFit(ConfigError):
+    """A batch that no number of micro-batches makes small enough for the memory of a device."""
+
+
 class Programs:
     """step(state, batch) -> (state, metrics), compiled once for every shape of batch; the largest when it is made.
 
@@ -45,7 +49,7 @@ def fit(
     """Returns the batches cut into `micro_batches`, and their programs.
 
     None takes as few as leave the largest step within `room` bytes a device, by the compiler's own count. A batch that
-    does not fit even pair by pair is a ConfigError.
+    does not fit even pair by pair is a DoesNotFit.
     """
     if micro_batches is not None:
         batches = dataclasses.replace(batches, parts=micro_batches)
@@ -66,7 +70,7 @@ def fit(
         ratio = temporary / (room - fixed) if room > fixed else math.inf
         finer = [n for n in range(parts + 1, pairs + 1) if pairs % n == 0]
         if not finer or ratio == math.inf:
-            raise ConfigError(
+            raise DoesNotFit(
                 f"batch_size = {batches.examples.batch_size}: a step needs {reports.size_text(fixed + temporary)} a device "
                 f"in {parts} micro-batches, and there are {reports.size_text(room)}; take a smaller batch, shorter lengths, "
                 "more devices for MeshShape.fsdp, or say Recipe.micro_batches yourself"

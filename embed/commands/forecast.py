@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from embed import sharding
-from embed.data import packing
 from embed.data.loader import Batches, Examples
+from embed.inference.encoder import Encoder
+from embed.inference.model import cast_once
 from embed.training import chips, compiled
-from embed.training.programs import Programs
+from embed.training.programs import DoesNotFit, Programs, fit
 from embed.training.state import create, layout, with_shardings
 from embed.training.step import make_step
 from embed.types import Loss, Model
+
+_TOKENS = 16_384  # that the encoder runs at once on a device that is no CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Step:
     model_flops: float = 0.0
     work: compiled.Work | None = None
     seconds_to_compile: float = 0.0
+    micro_batches: int = 1
     refused: str | None = None
 
     @property
@@ -103,7 +105,7 @@ class Plan:
 
     model: Model
     loss: Loss
-    optimizer: optax.GradientTransformation
+    optimizer: Any
     caches: tuple[FullCache, ...]
     mixture: Any
     batch_size: int
@@ -112,74 +114,72 @@ class Plan:
     ema: bool = False
     dropout: bool = False
 
-    @property
-    def size(self) -> int:
-        """Bytes of the parameters."""
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-
-    def train(self, mesh: Mesh, micro_batches: int = 1) -> Step:
-        """Compiles the training step, every text at its longest."""
-        sharding.check_batch_size(self.batch_size, mesh, micro_batches)
+    def train(self, mesh: Mesh, micro_batches: int | None = None) -> Step:
+        """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
+        sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
         examples = Examples(self.mixture, self.caches, self.batch_size, self.num_negatives, 0)
-        batches = Batches(
-            examples, sharding.batch_shards(mesh), parts=micro_batches, packs=self.model.packs, most_shapes=1
-        )
-        ema_decay = 0.999 if self.ema else None
-        step = make_step(
-            self.model,
-            self.loss,
-            self.optimizer,
-            seed=0,
-            dropout=self.dropout,
-            ema_decay=ema_decay,
-            slots=batches.slots,
-        )
+        batches = Batches(examples, sharding.batch_shards(mesh), packs=self.model.packs, most_shapes=1)
         abstract = jax.eval_shape(lambda: create(self.model, self.optimizer, self.ema, 0))
+        state = with_shardings(abstract, layout(self.model, abstract, mesh))
+        options = {"seed": 0, "dropout": self.dropout, "ema_decay": 0.999 if self.ema else None}
+
+        def make(cut: Batches) -> Programs:
+            step = make_step(self.model, self.loss, self.optimizer, slots=cut.slots, **options)
+            return Programs(step, state, cut, mesh)
+
+        def compile_it():
+            cut, programs = fit(make, batches, micro_batches, _memory(mesh) * sharding.OF_DEVICE)
+            return programs.largest, cut.parts
+
         flops = 3 * sum(self.model.forward_flops(n) for n in self.caches[0].texts) * self.batch_size
-        return _compiled(
-            "train",
-            mesh,
-            flops,
-            lambda: Programs(step, with_shardings(abstract, layout(self.model, abstract, mesh)), batches, mesh).largest,
-        )
+        return _compiled("train", mesh, flops, compile_it)
 
-    def encode(self, mesh: Mesh, tokens: int = 16_384, name: str = "encode") -> Step:
-        """Compiles what evaluating and encoding run: `tokens` a shard of the batch, in rows of the longest texts."""
-        length = packing.row_length(self.max_length)
-        height = sharding.batch_shards(mesh) * max(1, tokens // length)
-        slots = max(1, length // self.max_length) if self.model.packs else None
+    def evaluate(self, mesh: Mesh) -> Step:
+        """Compiles what scoring runs in training: texts of the longest kind, with the parameters where they lie."""
+        return self._encode("evaluate", mesh, jax.eval_shape(self.model.init, jax.random.key(0)))
+
+    def encode(self, devices) -> Step:
+        """Compiles what `embed encode` runs on the devices of one host."""
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
-        placed = sharding.shardings(self.model.axes, shapes, mesh)
-        params = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
-        rows = jax.ShapeDtypeStruct((height, length), jnp.int32, sharding=sharding.batch_sharding(mesh))
+        memory = _memory(sharding.make_mesh(devices=devices))
+        mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), memory), devices)
+        return self._encode("encode", mesh, jax.eval_shape(lambda params: cast_once(params, self.model), shapes))
 
-        def run(params, ids, segments):
-            if slots is None:
-                return self.model.apply(params, ids, segments > 0)
-            return self.model.apply(params, ids, segments, slots=slots)
+    def _encode(self, name: str, mesh: Mesh, shapes) -> Step:
+        there = chips.chip_of(mesh.devices.flat[0]) is None
+        encoder = Encoder(self.model, None, {}, self.max_length, mesh, None if there else _TOKENS)
+        longest = np.zeros(self.max_length, np.int32)
+        batch = encoder.plan([longest] * (_TOKENS * sharding.batch_shards(mesh) // self.max_length + 1))[0]
+        params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
+        flops = self.model.forward_flops(self.max_length) * len(batch.texts)
+        return _compiled(name, mesh, flops, lambda: (encoder.lowered(params, batch).compile(), 1))
 
-        jitted = jax.jit(run, out_shardings=sharding.replicated(mesh))
-        flops = self.model.forward_flops(self.max_length) * height * (slots or 1)
-        return _compiled(name, mesh, flops, lambda: jitted.lower(params, rows, rows).compile())
+
+def _memory(mesh: Mesh) -> float:
+    """Returns the bytes of a device of the mesh."""
+    device = mesh.devices.flat[0]
+    chip = chips.chip_of(device)
+    return chip.memory if chip else sharding.device_memory() / sharding.OF_DEVICE
 
 
-def _compiled(name: str, mesh: Mesh, flops: float, compile_it: Callable[[], Any]) -> Step:
-    """Returns what was compiled, or how the compiler refused it. `flops` are of all devices."""
+def _compiled(name: str, mesh: Mesh, flops: float, compile_it: Callable[[], tuple[Any, int]]) -> Step:
+    """Returns what was compiled and in how many micro-batches, or how it was refused. `flops` are of all devices."""
     shape, chip = tuple(mesh.devices.shape), chips.chip_of(mesh.devices.flat[0])
     began = time.perf_counter()
     try:
         with jax.set_mesh(mesh):
-            program = compile_it()
+            program, parts = compile_it()
     except jax.errors.JaxRuntimeError as e:
         if "RESOURCE_EXHAUSTED" not in str(e):
             raise
         return Step(name, shape, chip, refused=_needed(str(e)), seconds_to_compile=time.perf_counter() - began)
+    except DoesNotFit as e:
+        return Step(name, shape, chip, refused=str(e), seconds_to_compile=time.perf_counter() - began)
     took = time.perf_counter() - began
     memory = program.memory_analysis()
     lasting = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     work = compiled.work(program.as_text())
-    return Step(name, shape, chip, lasting, memory.temp_size_in_bytes, flops / mesh.size, work, took)
+    return Step(name, shape, chip, lasting, memory.temp_size_in_bytes, flops / mesh.size, work, took, parts)
 
 
 def _needed(message: str) -> str:
@@ -187,4 +187,4 @@ def _needed(message: str) -> str:
     used = re.search(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT])", message) or re.search(
         r"\(([\d.]+[KMGT])\) exceeds available \w+ \(([\d.]+[KMGT])\)", message
     )
-    return f"needs {used.group(1)} of {used.group(2)}" if used else message.splitlines()[0][:100]
+    return f"needs {used.group(1)} of {used.group(2)} a chip" if used else message.splitlines()[0][:100]

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "launch" / "claim_data.py"
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch" / "claim_data.py"
 
 
 def run(*given) -> None:

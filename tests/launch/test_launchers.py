@@ -7,10 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
-LAUNCH = pathlib.Path(__file__).resolve().parent.parent / "launch"
+LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 # Notes its words, then says and returns what the next line of replies/NAME holds: "CODE TEXT"; without one, 0.
 STAND_IN = """#!/usr/bin/env bash
 name="$(basename "$0")"
@@ -38,12 +39,13 @@ def launch(tmp_path):
         (tools / name).write_text(STAND_IN)
         (tools / name).chmod(0o755)
     fixed = {"STAND_INS": str(tmp_path), "EMBED": str(tools / "embed"), "PAUSE": "0", "OUTPUT": str(tmp_path)}
+    path = f"{tools}:{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"
+    fixed |= {"PATH": path, "HOME": str(tmp_path)}
 
     def run(script, *given, replies=None, stdin=subprocess.DEVNULL, **environment):
         for name, lines in (replies or {}).items():
             (tmp_path / f"replies.{name}").write_text("".join(f"{line}\n" for line in lines))
-        path = f"{tools}:{pathlib.Path(sys.executable).parent}:/usr/bin:/bin"
-        environment = {"PATH": path, "HOME": str(tmp_path), **fixed, **environment}
+        environment = {**fixed, **environment}
         command = ["bash", str(LAUNCH / script), *given]
         return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=stdin, timeout=60)
 
@@ -52,7 +54,7 @@ def launch(tmp_path):
         found = [shlex.split(x) for x in noted.read_text().splitlines()] if noted.exists() else []
         return [c for c in found if name in (None, c[0])]
 
-    run.calls, run.folder = calls, tmp_path
+    run.calls, run.folder, run.environment = calls, tmp_path, fixed
     return run
 
 
@@ -188,6 +190,27 @@ def test_other_errors_are_not_tried_again(launch, code):
     assert len(launch.calls("embed")) == 1
 
 
+def test_one_that_is_stopped_does_not_start_again(launch):
+    """By a signal to the launcher while a process runs, and between two starts."""
+    ran = launch.folder / "ran"
+    (launch.folder / "bin" / "embed").write_text(
+        f'#!/usr/bin/env bash\necho >>{ran}\ntrap "exit 75" TERM\n'
+        '[ -z "$WAITS" ] || for i in $(seq 600); do sleep 0.1; done\nexit 75\n'
+    )
+    for waits in ("yes", ""):
+        ran.unlink(missing_ok=True)
+        environment = {**launch.environment, "WAITS": waits, "PAUSE": "1"}
+        process = subprocess.Popen(["bash", str(LAUNCH / "gpu.sh"), *TRAIN], env=environment, stderr=subprocess.PIPE)
+        for _ in range(200):
+            if ran.exists():
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 75 and len(ran.read_text()) == 1
+
+
 def test_starts_are_bounded(launch):
     done = launch("gpu.sh", *TRAIN, RETRIES="2", replies={"embed": ["75"] * 9})
     assert done.returncode == 75 and "given up after 3 starts" in done.stderr
@@ -226,7 +249,7 @@ def test_a_process_that_does_not_end_is_ended(launch):
 
 
 def test_a_slice_is_made_set_up_followed_and_told_of(launch):
-    states = ["0 NONE", "0 WAITING_FOR_RESOURCES", "0 PROVISIONING", *["0 ACTIVE"] * 3]
+    states = ["1 NOT_FOUND", "0 WAITING_FOR_RESOURCES", "0 PROVISIONING", *["0 ACTIVE"] * 3]
     done = launch(
         "tpu_vm.sh", "train", "pod", *TRAIN, SPOT="1", **TPU, replies={"state": states, "exit": ["0 -", "0 0"]}
     )
@@ -246,13 +269,28 @@ def test_a_slice_is_made_set_up_followed_and_told_of(launch):
 
 
 def test_a_slice_that_was_taken_away_is_made_anew_and_the_run_goes_on(launch):
-    states = ["0 ACTIVE", "0 SUSPENDED", "0 SUSPENDED", "0 SUSPENDED", "1", *["0 ACTIVE"] * 2]
+    states = ["0 ACTIVE", "0 SUSPENDED", "0 SUSPENDED", "0 SUSPENDED", "1 NOT_FOUND", *["0 ACTIVE"] * 2]
     done = launch("tpu_vm.sh", "train", "pod", *TRAIN, DELETE="1", **TPU, replies={"state": states, "exit": ["0 0"]})
     assert done.returncode == 0, done.stderr
     did = [c[4] for c in launch.calls("gcloud") if c[3] == "queued-resources" and "describe" not in c]
     assert did == ["delete", "create", "delete"]
     starts = [c for c in launch.calls("gcloud") if any("LOG=../embed.log" in w for w in c)]
     assert len(starts) == 2 and "is gone" in done.stderr
+
+
+def test_a_slice_that_cannot_be_asked_for_is_not_taken_for_lost(launch):
+    states = ["0 ACTIVE", "1 no network", "1 no network", "0 ACTIVE"]
+    done = launch("tpu_vm.sh", "train", "pod", *TRAIN, **TPU, replies={"state": states, "exit": ["0 0"]})
+    assert done.returncode == 0, done.stderr
+    assert len([c for c in launch.calls("gcloud") if any("LOG=../embed.log" in w for w in c)]) == 1
+    assert not any("create" in c or "delete" in c for c in launch.calls("gcloud"))
+
+
+def test_a_slice_that_is_never_given_is_not_asked_for_for_ever(launch):
+    states = ["1 NOT_FOUND", "0 FAILED"] * 9
+    done = launch("tpu_vm.sh", "train", "pod", *TRAIN, RETRIES="2", **TPU, replies={"state": states})
+    assert done.returncode == 75 and "asked for 3 times" in done.stderr
+    assert len([c for c in launch.calls("gcloud") if "create" in c]) == 3
 
 
 def test_a_preempted_host_has_all_hosts_start_again_but_an_error_of_the_users_ends_it(launch):

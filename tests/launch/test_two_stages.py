@@ -9,7 +9,7 @@ import pytest
 
 from embed.commands import main
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STAND_IN = """#!/usr/bin/env bash
 printf '%q ' "$@" >>calls; echo >>calls
 case "$1 $*" in *"$FAIL"*) exit 75 ;; esac
