@@ -129,10 +129,13 @@ class _Slice:
         r = self._recipe
         model = r.model if remat is None else r.model.clone(encoder=r.model.encoder.clone(remat=remat))
         texts = (r.lengths.query, *[r.lengths.target] * (1 + r.num_negatives))
+        model = api.build(model)
+        learner, optimizer = r.learner(model)
         return forecast.Plan(
-            model=api.build(model),
+            model=model,
+            learner=learner,
             loss=r.loss,
-            optimizer=r.optimizer,
+            optimizer=optimizer,
             caches=tuple(forecast.FullCache(t.name, texts) for t in r.mixture.tasks),
             mixture=r.mixture,
             batch_size=r.batch_size,
@@ -145,6 +148,7 @@ class _Slice:
     def compile(self, shape, micro_batches: int | None, steps) -> list[_Row]:
         """Returns the rows of the steps on one mesh, and says what each needs."""
         from embed import sharding
+        from embed.training import chips
 
         mesh = sharding.make_mesh(shape or self._recipe.mesh, self._devices)
         rows = []
@@ -153,8 +157,7 @@ class _Slice:
         if "evaluate" in steps:
             rows.append(self._row(self._plan().evaluate(mesh)))
         if "encode" in steps:
-            host = [d for d in self._devices if d.process_index == self._devices[0].process_index]
-            rows.append(self._row(self._plan().encode(host)))
+            rows.append(self._row(self._plan().encode(chips.host_of(self._topology))))
         return rows
 
     def _train(self, mesh, micro_batches: int | None, remat: str | None = None) -> _Row:
@@ -212,9 +215,11 @@ def _settings(row: _Row) -> str:
     )
 
 
-def _badness(row: _Row) -> tuple[bool, float]:
-    """Orders steps: those that fit first, then by the time that is expected of them."""
-    return row.step.fits is False, _seconds(row.step)
+def _badness(row: _Row) -> tuple[bool, float, float, float]:
+    """Orders steps: those that fit first, then by the time that is expected of them; where the speed of the chip is not known,
+    by what is run, then by memory."""
+    step = row.step
+    return step.fits is False, _seconds(step), step.work.flops if step.work else 0.0, step.memory
 
 
 def _seconds(step) -> float:

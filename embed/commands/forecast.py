@@ -104,6 +104,7 @@ class Plan:
     """What of a recipe decides its steps."""
 
     model: Model
+    learner: Model  # the model, or the model with adapters
     loss: Loss
     optimizer: Any
     caches: tuple[FullCache, ...]
@@ -119,12 +120,12 @@ class Plan:
         sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
         examples = Examples(self.mixture, self.caches, self.batch_size, self.num_negatives, 0)
         batches = Batches(examples, sharding.batch_shards(mesh), packs=self.model.packs, most_shapes=1)
-        abstract = jax.eval_shape(lambda: create(self.model, self.optimizer, self.ema, 0))
-        state = with_shardings(abstract, layout(self.model, abstract, mesh))
+        abstract = jax.eval_shape(lambda: create(self.learner, self.optimizer, self.ema, 0))
+        state = with_shardings(abstract, layout(self.learner, abstract, mesh))
         options = {"seed": 0, "dropout": self.dropout, "ema_decay": 0.999 if self.ema else None}
 
         def make(cut: Batches) -> Programs:
-            step = make_step(self.model, self.loss, self.optimizer, slots=cut.slots, **options)
+            step = make_step(self.learner, self.loss, self.optimizer, slots=cut.slots, **options)
             return Programs(step, state, cut, mesh)
 
         def compile_it():

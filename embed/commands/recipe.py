@@ -8,7 +8,8 @@ from embed.data import encoding, tasks
 from embed.errors import ConfigError
 from embed.models.lora import Lora
 from embed.sharding import MeshShape
-from embed.training import loop
+from embed.training import loop, optimizers
+from embed.types import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,3 +81,10 @@ class Recipe:
             raise ConfigError(
                 "Recipe.model_changes goes with the model of init_from; bind the fields of Recipe.model instead"
             )
+
+    def learner(self, model: Model) -> tuple[Model, Any]:
+        """Returns what learns of the built `model`, all of it or its adapters, and the optimiser for that."""
+        if self.lora is None:
+            return model, self.optimizer
+        adapted = self.lora.adapt(model)
+        return adapted, optimizers.freeze(self.optimizer, adapted.frozen)

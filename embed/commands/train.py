@@ -56,7 +56,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     from embed.data import prepare
     from embed.data.loader import Batches, Examples
     from embed.models import api
-    from embed.training import loop, optimizers, reports
+    from embed.training import loop, reports
 
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches or 1)
@@ -74,10 +74,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
     contents = _contents(recipe, model, examples)
     for line in summary(recipe, model, examples, mesh):
         reports.say(line)
-    learner, optimizer = model, recipe.optimizer
-    if recipe.lora is not None:
-        learner = recipe.lora.adapt(model)
-        optimizer = optimizers.freeze(optimizer, learner.frozen)
+    learner, optimizer = recipe.learner(model)
     run = loop.Run(
         run_dir=run_dir,
         model=learner,

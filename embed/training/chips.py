@@ -56,6 +56,16 @@ def devices_of(topology: str) -> list:
         ) from e
 
 
+def host_of(topology: str) -> list:
+    """Returns the devices of one host of a slice, as a slice of its own: the compiler takes no part of one."""
+    devices = devices_of(topology)
+    own = [d for d in devices if d.process_index == devices[0].process_index]
+    if len(own) == len(devices):
+        return devices
+    kind, _, shape = topology.partition(":")
+    return devices_of(f"{kind}:{'2x2' if shape.count('x') == 1 else '2x2x1'}")
+
+
 def chip_of(device) -> Chip | None:
     """Returns what is known of a device; None for one that is not in the table."""
     return _CHIPS.get(device.device_kind)
@@ -70,6 +80,7 @@ def prepare_environment() -> None:
         "TPU_WORKER_ID": "0",
         "TPU_STDERR_LOG_LEVEL": "3",
         "TPU_MIN_LOG_LEVEL": "3",
+        "EMBED_COMPILATION_CACHE": "off",  # a TPU's program cannot be read back without one
     }
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
