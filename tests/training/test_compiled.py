@@ -141,3 +141,52 @@ def test_only_taps_on_values_count(window, left, right, out, labels, taps):
 def test_bytes_of_a_shape(type_text, count):
     (shape,) = compiled._instruction("x", f"{type_text} add(%a, %b)").shapes
     assert shape.bytes == count
+
+
+def program(*lines: str) -> compiled.Work:
+    """The work of an entry with these instructions, and a condition of a loop of seven turns beside it."""
+    condition = [
+        "%turns (i.1: s32[]) -> pred[] {",
+        "  %i.1 = s32[] parameter(0)",
+        "  %seven = s32[] constant(7)",
+        "  ROOT %less = pred[] compare(%i.1, %seven), direction=LT",
+        "}",
+        "%body (i.2: s32[]) -> s32[] {",
+        "  %i.2 = s32[] parameter(0)",
+        "  %m = f32[8,8]{1,0} constant({...})",
+        "  %d = f32[8,8]{1,0} dot(%m, %m), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
+        "  ROOT %next = s32[] add(%i.2, %i.2)",
+        "}",
+    ]
+    entry = ["ENTRY %main (x: f32[32,128]) -> f32[32,128] {", "  %x = f32[32,128]{1,0} parameter(0)"]
+    return compiled.work("\n".join(["HloModule made", *condition, *entry, *(f"  {line}" for line in lines), "}"]))
+
+
+def test_the_bound_of_a_loop_is_read_from_its_condition():
+    found = program("%n = s32[] constant(0)", "%loop = s32[] while(%n), condition=%turns, body=%body")
+    assert found.flops == 7 * 2 * 8**3 and found.unknown_loops == 0
+
+
+def test_values_in_the_fast_memory_of_a_chip_are_no_traffic():
+    near = program("%y = f32[32,128]{1,0:T(8,128)S(1)} negate(%x)")
+    far = program("%y = f32[32,128]{1,0:T(8,128)} negate(%x)")
+    assert (near.bytes, far.bytes) == (4 * 32 * 128, 2 * 4 * 32 * 128)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "size"),
+    [
+        # A device has a quarter of the result, and gives of the whole operand.
+        ("f32[8,128]{1,0} reduce-scatter(%x), replica_groups=[1,4]<=[4], dimensions={0}", "reduce-scatter", 32 * 128),
+        # What is started gives (operand, result): the result counts.
+        (
+            "(f32[32,128]{1,0}, f32[128,128]{1,0}) all-gather-start(%x), replica_groups=[1,4]<=[4], dimensions={0}",
+            "all-gather",
+            128 * 128,
+        ),
+        ("f32[32,128]{1,0} all-to-all(%x), replica_groups={{0,1,2,3}}, dimensions={0}", "all-to-all", 32 * 128),
+    ],
+)
+def test_the_bytes_of_exchanges(line, kind, size):
+    (found,) = program(f"%e = {line}").collectives
+    assert (found.kind, found.count, found.bytes, found.group) == (kind, 1, 4 * size, 4)

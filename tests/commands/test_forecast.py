@@ -1,0 +1,60 @@
+"""The plan of a recipe, in this process: as few micro-batches as the memory of its devices takes, parameters as they are used."""
+
+import dataclasses
+
+import jax
+import optax
+import pytest
+
+from embed import checkpoints, sharding
+from embed.commands import forecast
+from embed.data import tasks
+from embed.losses.contrastive import Contrastive
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
+
+
+def model(dtype: str):
+    sizes = {"vocab_size": 300, "width": 32, "num_layers": 2, "num_heads": 2, "head_dim": 16, "mlp_dim": 32}
+    return api.build(Embedder(Gemma(**sizes, dtype=dtype), MeanPooling(), (), (32,)))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return forecast.Plan(
+        model=model("bfloat16"),
+        learner=model("bfloat16"),
+        loss=Contrastive(),
+        optimizer=optax.sgd(0.1),
+        caches=(forecast.FullCache("made_up", (32, 32)),),
+        mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
+        batch_size=64,
+        num_negatives=0,
+        max_length=32,
+    )
+
+
+def mesh():
+    return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
+    whole = plan.train(mesh())
+    assert whole.micro_batches == 1
+    room = whole.lasting + 0.6 * whole.temporary
+    monkeypatch.setattr(forecast, "_memory", lambda mesh: room / sharding.OF_DEVICE)
+    cut = plan.train(mesh())
+    assert cut.micro_batches > 1 and cut.memory <= room < whole.memory
+    monkeypatch.setattr(forecast, "_memory", lambda mesh: 1000.0)
+    assert "smaller batch" in plan.train(mesh()).refused
+
+
+def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
+    half, full = (
+        dataclasses.replace(plan, model=model(dtype)).encode(jax.devices()[:1]) for dtype in ("bfloat16", "float32")
+    )
+    shapes = checkpoints.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
+    kernels = sum(x.size for path, x in shapes.items() if path.endswith("kernel"))
+    assert full.lasting - half.lasting == pytest.approx(2 * kernels, rel=0.02)
