@@ -154,6 +154,36 @@ def constrain(x, *axes: str | None):
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
 
 
+def split(axis: str, size: int) -> int:
+    """Returns into how many parts a dimension of `size` with this logical axis is split on the mesh that is set."""
+    mesh = jax.sharding.get_abstract_mesh()
+    entry = () if mesh.empty else spec((axis,), (size,), mesh)[0] or ()
+    return math.prod(mesh.shape[a] for a in ((entry,) if isinstance(entry, str) else entry))
+
+
+def per_shard(function, inputs):
+    """Returns `function` of arrays with these logical axes, run by every device on its own part of them.
+
+    The result has the shape and the layout of the first array. Where arrays are not split it is `function` itself.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return function
+
+    def run(*arrays):
+        specs = tuple(spec(axes, x.shape, mesh) for axes, x in zip(inputs, arrays, strict=True))
+        return jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+
+    return run
+
+
+def platform() -> str:
+    """Returns what the program that is traced will run on, 'cpu', 'gpu' or 'tpu': by the mesh that is set, or as JAX begins."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    name = jax.default_backend() if device is None else device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
+
+
 def split_batch(x, parts: int):
     """Returns `x` [B, ...] as [parts, B / parts, ...]; every part has an even share of each device's rows, so none moves."""
     shards = shards_here()

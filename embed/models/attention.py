@@ -1,15 +1,14 @@
-"""Self-attention: who sees whom as biases, rotary positions, grouped queries, normalised queries and keys, capped logits."""
+"""Self-attention: rotary positions, grouped queries, normalised queries and keys around one of the `kernels`."""
 
 import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from embed.models.layers import Linear, Norm, compute_dtype
-
-MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # finite: a row that sees nothing stays finite, forward and backward
+from embed.models.kernels import Xla
+from embed.models.layers import Linear, Norm
 
 
 def segment_positions(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
@@ -41,53 +40,6 @@ def rotate(x: Float[Array, "B L H K"], table: Float[Array, "2 *P K"]) -> Float[A
     return x * cosine + jnp.concatenate([-second, first], -1) * sine
 
 
-def attention_bias(
-    segments: Int[Array, "B L"] | Bool[Array, "B L"], left: int | None = None, right: int | None = None
-) -> Float[Array, "B 1 1 L L"]:
-    """Returns 0 where a query may see a key and MASKED elsewhere: real keys of its own text, from `left` positions before
-    the query to `right` after it; None sets no limit. `segments` is a mask of the real tokens of one text a row, or the
-    number of each token's text, 0 for padding."""
-    if segments.dtype == bool:
-        visible = segments[:, None, :]
-    else:
-        visible = (segments[:, None, :] == segments[:, :, None]) & (segments > 0)[:, None, :]
-    length = segments.shape[1]
-    if left is not None or right is not None:
-        positions = jnp.arange(length)
-        ahead = positions[None, :] - positions[:, None]
-        if left is not None:
-            visible = visible & (ahead >= -left)[None]
-        if right is not None:
-            visible = visible & (ahead <= right)[None]
-    visible = jnp.broadcast_to(visible, (segments.shape[0], length, length))
-    return jnp.where(visible, 0.0, MASKED)[:, None, None].astype(jnp.float32)
-
-
-def attend(
-    q: Array, k: Array, v: Array, bias: Array, scale: float, dtype: jnp.dtype, softcap: float | None = None
-) -> Float[Array, "B L H K"]:
-    """Returns softmax(q k^T * scale + bias) v for q [B L H K] and k, v [B L G K], where G divides H.
-
-    `softcap` c bends the logits to c * tanh(logits / c) (Gemma 2). Heads come before positions so that each product is a
-    plain matrix product, and the softmax is divided out after the product with v: 1.6 times faster on CPU than the
-    textbook order.
-    """
-    batch, length, heads, size = q.shape
-    groups = k.shape[2]
-    # [B, L, H, K] -> [B, G, H/G, L, K]
-    q = q.reshape(batch, length, groups, heads // groups, size).transpose(0, 2, 3, 1, 4).astype(dtype)
-    k, v = (x.transpose(0, 2, 1, 3).astype(dtype) for x in (k, v))
-    logits = jnp.einsum("BGRQK,BGSK->BGRQS", q, k, preferred_element_type=jnp.float32) * scale
-    if softcap is not None:
-        logits = softcap * jnp.tanh(logits / softcap)
-    logits = logits + bias
-    weights = jnp.exp(logits - jnp.max(logits, -1, keepdims=True))
-    out = jnp.einsum("BGRQS,BGSK->BGRQK", weights.astype(dtype), v, preferred_element_type=jnp.float32)
-    out = out / jnp.sum(weights, -1, keepdims=True)
-    # [B, G, H/G, L, K] -> [B, L, H, K]
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size).astype(dtype)
-
-
 @dataclasses.dataclass(frozen=True)
 class Heads:
     """What the attention of a family is made of. `query_key_norm` normalises every head before the rotary positions."""
@@ -107,10 +59,12 @@ class Attention(nn.Module):
 
     width: int
     heads: Heads
+    kernel: Xla
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], bias: Array, rotary: Array | None) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
+        """`prepared` is what the kernel made of the segments; `is_local` which of its reaches this layer has."""
         h = self.heads
         query_shape, kv_shape = ((self.width, n, h.head_dim) for n in (h.num_heads, h.num_kv_heads))
         kv_axes = ("width", "kv_heads", "head_dim")
@@ -123,7 +77,7 @@ class Attention(nn.Module):
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        out = attend(q, k, v, bias, h.query_scale, compute_dtype(self.dtype), h.softcap)
+        out = self.kernel.attend(q, k, v, prepared, is_local)
         return Linear(
             "BLHK,HKD->BLD",
             (h.num_heads, h.head_dim, self.width),

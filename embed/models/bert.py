@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from embed.errors import DataError
 from embed.models.attention import Heads
+from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
-from embed.models.transformer import Blocks, Reach, TransformerEncoder
+from embed.models.transformer import Blocks, TransformerEncoder
 from embed.sharding import constrain
 
 

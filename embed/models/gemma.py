@@ -7,8 +7,9 @@ one key-value head of 256, every sixth layer global.
 import flax.linen as nn
 
 from embed.models.attention import Heads
+from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
-from embed.models.transformer import Blocks, Reach, TransformerEncoder
+from embed.models.transformer import Blocks, TransformerEncoder
 
 
 class Gemma(TransformerEncoder):

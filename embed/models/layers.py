@@ -5,6 +5,7 @@ leave their float32 accumulator before they are rounded: a bfloat16 result is 4-
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -46,8 +47,38 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 def product(equation: str, x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
-    """Returns einsum(equation, x, kernel) of operands in `dtype`, as the float32 it is accumulated in."""
+    """Returns einsum(equation, x, kernel) of operands in `dtype`, as the float32 it is accumulated in.
+
+    So are its gradients: the cotangent is rounded to `dtype` like the operands, and what comes out of the products is not.
+    Left to itself, JAX multiplies the float32 cotangent with the rounded operand, at a quarter of the speed or less. Every
+    letter of an operand must be in the other one or in the result.
+    """
+    if dtype == jnp.float32:
+        return jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+    return _rounded_product(equation, jnp.dtype(dtype).name, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rounded_product(equation: str, dtype: str, x: Array, kernel: Array) -> Array:
     return jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _rounded_product_forward(equation, dtype, x, kernel):
+    return _rounded_product(equation, dtype, x, kernel), (x, kernel)
+
+
+def _rounded_product_backward(equation, dtype, operands, cotangent):
+    x, kernel = operands
+    inputs, out = equation.split("->")
+    left, right = inputs.split(",")
+    gradients = (
+        _rounded_product(f"{out},{right}->{left}", dtype, cotangent, kernel),
+        _rounded_product(f"{left},{out}->{right}", dtype, x, cotangent),
+    )
+    return tuple(g.astype(operand.dtype) for g, operand in zip(gradients, operands))
+
+
+_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
 
 
 def fan_in_normal(*input_axes: int) -> Initializer:

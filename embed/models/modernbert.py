@@ -3,8 +3,9 @@
 import flax.linen as nn
 
 from embed.models.attention import Heads
+from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
-from embed.models.transformer import Blocks, Reach, TransformerEncoder
+from embed.models.transformer import Blocks, TransformerEncoder
 
 
 class ModernBert(TransformerEncoder):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from embed.models.attention import MASKED
+from embed.models.kernels import MASKED
 from embed.models.layers import Linear
 
 

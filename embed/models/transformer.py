@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from embed.errors import ConfigError, did_you_mean
-from embed.models.attention import Attention, Heads, attention_bias, rotary_table, segment_positions
+from embed.models.attention import Attention, Heads, rotary_table, segment_positions
+from embed.models.kernels import Reach, Xla, choose
 from embed.models.layers import MLP, Embedding, Norm, activation, compute_dtype
 from embed.sharding import constrain
 
@@ -19,25 +20,6 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 PLACEMENTS = ("before", "after", "sandwich")
-
-
-@dataclasses.dataclass(frozen=True)
-class Reach:
-    """How far one kind of layer sees, in tokens to each side (None: to the end), and the base of its rotary positions."""
-
-    left: int | None = None
-    right: int | None = None
-    rope_base: float | None = None
-    rope_scale: float = 1.0
-
-    def covers(self, length: int) -> bool:
-        """Returns whether a text of `length` tokens is seen as if there were no limit."""
-        return all(side is None or side >= length - 1 for side in (self.left, self.right))
-
-    def keys(self, length: int) -> float:
-        """Returns how many keys the average query of a text of `length` tokens sees, up to the ends' effect."""
-        left, right = (length / 2 if side is None else min(side, length / 2) for side in (self.left, self.right))
-        return min(length, left + right + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +56,7 @@ class Running:
     remat: str
     unroll: int
     dtype: str
+    attention: str
 
 
 class Block(nn.Module):
@@ -81,17 +64,21 @@ class Block(nn.Module):
 
     blocks: Blocks
     running: Running
+    kernel: Xla
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], kind, biases, rotaries):
-        """`kind` is (is local, is first) of this layer."""
+    def __call__(self, x: Float[Array, "B L D"], kind, prepared, rotaries):
+        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segments."""
         is_local, is_first = kind
         b = self.blocks
-        bias, rotary = _choose(is_local, *biases), _choose(is_local, *rotaries)
-        attention = Attention(b.width, b.heads, self.running.dtype, name="attention")
+        local, full = rotaries
+        rotary = full if local is None else jnp.where(is_local, local, full)
+        attention = Attention(b.width, b.heads, self.kernel, self.running.dtype, name="attention")
         mlp = MLP(b.width, b.mlp_dim, b.activation, b.gated, b.mlp_bias, self.running.dtype, name="mlp")
-        x = self._branch(x, "attention", lambda y: attention(y, bias, rotary), None if b.first_norm else is_first)
+        x = self._branch(
+            x, "attention", lambda y: attention(y, prepared, is_local, rotary), None if b.first_norm else is_first
+        )
         return self._branch(x, "mlp", mlp), None
 
     @nn.nowrap
@@ -108,10 +95,6 @@ class Block(nn.Module):
                 y = b.norm.make(f"{name}_post_norm", gain=b.branch_gain)(y)
             x = x + drop(y)
         return constrain(x, "batch", "length", None)
-
-
-def _choose(is_local, local, full):
-    return full if local is None else jnp.where(is_local, local, full)
 
 
 class Stack(nn.Module):
@@ -131,7 +114,8 @@ class Stack(nn.Module):
         b, remat = self.blocks, self.running.remat
         layers = jnp.arange(b.num_layers)
         is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
-        reaches = (b.local if any(b.local_layers) else None, b.reach)
+        local = b.local if any(b.local_layers) else None
+        kernel = self.kernel(segments.shape[1], local)
         # Within a loop nothing is computed twice in one place; laid out whole, XLA would merge what is computed again.
         whole = self.running.unroll >= b.num_layers
         block = Block if remat == "none" else nn.remat(Block, policy=REMAT[remat], prevent_cse=whole)
@@ -143,23 +127,19 @@ class Stack(nn.Module):
             length=b.num_layers,
             unroll=self.running.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(b, self.running, not is_training, name="layers")
-        biases, rotaries = self._biases(segments, reaches), self._rotaries(positions, reaches)
-        return scanned(x, (is_local, layers == 0), biases, rotaries)[0]
+        )(b, self.running, kernel, not is_training, name="layers")
+        return scanned(x, (is_local, layers == 0), kernel.prepare(segments), self._rotaries(positions, local))[0]
 
     @nn.nowrap
-    def _biases(self, segments, reaches):
-        local, full = reaches
-        length = segments.shape[1]
-        # A text no longer than the reach is seen whole by local layers too. An exported length is not known yet.
-        known = isinstance(length, int)
-        if local is not None and known and all(r.covers(length) for r in reaches):
-            local = None
-        return tuple(None if r is None else attention_bias(segments, r.left, r.right) for r in (local, full))
+    def kernel(self, length, local: Reach | None) -> Xla:
+        """Returns what attends in rows of `length` tokens."""
+        b, h = self.blocks, self.blocks.heads
+        dtype = compute_dtype(self.running.dtype)
+        return choose(self.running.attention, h.head_dim, length, b.reach, local, h.query_scale, dtype, h.softcap)
 
     @nn.nowrap
-    def _rotaries(self, positions, reaches):
-        local, full = reaches
+    def _rotaries(self, positions, local: Reach | None):
+        full = self.blocks.reach
         if full.rope_base is None:
             return None, None
         if local is not None and (local.rope_base, local.rope_scale) == (full.rope_base, full.rope_scale):
@@ -192,6 +172,7 @@ class TransformerEncoder(nn.Module):
     remat: str = "none"
     unroll: int = 1
     dtype: str = "float32"
+    attention: str = "auto"  # or one of kernels.KERNELS
     packs = True  # rows may hold several texts
 
     @nn.nowrap
@@ -202,7 +183,7 @@ class TransformerEncoder(nn.Module):
     @nn.nowrap
     def running(self) -> Running:
         """Returns how the stack is run."""
-        return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype)
+        return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype, self.attention)
 
     @nn.nowrap
     def read(self, tokens: Int[Array, "B L"], positions: Array, is_training: bool) -> Float[Array, "B L D"]:

@@ -1,0 +1,228 @@
+"""Every kernel of attention against loops in float64: values and gradients, windows, texts in a row, groups, capped logits.
+
+The splash kernel runs in Pallas' interpreter here; tests/parity compiles it for a TPU. Of cuDNN's what stands around it is
+tested, with XLA in its place.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from embed.errors import ConfigError
+from embed.models import kernels
+from embed.models.kernels import Cudnn, Reach, Splash, Xla
+from embed.models.layers import product
+from embed.sharding import AXES
+
+LENGTH = 160  # no multiple of a block
+TEXTS = [(70, 50, 30), (160,), (3, 129)]
+FULL, CAUSAL, WINDOW, LEFT = Reach(), Reach(None, 0), Reach(20, 9), Reach(31, 0)
+
+
+def segments() -> np.ndarray:
+    found = np.zeros((len(TEXTS), LENGTH), np.int32)
+    for r, row in enumerate(TEXTS):
+        found[r, : sum(row)] = np.repeat(np.arange(len(row)) + 1, row)
+    return found
+
+
+@functools.cache
+def values(heads: int, keys: int, size: int):
+    random = np.random.default_rng(1)
+    shapes = [(heads, size), (keys, size), (keys, size), (heads, size)]
+    return tuple(random.normal(size=(len(TEXTS), LENGTH, *s)).astype(np.float32) for s in shapes)
+
+
+def reference(q, k, v, reach: Reach, scale: float, softcap: float | None) -> np.ndarray:
+    """One query after the other, in float64; zero at padding."""
+    own, out = segments(), np.zeros(q.shape)
+    group = q.shape[2] // k.shape[2]
+    for b, i in zip(*np.nonzero(own)):
+        left = 0 if reach.left is None else max(0, i - reach.left)
+        right = LENGTH if reach.right is None else i + reach.right + 1
+        seen = [j for j in range(left, min(right, LENGTH)) if own[b, j] == own[b, i]]
+        for h in range(q.shape[2]):
+            logits = np.float64(k[b, seen, h // group]) @ np.float64(q[b, i, h]) * scale
+            logits = logits if softcap is None else softcap * np.tanh(logits / softcap)
+            weights = np.exp(logits - logits.max())
+            out[b, i, h] = weights / weights.sum() @ np.float64(v[b, seen, h // group])
+    return out
+
+
+CASES = [
+    (FULL, None, False, (2, 2, 32)),
+    (CAUSAL, None, False, (2, 2, 32)),
+    (FULL, WINDOW, True, (4, 2, 32)),
+    (FULL, WINDOW, False, (4, 2, 32)),
+    (CAUSAL, LEFT, True, (3, 1, 128)),
+]
+
+
+def close(kernel, found, expected, tolerance):
+    own = segments() > 0
+    np.testing.assert_allclose(np.asarray(found)[own], np.asarray(expected)[own], atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize(("full", "local", "is_local", "heads"), CASES)
+@pytest.mark.parametrize("make", [Xla, Splash])
+def test_attention_equals_loops_in_float64(make, full, local, is_local, heads, softcap):
+    q, k, v, _ = values(*heads)
+    kernel = make(full, local, 0.3, jnp.dtype("float32"), softcap)
+    run = jax.jit(lambda q, k, v, s, is_local: kernel.attend(q, k, v, kernel.prepare(s), is_local))
+    expected = reference(q, k, v, local if is_local else full, 0.3, softcap)
+    close(kernel, run(q, k, v, segments(), is_local), expected, 2e-5)
+
+
+def gradients(kernel, q, k, v, weights, is_local):
+    """Of a weighted sum of what comes out at real tokens."""
+
+    def total(q, k, v):
+        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segments())), is_local)
+        return jnp.sum(jnp.where((segments() > 0)[..., None, None], out.astype(jnp.float32) * weights, 0))
+
+    return jax.jit(jax.grad(total, (0, 1, 2)))(q, k, v)
+
+
+@pytest.mark.parametrize(("full", "local", "is_local", "heads"), CASES)
+def test_the_kernels_have_one_gradient(full, local, is_local, heads):
+    arguments = (full, local, 0.3, jnp.dtype("float32"))
+    found, expected = (gradients(make(*arguments), *values(*heads), is_local) for make in (Splash, Xla))
+    for own, other in zip(found, expected):
+        np.testing.assert_allclose(own, other, atol=2e-5, rtol=1e-4)
+
+
+def test_the_gradient_is_that_of_the_loops():
+    q, k, v, weights = values(2, 1, 4)
+    kernel = Xla(FULL, WINDOW, 0.3, jnp.dtype("float32"), 3.0)
+    found = gradients(kernel, q, k, v, weights, True)
+    random = np.random.default_rng(3)
+    directions = [random.normal(size=x.shape) for x in (q, k, v)]
+    total = lambda e: np.sum(  # noqa: E731
+        reference(*(x + e * d for x, d in zip((q, k, v), directions)), WINDOW, 0.3, 3.0) * weights
+    )
+    slope = (total(1e-4) - total(-1e-4)) / 2e-4
+    assert sum(np.sum(g * d) for g, d in zip(found, directions)) == pytest.approx(slope, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [Xla, Splash])
+def test_bfloat16_is_near(make):
+    q, k, v, weights = values(2, 1, 32)
+    half = make(FULL, WINDOW, 0.25, jnp.dtype("bfloat16"))
+    out = half.attend(*(jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)), half.prepare(jnp.asarray(segments())), True)
+    assert out.dtype == jnp.bfloat16
+    close(half, out.astype(jnp.float32), reference(q, k, v, WINDOW, 0.25, None), 3e-2)
+    exact = gradients(dataclasses.replace(half, dtype=jnp.dtype("float32")), q, k, v, weights, True)
+    for own, other in zip(gradients(half, q, k, v, weights, True), exact):
+        assert np.linalg.norm(own - other) < 0.02 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 4), (1, 2, 2)])
+@pytest.mark.parametrize("heads", [(4, 4, 32), (4, 2, 32), (4, 1, 32)])
+def test_splash_runs_on_every_device_for_its_own_texts_and_heads(shape, heads):
+    if len(jax.devices()) < 4:
+        pytest.skip("needs simulated devices")
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+    q, k, v, weights = (np.concatenate([x, x[:1]]) for x in values(*heads))
+    own = jnp.asarray(np.concatenate([segments(), segments()[:1]]))
+    kernel = Splash(FULL, WINDOW, 0.3, jnp.dtype("float32"))
+
+    def total(q, k, v):
+        out = kernel.attend(q, k, v, kernel.prepare(own), True)
+        return jnp.sum(jnp.where((own > 0)[..., None, None], out * weights, 0)), out
+
+    run = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))
+    (_, out), grads = run(q, k, v)
+    with jax.set_mesh(mesh):
+        (_, sharded), sharded_grads = jax.block_until_ready(run(q, k, v))
+    for a, b in zip((out, *grads), (sharded, *sharded_grads)):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_around_cudnn_scale_groups_and_mask_are_right():
+    q, k, v, _ = values(4, 2, 32)
+    kernel = Cudnn(FULL, WINDOW, 0.3, jnp.dtype("float32"), implementation="xla")
+    for is_local in (True, False):
+        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segments())), jnp.bool_(is_local))
+        close(kernel, out, reference(q, k, v, WINDOW if is_local else FULL, 0.3, None), 2e-5)
+
+
+def chosen(name="auto", length=256, dtype="bfloat16", head_dim=64, softcap=None):
+    return type(kernels.choose(name, head_dim, length, FULL, WINDOW, 0.1, jnp.dtype(dtype), softcap))
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "kernel"),
+    [
+        ("cpu", {}, Xla),
+        ("tpu", {}, Splash),
+        ("tpu", {"length": 64}, Xla),
+        ("tpu", {"name": "xla"}, Xla),
+        ("cpu", {"name": "splash"}, Splash),
+        ("gpu", {}, Cudnn),
+        ("gpu", {"dtype": "float32"}, Xla),
+        ("gpu", {"softcap": 50.0}, Xla),
+        ("gpu", {"head_dim": 256}, Xla),
+        ("gpu", {"head_dim": 36}, Xla),
+        ("gpu", {"length": 63}, Xla),
+        ("gpu", {"name": "xla"}, Xla),
+        ("gpu", {"name": "cudnn"}, Cudnn),
+    ],
+)
+def test_the_platform_has_its_kernel_where_that_can_run(monkeypatch, platform, given, kernel):
+    monkeypatch.setattr(kernels, "platform", lambda: platform)
+    assert chosen(**given) is kernel
+
+
+def test_hopper_takes_larger_heads(monkeypatch):
+    monkeypatch.setattr(kernels, "platform", lambda: "gpu")
+    monkeypatch.setattr(kernels, "_is_hopper", lambda: True)
+    assert chosen(head_dim=256) is Cudnn
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "message"),
+    [
+        ("cpu", {"name": "flash"}, "attention 'flash'.*splash"),
+        ("cpu", {"name": "cudnn"}, "needs a GPU, this is cpu"),
+        ("gpu", {"name": "cudnn", "dtype": "float32"}, "computes in bfloat16, not float32"),
+        ("gpu", {"name": "cudnn", "softcap": 50.0}, "does not cap logits"),
+        ("gpu", {"name": "cudnn", "head_dim": 256}, "multiples of 8 up to 128"),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused(monkeypatch, platform, given, message):
+    monkeypatch.setattr(kernels, "platform", lambda: platform)
+    with pytest.raises(ConfigError, match=message):
+        chosen(**given)
+
+
+EQUATIONS = [
+    ("BLD,DHK->BLHK", (2, 3, 8), (8, 2, 4)),
+    ("BLHK,HKD->BLD", (2, 3, 2, 4), (2, 4, 8)),
+    ("BGRQK,BGSK->BGRQS", (2, 1, 2, 3, 4), (2, 1, 5, 4)),
+]
+
+
+@pytest.mark.parametrize(("equation", "left", "right"), EQUATIONS)
+def test_rounded_products_have_the_exact_gradient_of_rounded_operands(equation, left, right):
+    random = np.random.default_rng(4)
+    x, kernel = (random.normal(size=s).astype(np.float32) for s in (left, right))
+    rounded = lambda a: np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64)  # noqa: E731
+    out = product(equation, x, kernel, jnp.dtype("bfloat16"))
+    np.testing.assert_allclose(out, np.einsum(equation, rounded(x), rounded(kernel)), rtol=1e-5, atol=1e-5)
+    weights = random.normal(size=out.shape).astype(np.float32)
+    total = lambda x, kernel: jnp.sum(product(equation, x, kernel, jnp.dtype("bfloat16")) * weights)  # noqa: E731
+    found = jax.grad(total, (0, 1))(x, kernel)
+    (a, b), c = equation.split("->")[0].split(","), equation.split("->")[1]
+    expected = (
+        np.einsum(f"{c},{b}->{a}", rounded(weights), rounded(kernel)),
+        np.einsum(f"{a},{c}->{b}", rounded(x), rounded(weights)),
+    )
+    for own, other in zip(found, expected):
+        assert own.dtype == jnp.float32  # as the parameters, and not rounded again
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-5)
