@@ -252,8 +252,9 @@ def _told(row: _Row) -> str:
         lines.append(f"           at least {bounds}")
     if step.compiler_seconds:
         share = step.model_flops / step.chip.flops / _seconds(step)
+        kernels = "; kernels of attention at half of the peak" if step.work.kernel_flops else ""
         lines.append(
-            f"           the compiler estimates {_time(step.compiler_seconds)}, {share:.0%} of the chip's peak"
+            f"           the compiler estimates {_time(step.compiler_seconds)}, {share:.0%} of the chip's peak{kernels}"
         )
     if step.work.unknown_loops:
         lines.append(f"           {step.work.unknown_loops} loops of unknown length are counted once")

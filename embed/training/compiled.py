@@ -20,6 +20,9 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{\s*$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*)$")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# The splash kernels of attention by their names, and the products of matrices in each.
+_SPLASH = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
+_SPLASH_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
 # Names for other values, and control: no traffic of their own.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
@@ -78,13 +81,16 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What one device does in one run of a program. `flops` are those of products of matrices, two a multiply-add.
+    """What one device does in one run of a program. `flops` are those of products of matrices, two a multiply-add; of
+    branches the one that has most of them counts. `kernel_flops` of them are in kernels of attention, of which the compiler
+    knows neither work nor time.
 
     `bytes` go to and from the device's memory; `cycles` are the compiler's own estimate and 0 where it makes none;
     `unknown_loops` counts loops whose number of turns the text does not tell: their bodies count once.
     """
 
     flops: float
+    kernel_flops: float
     bytes: float
     cycles: float
     collectives: tuple[Collective, ...]
@@ -118,10 +124,12 @@ class Program:
 
     def work(self) -> Work:
         """Returns what one run of the entry does."""
-        flops, traffic, cycles, unknown = 0.0, 0.0, 0.0, 0
+        flops, in_kernels, traffic, cycles, unknown = 0.0, 0.0, 0.0, 0.0, 0
         exchanges: dict[str, tuple[Instruction, float]] = {}
         for instruction, times, fused in self._run(self.entry, 1.0, False):
-            flops += times * self._flops(instruction)
+            own = times * self._flops(instruction)
+            flops += own
+            in_kernels += own if instruction.opcode == "custom-call" else 0.0
             unknown += instruction.opcode == "while" and self._turns(instruction) is None
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
                 # One that runs beside computation stands in several fusions, each time with its channel.
@@ -130,7 +138,7 @@ class Program:
             if not fused:
                 traffic += times * self._traffic(instruction)
                 cycles += times * _cycles(instruction)
-        return Work(flops, traffic, cycles, _collectives(exchanges.values()), unknown)
+        return Work(flops, in_kernels, traffic, cycles, _collectives(exchanges.values()), unknown)
 
     def _run(self, name: str, times: float, fused: bool) -> Iterator[tuple[Instruction, float, bool]]:
         """Yields every instruction that a computation runs, how often, and whether inside of a fusion."""
@@ -148,8 +156,15 @@ class Program:
                 continue  # what they call is a sum or a comparison of two numbers
             turns = self._turns(instruction) or 1 if opcode == "while" else 1
             inside = fused or opcode == "fusion"
-            for called in instruction.called:
-                yield from self._run(called, times * turns, inside)
+            called = instruction.called
+            if opcode == "conditional":
+                called = [max(called, key=self._flops_of)]
+            for name in called:
+                yield from self._run(name, times * turns, inside)
+
+    @functools.cache  # noqa: B019
+    def _flops_of(self, name: str) -> float:
+        return sum(times * self._flops(i) for i, times, _ in self._run(name, 1.0, False))
 
     @functools.cache  # noqa: B019
     def _turns(self, loop: Instruction) -> int | None:
@@ -174,7 +189,17 @@ class Program:
         if instruction.opcode == "convolution":
             left, right = (shapes[0].sizes for shapes in self._operands(instruction)[:2])
             return _convolution_flops(instruction, left, right)
+        if instruction.opcode == "custom-call" and (kernel := _SPLASH.match(instruction.name)):
+            return self._splash_flops(instruction, _SPLASH_PRODUCTS[kernel.group(1)])
         return 0.0
+
+    def _splash_flops(self, instruction: Instruction, products: int) -> float:
+        """Returns the FLOPs of a splash kernel. Its operands are two tables of the blocks it runs [1, rows, blocks a row], then
+        queries [B, H, L, K], keys and values; blocks are square."""
+        operands = [shapes[0].sizes for shapes in self._operands(instruction)]
+        _, rows, blocks = operands[0]
+        batch, heads, length, size = next(sizes for sizes in operands if len(sizes) == 4)
+        return 2.0 * products * batch * heads * length * (blocks * length / rows) * size
 
     def _traffic(self, instruction: Instruction) -> float:
         """Returns the bytes that go to and from the device's memory."""

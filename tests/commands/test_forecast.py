@@ -1,6 +1,7 @@
 """The plan of a recipe, in this process: as few micro-batches as the memory of its devices takes, parameters as they are used."""
 
 import dataclasses
+import shutil
 
 import jax
 import optax
@@ -8,12 +9,18 @@ import pytest
 
 from embed import checkpoints, sharding
 from embed.commands import forecast
+from embed.commands.main import main
 from embed.data import tasks
 from embed.losses.contrastive import Contrastive
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+
+
+@pytest.fixture
+def folder(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "work")
 
 
 def model(dtype: str):
@@ -49,6 +56,14 @@ def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
     assert cut.micro_batches > 1 and cut.memory <= room < whole.memory
     monkeypatch.setattr(forecast, "_memory", lambda mesh: 1000.0)
     assert "smaller batch" in plan.train(mesh()).refused
+
+
+def test_what_does_not_fit_ends_the_command(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(forecast, "_memory", lambda mesh: 1000.0)
+    with pytest.raises(SystemExit) as ended:
+        main(["compile", "--gin_file=tiny.gin", "--steps=train"])
+    assert ended.value.code == 78 and "does not fit: train on here; see --advise" in capsys.readouterr().err
 
 
 def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):

@@ -313,6 +313,12 @@ def test_secrets_go_to_a_slice_as_a_file(launch):
     assert done.returncode == 0, done.stderr
     assert "canary" not in done.stdout + done.stderr + (launch.folder / "calls").read_text()
     assert any("SECRETS=../embed.secrets" in w for c in launch.calls("gcloud") for w in c)
+    calls = [" ".join(c) for c in launch.calls("gcloud")]
+    copied, closed, used = (
+        next(i for i, c in enumerate(calls) if what in c)
+        for what in (":embed.secrets", "--command=chmod 600 embed.secrets", "SECRETS=../embed.secrets")
+    )
+    assert copied < closed < used
 
 
 # --- GKE ---

@@ -173,6 +173,27 @@ def test_values_in_the_fast_memory_of_a_chip_are_no_traffic():
     assert (near.bytes, far.bytes) == (4 * 32 * 128, 2 * 4 * 32 * 128)
 
 
+@pytest.mark.parametrize(("kernel", "products"), [("fwd_segmented_residuals", 2), ("dq_segmented", 3), ("dkv", 4)])
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_the_products_in_a_kernel_of_attention(kernel, products, blocks):
+    """Of two rows of heads, 512 queries in four rows of blocks, each of which sees one block or all four."""
+    found = program(
+        f"%table = s8[1,4,{blocks}]{{2,1,0}} constant({{...}})",
+        "%q = bf16[2,8,512,64]{3,2,1,0} constant({...})",
+        "%k = bf16[2,4,512,64]{3,2,1,0} constant({...})",
+        f"%splash_mha_{kernel}.1 = (bf16[2,8,512,64]{{3,2,1,0}}) custom-call(%table, %table, %q, %k, %k), custom_call_target=t",
+    )
+    assert found.flops == found.kernel_flops == 2 * products * 2 * 8 * 512 * (128 * blocks) * 64
+
+
+def test_of_branches_the_one_with_most_counts():
+    def run(x, w, choice):
+        return jax.lax.cond(choice, lambda: x @ w @ w, lambda: x @ w)
+
+    found = compiled.work(text_of(run, array(8, 16), array(16, 16), jax.ShapeDtypeStruct((), bool)))
+    assert found.flops == 2 * 2 * 8 * 16 * 16 and found.kernel_flops == 0
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "size"),
     [
