@@ -46,6 +46,12 @@ class Preempted(EmbedError):
     exit_code = 75
 
 
+class HostLost(EmbedError):
+    """Another host of the run is lost or stuck; started again, all go on from the last checkpoint."""
+
+    exit_code = 75
+
+
 class ConfigError(EmbedError):
     """A gin file or binding is wrong."""
 

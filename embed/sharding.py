@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from embed import hosts
 from embed.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
@@ -209,14 +210,6 @@ def shards_here() -> int:
     return 1 if mesh.empty else batch_shards(mesh)
 
 
-def sync(name: str) -> None:
-    """Waits until every process of the run has come to this point; one process alone does not wait."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def device_memory(devices=None) -> float:
     """Returns the bytes that a program may take on a device of this host; all hosts that own some of the `devices` (default:
     all) agree on the least of theirs, and must all ask."""
@@ -226,11 +219,8 @@ def device_memory(devices=None) -> float:
         found = OF_DEVICE * stats["bytes_limit"]
     else:
         found = OF_HOST * _host_memory() / jax.local_device_count()
-    if any(d.process_index != jax.process_index() for d in devices or jax.devices()):
-        from jax.experimental import multihost_utils
-
-        found = float(np.min(multihost_utils.process_allgather(np.float32(found))))
-    return found
+    several = any(d.process_index != jax.process_index() for d in devices or jax.devices())
+    return hosts.least(found) if several else found
 
 
 def _host_memory() -> float:

@@ -58,6 +58,15 @@ worth_again() {
     [ "$1" -eq "$PREEMPTED" ] || { [ "$2" -gt 1 ] && [ "$1" -ge 128 ]; }
 }
 
+# told CODE: an exit code for people.
+told() {
+    case "$1" in
+        "$PREEMPTED") echo "$1 (asked to stop, or another host is lost)" ;;
+        134) echo "$1 (a host that it depends on is lost)" ;;
+        *) if [ "$1" -gt 128 ]; then echo "$1 (ended by signal $(($1 - 128)))"; else echo "$1"; fi ;;
+    esac
+}
+
 # read_topology KIND:SHAPE, such as v5e:16x16, sets what the clouds call it: CHIPS, HOSTS, CHIPS_A_HOST, TPU_TYPE (gcloud),
 # TPU_VERSION (its image), TPU_LABEL (GKE), TPU_NAME (xpk).
 read_topology() {

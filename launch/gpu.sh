@@ -86,7 +86,7 @@ for ((start = 0; start <= RETRIES; start++)); do
     if [ "$stopped" = 1 ] || ! worth_again "$code" "$PROCESSES"; then
         exit "$code"
     fi
-    echo "embed: ended with $code; start $((start + 2)) of at most $((RETRIES + 1))" >&2
+    echo "embed: ended with $(told "$code"); start $((start + 2)) of at most $((RETRIES + 1))" >&2
     sleep "${PAUSE:-5}"
     [ "$stopped" = 0 ] || exit "$PREEMPTED"
 done

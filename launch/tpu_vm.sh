@@ -114,12 +114,15 @@ follow() {
         # One line a host: its exit code, or - while it runs.
         codes="$(gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=all --command='cat embed.log.exit 2>/dev/null || echo -' 2>/dev/null)" || continue
         gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker=0 --command='tail -n 1 embed.log' 2>/dev/null || true
+        # The others of a host that fails end because it is lost: its own code is the one that tells.
+        local found=0
         for code in $codes; do
             case "$code" in
                 0 | -) ;;
-                *) return "$code" ;;
+                *) if [ "$found" = 0 ] || worth_again "$found" 2; then found=$code; fi ;;
             esac
         done
+        [ "$found" = 0 ] || return "$found"
         [[ "$codes" == *-* ]] || return 0
     done
 }
@@ -150,7 +153,7 @@ train() {
         if ! worth_again "$code" "$HOSTS"; then
             break
         fi
-        echo "embed: ended with $code; start $((begun + 2)) of at most $((RETRIES + 1))" >&2
+        echo "embed: ended with $(told "$code"); start $((begun + 2)) of at most $((RETRIES + 1))" >&2
         [ "$(state)" != ACTIVE ] || stop || true
     done
     logs || true

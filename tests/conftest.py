@@ -13,6 +13,7 @@ import json
 import pathlib
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -181,3 +182,41 @@ def write_retrieval():
 def run_embed():
     """The function that runs the command line in a folder."""
     return embed
+
+
+def free_port() -> int:
+    """Returns a port that was free a moment ago."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: int = 1, **environment: str) -> str:
+    """Runs `python -m embed` as several processes that meet over gloo; returns what the main one printed."""
+    env = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_NUM_PROCESSES": str(hosts),
+        **environment,
+    }
+    command, pipes = [sys.executable, "-m", "embed", *arguments], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = [
+        subprocess.Popen(command, cwd=folder, env={**env, "JAX_PROCESS_ID": str(i)}, text=True, **pipes)
+        for i in range(hosts)
+    ]
+    try:
+        outputs = [p.communicate(timeout=400) for p in running]
+    finally:
+        for p in running:
+            p.kill()
+    assert [p.returncode for p in running] == [0] * hosts, outputs
+    for printed, _ in outputs[1:]:
+        assert [x for x in printed.splitlines() if x and not x.startswith("[Gloo]")] == [], "only the main host prints"
+    return outputs[0][0]
+
+
+@pytest.fixture(scope="session")
+def run_on_hosts():
+    """The function that runs the command line on several hosts."""
+    return embed_on_hosts

@@ -35,7 +35,7 @@ def run(arguments) -> None:
     runtime.start(arguments.distributed)
     import jax
 
-    from embed import sharding
+    from embed import hosts
     from embed.data import texts
     from embed.data.text import template
     from embed.errors import UsageError, did_you_mean
@@ -75,9 +75,9 @@ def run(arguments) -> None:
             "dtype": model.dtype,
         },
     )
-    if jax.process_index() == 0:
+    if hosts.is_main():
         job.begin()
-    sharding.sync("the encoding job has begun")
+    hosts.sync("the encoding job has begun")
     records = texts.read_texts(arguments.input, arguments.text_field, arguments.id_field, arguments.title_field)
 
     def encode(shard):
@@ -87,8 +87,8 @@ def run(arguments) -> None:
 
     report = runtime.ShardReport()
     bulk.run(job, records, encode, jax.process_index(), jax.process_count(), report)
-    sharding.sync("every shard was encoded")
-    if jax.process_index() == 0:
+    hosts.sync("every shard was encoded")
+    if hosts.is_main():
         summary = bulk.finish(job, started)
         if not summary["texts"]:
             raise UsageError(f"{arguments.input}: holds no text")

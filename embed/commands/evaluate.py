@@ -45,6 +45,7 @@ def add_arguments(parser) -> None:
         metavar="NAME",
         help="run MTEB itself: a benchmark such as 'MTEB(Multilingual, v2)', or names of its tasks separated by commas",
     )
+    parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -65,7 +66,7 @@ def run(arguments) -> None:
         raise UsageError("--mteb brings its own tasks; leave out --suite")
     if not arguments.models or not (arguments.suite or arguments.mteb) or not arguments.output:
         raise UsageError("give at least one MODEL, --suite=FILE and --output=DIR (or --compare A/results.json ...)")
-    runtime.start()
+    runtime.start(arguments.distributed)
     if arguments.mteb:
         _mteb(arguments)
     else:
@@ -73,9 +74,10 @@ def run(arguments) -> None:
 
 
 def _evaluate(arguments) -> None:
-    from embed import files
+    from embed import files, hosts
     from embed.errors import UsageError, did_you_mean
     from embed.evaluation import bm25, outputs, runner, suites
+    from embed.training.reports import say
 
     baselines = [b for b in arguments.baselines.split(",") if b]
     for baseline in baselines:
@@ -86,19 +88,23 @@ def _evaluate(arguments) -> None:
     if arguments.against is not None and arguments.against not in (*names, *baselines):
         raise UsageError(f"--against={arguments.against}{did_you_mean(arguments.against, [*names, *baselines])}")
     suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
-    files.check_new(pathlib.Path(arguments.output))
+    if hosts.is_main():
+        files.check_new(pathlib.Path(arguments.output))
     collected = outputs.Collected(suite, runtime.environment(), ["embed", *sys.argv[1:]])
     for task in suite.tasks:
         if left_out := runner.unjudged(task):
             collected.note(task.name, f"{left_out} queries without any judged document are left out")
-            print(f"{task.name}: {left_out} queries without any judged document are left out")
+            say(f"{task.name}: {left_out} queries without any judged document are left out")
     if "random" in baselines:
         _score(collected, "random", given[0][1], arguments, suite, random=True)
     for name, path in given:
         for weights in arguments.weights.split(","):
             called = name if weights == "float32" else f"{name} {weights}-weights"
-            print(f"scoring {called}", flush=True)
+            say(f"scoring {called}")
             _score(collected, called, path, arguments, suite, weights=weights)
+    hosts.sync("all models are scored")
+    if not hosts.is_main():
+        return
     if "bm25" in baselines:
         scored = {t.name: bm25.score(t) for t in suite.tasks if bm25.applies(t)}
         if not scored:
@@ -148,13 +154,15 @@ def _mteb(arguments) -> None:
 
 
 def _score(collected, name: str, path: str, arguments, suite, random: bool = False, weights: str = "float32") -> None:
-    """Scores one model and adds it to what is collected."""
+    """Scores one model and adds it to what is collected. All hosts embed, the main one scores."""
+    from embed import hosts
     from embed.data.text import template
     from embed.errors import UsageError
     from embed.evaluation import runner, views
     from embed.evaluation.embeddings import Embeddings
     from embed.inference import model as inference
     from embed.inference import search
+    from embed.training.reports import say
 
     cut = [0, 0]
 
@@ -162,6 +170,7 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
         cut[0] += truncated
         cut[1] += total
 
+    hosts.sync("the model before is scored")
     model = inference.open_model(
         path, max_length=arguments.max_length, random=random, overflow=overflow, weights=weights
     )
@@ -171,12 +180,16 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
         raise UsageError(f"--dims={arguments.dims}: this model gives 1 to {size}")
     served = views.views(dims, arguments.quantize.split(","))
     words = lambda prompt: template(prompt, model.prompts)  # noqa: E731
-    embeddings = Embeddings(model.encode, words, None if random else _vectors_folder(arguments.vectors, model), print)
+    kept = None if random or not hosts.is_main() else _vectors_folder(arguments.vectors, model)
+    embeddings = Embeddings(model.encode, words, kept, say, hosts.agree)
     parts = [part for task in suite.tasks for part in task.parts().values()]
     new, total = len(embeddings.missing(parts)), sum(len(p.texts) for p in parts)
-    print(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}", flush=True)
+    say(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}")
+    if not hosts.is_main():
+        embeddings.embed(parts)
+        return
     with runtime.text_bar(new, every_minute=True) as progress:
-        found = runner.run(suite, embeddings, served, search.top_k, print, progress)
+        found = runner.run(suite, embeddings, served, search.top_k, say, progress)
     facts = {
         "model": str(path),
         "folder": str(model.folder),

@@ -104,4 +104,10 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("embed: interrupted; run the same command to go on", file=sys.stderr)
         code = 130
+    except Exception as e:
+        if "embed.hosts" in sys.modules:
+            sys.modules["embed.hosts"].explain(e)
+        raise
+    if "embed.hosts" in sys.modules:  # only what computes imports it
+        sys.modules["embed.hosts"].leave(code)
     sys.exit(code)

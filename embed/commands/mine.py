@@ -46,7 +46,7 @@ def run(arguments) -> None:
     runtime.start(arguments.distributed)
     import jax
 
-    from embed import files
+    from embed import files, hosts
     from embed.commands import mining
     from embed.data.sources import expand_paths
     from embed.errors import UsageError
@@ -61,7 +61,7 @@ def run(arguments) -> None:
     output = pathlib.Path(arguments.output)
     own = jax.local_devices()  # every host works for itself
     model = inference.open_model(arguments.model, max_length=arguments.max_length, devices=own)
-    with files.FolderLock(output) if jax.process_index() == 0 else mining.unlocked():
+    with files.FolderLock(output) if hosts.is_main() else mining.unlocked():
         corpus = expand_paths(arguments.corpus, "mine --corpus")
         fields = mining.fields_of(arguments)
         prompts = {"query": arguments.query_prompt, "target": arguments.target_prompt}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from embed import files, sharding
+from embed import files, hosts
 from embed.commands import runtime
 from embed.curation import collection
 from embed.curation.collection import Collection
@@ -101,8 +101,8 @@ class Job:
         shared = self._encoded_corpus() if left and self.corpus else None
         for path in left:
             self._mine(path, shared)
-        sharding.sync("all files were mined")
-        if jax.process_index() == 0:
+        hosts.sync("all files were mined")
+        if hosts.is_main():
             shutil.rmtree(self._work, ignore_errors=True)
 
     @property
@@ -181,11 +181,11 @@ class Job:
         searched = [own["target"], *([shared] if shared else [])]
         pairs = self._pairs(path, texts["query"])
         neighbours = self._search(name, folder, own["query"], searched, pairs)
-        if jax.process_index() == 0:
+        if hosts.is_main():
             counted = self._write(path, target, _Choice(self.rule, pairs, own["query"], searched, neighbours))
             files.write_json(summary, {"identity": identity, **counted})
             say(f"{name}: {_told(counted, self.rule)}")
-        sharding.sync(f"{name} was mined")
+        hosts.sync(f"{name} was mined")
 
     def _check_size(self, name: str, texts: int) -> None:
         if texts <= self.rule.last:
@@ -214,20 +214,20 @@ class Job:
     def _collect(self, what: str, folder: pathlib.Path, read) -> Collection:
         """Returns the distinct texts of a side; those of a run that was killed are taken."""
         done = folder / "done.json"
-        if jax.process_index() == 0 and not done.is_file():
+        if hosts.is_main() and not done.is_file():
             found = collection.collect(folder, read)
             if not len(found):
                 raise DataError(f"{what}: there is no text in it")
             files.write_json(done, {"texts": len(found)})
-        sharding.sync(f"{what} was collected")
+        hosts.sync(f"{what} was collected")
         return Collection(folder)
 
     def _encode(self, what: str, texts: Collection, folder: pathlib.Path, prompt: str) -> pathlib.Path:
         words = template(prompt, self.model.prompts)
         job = bulk.Job(folder, "npy", "float32", _SHARD, {"prompt": words})
-        if jax.process_index() == 0:
+        if hosts.is_main():
             job.begin()
-        sharding.sync(f"the encoding of {what} has begun")
+        hosts.sync(f"the encoding of {what} has begun")
 
         def encode(shard):
             with runtime.text_bar(len(shard)) as progress:
@@ -236,7 +236,7 @@ class Job:
 
         report = runtime.ShardReport(f"{what}: ", len(texts))
         bulk.run(job, texts, encode, jax.process_index(), jax.process_count(), report)
-        sharding.sync(f"{what} was encoded")
+        hosts.sync(f"{what} was encoded")
         return folder
 
     def _search(
@@ -249,7 +249,7 @@ class Job:
         report = runtime.ShardReport(f"{name} searched: ", len(queries.texts), "queries")
         vectors = bulk.Vectors(queries.vectors)
         found.find(vectors, corpus, search.top_k, jax.process_index(), jax.process_count(), report)
-        sharding.sync(f"{name} was searched")
+        hosts.sync(f"{name} was searched")
         return found
 
     def _write(self, path: str, target: pathlib.Path, choice: "_Choice") -> dict:

@@ -16,13 +16,14 @@ def add_gin_arguments(parser) -> None:
 def start(distributed: bool = False) -> None:
     """Sets up JAX for a command. Call it before anything touches a device.
 
-    Compiled programs are kept under $EMBED_COMPILATION_CACHE (default ~/.cache/embed/xla; 'off' keeps none). With
-    `distributed`, or when JAX_COORDINATOR_ADDRESS is set, this process joins the others of the run: on TPU pods and Slurm
-    JAX finds them itself, elsewhere JAX_NUM_PROCESSES and JAX_PROCESS_ID say which one this is.
+    Compiled programs are kept under $EMBED_COMPILATION_CACHE (default ~/.cache/embed/xla; 'off' keeps none). Several
+    hosts meet (`hosts.join`).
     """
     import logging
 
     import jax
+
+    from embed import hosts
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
@@ -31,18 +32,7 @@ def start(distributed: bool = False) -> None:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if coordinator and "JAX_NUM_PROCESSES" in os.environ:
-        if os.environ.get("JAX_PLATFORMS") == "cpu":
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(
-            coordinator,
-            num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-            process_id=int(os.environ["JAX_PROCESS_ID"]),
-            heartbeat_timeout_seconds=30,
-        )
-    elif distributed or coordinator:
-        jax.distributed.initialize(heartbeat_timeout_seconds=30)
+    hosts.join(distributed)
 
 
 def environment() -> dict:
@@ -151,18 +141,21 @@ def progress_bar(what: str):
 
 
 class ShardReport:
-    """Says after every shard how far a job is and how fast it goes; `total`, where it is known, is said too."""
+    """Says after every shard how far a job is and how fast it goes; `total`, where it is known, is said too. Of several
+    hosts the main one tells of its own share."""
 
     def __init__(self, prefix: str = "", total: int | None = None, unit: str = "texts"):
         self._prefix, self._of, self._unit = prefix, "" if total is None else f" of {total:,}", unit
         self._begun, self._new, self._kept = time.time(), 0, 0
 
     def __call__(self, count: int, done_before: bool) -> None:
+        from embed.training.reports import say
+
         if done_before:
             self._kept += count
             return
         if self._kept and not self._new:
-            print(f"{self._prefix}resuming: {self._kept:,} {self._unit} were done before", flush=True)
+            say(f"{self._prefix}resuming: {self._kept:,} {self._unit} were done before")
         self._new += count
         rate = self._new / (time.time() - self._begun)
-        print(f"{self._prefix}{self._kept + self._new:,}{self._of} {self._unit}, {rate:,.0f} a second", flush=True)
+        say(f"{self._prefix}{self._kept + self._new:,}{self._of} {self._unit}, {rate:,.0f} a second")

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from embed import bundles, files, sharding
+from embed import bundles, files, hosts
 from embed.commands.recipe import Recipe
 from embed.data import text, tokenizers
 from embed.errors import ConfigError, did_you_mean
@@ -70,8 +70,8 @@ def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
     source = sources.read(hub.fetch(name))
     description = convert.describe(source, name)
     folder = cache_dir / f"start-{files.digest_json(description)[:12]}"
-    if reports.is_main() and not (folder / files.MANIFEST).is_file():
+    if hosts.is_main() and not (folder / files.MANIFEST).is_file():
         reports.say(f"start      converting {name} into {folder}")
         convert.convert(source, folder, name)
-    sharding.sync("the start was converted")
+    hosts.sync("the start was converted")
     return folder

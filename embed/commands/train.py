@@ -19,16 +19,15 @@ def run(arguments) -> None:
     runtime.start(arguments.distributed)
     import contextlib
 
-    from embed import config
+    from embed import config, hosts
     from embed.commands import start
     from embed.commands.recipe import Recipe
     from embed.files import FolderLock
-    from embed.training import reports
 
     recipe, given, operative = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     run_dir = pathlib.Path(arguments.run_dir)
-    with FolderLock(run_dir) if reports.is_main() else contextlib.nullcontext():
-        if reports.is_main():
+    with FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
+        if hosts.is_main():
             _describe_run(run_dir, given, operative)
         train(start.complete(recipe), run_dir)
 
@@ -103,16 +102,16 @@ def _best_text(best) -> str:
 
 def _caches(recipe, prepare):
     """Returns the recipe's caches; process 0 prepares what is missing while the others wait."""
-    from embed import sharding
+    from embed import hosts
     from embed.data import cache
     from embed.errors import DataError
     from embed.training import reports
 
     arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
-    if reports.is_main():
+    if hosts.is_main():
         caches = prepare.ensure_caches(*arguments, say=lambda line: reports.say(f"data       {line}"))
-    sharding.sync("token caches prepared")
-    if not reports.is_main():
+    hosts.sync("token caches prepared")
+    if not hosts.is_main():
         caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
         if None in caches:
             raise DataError(f"{recipe.cache_dir}: not shared by all hosts; put cache_dir on a common file system")

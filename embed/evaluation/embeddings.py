@@ -42,7 +42,8 @@ class Embeddings:
     """The vectors of one model. `template` gives the words of a prompt's name; with `folder` vectors are kept there.
 
     Texts are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
-    `say` is told of a kept chunk that was damaged.
+    `say` is told of a kept chunk that was damaged. Where several hosts embed together `agree` gives all of them the main
+    host's array; what it has kept is what is not embedded again.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Embeddings:
         template: Callable[[str], str],
         folder: pathlib.Path | None = None,
         say: Callable[[str], None] = lambda line: None,
+        agree: Callable[[np.ndarray], np.ndarray] = lambda there: there,
     ):
-        self._encode, self._template, self._folder = encode, template, folder
+        self._encode, self._template, self._folder, self._agree = encode, template, folder, agree
         self._place: dict[bytes, tuple[int, int]] = {}
         self._chunks: list[np.ndarray] = []
         if folder is not None:
@@ -70,10 +72,11 @@ class Embeddings:
         found, seen = [], set()
         for part in parts:
             for row, key in enumerate(part.keys(self._template)):
-                if key not in self._place and key not in seen:
+                if key not in seen:
                     seen.add(key)
                     found.append((key, part, row))
-        return found
+        there = self._agree(np.array([key in self._place for key, _, _ in found], bool))
+        return [item for item, known in zip(found, there) if not known]
 
     def embed(self, parts: Sequence[Texts], progress: Callable[[int], None] = lambda texts: None) -> int:
         """Embeds what is missing of `parts` and returns how many texts that was. `progress` is told of texts as they come."""

@@ -1,5 +1,6 @@
 """The trainer, read top to bottom: restore or create, say what will happen, step, report, evaluate, save, stop."""
 
+import collections
 import ctypes
 import dataclasses
 import gc
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, files, sharding
+from embed import bundles, checkpoints, files, hosts, sharding
 from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
 from embed.training import reports
@@ -24,6 +25,7 @@ from embed.training.step import make_step
 from embed.types import Loss, Model, Params
 
 STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
+_AHEAD = 2  # steps that wait in a device's queue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +124,9 @@ def _create(run: Run, placed: TrainState) -> TrainState:
 def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainState, int | None] | None:
     """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
-    found = checkpoints.latest_verified_step(folder, reports.say) if reports.is_main() else None
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        found = int(multihost_utils.broadcast_one_to_all(np.int64(-1 if found is None else found)))
-        found = None if found < 0 else found
+    found = checkpoints.latest_verified_step(folder, reports.say) if hosts.is_main() else None
+    agreed = int(hosts.agree(np.int32(-1 if found is None else found)))
+    found = None if agreed < 0 else agreed
     if found is None:
         return None
     step_folder = folder / str(found)
@@ -189,11 +188,18 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
     saver.protect(best["step"] if best else None)
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, state, saver, reporter, best, done)
+    times, ahead = hosts.StepTimes(), collections.deque()
     while done < schedule.steps and not _is_stale(run, best, done) and not preemption.reached(done):
+        limit = times.next()
+        hosts.at(f"reading the batch of step {done + 1}", limit)
         local = next(batches)
+        hosts.at(f"in step {done + 1}", limit)
         state, metrics = programs(state, sharding.to_global(local, run.mesh, shards))
         if block:
             jax.block_until_ready(state)
+        ahead.append(metrics)
+        if len(ahead) > _AHEAD:  # an endless queue would hide from the watch how long a step takes
+            jax.block_until_ready(ahead.popleft())
         done += 1
         files.failpoint(f"train.after_step_{done}")
         real = np.count_nonzero(local["segments"])
@@ -203,8 +209,11 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
             _check_skipped(values, done)
             reporter.log(done, {**values, **reporter.rates(done, flops)})
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
+            times.pause()
+            hosts.at(f"saving step {done}")
             _save(run, state, saver, done)
         if _evaluation_due(run, done):
+            hosts.at(f"evaluating step {done}")
             best = _evaluate(run, state, saver, reporter, best, done)
     if done < schedule.steps and _is_stale(run, best, done):
         reporter.line(
@@ -247,10 +256,10 @@ def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
         scores = dict(run.evaluate(_serving(run)(state.serving)))
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
-    if reports.is_main():
+    if hosts.is_main():
         _scores_path(run, step).parent.mkdir(parents=True, exist_ok=True)
         files.write_json(_scores_path(run, step), scores)
-    sharding.sync(f"the scores of step {step} were written")  # hosts look for them to see whether to go on
+    hosts.sync(f"the scores of step {step} were written")  # hosts look for them to see whether to go on
     return best
 
 
@@ -307,6 +316,6 @@ def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, fl
     saver.protect(step)
     saver.wait()
     found = {"step": step, "score": score, "metric": run.best_metric}
-    if reports.is_main():
+    if hosts.is_main():
         files.write_json(run.run_dir / bundles.BEST, found)
     return found

@@ -8,19 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from embed import files
-
-
-def is_main() -> bool:
-    """Returns whether this process is the one that prints and writes."""
-    return jax.process_index() == 0
+from embed import files, hosts
 
 
 def say(line: str) -> None:
     """Prints one line on process 0."""
-    if is_main():
+    if hosts.is_main():
         print(line, flush=True)
 
 
@@ -61,7 +54,7 @@ class Reporter:
     """
 
     def __init__(self, run_dir, first_step: int, total_steps: int):
-        self._active = is_main()
+        self._active = hosts.is_main()
         self._total = total_steps
         self._started, self._first = time.perf_counter(), first_step
         self._window, self._bar, self._board = (self._started, first_step, 0, 0, 0), None, None

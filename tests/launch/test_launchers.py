@@ -303,6 +303,14 @@ def test_a_preempted_host_has_all_hosts_start_again_but_an_error_of_the_users_en
     assert len([r for r in remote if "pkill -TERM" in r]) == 1
 
 
+def test_the_error_of_one_host_counts_and_not_that_the_others_lost_it(launch):
+    done = launch(
+        "tpu_vm.sh", "train", "pod", *TRAIN, **TPU, replies={"state": ["0 ACTIVE"] * 9, "exit": ["0 75 134 - 65 75"]}
+    )
+    assert done.returncode == 65
+    assert len([c for c in launch.calls("gcloud") if any("LOG=../embed.log" in w for w in c)]) == 1
+
+
 def test_secrets_go_to_a_slice_as_a_file(launch):
     secrets = launch.folder / "secrets"
     secrets.write_text("EMBED_API_KEY=canary\n")

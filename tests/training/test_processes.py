@@ -1,9 +1,4 @@
-"""Two processes over gloo, and 1, 2, 4, 8 simulated devices: the same batches and, to 1e-5, the same losses and parameters."""
-
-import os
-import socket
-import subprocess
-import sys
+"""Two and four processes, and 1, 2, 4, 8 simulated devices: the same batches and, to 1e-5, the same losses and parameters."""
 
 import numpy as np
 import pytest
@@ -73,34 +68,31 @@ def test_the_command_line_on_simulated_devices(one_device, run_embed, devices, m
     assert_same_training(one_device, f"on{devices}")
 
 
-def test_two_processes_over_gloo(one_device):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "embed", *TRAIN, "--run_dir=two", "--gin.gemma.Gemma.dropout=0.0"]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    running = [
-        subprocess.Popen(
-            [*command, "--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2"],
-            cwd=one_device,
-            env={**environment, "JAX_PROCESS_ID": str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [p.communicate(timeout=240) for p in running]
-    assert [p.returncode for p in running] == [0, 0], outputs
-    own = [line for line in outputs[1][0].splitlines() if not line.startswith("[Gloo]")]
-    assert own == [], "only process 0 prints"
-    assert "4 cpu device(s), 2 process(es)" in outputs[0][0]
-    assert_same_training(one_device, "two")
+@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_over_gloo(one_device, run_on_hosts, hosts):
+    mesh = ("--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2", "--gin.gemma.Gemma.dropout=0.0")
+    printed = run_on_hosts(one_device, hosts, *TRAIN, f"--run_dir=hosts{hosts}", *mesh, devices=4 // hosts)
+    assert f"4 cpu device(s), {hosts} process(es)" in printed
+    assert_same_training(one_device, f"hosts{hosts}")
+
+
+@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_run_goes_on_on_another_number_of_hosts(one_device, run_embed, run_on_hosts, hosts):
+    """Two steps on several hosts, the third on one; what is averaged of either is the same."""
+    mesh = ("--gin.sharding.MeshShape.data=1", "--gin.sharding.MeshShape.fsdp=4", "--gin.gemma.Gemma.dropout=0.0")
+    run = f"moved{hosts}"
+    steps = ("--gin.TRAIN_STEPS=2", "--gin.CHECKPOINT_EVERY=1")
+    run_on_hosts(one_device, hosts, *TRAIN, f"--run_dir={run}", *mesh, *steps, devices=4 // hosts)
+    done = run_embed(one_device, "average", run, "--last=2", f"--output={run}-soup")
+    assert done.returncode == 0, done.stderr
+    train_on(one_device, run_embed, run, 1, "1,1,1")
+    assert_same_training(one_device, run)
+    own, first, second = (
+        checkpoints.flatten(checkpoints.load_numpy(one_device / f))
+        for f in (f"{run}-soup", f"{run}/checkpoints/1", f"{run}/checkpoints/2")
+    )
+    for path, value in own.items():
+        np.testing.assert_allclose(value, (first[path] + second[path]) / 2, rtol=1e-6, atol=1e-7)
 
 
 def batches(folder, shards: int) -> loader.Batches:

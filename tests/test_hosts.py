@@ -1,0 +1,138 @@
+"""The watch over the hosts of a run: who is lost, what has not moved, what it says. Real ones: tests/commands/test_hosts.py."""
+
+import json
+import math
+import time
+
+import pytest
+
+from embed import hosts
+
+
+class Board(dict):
+    """What hosts wrote, in memory; `broken` is one that cannot be reached."""
+
+    broken = False
+
+    def write(self, host, text):
+        if self.broken:
+            raise RuntimeError("UNAVAILABLE: failed to connect\nmore")
+        self[host] = text
+
+    def read(self):
+        return dict(self)
+
+
+def state(number, doing, idle, limit=None):
+    return json.dumps([number, doing, idle, limit])
+
+
+def watch(count=3, **options):
+    return hosts.Watch(Board(), 0, count, **options)
+
+
+def test_hosts_that_get_on_are_left_alone():
+    own = watch()
+    for second in range(0, 100, 2):
+        found = {h: state(second, f"in step {second}", 1.0, 120.0) for h in range(3)}
+        assert own.look(found, second) is None
+
+
+def test_a_host_that_writes_nothing_is_lost():
+    own = watch(lost=20.0)
+    for second in range(0, 60, 2):
+        found = {0: state(second, "in step 7", 1.0, 120.0), 2: state(second, "in step 7", 1.0, 120.0)}
+        found[1] = state(min(second, 10), "reading the batch of step 7", 1.0, 120.0)
+        said = own.look(found, second)
+        assert (said is None) == (second <= 30)
+        if said:
+            break
+    assert said == "no sign of life for 20 s from host 1 of 3 (last seen at host 1: reading the batch of step 7)"
+
+
+def test_several_lost_hosts_are_named():
+    own = watch(4, lost=20.0)
+    states = {h: state(1, "in step 3", 0.0) for h in range(4)}
+    assert own.look(states, 0) is None
+    said = own.look({**states, 0: state(9, "in step 3", 20.0)}, 21)
+    assert said.startswith("no sign of life for 20 s from hosts 1, 2, 3 of 4")
+
+
+def test_what_has_not_moved_is_told_the_odd_one_first():
+    own = watch()
+    states = {h: state(1, "in step 12", 130.0, 120.0) for h in range(3)}
+    states[1] = state(1, "reading the batch of step 12", 131.0, 120.0)
+    assert own.look(states, 0) == (
+        "nothing has moved for 130 s (host 1: reading the batch of step 12; hosts 0, 2: in step 12)"
+    )
+
+
+@pytest.mark.parametrize("other", [(119.0, 120.0), (5000.0, None)])
+def test_while_one_may_go_on_nobody_ends(other):
+    own = watch(2)
+    assert own.look({0: state(1, "waiting for the others: x", 999.0, 0.0), 1: state(1, "y", *other)}, 0) is None
+
+
+def test_hosts_that_have_not_begun_are_waited_for():
+    own = watch(3)
+    assert own.look({0: state(1, "in step 1", 999.0, 120.0)}, 0) is None
+
+
+def run(own, board, seconds=5.0):
+    said = []
+    own._end, own._board = said.append, board
+    own.start()
+    own.join(seconds)
+    own.stop()
+    return said
+
+
+def test_the_thread_tells_what_the_host_does_and_ends_when_stuck():
+    own, board = watch(2, beat=0.01, lost=60.0), Board()
+    own.at("in step 5", 0.05)
+    board[1] = state(1, "waiting for the others: scores", 99.0, 0.0)
+    (said,) = run(own, board)
+    assert said.startswith("nothing has moved for 0 s (") and "host 0: in step 5" in said
+    number, doing, idle, limit = json.loads(board[0])
+    assert number >= 2 and doing == "in step 5" and 0.05 < idle < 5 and limit == 0.05
+
+
+def test_getting_on_resets_the_time():
+    own, board = watch(1, beat=0.01), Board()
+    own._end, own._board = pytest.fail, board
+    own.start()
+    for step in range(20):
+        own.at(f"in step {step}", 0.5)
+        time.sleep(0.02)
+    own.stop()
+    own.join(5)
+    assert json.loads(board[0])[2] < 0.5
+
+
+def test_the_meeting_place_that_is_gone_is_told():
+    board = Board()
+    board.broken = True
+    assert run(watch(2, beat=0.01), board) == [
+        "the host that the others meet at is gone (UNAVAILABLE: failed to connect)"
+    ]
+
+
+def test_a_step_may_take_ten_times_the_median(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(hosts.time, "monotonic", lambda: clock[0])
+    times = hosts.StepTimes()
+    assert times.next() == math.inf  # the first: nothing is known
+    limits = []
+    for seconds in (1, 1, 30, 30, 30):
+        clock[0] += seconds
+        limits.append(times.next())
+    assert limits == [120, 120, 120, 155, 300]
+    times.pause()
+    clock[0] += 5000  # a checkpoint
+    assert times.next() == 300
+
+
+def test_one_host_alone_waits_for_nobody():
+    hosts.sync("nothing")
+    hosts.at("anything", 0.0)
+    assert hosts.agree(7) == 7 and hosts.least(2.5) == 2.5 and hosts.is_main()
