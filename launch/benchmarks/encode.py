@@ -1,25 +1,25 @@
-"""Encoding speed against sentence-transformers, interleaved in one run on this machine.
+"""Encoding speed against sentence-transformers, in turns on this machine.
 
-    python launch/benchmark_encode.py FOLDER [--texts=FILE.jsonl] [--rounds=5] [--output=encode.json]
+    python launch/benchmarks/encode.py FOLDER [--texts=FILE.jsonl] [--rounds=5] [--output=FOLDER]
 
 FOLDER is a sentence-transformers folder; it is converted first. Both encode the same texts end to end, tokenisation included,
-after a warm-up. Needs the extra [export]. Prints medians, spread and ratios, the share of padding and the compiled shapes.
+after a warm-up, each as it is by default. Prints medians, spread and ratios, the share of padding and the compiled shapes.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import numpy as np
+
+from runs import Ratio, finish, median, spread, table, take_turns
 
 
 def read_texts(path, count):
@@ -74,30 +74,26 @@ def main():
         batches = ours["float32"].encoder.plan(rows)
         tokens = sum(map(len, rows))
         vectors = {name: run() for name, run in runs.items()}  # compiles and warms up
-        seconds = {name: [] for name in runs}
-        for _ in range(arguments.rounds):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
-    base = "sentence-transformers float32"
+        seconds = take_turns(runs, arguments.rounds)
+    base, half = "sentence-transformers float32", "sentence-transformers bfloat16"
     cosine = {n: float(np.min(np.sum(v * vectors[base], 1) / np.linalg.norm(v, axis=1))) for n, v in vectors.items()}
-    median = {name: statistics.median(s) for name, s in seconds.items()}
-    padding = 1 - tokens / packing.padded_tokens(batches)
-    print(
-        f"{len(texts)} texts, {tokens} tokens; ours: {padding:.1%} padding, {len(packing.shapes(batches))} compiled shapes"
-    )
-    print("| | seconds (min - max) | texts/s | tokens/s | min cosine | ratio |\n|---|---:|---:|---:|---:|---:|")
-    for name, s in seconds.items():
-        m = median[name]
-        print(
-            f"| {name} | {m:.2f} ({min(s):.2f} - {max(s):.2f}) | {len(texts) / m:.0f} | {tokens / m:.0f} "
-            f"| {cosine[name]:.6f} | {median[base] / m:.2f}x |"
-        )
-    if arguments.output:
-        result = {"texts": len(texts), "tokens": tokens, "padding": padding, "shapes": len(packing.shapes(batches))}
-        result |= {"seconds": seconds, "min_cosine": cosine, "threads": arguments.threads}
-        pathlib.Path(arguments.output).write_text(json.dumps(result, indent=2) + "\n")
+    m = {name: median(s) for name, s in seconds.items()}
+    real, shapes = tokens / packing.padded_tokens(batches), len(packing.shapes(batches))
+    rows = [
+        [n, spread(s), f"{len(texts) / m[n]:.0f}", f"{tokens / m[n]:.0f}", f"{cosine[n]:.6f}", f"{m[base] / m[n]:.2f}"]
+        for n, s in seconds.items()
+    ]
+    head = ["", "seconds (least - most)", "texts/s", "tokens/s", "least cosine", "times float32 of the peer"]
+    ratios = [
+        Ratio("float32 / peer's float32", m[base] / m["embed float32"], 1.3),
+        Ratio("bfloat16 / peer's float32", m[base] / m["embed bfloat16"], 3.0),
+        Ratio("bfloat16 / peer's bfloat16", m[half] / m["embed bfloat16"], 1.0),
+        Ratio("least cosine, bfloat16", cosine["embed bfloat16"], 0.9999, digits=6),
+        Ratio("real / processed tokens", real, 0.95, digits=3),
+    ]
+    told = f"{len(texts)} texts, {tokens} tokens; {shapes} compiled shapes.\n\n{table(head, rows)}"
+    details = {"texts": len(texts), "tokens": tokens, "shapes": shapes, "seconds": seconds, "cosine": cosine}
+    finish("encode", ratios, {**details, "threads": arguments.threads}, told, arguments.output)
 
 
 if __name__ == "__main__":
