@@ -38,7 +38,7 @@ def test_all_jobs_are_scripts_that_are_there(benchmark, tmp_path):
 
 def test_one_job_alone(benchmark):
     done = benchmark("source", "search")
-    assert done.stdout.count("+ ") == 1 and "search.{md,json}" in done.stdout
+    assert sum(x.startswith("+ ") for x in done.stdout.splitlines()) == 1 and "{search}.{md,json}" in done.stdout
 
 
 @pytest.mark.parametrize(
