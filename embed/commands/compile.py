@@ -27,6 +27,9 @@ def add_arguments(parser) -> None:
         help="try meshes, what is recomputed, and micro-batches; name the best that fits",
     )
     parser.add_argument("--output", help="markdown file for the table; one .json beside it")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the file has of other recipes, slices, meshes and steps"
+    )
 
 
 def run(arguments) -> None:
@@ -47,7 +50,7 @@ def run(arguments) -> None:
     recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     if recipe.model is None:
         recipe = start.complete(recipe)
-    name = " ".join(str(pathlib.Path(f).with_suffix("").name) for f in arguments.gin_file)
+    name = " ".join(map(_name, arguments.gin_file))
     rows = []
     for topology in arguments.topology.split(","):
         found = _Slice(recipe, name, topology)
@@ -60,12 +63,19 @@ def run(arguments) -> None:
     text = f"{_table(rows)}\n"
     print(f"\n{text}")
     if arguments.output:
-        _write(pathlib.Path(arguments.output), rows, text)
+        _write(pathlib.Path(arguments.output), rows, arguments.add)
     large = [f"{row.step.name} on {row.topology}" for row in rows if row.step.fits is False]
     if large and not arguments.advise:
         raise ConfigError(
             f"does not fit: {', '.join(large)}; see --advise, or take a larger slice, MeshShape.fsdp, remat"
         )
+
+
+def _name(gin_file: str) -> str:
+    """Returns what a recipe is called: its file, with its folder where that is one of several."""
+    path = pathlib.Path(gin_file)
+    several = path.parent.name and path.parent.parent.name == "recipes"
+    return f"{path.parent.name}/{path.stem}" if several else path.stem
 
 
 def _mesh(text: str | None):
@@ -305,18 +315,28 @@ def _table(rows) -> str:
     return report.align([_HEADER, *map(_cells, rows)])
 
 
-def _write(path: pathlib.Path, rows, text: str) -> None:
-    """Writes the table, and everything that is known of every row."""
+def _write(path: pathlib.Path, rows, add: bool) -> None:
+    """Writes the table, and everything that is known of every row; `add` keeps what is there of anything else."""
     from embed import files
+    from embed.evaluation import report
 
     told = [
         {
             "recipe": r.recipe, "topology": r.topology, "remat": r.remat,
-            **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds),
+            **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds), "cells": _cells(r),
         }
         for r in rows
     ]  # fmt: skip
+    beside = path.with_suffix(".json")
+    if add and beside.is_file():
+        what = lambda row: (row["recipe"], row["topology"], list(row["mesh"]), row["name"])  # noqa: E731
+        new = [what(row) for row in told]
+        told = sorted(
+            [row for row in files.read_json(beside)["steps"] if what(row) not in new] + told,
+            key=lambda row: (row["recipe"], row["topology"], STEPS.index(row["name"])),
+        )
+    text = report.align([_HEADER, *(row["cells"] for row in told)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}")
-    files.write_json(path.with_suffix(".json"), {"steps": told, "environment": runtime.environment()})
-    print(f"wrote {path} and {path.with_suffix('.json').name}")
+    files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}\n")
+    files.write_json(beside, {"steps": told, "environment": runtime.environment()})
+    print(f"wrote {path} and {beside.name}")

@@ -1,5 +1,7 @@
 """`embed compile` on the devices at hand: what it says, what it refuses. tests/parity compiles for TPUs."""
 
+import shutil
+
 import pytest
 
 from embed.files import read_json
@@ -9,8 +11,6 @@ HEAD = ["compile", "--gin_file=tiny.gin"]
 
 @pytest.fixture
 def folder(prepared, tmp_path):
-    import shutil
-
     return shutil.copytree(prepared, tmp_path / "work")
 
 
@@ -50,6 +50,27 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
     assert fsdp["lasting"] < 0.5 * data["lasting"]  # parameters and moments lie over eight devices
     assert all(r["work"]["collectives"] for r in (data, fsdp, both))
     assert data["model_flops"] == fsdp["model_flops"]
+
+
+def test_a_table_is_added_to(folder, run_embed):
+    for name, mesh in (("a", "2,1,1"), ("b", "2,1,1"), ("a", "1,2,1"), ("a", "2,1,1")):
+        (folder / "recipes" / "family").mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "tiny.gin", folder / "recipes" / "family" / f"{name}.gin")
+        given = [
+            f"--gin_file=recipes/family/{name}.gin",
+            "--steps=train",
+            f"--mesh={mesh}",
+            "--output=needs.md",
+            "--add",
+        ]
+        done = run_embed(folder, "compile", *given, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+        assert done.returncode == 0, done.stderr
+    rows = read_json(folder / "needs.json")["steps"]
+    assert [(r["recipe"], r["mesh"]) for r in rows] == [
+        ("family/a", [1, 2, 1]), ("family/a", [2, 1, 1]), ("family/b", [2, 1, 1]),
+    ]  # fmt: skip
+    table = (folder / "needs.md").read_text()
+    assert table.count("| family/") == 3
 
 
 def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
