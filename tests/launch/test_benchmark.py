@@ -36,6 +36,11 @@ def test_all_jobs_are_scripts_that_are_there(benchmark, tmp_path):
     assert f"--texts={tmp_path / 'texts.jsonl'}" in calls[0] and "--job=cached" in calls[2]
 
 
+def test_on_a_gpu_its_own_environment_is_used(benchmark):
+    done = benchmark("source", "accelerator")
+    assert done.stdout.startswith("+ .venv-cuda/bin/python launch/benchmarks/accelerator.py --output=")
+
+
 def test_one_job_alone(benchmark):
     done = benchmark("source", "search")
     assert sum(x.startswith("+ ") for x in done.stdout.splitlines()) == 1 and "{search}.{md,json}" in done.stdout
