@@ -11,7 +11,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -298,19 +298,70 @@ def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool
     return path
 
 
+def write_bundle_by_blocks(
+    path,
+    specs: Mapping[str, tuple[tuple[int, ...], Any]],
+    blocks_of: Mapping[str, Sequence[tuple[slice, ...]]],
+    values: Callable[[str, tuple[slice, ...]], np.ndarray],
+    contents: Mapping[str, bytes],
+    **extra,
+) -> pathlib.Path:
+    """Writes a bundle whose parameters are never in memory whole: `values(path, block)` gives one block of one array.
+
+    `specs` are the shape and the dtype of every array by its path, `blocks_of` the blocks that cover it, all of one size but
+    the last ones; each is stored as a piece of its own. Whole or not at all, like `write_bundle`.
+    """
+    path = pathlib.Path(path)
+    with files.new_folder(path) as temporary:
+        folder = temporary.absolute() / "params"
+        # Orbax writes what tells of the tree; the arrays, which it would hold whole, replace its placeholders.
+        placeholders = unflatten({p: np.zeros((1,), dtype) for p, (_, dtype) in specs.items()})
+        writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        try:
+            writer.save(folder, args=_save_arguments(placeholders))
+            for name, (shape, _) in specs.items():
+                array = _replaced(folder, name, shape, blocks_of[name])
+                writing = []
+                for block in blocks_of[name]:
+                    writing.append(array[block].write(values(name, block)))
+                    if len(writing) > 1:
+                        writing.pop(0).result()
+                for last in writing:
+                    last.result()
+        except EmbedError:
+            raise
+        except Exception as e:  # Orbax and tensorstore wrap storage faults in many types
+            raise StorageError(f"{path}: could not be written ({_first_line(e)}); free space or repair the disk") from e
+        finally:
+            writer.close()
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        _sync_files(temporary)
+        trees = {p: {"shape": list(shape), "dtype": str(jnp.dtype(dtype))} for p, (shape, dtype) in specs.items()}
+        files.write_manifest(temporary, trees={"params": trees}, **extra)
+    return path
+
+
+def _replaced(folder: pathlib.Path, name: str, shape: tuple[int, ...], blocks_of: Sequence[tuple[slice, ...]]):
+    """Returns an empty array of this shape in the place of one that Orbax wrote, stored in pieces of the first block's size."""
+    there = tensorstore.open(_store(folder, name), read=True, open=True).result().spec().to_json()["metadata"]
+    piece = [len(range(*s.indices(n))) for s, n in zip(blocks_of[0], shape)]
+    metadata = {k: there[k] for k in ("compressor", "dtype", "fill_value", "filters", "order") if k in there}
+    wanted = {**_store(folder, name), "metadata": {**metadata, "shape": list(shape), "chunks": piece}}
+    return tensorstore.open(wanted, create=True, delete_existing=True, read=True, write=True).result()
+
+
+def _store(folder: pathlib.Path, name: str) -> dict:
+    """Returns where tensorstore finds the array `name` of an item."""
+    base = {"driver": "file", "path": f"{folder}/"}
+    return {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": name.replace("/", ".") + "/"}}
+
+
 def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
     """Returns {path: lazily read array} of one item, so that a reader holds only the blocks it asks for."""
     step_folder = pathlib.Path(step_folder).absolute()
     paths = files.read_manifest(step_folder)["trees"][item]
-    base = {"driver": "file", "path": f"{step_folder / item}/"}
-    opened = {
-        path: tensorstore.open(
-            {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}},
-            read=True,
-            open=True,
-        )
-        for path in paths
-    }
+    opened = {path: tensorstore.open(_store(step_folder / item, path), read=True, open=True) for path in paths}
     return {path: future.result() for path, future in opened.items()}
 
 

@@ -1,11 +1,14 @@
-"""Averages of checkpoints, block by block: memory does not grow with the number of inputs.
+"""Averages of checkpoints, block by block: memory grows neither with the number of inputs nor with their size.
 
 Sums are kept in float64 and rounded once, so that the average of a model with itself is that model to the bit.
 Source: arXiv:2203.05482 (soups), arXiv:2109.01903 (interpolation with a base), arXiv:2503.07891 s3.3.
 """
 
+import functools
+import itertools
+import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from embed import bundles, checkpoints, files
 from embed.errors import DataError, NumericError, UsageError
 
+_RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
 METHODS = ("uniform", "weighted", "greedy", "learned", "interpolate")
 SEARCHED = ("greedy", "learned")  # by scores of a suite
 
@@ -57,7 +61,7 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
 
 
 # Fields that change neither the parameters nor what they mean.
-_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "branch_gain")
+_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "attention", "branch_gain")
 
 
 def _meaning(architecture: dict) -> dict:
@@ -84,44 +88,72 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[s
     return found
 
 
-def average(
-    folders: Sequence[pathlib.Path],
-    weights: Sequence[float],
-    item: str = "params",
-    progress: Callable[[float], None] = lambda share: None,
-) -> dict:
-    """Returns the weighted average of `item` as a nested dict of numpy arrays.
+class Average:
+    """The weighted average of `item` of checkpoints, made when it is asked for.
 
-    Refuses inputs that differ (DataError, every difference listed) or hold values that are not finite (NumericError).
+    Inputs that differ are a DataError that lists every difference; values that are not finite a NumericError when they are met.
     """
-    for folder in folders:
-        files.verify_manifest(folder)
-    found = differences(folders, item)
-    if found:
-        raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
-    # Summed in the order of the digests, so that the order on the command line changes no bit.
-    by_digest = sorted(zip(folders, weights), key=lambda pair: (files.folder_digest(pair[0]), pair[1]))
-    folders, weights = [f for f, _ in by_digest], [w for _, w in by_digest]
-    opened = [checkpoints.open_arrays(folder, item) for folder in folders]
+
+    def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params"):
+        for folder in folders:
+            files.verify_manifest(folder)
+        found = differences(folders, item)
+        if found:
+            raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
+        # Summed in the order of the digests, so that the order on the command line changes no bit.
+        by_digest = sorted(zip(folders, weights), key=lambda pair: (files.folder_digest(pair[0]), pair[1]))
+        self._folders, self._weights = [f for f, _ in by_digest], [w for _, w in by_digest]
+        self._opened = [checkpoints.open_arrays(folder, item) for folder in self._folders]
+
+    @property
+    def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """The shape and the dtype of every array by its path."""
+        return {path: (array.shape, array.dtype.numpy_dtype) for path, array in self._opened[0].items()}
+
+    @functools.cached_property
+    def blocks(self) -> dict[str, list[tuple[slice, ...]]]:
+        """The blocks that cover every array: the pieces it is stored in, so that each is read once."""
+        found = {}
+        for path, array in self._opened[0].items():
+            pieces = array.chunk_layout.read_chunk.shape or ()  # a number has none
+            steps = [range(0, n, max(1, piece)) for n, piece in zip(array.shape, pieces)]
+            found[path] = [
+                tuple(slice(i, min(i + piece, n)) for i, n, piece in zip(corner, array.shape, pieces))
+                for corner in itertools.product(*steps)
+            ]
+        return found
+
+    def values(self, path: str, block: tuple[slice, ...]) -> np.ndarray:
+        """Returns one block of the average."""
+        dtype = self._opened[0][path].dtype.numpy_dtype
+        shape = tuple(len(range(s.start, s.stop)) for s in block)
+        total = np.zeros(math.prod(shape), np.float64)
+        ahead = self._opened[0][path][block].read()
+        for number, (weight, folder) in enumerate(zip(self._weights, self._folders)):
+            values = np.asarray(ahead.result()).reshape(-1)
+            if number + 1 < len(self._opened):
+                ahead = self._opened[number + 1][path][block].read()
+            for i in range(0, len(total), _RUN):
+                own = values[i : i + _RUN].astype(np.float64)
+                if not np.all(np.isfinite(own)):
+                    raise NumericError(f"{folder}: {path} holds values that are not finite; leave this input out")
+                total[i : i + _RUN] += weight * own
+        real = jnp.issubdtype(dtype, jnp.inexact)
+        largest = float((jnp.finfo if real else jnp.iinfo)(dtype).max)
+        if not max(-total.min(initial=0), total.max(initial=0)) <= largest:
+            raise NumericError(f"{path}: the average is too large for {dtype}; look at the weights {self._weights}")
+        return (total if real else np.rint(total)).astype(dtype).reshape(shape)
+
+
+def average(folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params") -> dict:
+    """Returns the weighted average of `item` as a nested dict of numpy arrays."""
+    found = Average(folders, weights, item)
     leaves = {}
-    for number, path in enumerate(sorted(opened[0])):
-        leaves[path] = _average_leaf(path, [arrays[path] for arrays in opened], weights, folders)
-        progress((number + 1) / len(opened[0]))
-    return checkpoints.unflatten({path: leaves[path] for path in opened[0]})
-
-
-def _average_leaf(path: str, arrays, weights, folders) -> np.ndarray:
-    dtype = arrays[0].dtype.numpy_dtype
-    out = np.empty(arrays[0].shape, dtype)
-    for block in checkpoints.blocks(arrays[0].shape, 8):
-        total = 0.0
-        for array, weight, folder in zip(arrays, weights, folders):
-            values = np.asarray(array[block].read().result())
-            if not np.all(np.isfinite(values.astype(np.float64))):
-                raise NumericError(f"{folder}: {path} holds values that are not finite; leave this input out")
-            total = total + weight * values.astype(np.float64)
-        out[block] = (total if jnp.issubdtype(dtype, jnp.inexact) else np.rint(total)).astype(dtype)
-    return out
+    for path, (shape, dtype) in found.specs.items():
+        leaves[path] = np.empty(shape, dtype)
+        for block in found.blocks[path]:
+            leaves[path][block] = found.values(path, block)
+    return checkpoints.unflatten(leaves)
 
 
 def lineage(folders: Sequence[pathlib.Path], weights: Sequence[float], method: str) -> dict:

@@ -1,6 +1,7 @@
 """`embed average`: checkpoints into a soup, and a base and a tuned model into the best of both."""
 
 import functools
+import itertools
 import pathlib
 
 from embed.commands import runtime
@@ -49,17 +50,31 @@ def run(arguments) -> None:
     weights, extra = _weights(folders, given, alphas, arguments)
     for folder, weight in zip(folders, weights):
         print(f"{weight:.4f}  {folder}", flush=True)
-    params = soup.average(folders, weights, arguments.item)
+    mixed = soup.Average(folders, weights, arguments.item)
     # Prompts, lengths and sizes are those of the tuned model, which knows more than its base.
     described = folders[-1] if arguments.method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
     tokenizer = bundles.tokenizer_file(described)
     contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
-    checkpoints.write_bundle(output, params, {**contents, **extra})
+    values = _with_progress(mixed)
+    checkpoints.write_bundle_by_blocks(output, mixed.specs, mixed.blocks, values, {**contents, **extra})
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
     )
+
+
+def _with_progress(mixed):
+    """Returns the function that makes the blocks of an average, and shows how far it is."""
+    progress, total = runtime.progress_bar("averaging"), sum(map(len, mixed.blocks.values()))
+    done = itertools.count(1)
+
+    def values(path, block):
+        found = mixed.values(path, block)
+        progress(next(done) / total)
+        return found
+
+    return values
 
 
 def _check(arguments, alphas, count: int) -> None:

@@ -128,10 +128,15 @@ def _named(models) -> list[tuple[str, str]]:
 
 def _mteb(arguments) -> None:
     """Runs MTEB on every model and view; a folder that is there goes on where it stopped, as MTEB's own cache does."""
+    import jax
+
     from embed import files
+    from embed.errors import UsageError
     from embed.evaluation import mteb, references, report, views
     from embed.inference import model as inference
 
+    if jax.process_count() > 1:
+        raise UsageError("--mteb runs MTEB itself, which knows one host; start it on one")
     tasks, found = mteb.chosen_tasks(arguments.mteb), {}
     folder = pathlib.Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,14 +73,16 @@ def _run(argv: list[str]) -> None:
     command.run(arguments)
 
 
-def _use_huge_pages() -> None:
-    """Starts this process over with huge pages for glibc's large allocations, which can be asked for at the start only.
+def _tune_memory(argv: list[str]) -> None:
+    """Starts this process over with glibc's memory tuned to the command, which can be asked for at the start only.
 
-    XLA's buffers are large and short-lived: without, a fifth of the training time on CPU goes to page faults. Whoever sets
-    GLIBC_TUNABLES is left alone.
+    XLA's buffers are large and short-lived: without huge pages a fifth of the training time on CPU goes to page faults. An
+    average is made block by block, by threads that would each keep memory of their own. Whoever sets GLIBC_TUNABLES is left
+    alone.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        streams = argv[0] == "average" and not any(word.startswith("--suite") for word in argv)
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.arena_max=2" if streams else "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
@@ -89,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         argv = sys.argv[1:]
         if argv and argv[0] in COMMANDS:
-            _use_huge_pages()
+            _tune_memory(argv)
     try:
         _run(argv)
         code = 0

@@ -8,12 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from embed import sharding
+from embed import hosts, sharding
 from embed.data.text import apply_prompt, clean, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError
 from embed.inference import packing
 from embed.types import Model, Params
+
+_STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +76,14 @@ class Encoder:
         waiting: list[tuple[packing.Batch, jax.Array]] = []
         with jax.set_mesh(self.mesh):
             for batch in self.plan(rows):
+                hosts.at("embedding texts", _STUCK)
                 waiting.append((batch, self._run(params, rows, batch)))
                 if len(waiting) > 2:  # keep the device busy without queueing everything
                     _collect(out, *waiting.pop(0))
                 progress(len(batch.texts))
             for item in waiting:
                 _collect(out, *item)
+        hosts.at("texts are embedded")
         return out
 
     def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:

@@ -126,6 +126,8 @@ def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]
     encoder = dict(architecture["encoder"])
     if dtype is not None:
         encoder["dtype"] = dtype
+    if "attention" in encoder:
+        encoder["attention"] = "auto"  # that of training may not run here
     if "unroll" in encoder:
         cpu = jax.default_backend() == "cpu"
         encoder |= {
