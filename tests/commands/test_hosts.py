@@ -120,6 +120,7 @@ def launched(folder, run: str, **environment) -> subprocess.Popen:
     )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, victim, trained):
     work = folder.parent / f"killed-{victim}"
