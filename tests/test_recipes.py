@@ -108,3 +108,16 @@ def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
     for arm, own in record["arms"].items():
         assert own["lines"] == list(claim.arms[arm]), "measured with other lines than the claim has now: run it anew"
         assert set(own["seeds"]) <= set(map(str, claim.seeds))
+
+
+def test_every_recipe_at_paper_scale_fits_the_slices_it_names():
+    """By the TPU's own compiler: launch/compile_recipes.sh writes the table."""
+    steps = read_json(GIN / "needs.json")["steps"]
+    stages = [p for p in RECIPES if "TOPOLOGY" in p.read_text()]
+    assert len(stages) >= 4
+    for path in stages:
+        named = re.search(r"^# TOPOLOGY +([^.\n]*?)[:.]? (?:batch|every|What)", path.read_text(), re.M).group(1)
+        for topology in re.findall(r"v\w+:[\dx]+", named):
+            own = [s for s in steps if s["recipe"] == f"{path.parent.name}/{path.stem}" and s["topology"] == topology]
+            assert {s["name"] for s in own} == {"train", "evaluate", "encode"}, (path, topology)
+            assert all(s["fits"] for s in own)
