@@ -55,27 +55,31 @@ def product(equation: str, x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
     """
     if dtype == jnp.float32:
         return jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return _rounded_product(equation, jnp.dtype(dtype).name, x, kernel)
+    types = tuple(jnp.dtype(t).name for t in (dtype, x.dtype, kernel.dtype))
+    return _rounded_product(equation, types, x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _rounded_product(equation: str, dtype: str, x: Array, kernel: Array) -> Array:
-    return jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+def _rounded_product(equation: str, types: tuple[str, str, str], x: Array, kernel: Array) -> Array:
+    """`types` are those of computation, of x, and of the kernel."""
+    return jnp.einsum(equation, x.astype(types[0]), kernel.astype(types[0]), preferred_element_type=jnp.float32)
 
 
-def _rounded_product_forward(equation, dtype, x, kernel):
-    return _rounded_product(equation, dtype, x, kernel), (x, kernel)
+def _rounded_product_forward(equation, types, x, kernel):
+    # Of x the rounded copy is kept, which is half as large; the kernel is a parameter, which is there anyway.
+    return _rounded_product(equation, types, x, kernel), (x.astype(types[0]), kernel)
 
 
-def _rounded_product_backward(equation, dtype, operands, cotangent):
+def _rounded_product_backward(equation, types, operands, cotangent):
     x, kernel = operands
+    dtype, of_x, of_kernel = types
     inputs, out = equation.split("->")
     left, right = inputs.split(",")
-    gradients = (
-        _rounded_product(f"{out},{right}->{left}", dtype, cotangent, kernel),
-        _rounded_product(f"{left},{out}->{right}", dtype, x, cotangent),
-    )
-    return tuple(g.astype(operand.dtype) for g, operand in zip(gradients, operands))
+    cotangent = cotangent.astype(dtype)
+    multiply = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    by_x = multiply(f"{out},{right}->{left}", cotangent, kernel.astype(dtype))
+    by_kernel = multiply(f"{left},{out}->{right}", x, cotangent)
+    return by_x.astype(of_x), by_kernel.astype(of_kernel)
 
 
 _rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
