@@ -24,8 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the card too
 
 import numpy as np
-
-from runs import Ratio, finish, median, spread, table
+from turns import Ratio, finish, median, spread, table
 
 WORDS = 20_000
 SHAPE = {"vocab_size": 262_144, "hidden_size": 768, "num_hidden_layers": 24, "intermediate_size": 1152, "head_dim": 256}

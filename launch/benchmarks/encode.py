@@ -18,8 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 import numpy as np
-
-from runs import Ratio, finish, median, spread, table, take_turns
+from turns import Ratio, finish, median, spread, table, take_turns
 
 
 def read_texts(path, count):

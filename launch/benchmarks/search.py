@@ -9,8 +9,7 @@ import argparse
 import functools
 
 import numpy as np
-
-from runs import Ratio, finish, median, spread, table, take_turns
+from turns import Ratio, finish, median, spread, table, take_turns
 
 K, BLOCK = 100, 25_000
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from runs import Ratio, finish, median, spread, table, take_turns
+from turns import Ratio, finish, median, spread, table, take_turns
 
 SHAPE = {
     "vocab_size": 262_144, "width": 768, "num_layers": 24, "num_heads": 3, "num_kv_heads": 1, "head_dim": 256, "mlp_dim": 1152,

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-from runs import Ratio, finish, median, spread, table
+from turns import Ratio, finish, median, spread, table
 
 DIMS = (384, 256, 128, 64)
 

@@ -60,28 +60,32 @@ def test_what_cannot_be_is_refused(benchmark, given, code, message):
 
 
 @pytest.fixture(scope="module")
-def runs():
-    spec = importlib.util.spec_from_file_location("runs", SCRIPTS / "runs.py")
+def turns():
+    spec = importlib.util.spec_from_file_location("turns", SCRIPTS / "turns.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_a_ratio_is_held_against_its_target(runs):
-    assert runs.Ratio("a", 1.3, 1.3).met and not runs.Ratio("a", 1.29, 1.3).met
-    assert runs.Ratio("a", 0.6, 0.6, at_most=True).met and not runs.Ratio("a", 0.61, 0.6, at_most=True).met
-    assert runs.Ratio("a", 5.0).met is None
+def test_a_ratio_is_held_against_its_target(turns):
+    assert turns.Ratio("a", 1.3, 1.3).met and not turns.Ratio("a", 1.29, 1.3).met
+    assert turns.Ratio("a", 0.6, 0.6, at_most=True).met and not turns.Ratio("a", 0.61, 0.6, at_most=True).met
+    assert turns.Ratio("a", 5.0).met is None
 
 
-def test_both_sides_take_turns(runs):
+def test_both_sides_take_turns(turns):
     order = []
-    seconds = runs.take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    seconds = turns.take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b"] * 3 and [len(s) for s in seconds.values()] == [3, 3]
 
 
-def test_the_table_and_the_numbers_are_written(runs, tmp_path, capsys):
-    ratios = [runs.Ratio("speed", 1.234, 1.3), runs.Ratio("cosine", 0.99995, 0.9999, digits=6), runs.Ratio("told", 2.0)]
-    runs.finish("encode", ratios, {"seconds": [1, 2]}, "some text", str(tmp_path))
+def test_the_table_and_the_numbers_are_written(turns, tmp_path, capsys):
+    ratios = [
+        turns.Ratio("speed", 1.234, 1.3),
+        turns.Ratio("cosine", 0.99995, 0.9999, digits=6),
+        turns.Ratio("told", 2.0),
+    ]
+    turns.finish("encode", ratios, {"seconds": [1, 2]}, "some text", str(tmp_path))
     text = (tmp_path / "encode.md").read_text()
     assert text in capsys.readouterr().out
     assert "| speed | 1.23 | at least 1.30 | missed |" in text and "| told | 2.00 | - | - |" in text
