@@ -6,12 +6,13 @@ read. This closes three gaps measured in Orbax 0.12: a flipped bit restores sile
 that failed is reported as done. A *bundle* is a step folder with `params` alone.
 """
 
+import contextlib
 import math
 import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -281,21 +282,10 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
 
 def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool = False, **extra) -> pathlib.Path:
     """Writes `params` and the small files `contents` as the self-describing folder `path`; whole or not at all."""
-    path = pathlib.Path(path)
     check_finite(params, str(path))
-    with files.new_folder(path, overwrite) as temporary:
-        writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        try:
-            writer.save(temporary.absolute() / "params", args=_save_arguments(params))
-        except Exception as e:  # Orbax wraps storage faults in many types
-            raise StorageError(f"{path}: could not be written ({_first_line(e)}); free space or repair the disk") from e
-        finally:
-            writer.close()
-        for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-        _sync_files(temporary)
-        files.write_manifest(temporary, trees={"params": tree_spec(params)}, **extra)
-    return path
+    with _new_bundle(path, tree_spec(params), contents, overwrite, extra) as (folder, writer):
+        writer.save(folder, args=_save_arguments(params))
+    return pathlib.Path(path)
 
 
 def write_bundle_by_blocks(
@@ -311,23 +301,32 @@ def write_bundle_by_blocks(
     `specs` are the shape and the dtype of every array by its path, `blocks_of` the blocks that cover it, all of one size but
     the last ones; each is stored as a piece of its own. Whole or not at all, like `write_bundle`.
     """
-    path = pathlib.Path(path)
-    with files.new_folder(path) as temporary:
-        folder = temporary.absolute() / "params"
+    tree = {p: {"shape": list(shape), "dtype": str(jnp.dtype(dtype))} for p, (shape, dtype) in specs.items()}
+    with _new_bundle(path, tree, contents, False, extra) as (folder, writer):
         # Orbax writes what tells of the tree; the arrays, which it would hold whole, replace its placeholders.
         placeholders = unflatten({p: np.zeros((1,), dtype) for p, (_, dtype) in specs.items()})
+        writer.save(folder, args=_save_arguments(placeholders))
+        for name, (shape, _) in specs.items():
+            array = _replaced(folder, name, shape, blocks_of[name])
+            writing = None
+            for block in blocks_of[name]:
+                made = values(name, block)  # while the block before is written
+                if writing is not None:
+                    writing.result()
+                writing = array[block].write(made)
+            if writing is not None:
+                writing.result()
+    return pathlib.Path(path)
+
+
+@contextlib.contextmanager
+def _new_bundle(path, tree: Mapping[str, dict], contents: Mapping[str, bytes], overwrite: bool, extra):
+    """Gives the folder of the parameters and a writer of Orbax's; what is written there becomes a bundle at the end."""
+    path = pathlib.Path(path)
+    with files.new_folder(path, overwrite) as temporary:
         writer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         try:
-            writer.save(folder, args=_save_arguments(placeholders))
-            for name, (shape, _) in specs.items():
-                array = _replaced(folder, name, shape, blocks_of[name])
-                writing = []
-                for block in blocks_of[name]:
-                    writing.append(array[block].write(values(name, block)))
-                    if len(writing) > 1:
-                        writing.pop(0).result()
-                for last in writing:
-                    last.result()
+            yield temporary.absolute() / "params", writer
         except EmbedError:
             raise
         except Exception as e:  # Orbax and tensorstore wrap storage faults in many types
@@ -337,9 +336,7 @@ def write_bundle_by_blocks(
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         _sync_files(temporary)
-        trees = {p: {"shape": list(shape), "dtype": str(jnp.dtype(dtype))} for p, (shape, dtype) in specs.items()}
-        files.write_manifest(temporary, trees={"params": trees}, **extra)
-    return path
+        files.write_manifest(temporary, trees={"params": dict(tree)}, **extra)
 
 
 def _replaced(folder: pathlib.Path, name: str, shape: tuple[int, ...], blocks_of: Sequence[tuple[slice, ...]]):
@@ -363,22 +360,6 @@ def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.Tens
     paths = files.read_manifest(step_folder)["trees"][item]
     opened = {path: tensorstore.open(_store(step_folder / item, path), read=True, open=True) for path in paths}
     return {path: future.result() for path, future in opened.items()}
-
-
-def blocks(shape: tuple[int, ...], itemsize: int, limit: int = _CHUNK) -> Iterator[tuple[slice, ...]]:
-    """Yields slices that cover an array of `shape` in pieces of at most about `limit` bytes, along the leading axes."""
-    if not shape or math.prod(shape) * itemsize <= limit:
-        yield (slice(None),) * len(shape)
-        return
-    row = math.prod(shape[1:]) * itemsize
-    if row > limit:
-        for i in range(shape[0]):
-            for rest in blocks(shape[1:], itemsize, limit):
-                yield (slice(i, i + 1), *rest)
-        return
-    step = max(1, limit // row)
-    for i in range(0, shape[0], step):
-        yield (slice(i, min(shape[0], i + step)), *(slice(None),) * (len(shape) - 1))
 
 
 def load_numpy(step_folder, item: str = "params") -> dict:

@@ -8,7 +8,7 @@
 # PAIRS   folder of NAME.jsonl.gz; the mixtures name their files (gin/recipes/gemini_embedding/small_*.gin)
 # OUTPUT  folder of the models; run it again: finished parts are kept, an interrupted one goes on
 #
-# Needs the environment of launch/setup.sh with the extra [quickstart]; it took 71 minutes on one CPU core.
+# Needs the environment of launch/setup.sh with the extra [quickstart]; more than an hour on one CPU core.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"

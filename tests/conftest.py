@@ -180,6 +180,24 @@ def write_retrieval():
 
 
 @pytest.fixture(scope="session")
+def write_suite(write_retrieval):
+    """write(folder, rows) writes suite.json: questions and answers as a retrieval task, and a small STS task."""
+
+    def write(folder: pathlib.Path, rows: list[dict]) -> None:
+        write_retrieval(folder / "dev", rows)
+        (folder / "sts.tsv").write_text(
+            "sentence1\tsentence2\tscore\nred river\tred river\t5\ngreen stone\tslow north\t1\nblue\tblue cloud\t3\n"
+        )
+        tasks = [
+            {"name": "pairs", "type": "retrieval", "path": "dev"},
+            {"name": "similar", "type": "sts", "path": "sts.tsv"},
+        ]
+        (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": tasks}))
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def run_embed():
     """The function that runs the command line in a folder."""
     return embed

@@ -798,26 +798,6 @@ def test_a_bundle_is_whole_or_not_there(tmp_path, monkeypatch, stage):
 # reading in blocks
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_blocks_cover_every_element_once(seed):
-    draw = random.Random(seed)
-    shape = tuple(draw.randint(1, 9) for _ in range(draw.randint(0, 4)))
-    itemsize, limit = draw.choice([1, 2, 4, 8]), draw.choice([1, 7, 8, 64, 300, 1 << 24])
-    seen = np.zeros(shape, int)
-    for block in checkpoints.blocks(shape, itemsize, limit):
-        part = seen[block]
-        assert part.ndim == len(shape)
-        assert part.size * itemsize <= max(limit, itemsize)
-        seen[block] += 1
-    assert np.all(seen == 1)
-
-
-def test_a_small_array_is_one_block():
-    assert list(checkpoints.blocks((5, 3), 4)) == [(slice(None), slice(None))]
-    assert list(checkpoints.blocks((), 4)) == [()]
-    assert math.prod((0, 4)) == 0 and len(list(checkpoints.blocks((0, 4), 4))) == 1
-
-
 @pytest.mark.parametrize("item", ["params", "opt_state"])
 def test_open_arrays_reads_any_block(step_folder, item):
     wanted = checkpoints.flatten(make_trees()[item])
@@ -825,7 +805,7 @@ def test_open_arrays_reads_any_block(step_folder, item):
     assert list(opened) == list(wanted)
     for path, array in opened.items():
         found = np.zeros(array.shape, array.dtype.numpy_dtype)
-        for block in checkpoints.blocks(tuple(array.shape), 4, limit=100):
+        for block in np.ndindex(array.shape[:1]):  # a row at a time
             found[block] = np.asarray(array[block].read().result())
         assert found.tobytes() == np.asarray(wanted[path]).tobytes(), path
 

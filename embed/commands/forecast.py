@@ -20,8 +20,6 @@ from embed.training.state import create, layout, with_shardings
 from embed.training.step import make_step
 from embed.types import Loss, Model
 
-_TOKENS = 16_384  # that the encoder runs at once on a device that is no CPU
-
 
 @dataclasses.dataclass(frozen=True)
 class FullCache:
@@ -152,10 +150,9 @@ class Plan:
         return self._encode("encode", mesh, jax.eval_shape(lambda params: cast_once(params, self.model), shapes))
 
     def _encode(self, name: str, mesh: Mesh, shapes) -> Step:
-        there = chips.chip_of(mesh.devices.flat[0]) is None
-        encoder = Encoder(self.model, None, {}, self.max_length, mesh, None if there else _TOKENS)
+        encoder = Encoder(self.model, None, {}, self.max_length, mesh)
         longest = np.zeros(self.max_length, np.int32)
-        batch = encoder.plan([longest] * (_TOKENS * sharding.batch_shards(mesh) // self.max_length + 1))[0]
+        batch = encoder.plan([longest] * (encoder.batch_tokens // self.max_length + 1))[0]
         params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
         flops = self.model.forward_flops(self.max_length) * len(batch.texts)
         return _compiled(name, mesh, flops, lambda: (encoder.lowered(params, batch).compile(), 1))

@@ -33,6 +33,12 @@ class Encoder:
     tokens_per_batch: int | None = None
     overflow: Callable[[int, int], None] = lambda cut, total: None
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch on all devices."""
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return (self.tokens_per_batch or (1024 if on_cpu else 16_384)) * sharding.batch_shards(self.mesh)
+
     @functools.cached_property
     def _apply(self):
         def run(params, tokens, segments):
@@ -89,9 +95,8 @@ class Encoder:
     def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:
         """Returns the batches in which tokenised texts are run."""
         shards = sharding.batch_shards(self.mesh)
-        size = self.tokens_per_batch or (1024 if jax.default_backend() == "cpu" else 16_384)
         slots = packing.SLOTS if self.model.packs else 1
-        return packing.plan(np.array([len(r) for r in rows]), size * shards, shards, slots)
+        return packing.plan(np.array([len(r) for r in rows]), self.batch_tokens, shards, slots)
 
     def lowered(self, params, batch: packing.Batch):
         """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""

@@ -24,7 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the card too
 
 import numpy as np
-from turns import Ratio, finish, median, spread, table
+from turns import Ratio, finish, median, our_steps, spread, table
 
 WORDS = 20_000
 SHAPE = {"vocab_size": 262_144, "hidden_size": 768, "num_hidden_layers": 24, "intermediate_size": 1152, "head_dim": 256}
@@ -122,26 +122,15 @@ def sizes(arguments) -> tuple[int, ...]:
 def side_train(side: str, folder: pathlib.Path, arguments) -> None:
     """Trains in this process and prints the seconds of each step but the first."""
     if side == "ours":
-        from embed.commands.main import main
-
         given = {
-            "SOURCE": repr(str(folder / "bundle")), "PAIRS": repr(str(folder / "pairs.jsonl")),
-            "CACHE_DIR": repr(str(folder / "cache")), "BATCH_SIZE": arguments.pairs, "TRAIN_STEPS": arguments.steps + 2,
+            "BATCH_SIZE": arguments.pairs,
+            "TRAIN_STEPS": arguments.steps + 2,
             "MATRYOSHKA_DIMS": sizes(arguments),
-            "CHECKPOINT_EVERY": 1000, "WARMUP_STEPS": 0, "recipe.Recipe.num_negatives": 0,
             "recipe.Recipe.model_changes": {"encoder.dtype": "bfloat16", "encoder.remat": arguments.remat},
-            "encoding.Lengths.query": arguments.length, "encoding.Lengths.target": arguments.length,
-            "loop.Schedule.log_every": 1,
-        }  # fmt: skip
-        run_dir = tempfile.mkdtemp(dir=folder)
-        recipe = "--gin_file=gin/recipes/finetune_sentence_transformer.gin"
-        try:
-            main(["train", recipe, f"--run_dir={run_dir}", *(f"--gin.{k}={v}" for k, v in given.items())])
-        except SystemExit as e:
-            if e.code:
-                raise
-        rows = map(json.loads, (pathlib.Path(run_dir) / "metrics.jsonl").read_text().splitlines())
-        seconds = [row["seconds_per_step"] for row in rows if row["kind"] == "train"][2:]
+            "encoding.Lengths.query": arguments.length,
+            "encoding.Lengths.target": arguments.length,
+        }
+        seconds = our_steps(folder, folder / "bundle", folder / "pairs.jsonl", given)[2:]
     else:
         import torch
         from sentence_transformers import losses

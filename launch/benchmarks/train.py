@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-from turns import Ratio, finish, median, spread, table
+from turns import Ratio, finish, median, our_steps, spread, table
 
 DIMS = (384, 256, 128, 64)
 
@@ -37,32 +37,15 @@ def write_pairs(path: pathlib.Path, source: str, count: int, length: int) -> Non
 
 def ours(arguments, folder: pathlib.Path, dtype: str) -> None:
     """Trains with `embed train` and prints the seconds of each step."""
-    from embed.commands.main import main
-
     given = {
-        "SOURCE": repr(arguments.source),
-        "PAIRS": repr(str(folder / "pairs.jsonl")),
-        "CACHE_DIR": repr(str(folder / "cache")),
         "BATCH_SIZE": arguments.pairs,
         "TRAIN_STEPS": arguments.steps + 1,
-        "CHECKPOINT_EVERY": 1000,
-        "WARMUP_STEPS": 0,
-        "recipe.Recipe.num_negatives": 0,
         "recipe.Recipe.micro_batches": arguments.pairs // arguments.micro if arguments.job == "cached" else 1,
         "recipe.Recipe.model_changes": {"encoder.dtype": dtype},
         "encoding.Lengths.query": arguments.length,
         "encoding.Lengths.target": arguments.length,
-        "loop.Schedule.log_every": 1,
     }
-    run_dir = tempfile.mkdtemp(dir=folder)
-    recipe = "--gin_file=gin/recipes/finetune_sentence_transformer.gin"
-    try:
-        main(["train", recipe, f"--run_dir={run_dir}", *(f"--gin.{k}={v}" for k, v in given.items())])
-    except SystemExit as e:
-        if e.code:
-            raise
-    rows = map(json.loads, (pathlib.Path(run_dir) / "metrics.jsonl").read_text().splitlines())
-    report([row["seconds_per_step"] for row in rows if row["kind"] == "train"][1:])
+    report(our_steps(folder, arguments.source, folder / "pairs.jsonl", given)[1:])
 
 
 def peer(arguments, folder: pathlib.Path, dtype: str) -> None:

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -38,6 +39,31 @@ def take_turns(runs: Mapping[str, Callable[[], None]], rounds: int) -> dict[str,
             seconds[name].append(time.perf_counter() - began)
             print(f"round {number + 1} of {rounds}: {name} {seconds[name][-1]:.3g} s", flush=True)
     return seconds
+
+
+def our_steps(folder: pathlib.Path, source, pairs: pathlib.Path, given: Mapping) -> list[float]:
+    """Trains with `embed train`, in this process, and returns the seconds of each step."""
+    from embed.commands.main import main
+
+    bindings = {
+        "SOURCE": repr(str(source)),
+        "PAIRS": repr(str(pairs)),
+        "CACHE_DIR": repr(str(folder / "cache")),
+        "CHECKPOINT_EVERY": 1000,
+        "WARMUP_STEPS": 0,
+        "recipe.Recipe.num_negatives": 0,
+        "loop.Schedule.log_every": 1,
+        **given,
+    }
+    run_dir = tempfile.mkdtemp(dir=folder)
+    recipe = "--gin_file=gin/recipes/finetune_sentence_transformer.gin"
+    try:
+        main(["train", recipe, f"--run_dir={run_dir}", *(f"--gin.{k}={v}" for k, v in bindings.items())])
+    except SystemExit as e:
+        if e.code:
+            raise
+    rows = map(json.loads, (pathlib.Path(run_dir) / "metrics.jsonl").read_text().splitlines())
+    return [row["seconds_per_step"] for row in rows if row["kind"] == "train"]
 
 
 def median(values: Sequence[float]) -> float:

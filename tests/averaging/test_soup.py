@@ -164,13 +164,35 @@ def test_bfloat16_is_summed_in_float64_and_rounded_once(tmp_path):
     np.testing.assert_array_equal(found.astype(np.float64), [nearest_bfloat16(e) for e in exact])
 
 
-def test_leaves_of_many_blocks_are_whole(tmp_path, monkeypatch):
-    whole = checkpoints.blocks
-    monkeypatch.setattr(checkpoints, "blocks", lambda shape, itemsize, limit=200: whole(shape, itemsize, limit))
+@pytest.mark.parametrize("run", [7, 1 << 17])
+@pytest.mark.parametrize("piece", [4, 100, 200, 1 << 24])
+def test_leaves_of_many_blocks_are_whole(tmp_path, monkeypatch, piece, run):
+    monkeypatch.setattr(checkpoints, "_CHUNK", piece)  # bytes that are stored, and read, in one piece
+    monkeypatch.setattr(soup, "_RUN", run)
     folders = [write(tmp_path / f"{i}", make_params(i)) for i in range(3)]
+    mixed = soup.Average(folders, [0.5, 0.25, 0.25])
+    assert (len(mixed.blocks["encoder/table"]) > 1) == (piece < 40 * 8 * 4)
+    for path, (shape, _) in mixed.specs.items():
+        seen = np.zeros(shape, int)
+        for block in mixed.blocks[path]:
+            seen[block] += 1
+        assert np.all(seen == 1), path
     found = checkpoints.flatten(soup.average(folders, [0.5, 0.25, 0.25]))
     for path, value in reference(range(3), [0.5, 0.25, 0.25]).items():
         np.testing.assert_array_equal(found[path], value)
+
+
+def test_pieces_that_do_not_divide_an_array_are_averaged_again(tmp_path):
+    """What was written block by block ends with smaller blocks."""
+    x = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    blocks = [(slice(i, min(i + 7, 40)), slice(0, 8)) for i in range(0, 40, 7)]
+    folder = write(tmp_path / "m", {"x": x})
+    contents = {n: (folder / n).read_bytes() for n in ("model.json", "tokenizer.model")}
+    pieces = checkpoints.write_bundle_by_blocks(
+        tmp_path / "n", {"x": (x.shape, x.dtype)}, {"x": blocks}, lambda path, block: x[block], contents
+    )
+    assert soup.Average([pieces], [1.0]).blocks["x"] == blocks
+    np.testing.assert_array_equal(soup.average([pieces, folder], [0.5, 0.5])["x"], x)
 
 
 def test_an_average_is_a_model_again(inputs, tmp_path):

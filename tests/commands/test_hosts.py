@@ -21,7 +21,7 @@ WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
 
 
 @pytest.fixture(scope="module")
-def folder(trained, tmp_path_factory, write_retrieval):
+def folder(trained, tmp_path_factory, write_suite):
     """A folder with a small trained model, texts, pairs and a suite."""
     folder = tmp_path_factory.mktemp("hosts") / "work"
     shutil.copytree(trained, folder)
@@ -31,15 +31,7 @@ def folder(trained, tmp_path_factory, write_retrieval):
     pairs = [{"query": f"{sentence()} {i}", "positive": f"{sentence()} {i}"} for i in range(80)]
     for name, rows in (("texts", texts), ("pairs", pairs)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_retrieval(folder / "dev", [{"question": p["query"], "answer": p["positive"]} for p in pairs])
-    (folder / "sts.tsv").write_text(
-        "sentence1\tsentence2\tscore\nred river\tred river\t5\ngreen stone\tslow north\t1\nblue\tblue cloud\t3\n"
-    )
-    tasks = [
-        {"name": "pairs", "type": "retrieval", "path": "dev"},
-        {"name": "similar", "type": "sts", "path": "sts.tsv"},
-    ]
-    (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": tasks}))
+    write_suite(folder, [{"question": p["query"], "answer": p["positive"]} for p in pairs])
     return folder
 
 

@@ -20,22 +20,13 @@ def here(work, monkeypatch) -> pathlib.Path:
     return work
 
 
-def write_suite(folder: pathlib.Path, write_retrieval) -> None:
-    """A retrieval task out of the training pairs, and one STS task."""
-    rows = [json.loads(x) for x in (folder / "first.jsonl").read_text().splitlines()]
-    write_retrieval(folder / "dev", rows)
-    (folder / "sts.tsv").write_text(
-        "sentence1\tsentence2\tscore\nred river\tred river\t5\ngreen stone\tslow north\t1\nblue\tblue cloud\t3\n"
-    )
-    tasks = [
-        {"name": "pairs", "type": "retrieval", "path": "dev"},
-        {"name": "similar", "type": "sts", "path": "sts.tsv"},
-    ]
-    (folder / "suite.json").write_text(json.dumps({"name": "small", "tasks": tasks}))
+@pytest.fixture
+def suite(here, write_suite):
+    """A suite out of the training pairs, in the folder."""
+    write_suite(here, [json.loads(x) for x in (here / "first.jsonl").read_text().splitlines()])
 
 
-def test_from_pairs_to_search(here, capsys, write_retrieval):
-    write_suite(here, write_retrieval)
+def test_from_pairs_to_search(here, capsys, suite):
     call(
         "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",
         "--gin.CHECKPOINT_EVERY=10", "--gin.EVALUATE_EVERY=20", "--gin.recipe.Recipe.suite=suite.json",
@@ -71,8 +62,7 @@ def test_from_pairs_to_search(here, capsys, write_retrieval):
     assert "  1. " in shown and "  2. " in shown and "  3. " not in shown
 
 
-def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys, write_retrieval):
-    write_suite(here, write_retrieval)
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys, suite):
     command = (
         "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",
         "--gin.EVALUATE_EVERY=2", "--gin.recipe.Recipe.suite=suite.json", "--gin.LEARNING_RATE=0.0",
