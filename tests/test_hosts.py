@@ -4,6 +4,7 @@ import json
 import math
 import time
 
+import jax
 import pytest
 
 from embed import hosts
@@ -136,3 +137,54 @@ def test_one_host_alone_waits_for_nobody():
     hosts.sync("nothing")
     hosts.at("anything", 0.0)
     assert hosts.agree(7) == 7 and hosts.least(2.5) == 2.5 and hosts.is_main()
+
+
+class Ended(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def several(monkeypatch):
+    """A process that is one of several hosts: what it sleeps for and how it ends is noted."""
+    did = []
+
+    def end(code):
+        did.append(("ended", code))
+        raise Ended
+
+    monkeypatch.setattr(hosts, "_watch", watch(2))
+    monkeypatch.setattr(hosts.time, "sleep", lambda seconds: did.append(("waited", seconds)))
+    monkeypatch.setattr(hosts.os, "_exit", end)
+    return did
+
+
+def test_an_error_that_a_lost_host_may_have_caused_waits_for_the_watch_to_say_so(several):
+    hosts.explain(jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed"))
+    ((what, seconds),) = several
+    # Longer than the watch needs, and shorter than until JAX ends the process without a word.
+    assert what == "waited" and hosts._LOST + hosts._BEAT < seconds < hosts.HEARTBEAT
+
+
+def test_an_error_of_another_kind_is_told_at_once(several):
+    hosts.explain(ValueError("a bug"))
+    assert several == []
+
+
+@pytest.mark.parametrize("code", [1, 64, 65, 78])
+def test_a_host_that_fails_does_not_wait_for_the_others(several, code):
+    with pytest.raises(Ended):
+        hosts.leave(code)
+    assert several == [("ended", code)]
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_hosts_that_all_end_end_together(several, code):
+    hosts.leave(code)
+    assert several == []
+
+
+def test_one_host_alone_ends_as_any_program(monkeypatch):
+    monkeypatch.setattr(hosts.os, "_exit", pytest.fail)
+    monkeypatch.setattr(hosts.time, "sleep", pytest.fail)
+    hosts.leave(65)
+    hosts.explain(jax.errors.JaxRuntimeError("INTERNAL"))
