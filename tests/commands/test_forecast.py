@@ -16,6 +16,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.training import chips, compiled
 
 
 @pytest.fixture
@@ -73,3 +74,11 @@ def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
     shapes = checkpoints.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
     kernels = sum(x.size for path, x in shapes.items() if path.endswith("kernel"))
     assert full.lasting - half.lasting == pytest.approx(2 * kernels, rel=0.02)
+
+
+def test_the_expected_time_counts_kernels_of_which_the_compiler_knows_nothing():
+    chip = chips.Chip("made up", 1e9, flops=100.0, bandwidth=1.0, exchange=1.0, clock=10.0)
+    work = compiled.Work(flops=900.0, kernel_flops=200.0, bytes=0.0, cycles=30.0, collectives=(), unknown_loops=0)
+    step = forecast.Step("train", (1, 1, 1), chip, work=work, model_flops=1.0)
+    assert step.compiler_seconds == 3.0 + 200.0 / 50.0  # at half of the chip's speed
+    assert dataclasses.replace(step, work=dataclasses.replace(work, cycles=0.0)).compiler_seconds is None

@@ -292,3 +292,16 @@ def test_vectors_that_are_not_finite_are_refused_and_not_kept(model, tmp_path, s
     assert len(list(tmp_path.iterdir())) == 1
     again = make(model, tmp_path)
     assert [p.texts[row] for _, p, row in again.missing([part])] == ["c", "d"]
+
+
+# several hosts
+
+
+def test_all_hosts_embed_what_the_main_one_has_not_kept(model, make_model, tmp_path):
+    make(model, tmp_path).embed([QUERIES])
+    told = []
+    main = Embeddings(make_model(), TEMPLATES.__getitem__, tmp_path, agree=lambda there: told.append(there) or there)
+    missing = [item[0] for item in main.missing([QUERIES, CORPUS])]
+    other = Embeddings(make_model(), TEMPLATES.__getitem__, agree=lambda there: told[0])
+    assert [item[0] for item in other.missing([QUERIES, CORPUS])] == missing and len(missing) == 3
+    assert other.embed([QUERIES, CORPUS]) == 3

@@ -10,7 +10,7 @@ import pytest
 import embed
 from embed import checkpoints, files, sharding
 from embed.errors import DataError
-from embed.inference.model import open_model
+from embed.inference.model import _to_serve, open_model
 
 
 @pytest.fixture
@@ -171,3 +171,10 @@ def test_a_bundle_written_anew_at_the_same_place_opens_with_its_own_vocabulary(
 def test_garbage_is_refused(tmp_path):
     with pytest.raises(DataError, match="not a run folder"):
         open_model(tmp_path)
+
+
+def test_a_model_is_served_with_the_attention_of_the_platform_it_is_on():
+    """One that was trained with cuDNN's is opened on a CPU too."""
+    serve = lambda encoder: _to_serve({"type": "Embedder", "encoder": encoder}, None)["encoder"]  # noqa: E731
+    assert serve({"type": "Gemma", "attention": "cudnn"})["attention"] == "auto"
+    assert "attention" not in serve({"type": "OfAUser"})

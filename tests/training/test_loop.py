@@ -4,6 +4,7 @@ import json
 import pathlib
 import types
 
+import numpy as np
 import pytest
 
 from embed.training import loop
@@ -29,3 +30,38 @@ def test_patience_counts_the_evaluations_up_to_now(tmp_path, best, done, stale):
 
 def test_without_patience_nothing_is_stale(tmp_path):
     assert not loop._is_stale(run_with(tmp_path, [2, 4, 6, 8], None), {"step": 2}, 8)
+
+
+def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypatch):
+    """More in its queue would hide from the watch over the hosts how long a step takes; fewer would leave it waiting."""
+    did = []
+    segments = np.ones((1, 1, 2, 4), np.int32)
+    nothing = types.SimpleNamespace(
+        protect=lambda *_: None, advance=lambda *_: None, log=lambda *_: None, rates=lambda *_: {}
+    )
+    run = types.SimpleNamespace(
+        run_dir=tmp_path,
+        mesh=None,
+        evaluate=None,
+        batches=types.SimpleNamespace(
+            examples=types.SimpleNamespace(batch_size=2),
+            shards=1,
+            iterate=lambda *_: iter([{"segments": segments}] * 6),
+        ),
+        schedule=loop.Schedule(6, log_every=100, checkpoint_every=100),
+    )
+
+    def program(state, batch):
+        did.append("run")
+        return state, {"skipped": did.count("run")}
+
+    monkeypatch.setattr(loop.jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(loop.jax, "block_until_ready", lambda metrics: did.append(metrics["skipped"]))
+    monkeypatch.setattr(loop.sharding, "process_rows", lambda *_: (0, 1))
+    monkeypatch.setattr(loop.sharding, "to_global", lambda batch, *_: batch)
+    for name, given in (("example_flops", 1.0), ("_save", None), ("_check_skipped", None)):
+        monkeypatch.setattr(loop, name, lambda *_, given=given: given)
+    preemption = types.SimpleNamespace(reached=lambda step: False)
+    loop._loop(run, types.SimpleNamespace(step=0), program, nothing, nothing, preemption)
+    # Waited for: the first once the third is in the queue, and so on.
+    assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4]
