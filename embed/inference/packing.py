@@ -1,12 +1,11 @@
 """Texts into rows: several short ones after the other, so that few shapes are compiled and hardly a token is padding.
 
-A row's length fits its longest text about twice, or more often where that leaves less padding: but rows much longer than
-their texts waste attention on other texts. Every batch of one row length has the same shape; only the last one of all may
-have fewer rows.
+A row's length fits its longest text, or that several times where it leaves less padding: rows much longer than their texts
+waste attention on other texts. Every batch of one row length has the same shape; only the last one of all may have fewer rows.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from embed.data.packing import Waiting, row_length
 
 SLOTS = 16  # texts in a row, at most
 _LONGEST = 1024  # of rows that are longer than their longest text needs
-# A token that attends to this many others costs about twice what one that attends to none does.
-_ATTENTION = 1500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +47,20 @@ class Batch:
         return ids, segments
 
 
-def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1, slots: int = SLOTS) -> list[Batch]:
+def plan(
+    lengths: np.ndarray,
+    tokens_per_batch: int,
+    row_multiple: int = 1,
+    slots: int = SLOTS,
+    *,
+    attention: float = 1500.0,
+    most_attention: int | None = None,
+) -> list[Batch]:
     """Returns the batches for texts of these token counts, longest first, each about `tokens_per_batch` tokens.
 
     The number of rows is a multiple of `row_multiple`. Every text is in one row, whole; with `slots` 1 it is there alone.
+    A token that attends to `attention` others costs about twice what one that attends to none does; rows so long that a batch
+    would have more than `most_attention` products of two tokens come in smaller batches.
     """
     lengths = np.asarray(lengths)
     if not len(lengths):
@@ -61,12 +68,13 @@ def plan(lengths: np.ndarray, tokens_per_batch: int, row_multiple: int = 1, slot
     top = row_length(int(lengths.max()))
     # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
     times = [n for n in (1, 2, 4) if n == 1 or (slots > 1 and n * top <= _LONGEST)]
-    often = 2 if slots > 1 else 1
-    return min((_pack(lengths, n * top, often * n, tokens_per_batch, row_multiple, slots) for n in times), key=_cost)
 
+    def most_rows(length: int) -> int:
+        rows = tokens_per_batch // length
+        return rows if most_attention is None else min(rows, most_attention // length**2)
 
-def _cost(batches: Sequence[Batch]) -> float:
-    return sum(b.height * b.length * (1 + b.length / _ATTENTION) for b in batches)
+    tried = [_pack(lengths, n * top, n, most_rows, row_multiple, slots) for n in times]
+    return min(tried, key=lambda batches: sum(b.height * b.length * (1 + b.length / attention) for b in batches))
 
 
 def padded_tokens(batches: Sequence[Batch]) -> int:
@@ -79,7 +87,7 @@ def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
     return {(b.height, b.length) for b in batches}
 
 
-def _pack(lengths, top: int, times: int, tokens_per_batch: int, row_multiple: int, slots: int) -> list[Batch]:
+def _pack(lengths, top: int, times: int, most_rows: Callable[[int], int], row_multiple: int, slots: int) -> list[Batch]:
     """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
 
     Each row takes the longest text that still fits, again and again; the remains of one row length fill up with shorter
@@ -88,7 +96,7 @@ def _pack(lengths, top: int, times: int, tokens_per_batch: int, row_multiple: in
     waiting, batches = Waiting(lengths), []
     while waiting:
         length = min(top, row_length(times * waiting.longest))
-        height = row_multiple * max(1, tokens_per_batch // length // row_multiple)
+        height = row_multiple * max(1, most_rows(length) // row_multiple)
         rows = []
         while waiting and len(rows) < height:
             rows.append(waiting.take_row(length, slots))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from embed.models import layout
 from embed.models.kernels import Xla
 from embed.models.layers import Linear, Norm
 
@@ -55,23 +56,22 @@ class Heads:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input)."""
+    """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input).
+
+    With `fused` the maps to queries, keys and values are one parameter (`layout.apart`).
+    """
 
     width: int
     heads: Heads
     kernel: Xla
     dtype: str = "float32"
+    fused: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
         """`prepared` is what the kernel made of the segments; `is_local` which of its reaches this layer has."""
         h = self.heads
-        query_shape, kv_shape = ((self.width, n, h.head_dim) for n in (h.num_heads, h.num_kv_heads))
-        kv_axes = ("width", "kv_heads", "head_dim")
-        common = {"bias": h.input_bias, "dtype": self.dtype}
-        q = Linear("BLD,DHK->BLHK", query_shape, ("width", "heads", "head_dim"), **common, name="query")(x)
-        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(x)
-        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(x)
+        q, k, v = self._together(x) if self.fused else self._each(x)
         if h.query_key_norm is not None:
             q = h.query_key_norm.make("query_norm", axis="head_dim")(q)
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)
@@ -88,3 +88,28 @@ class Attention(nn.Module):
             to_residual=True,
             name="output",
         )(out)
+
+    @nn.nowrap
+    def _each(self, x) -> tuple[Array, Array, Array]:
+        """Returns queries, keys and values, called inside `__call__`."""
+        h = self.heads
+        query_shape, kv_shape = ((self.width, n, h.head_dim) for n in (h.num_heads, h.num_kv_heads))
+        kv_axes = ("width", "kv_heads", "head_dim")
+        common = {"bias": h.input_bias, "dtype": self.dtype}
+        q = Linear("BLD,DHK->BLHK", query_shape, ("width", "heads", "head_dim"), **common, name="query")(x)
+        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(x)
+        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(x)
+        return q, k, v
+
+    @nn.nowrap
+    def _together(self, x) -> tuple[Array, Array, Array]:
+        """Returns the same from one product."""
+        h = self.heads
+        counts = (h.num_heads, h.num_kv_heads, h.num_kv_heads)
+        shape = (self.width, sum(counts) * h.head_dim)
+        mapped = Linear(
+            "BLD,DN->BLN", shape, ("width", "heads"), bias=h.input_bias, dtype=self.dtype, name=layout.FUSED
+        )(x)
+        ends = (counts[0] * h.head_dim, (counts[0] + counts[1]) * h.head_dim)
+        parts = jnp.split(mapped, ends, -1)
+        return tuple(part.reshape(*part.shape[:2], n, h.head_dim) for part, n in zip(parts, counts))

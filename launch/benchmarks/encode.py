@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from pydoc_data.topics import topics
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -22,14 +23,13 @@ from turns import Ratio, finish, median, spread, table, take_turns
 
 
 def read_texts(path, count):
-    """Returns `count` texts of a jsonl file with the field text, or texts of mixed lengths made up from a fixed seed."""
+    """Returns `count` texts of a jsonl file with the field text, or paragraphs of Python's own reference, of mixed lengths."""
     if path:
         with open(path, encoding="utf-8") as f:
             return [json.loads(line)["text"] for line in f][:count]
-    random = np.random.default_rng(0)
-    words = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), random.integers(2, 9))) for _ in range(3000)]
-    lengths = np.clip(random.lognormal(np.log(22), 0.9, count), 2, 180).astype(int)
-    return [" ".join(random.choice(words, n)) for n in lengths]
+    paragraphs = sorted({" ".join(p.split()) for topic in topics.values() for p in topic.split("\n\n")})
+    paragraphs = [p for p in paragraphs if len(p.split()) >= 3]
+    return [paragraphs[i] for i in np.random.default_rng(0).permutation(len(paragraphs))[:count]]
 
 
 def main():

@@ -167,9 +167,32 @@ def test_progress_counts_every_text(model, texts_of):
 
 def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
     rows = model.encoder.tokens(texts_of(600, seed=5), "query")
-    batches = dataclasses.replace(model.encoder, tokens_per_batch=1024).plan(rows)
+    wide = dataclasses.replace(
+        model.encoder.model, forward_flops=lambda length: float(length)
+    )  # attention is little of it
+    batches = dataclasses.replace(model.encoder, model=wide, tokens_per_batch=1024).plan(rows)
     assert len(packing.shapes(batches)) <= 4
     assert sum(map(len, rows)) >= 0.9 * packing.padded_tokens(batches)  # of few texts on eight devices
+
+
+def test_rows_are_no_longer_than_their_texts_where_attention_is_most_of_the_work(model):
+    """A CPU takes longer for attention to other texts than for padding, the more so the narrower the model."""
+    rows = [np.zeros(40, np.int32)] * 2000
+
+    def length(dense, attention):
+        flops = lambda n: n * (dense + attention * n)  # noqa: E731
+        made = dataclasses.replace(model.encoder.model, forward_flops=flops)
+        return dataclasses.replace(model.encoder, model=made, tokens_per_batch=1024).plan(rows)[0].length
+
+    assert length(1e6, 100.0) == 128  # three texts to a row
+    assert length(1e6, 1e4) == 64
+
+
+def test_long_rows_come_in_batches_whose_attention_a_cpu_holds(model):
+    encoder = dataclasses.replace(model.encoder, tokens_per_batch=1024, max_length=512)
+    shards = encoder.batch_tokens // 1024
+    heights = {n: encoder.plan([np.zeros(n, np.int32)] * 100)[0].height // shards for n in (64, 128, 256, 512)}
+    assert heights == {64: 16, 128: 8, 256: 2, 512: 1}
 
 
 def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model, texts_of):

@@ -11,6 +11,7 @@ import embed
 from embed import checkpoints, files, sharding
 from embed.errors import DataError
 from embed.inference.model import _to_serve, open_model
+from embed.models import layout
 
 
 @pytest.fixture
@@ -24,7 +25,9 @@ def commit_again(folder) -> None:
     files.write_manifest(folder, trees=trees)
 
 
-def assert_same_params(found, wanted) -> None:
+def assert_serves(opened, stored) -> None:
+    """Asserts that the open model has the parameters that a checkpoint holds, as it lays them out."""
+    found, wanted = opened.params, layout.apart(stored)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -52,13 +55,13 @@ def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabul
         shutil.move(folder, steps / str(step))
     newest, best = (checkpoints.load_numpy(steps / str(s)) for s in (10, 2))
     assert not np.array_equal(*(jax.tree.leaves(t)[0] for t in (newest, best)))
-    assert_same_params(open_model(tmp_path / "run").params, newest)
+    assert_serves(open_model(tmp_path / "run"), newest)
     files.write_json(tmp_path / "run" / "best.json", {"step": 2, "score": 1.0, "metric": "ndcg_at_10"})
-    assert_same_params(open_model(tmp_path / "run").params, best)
+    assert_serves(open_model(tmp_path / "run"), best)
 
 
 def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path):
-    params = jax.tree.map(np.asarray, model.params)
+    params = checkpoints.load_numpy(bundle)
     ema = jax.tree.map(lambda x: x[::-1].copy(), params)
     small = ("model.json", "tokenizer.model")
     contents = {name: (bundle / name).read_bytes() for name in small}
@@ -66,8 +69,8 @@ def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path)
     saver.save(1, {"params": params, "ema": ema}, contents)
     saver.save(2, {"params": params}, contents)
     saver.close()
-    assert_same_params(open_model(tmp_path / "checkpoints" / "1").params, ema)
-    assert_same_params(open_model(tmp_path / "checkpoints" / "2").params, params)
+    assert_serves(open_model(tmp_path / "checkpoints" / "1"), ema)
+    assert_serves(open_model(tmp_path / "checkpoints" / "2"), params)
 
 
 def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same(bundle, model, monkeypatch):
@@ -75,11 +78,30 @@ def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same
     monkeypatch.setattr(sharding, "device_memory", lambda devices: size / 2)
     found = open_model(bundle)
     assert found.encoder.mesh.shape["fsdp"] == 4 and found.encoder.mesh.size == len(jax.devices())
-    kernel = found.params["encoder"]["stack"]["layers"]["mlp"]["up"]["kernel"]
+    kernel = found.params["encoder"]["stack"]["layer_0"]["mlp"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
     texts = ["bada kolo", "mira"]
     np.testing.assert_allclose(found.encode(texts), model.encode(texts), atol=1e-6)
     assert open_model(bundle, devices=jax.devices()[:1]).encoder.mesh.size == 1
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_other_parameters_are_given_as_a_checkpoint_has_them(bundle, devices):
+    opened = open_model(bundle, devices=jax.devices()[:devices])
+    stored = checkpoints.load_numpy(bundle)
+    texts = ["bada kolo", "mira"]
+    np.testing.assert_array_equal(opened.with_params(stored).encode(texts), opened.encode(texts))
+    other = jax.tree.map(lambda x: x[::-1].copy(), stored)
+    assert np.abs(opened.with_params(other).encode(texts) - opened.encode(texts)).max() > 1e-2
+
+
+def test_a_deep_model_is_compiled_as_one_scanned_block(bundle, model, monkeypatch):
+    """Layers apart run faster on a CPU, but each is compiled on its own."""
+    monkeypatch.setattr("embed.inference.model._APART", 1)
+    deep = open_model(bundle)
+    assert "layers" in deep.params["encoder"]["stack"] and "layer_0" in model.params["encoder"]["stack"]
+    texts = ["bada kolo", "mira"]
+    np.testing.assert_allclose(deep.encode(texts), model.encode(texts), atol=1e-6)
 
 
 def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):

@@ -1,11 +1,12 @@
-"""Rows that hold several texts give every text the vector it has alone, for every family and pooling."""
+"""Rows of several texts give each the vector it has alone, and layers laid apart those of the stack, for every family."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed.models import api
+from embed.errors import ConfigError
+from embed.models import api, layout
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
@@ -45,6 +46,20 @@ def packed():
     return tokens, segments, texts
 
 
+def draw(name: str, model):
+    """Returns random parameters, none of them what they start as."""
+    random = np.random.default_rng(5)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    size = {"table": 2.0, "kernel": 0.5, "scale": 0.2, "bias": 0.1, "query": 0.5}  # so that texts matter
+    return jax.tree_util.tree_map_with_path(
+        lambda path, s: (
+            jnp.asarray(random.normal(size=s.shape) * size[path[-1].key], s.dtype)
+            + (path[-1].key == "scale" and name in ("bert", "xlm-roberta", "modernbert", "qwen3"))
+        ),
+        shapes,
+    )
+
+
 # Poolings do not depend on the family.
 CASES = [(name, p) for name in ENCODERS for p in (POOLINGS if name in ("bert", "gemma") else POOLINGS[:1])]
 
@@ -52,16 +67,7 @@ CASES = [(name, p) for name in ENCODERS for p in (POOLINGS if name in ("bert", "
 @pytest.mark.parametrize("name, pooling", CASES, ids=lambda x: x if isinstance(x, str) else type(x).__name__)
 def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     model = api.build(Embedder(ENCODERS[name], pooling, projection=(8,)))
-    random = np.random.default_rng(5)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    size = {"table": 2.0, "kernel": 0.5, "scale": 0.2, "bias": 0.1, "query": 0.5}  # so that texts matter
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, s: (
-            jnp.asarray(random.normal(size=s.shape) * size[path[-1].key], s.dtype)
-            + (path[-1].key == "scale" and name in ("bert", "xlm-roberta", "modernbert", "qwen3"))
-        ),
-        shapes,
-    )
+    params = draw(name, model)
     tokens, segments, texts = packed()
     found = np.asarray(jax.jit(model.apply, static_argnames="slots")(params, tokens, segments, slots=SLOTS))
     assert found.shape == (len(ROWS), SLOTS, 8) and np.all(np.isfinite(found))
@@ -74,6 +80,23 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     assert np.max(np.abs(wanted - wanted[0])) > 0.05
     error = max(np.max(np.abs(found[r, s] - wanted[i])) for i, (r, s, _) in enumerate(texts))
     assert error <= 1e-6
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_layers_laid_apart_give_what_the_stack_gives(name):
+    module = Embedder(ENCODERS[name], MeanPooling())
+    stacked, apart = (api.build(module.clone(encoder=module.encoder.clone(stacked=s))) for s in (True, False))
+    params = draw(name, stacked)
+    tokens, segments, _ = packed()
+    vectors = [
+        np.asarray(jax.jit(m.apply, static_argnames="slots")(p, tokens, segments, slots=SLOTS))
+        for m, p in ((stacked, params), (apart, layout.apart(params)))
+    ]
+    np.testing.assert_allclose(*vectors, atol=1e-6)
+    shapes = jax.eval_shape(apart.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, layout.apart(params)) == jax.tree.map(jnp.shape, shapes)
+    with pytest.raises(ConfigError, match="stacked"):
+        apart.apply(layout.apart(params), tokens, segments, jax.random.key(0), SLOTS)
 
 
 def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
