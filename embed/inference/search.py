@@ -8,31 +8,60 @@ import numpy as np
 
 from embed.errors import DataError
 
-_GROUP = 50
-_BLOCK = 25_000
-_QUERIES = 256
+_QUERIES = 256  # at once: their scores of a block are all that is held of queries x corpus
+# Of a block. The C library gives a larger piece of memory back each time and clears it anew: 2.5 times slower on a CPU.
+_BLOCK_BYTES = 24 << 20
+_MOST = 32_768  # documents of a block
+_FEW = (8, 32)  # groups, of which a block may have no more to look into
+
+
+def _block_size(documents: int, dim: int) -> int:
+    """Returns how many documents a block has: a power of two, so that groups divide it."""
+    fits = min(_MOST, max(1, _BLOCK_BYTES // (4 * dim)))
+    return min(1 << (fits.bit_length() - 1), 1 << (documents - 1).bit_length())
+
+
+def _group_size(block: int, k: int) -> int:
+    """Returns the power of two for which the block's groups and the members of the k best ones are fewest together."""
+    return min((1 << n for n in range(block.bit_length())), key=lambda size: block // size + k * size)
 
 
 @functools.partial(jax.jit, static_argnames="k")
 def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: int):
-    """Returns the running top k after one corpus block.
+    """Returns the running top k of [P, Q] queries after one corpus block, of which the first `valid` rows are documents.
 
-    First level: the maximum of each group of 50. The k best documents lie in the k best groups, so the second level looks
-    into those alone: 2.6 times faster than top_k over all scores. The first `valid` rows of the block are documents.
+    First level: the maximum of each group. The k best documents lie in the k best groups, so the second level looks into
+    those alone: several times faster than top_k over all scores. After some blocks only a few groups hold anything better
+    than the worst of the best so far, and only those are sorted. The members of a group lie a number of groups apart, which
+    makes its maximum one of whole rows.
     """
-    scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
-    scores = jnp.where(jnp.arange(block.shape[0]) < valid, scores, -jnp.inf)
-    grouped = scores.reshape(queries.shape[0], -1, _GROUP)
-    groups = jax.lax.top_k(jnp.max(grouped, -1), min(k, grouped.shape[1]))[1]
-    inside = jnp.take_along_axis(grouped, groups[:, :, None], 1)
-    indices = offset + groups[:, :, None] * _GROUP + jnp.arange(_GROUP)
-    flat = inside.reshape(queries.shape[0], -1)
-    found, places = jax.lax.top_k(flat, min(k, flat.shape[1]))
-    found_indices = jnp.take_along_axis(indices.reshape(queries.shape[0], -1), places, 1)
-    scores = jnp.concatenate([best_scores, found], 1)
-    indices = jnp.concatenate([best_indices, found_indices.astype(jnp.int32)], 1)
-    scores, places = jax.lax.top_k(scores, k)
-    return scores, jnp.take_along_axis(indices, places, 1)
+    size = _group_size(len(block), k)
+    count = len(block) // size
+    places = jnp.arange(len(block)).reshape(size, count)
+
+    def search(part):
+        queries, best_scores, best_indices = part
+        scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
+        scores = scores.reshape(-1, size, count)
+        largest = jnp.max(jnp.where(places < valid, scores, -jnp.inf), 1)
+
+        def merge(few: int):
+            """Returns the best when at most `few` groups of each query hold any of them."""
+            groups = jax.lax.top_k(largest, few)[1]
+            # Documents are told from padding once more, of the few: it would be a copy of all scores.
+            inside, where = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
+            inside = jnp.where(where < valid, inside, -jnp.inf)
+            found = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
+            indices = jnp.concatenate([best_indices, (offset + where).reshape(len(queries), -1).astype(jnp.int32)], 1)
+            found, kept = jax.lax.top_k(found, k)
+            return found, jnp.take_along_axis(indices, kept, 1)
+
+        better = jnp.max(jnp.sum(largest > best_scores[:, -1:], 1))
+        steps = [n for n in _FEW if n < min(k, count)]
+        branches = [functools.partial(merge, n) for n in (*steps, min(k, count))]
+        return jax.lax.switch(jnp.searchsorted(jnp.array([*steps, count]), better), branches)
+
+    return jax.lax.map(search, (queries, best_scores, best_indices))
 
 
 def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,17 +74,16 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     k = min(k, len(corpus))
     if k < 1 or not len(queries):
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
-    size = min(_BLOCK, -(-len(corpus) // _GROUP) * _GROUP)
+    size = _block_size(len(corpus), corpus.shape[1])
     rows = min(_QUERIES, len(queries))
-    parts = [jnp.asarray(_padded(queries[i : i + rows], rows)) for i in range(0, len(queries), rows)]
-    nothing = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)
-    best = [nothing] * len(parts)
+    parts = jnp.asarray(_padded(queries, -(-len(queries) // rows) * rows).reshape(-1, rows, queries.shape[1]))
+    shape = (len(parts), rows, k)
+    best = jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
     for offset in range(0, len(corpus), size):  # the corpus, which may lie on disk, is read once
         block = np.asarray(corpus[offset : offset + size])
-        placed = jnp.asarray(_padded(block, size))
-        best = [_block_top_k(p, placed, len(block), offset, *b, k=k) for p, b in zip(parts, best)]
-        jax.block_until_ready(best)
-    scores, indices = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
+        # Given as it is: an array of JAX would be a copy first.
+        best = jax.block_until_ready(_block_top_k(parts, _padded(block, size), len(block), offset, *best, k=k))
+    scores, indices = (np.asarray(b).reshape(-1, k)[: len(queries)] for b in best)
     return scores, indices
 
 

@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from turns import Ratio, finish, median, spread, table, take_turns
 
-K, BLOCK = 100, 25_000
+K = 100
 
 
 def main() -> None:
@@ -40,8 +40,9 @@ def main() -> None:
         return jnp.max(jnp.matmul(q, block.T, precision="highest"), 1)
 
     def bare(q):
-        for i in range(0, len(corpus), BLOCK):
-            product(q, corpus[i : i + BLOCK]).block_until_ready()
+        size = search._block_size(*corpus.shape)
+        for i in range(0, len(corpus), size):
+            product(q, corpus[i : i + size]).block_until_ready()
 
     runs = {}
     for n, q in queries.items():

@@ -1,5 +1,6 @@
-"""Exact search against numpy, at sizes that do and do not fill groups, blocks and query batches."""
+"""Exact search against numpy, at sizes that do and do not fill blocks and query batches."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -33,26 +34,41 @@ def test_top_k_is_exact(count, k):
     check(unit(draw, 7, 5), unit(draw, count, 5), k)
 
 
-@pytest.mark.parametrize("block, rows", [(50, 3), (100, 4), (150, 7), (200, 1)])
+@pytest.mark.parametrize("block, rows", [(32, 3), (64, 4), (128, 7), (256, 1), (300, 10)])
 @pytest.mark.parametrize("count", [1, 100, 101, 450])
 def test_top_k_is_exact_over_many_blocks(monkeypatch, block, rows, count):
-    monkeypatch.setattr(search, "_BLOCK", block)
+    monkeypatch.setattr(search, "_MOST", block)
     monkeypatch.setattr(search, "_QUERIES", rows)
     draw = np.random.default_rng(count + block)
     check(unit(draw, 10, 4), unit(draw, count, 4), 60)
 
 
 def test_the_best_documents_may_all_lie_in_one_group(monkeypatch):
-    monkeypatch.setattr(search, "_BLOCK", 100)
+    monkeypatch.setattr(search, "_MOST", 64)
     draw = np.random.default_rng(0)
     corpus = unit(draw, 300, 4) * 0.1
-    corpus[150:200] *= 50
+    corpus[128:192:2] *= 50  # every second of a block: of few groups
     corpus[0] = corpus[299] = [9, 9, 9, 9]
     check(unit(draw, 5, 4), corpus, 30)
 
 
+@pytest.mark.parametrize("order", ["as they come", "best last", "best first"])
+@pytest.mark.parametrize("few", [(), (1,), (2, 5)])
+def test_top_k_is_exact_whatever_order_the_corpus_has(monkeypatch, order, few):
+    """Blocks that hold little and blocks that hold much of the best take different ways to the same end."""
+    monkeypatch.setattr(search, "_MOST", 128)
+    monkeypatch.setattr(search, "_FEW", few)
+    draw = np.random.default_rng(len(few))
+    queries, corpus = unit(draw, 5, 6), unit(draw, 1500, 6)
+    if order != "as they come":
+        places = np.argsort(corpus @ queries[0])
+        corpus = corpus[places if order == "best last" else places[::-1]]
+    jax.clear_caches()  # the block's program depends on what is set above
+    check(queries, corpus, 20)
+
+
 def test_documents_of_negative_scores_come_before_padding(monkeypatch):
-    monkeypatch.setattr(search, "_BLOCK", 50)
+    monkeypatch.setattr(search, "_MOST", 32)
     queries = np.ones((2, 3), np.float32)
     corpus = -np.arange(1, 61, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
     scores, places = search.top_k(queries, corpus, 60)
@@ -93,12 +109,31 @@ def test_memory_of_a_search_does_not_hold_queries_times_corpus(monkeypatch):
     run = search._block_top_k
 
     def watched(queries, block, *rest, **options):
-        shapes.append((len(queries), len(block)))
+        shapes.append((queries.shape[1], len(block)))
         return run(queries, block, *rest, **options)
 
-    monkeypatch.setattr(search, "_BLOCK", 100)
+    monkeypatch.setattr(search, "_MOST", 64)
     monkeypatch.setattr(search, "_QUERIES", 4)
     monkeypatch.setattr(search, "_block_top_k", watched)
     draw = np.random.default_rng(0)
     check(unit(draw, 9, 4), unit(draw, 250, 4), 20)
-    assert set(shapes) == {(4, 100)} and len(shapes) == 9
+    assert shapes == [(4, 64)] * 4
+
+
+@pytest.mark.parametrize(
+    "documents, dim", [(10**6, 768), (10**6, 64), (10**6, 4096), (1000, 768), (1, 5), (10**6, 10**8)]
+)
+def test_a_block_is_no_larger_than_memory_is_kept_for(documents, dim):
+    size = search._block_size(documents, dim)
+    assert size & (size - 1) == 0 and 1 <= size <= search._MOST
+    assert size == 1 or size * dim * 4 <= search._BLOCK_BYTES
+    assert size < 2 * documents
+
+
+@pytest.mark.parametrize("k", [1, 10, 100, 1000, 10**6])
+def test_little_is_sorted_of_a_block(k):
+    block = 8192
+    size = search._group_size(block, k)
+    assert block % size == 0
+    sorted_values = block // size + min(k, block // size) * size
+    assert sorted_values <= min(2 * block, 4 * (block * k) ** 0.5)
