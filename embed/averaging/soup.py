@@ -9,6 +9,7 @@ import itertools
 import math
 import pathlib
 from collections.abc import Sequence
+from concurrent import futures
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,8 +96,8 @@ class Average:
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params"):
-        for folder in folders:
-            files.verify_manifest(folder)
+        with futures.ThreadPoolExecutor(4) as pool:  # one file is most of a folder, and one thread digests it
+            list(pool.map(files.verify_manifest, folders))
         found = differences(folders, item)
         if found:
             raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
