@@ -65,7 +65,8 @@ class Contrastive:
             sums = jax.tree.map(lambda x: jnp.sum(x, 0), found)
         return sums["loss"] / size, {
             "accuracy": sums["nearest"] / size,
-            "masked_share": sums["masked"] / max(size * (size - 1), 1),
+            "masked_share": sums["masked"]
+            / max(float(size) * (size - 1), 1.0),  # as an integer it would not fit 32 bits
             "positive_similarity": sums["positive"] / size,
         }
 

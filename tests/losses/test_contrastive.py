@@ -330,5 +330,26 @@ def test_accuracy_counts_queries_whose_target_is_nearest():
     assert float(metrics["accuracy"]) == pytest.approx(1 / 3)  # row 1 ties with row 2's equal target
 
 
+@pytest.mark.parametrize("size", [46_342, 65_536, 1 << 20])
+def test_batches_of_more_pairs_of_pairs_than_32_bits_count(size):
+    """Traced, not run."""
+    shape = jax.ShapeDtypeStruct
+    outputs = Outputs(
+        query=shape((size, 4), jnp.float32),
+        target=shape((size, 4), jnp.float32),
+        negatives=shape((size, 2, 4), jnp.float32),
+        query_id=shape((size, 2), jnp.uint32),
+        target_id=shape((size, 2), jnp.uint32),
+    )
+
+    def both(outputs):
+        of = lambda query: Contrastive()(outputs.with_towers({"query": query}))  # noqa: E731
+        return jax.value_and_grad(of, has_aux=True)(outputs.query)
+
+    (value, metrics), gradient = jax.eval_shape(both, outputs)
+    assert value.shape == () and gradient.shape == (size, 4)
+    assert all(jnp.issubdtype(m.dtype, jnp.floating) for m in metrics.values())
+
+
 def test_is_a_loss():
     assert isinstance(Contrastive(), Loss)
