@@ -15,9 +15,6 @@ from embed.errors import DataError
 from embed.inference import packing
 from embed.types import Model, Params
 
-# How much longer attention takes than products of weights with as many FLOPs.
-_SLOWER = {"cpu": 7.0}
-_SLOWER_ELSEWHERE = 1.5
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
 
 
@@ -49,12 +46,15 @@ class Encoder:
 
     @functools.cached_property
     def _attention(self) -> float:
-        """How many others a token attends to that cost as much as the rest of it: `packing.plan`'s `attention`."""
+        """How many others a token attends to that cost as much as the rest of it: `packing.plan`'s `attention`.
+
+        Attention takes longer than products of weights with as many FLOPs, by far on a CPU (measured).
+        """
         short, long = (self.model.forward_flops(n) / n for n in (128, 256))
         slope = (long - short) / 128
         if slope <= 0:
             return float("inf")
-        return (short - 128 * slope) / slope / _SLOWER.get(self._platform, _SLOWER_ELSEWHERE)
+        return (short - 128 * slope) / slope / (7.0 if self._platform == "cpu" else 1.5)
 
     @functools.cached_property
     def _apply(self):
