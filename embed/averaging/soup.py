@@ -62,7 +62,7 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
 
 
 # Fields that change neither the parameters nor what they mean.
-_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "attention", "stacked", "branch_gain")
+_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "attention", "branch_gain")
 
 
 def _meaning(architecture: dict) -> dict:

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, files, sharding
 from embed.data import tokenizers
 from embed.errors import DataError
 from embed.inference.encoder import Encoder
 from embed.inference.weights import rounded, stored_bytes
-from embed.models import api, layout
+from embed.models import api
 from embed.types import Model, Params
 from embed.vectors import truncate_numpy
 
@@ -23,13 +24,13 @@ from embed.vectors import truncate_numpy
 class EmbeddingModel:
     """An open model. `digest` identifies its exact files and how its weights were rounded; `folder` is where they lie.
 
-    `params` lie as the encoder takes them (`Serving.prepare`). `weight_bytes` is how large the weights are as they were
-    rounded.
+    `params` lie as they are run (`prepared`), `stored` are shapes, types and layout of those of a checkpoint. `weight_bytes` is
+    how large the weights are as they were rounded.
     """
 
     encoder: Encoder
     params: Params
-    serving: "Serving"
+    stored: Params
     folder: pathlib.Path
     digest: str
     description: dict[str, Any]
@@ -50,8 +51,10 @@ class EmbeddingModel:
 
     def with_params(self, params) -> "EmbeddingModel":
         """Returns the same model with other parameters, as a checkpoint has them, e.g. an average that is not written yet."""
-        placed = jax.tree.map(lambda x, own: jax.device_put(np.asarray(x), own.sharding), params, self.serving.stored)
-        return dataclasses.replace(self, params=self.serving.prepare(placed), digest="unwritten")
+        placed = jax.tree.map(lambda x, own: jax.device_put(np.asarray(x), own.sharding), params, self.stored)
+        return dataclasses.replace(
+            self, params=prepared(placed, self.encoder.model, self.encoder.mesh), digest="unwritten"
+        )
 
     def check_dims(self, dims: int | None) -> None:
         """Raises DataError for a size that the embedding has no prefix of."""
@@ -99,16 +102,15 @@ def open_model(
     mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), sharding.device_memory(devices)), devices)
     placed = sharding.shardings(model.axes, shapes, mesh)
     target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
-    serving = Serving(model, target, _apart(model) if mesh.devices.flat[0].platform == "cpu" else None)
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
     else:
         item = "ema" if "ema" in manifest["trees"] else "params"
         params = checkpoints.restore(folder, item, target, verified=True)
     size = stored_bytes(params, weights)
-    params = serving.prepare(rounded(params, weights))
+    params = prepared(rounded(params, weights), model, mesh)
     encoder = Encoder(
-        model=serving.apart or model,
+        model=model,
         tokenizer=tokenizer,
         prompts=description["prompts"],
         max_length=max_length or max(description["lengths"].values()),
@@ -117,39 +119,19 @@ def open_model(
     )
     digest = "random" if random else files.folder_digest(folder)
     suffix = "" if weights == "float32" else f"-{weights}"
-    return EmbeddingModel(encoder, params, serving, folder, digest + suffix, description, size)
+    return EmbeddingModel(encoder, params, target, folder, digest + suffix, description, size)
 
 
 _APART = 12  # layers that are compiled one after the other: faster to run on CPU, slower to compile
 
 
-@dataclasses.dataclass(frozen=True)
-class Serving:
-    """From parameters as `model` and checkpoints have them to those that are run: of `apart`, or of `model` without one.
-
-    `stored` are shapes, types and layout of the former.
-    """
-
-    model: Model
-    stored: Params
-    apart: Model | None = None
-
-    def prepare(self, params: Params) -> Params:
-        """Returns the parameters as the encoder takes them."""
-        params = cast_once(params, self.model)
-        if self.apart is None:
-            return params
-        mesh = jax.tree.leaves(self.stored)[0].sharding.mesh
-        placed = sharding.shardings(self.apart.axes, jax.eval_shape(layout.apart, params), mesh)
-        return jax.jit(layout.apart, out_shardings=placed)(params)
-
-
-def _apart(model: Model) -> Model | None:
-    """Returns the model with each layer's parameters apart, where it can be and that pays."""
-    module = api.from_description(model.description)
-    if not 0 < getattr(module.encoder, "num_layers", 0) <= _APART or not hasattr(module.encoder, "stacked"):
-        return None
-    return api.build(module.clone(encoder=module.encoder.clone(stacked=False)))
+def prepared(params: Params, model: Model, mesh: Mesh) -> Params:
+    """Returns the parameters of a checkpoint as they are run: in the type of computation, and on a CPU with layers apart."""
+    params = cast_once(params, model)
+    small = model.description["encoder"].get("num_layers", 0) <= _APART
+    whole = mesh.shape["data"] == mesh.size  # every device has all parameters
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return model.apart(params) if model.apart is not None and small and whole and on_cpu else params
 
 
 def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import numpy as np
 from embed.errors import DataError
 
 _QUERIES = 256  # at once: their scores of a block are all that is held of queries x corpus
-# Of a block. The C library gives a larger piece of memory back each time and clears it anew: 2.5 times slower on a CPU.
-_BLOCK_BYTES = 24 << 20
 _MOST = 32_768  # documents of a block
-_FEW = (8, 32)  # groups, of which a block may have no more to look into
+# Of a block on a CPU: a larger piece of memory the C library gives back each time and clears anew, 2.5 times slower.
+_BLOCK_BYTES = 24 << 20
+_FEW = (8, 32)  # numbers of groups that a block is looked into, where no more hold anything better
 
 
 def _block_size(documents: int, dim: int) -> int:
     """Returns how many documents a block has: a power of two, so that groups divide it."""
-    fits = min(_MOST, max(1, _BLOCK_BYTES // (4 * dim)))
+    fits = min(_MOST, max(1, _BLOCK_BYTES // (4 * dim))) if jax.default_backend() == "cpu" else _MOST
     return min(1 << (fits.bit_length() - 1), 1 << (documents - 1).bit_length())
 
 
@@ -28,7 +28,7 @@ def _group_size(block: int, k: int) -> int:
 
 @functools.partial(jax.jit, static_argnames="k")
 def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: int):
-    """Returns the running top k of [P, Q] queries after one corpus block, of which the first `valid` rows are documents.
+    """Returns the running top k after one corpus block, of which the first `valid` rows are documents.
 
     First level: the maximum of each group. The k best documents lie in the k best groups, so the second level looks into
     those alone: several times faster than top_k over all scores. After some blocks only a few groups hold anything better
@@ -39,29 +39,26 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
     count = len(block) // size
     places = jnp.arange(len(block)).reshape(size, count)
 
-    def search(part):
-        queries, best_scores, best_indices = part
-        scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
-        scores = scores.reshape(-1, size, count)
-        largest = jnp.max(jnp.where(places < valid, scores, -jnp.inf), 1)
+    scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
+    scores = scores.reshape(-1, size, count)
+    largest = jnp.max(jnp.where(places < valid, scores, -jnp.inf), 1)
 
-        def merge(few: int):
-            """Returns the best when at most `few` groups of each query hold any of them."""
-            groups = jax.lax.top_k(largest, few)[1]
-            # Documents are told from padding once more, of the few: it would be a copy of all scores.
-            inside, where = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
-            inside = jnp.where(where < valid, inside, -jnp.inf)
-            found = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
-            indices = jnp.concatenate([best_indices, (offset + where).reshape(len(queries), -1).astype(jnp.int32)], 1)
-            found, kept = jax.lax.top_k(found, k)
-            return found, jnp.take_along_axis(indices, kept, 1)
+    def merge(few: int):
+        """Returns the best when at most `few` groups of each query hold any of them."""
+        groups = jax.lax.top_k(largest, few)[1]
+        # Documents are told from padding once more, of the few: it would be a copy of all scores.
+        inside, where = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
+        inside = jnp.where(where < valid, inside, -jnp.inf)
+        found = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
+        indices = jnp.concatenate([best_indices, (offset + where).reshape(len(queries), -1).astype(jnp.int32)], 1)
+        found, kept = jax.lax.top_k(found, k)
+        return found, jnp.take_along_axis(indices, kept, 1)
 
-        better = jnp.max(jnp.sum(largest > best_scores[:, -1:], 1))
-        steps = [n for n in _FEW if n < min(k, count)]
-        branches = [functools.partial(merge, n) for n in (*steps, min(k, count))]
-        return jax.lax.switch(jnp.searchsorted(jnp.array([*steps, count]), better), branches)
-
-    return jax.lax.map(search, (queries, best_scores, best_indices))
+    # What is not a number is better and worse than nothing; top_k puts it first, so it is counted.
+    better = jnp.max(jnp.sum(~(largest <= best_scores[:, -1:]), 1))
+    steps = [n for n in _FEW if n < min(k, count)]
+    branches = [functools.partial(merge, n) for n in (*steps, min(k, count))]
+    return jax.lax.switch(jnp.searchsorted(jnp.array([*steps, count]), better), branches)
 
 
 def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,14 +73,17 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
     size = _block_size(len(corpus), corpus.shape[1])
     rows = min(_QUERIES, len(queries))
-    parts = jnp.asarray(_padded(queries, -(-len(queries) // rows) * rows).reshape(-1, rows, queries.shape[1]))
-    shape = (len(parts), rows, k)
-    best = jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
+    parts = [jnp.asarray(_padded(queries[i : i + rows], rows)) for i in range(0, len(queries), rows)]
+    nothing = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)
+    best = [nothing] * len(parts)
     for offset in range(0, len(corpus), size):  # the corpus, which may lie on disk, is read once
         block = np.asarray(corpus[offset : offset + size])
-        # Given as it is: an array of JAX would be a copy first.
-        best = jax.block_until_ready(_block_top_k(parts, _padded(block, size), len(block), offset, *best, k=k))
-    scores, indices = (np.asarray(b).reshape(-1, k)[: len(queries)] for b in best)
+        padded = _padded(block, size)
+        if len(parts) > 1:
+            padded = jnp.asarray(padded)  # a copy, which for one part would take as long as the search
+        best = [_block_top_k(p, padded, len(block), offset, *b, k=k) for p, b in zip(parts, best)]
+        jax.block_until_ready(best)
+    scores, indices = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
     return scores, indices
 
 

@@ -63,10 +63,10 @@ class Contrastive:
             compare = jax.checkpoint(lambda some: self._compare(*some, outputs))
             found = jax.lax.map(compare, rows)
             sums = jax.tree.map(lambda x: jnp.sum(x, 0), found)
+        pairs = float(size) * (size - 1)  # more than 32 bits count, from 46,342 on
         return sums["loss"] / size, {
             "accuracy": sums["nearest"] / size,
-            "masked_share": sums["masked"]
-            / max(float(size) * (size - 1), 1.0),  # as an integer it would not fit 32 bits
+            "masked_share": sums["masked"] / max(pairs, 1.0),
             "positive_similarity": sums["positive"] / size,
         }
 

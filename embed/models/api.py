@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from embed.errors import ConfigError, DataError, did_you_mean
-from embed.models import bert, embedder, gemma, modernbert, pooling, qwen3, t5gemma
+from embed.models import bert, embedder, gemma, layout, modernbert, pooling, qwen3, t5gemma
+from embed.models.transformer import TransformerEncoder
 from embed.types import Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
@@ -87,6 +88,8 @@ def build(module: embedder.Embedder) -> Model:
     axes = jax.tree.map(
         lambda s: tuple(s), nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
     )
+    # The layers of another encoder, or of one that arranges its stacks itself, may not lie as `layout` knows them.
+    layered = isinstance(module.encoder, TransformerEncoder) and "layers" in axes["encoder"].get("stack", {})
     return Model(
         init=init,
         apply=apply,
@@ -95,5 +98,6 @@ def build(module: embedder.Embedder) -> Model:
         embedding_dim=size,
         matryoshka_dims=dims,
         forward_flops=module.forward_flops,
+        apart=layout.apart if layered else None,
         packs=all(getattr(part, "packs", False) for part in (module.encoder, module.pooling)),
     )

@@ -58,20 +58,19 @@ class Heads:
 class Attention(nn.Module):
     """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input).
 
-    With `fused` the maps to queries, keys and values are one parameter (`layout.apart`).
+    The maps to queries, keys and values may be one parameter (`layout.apart`).
     """
 
     width: int
     heads: Heads
     kernel: Xla
     dtype: str = "float32"
-    fused: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
         """`prepared` is what the kernel made of the segments; `is_local` which of its reaches this layer has."""
         h = self.heads
-        q, k, v = self._together(x) if self.fused else self._each(x)
+        q, k, v = self._together(x) if self.has_variable("params", layout.FUSED) else self._each(x)
         if h.query_key_norm is not None:
             q = h.query_key_norm.make("query_norm", axis="head_dim")(q)
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)

@@ -58,7 +58,6 @@ class Running:
     unroll: int
     dtype: str
     attention: str
-    stacked: bool
 
 
 class Block(nn.Module):
@@ -76,9 +75,7 @@ class Block(nn.Module):
         b = self.blocks
         local, full = rotaries
         rotary = full if local is None else jnp.where(is_local, local, full)
-        attention = Attention(
-            b.width, b.heads, self.kernel, self.running.dtype, not self.running.stacked, name="attention"
-        )
+        attention = Attention(b.width, b.heads, self.kernel, self.running.dtype, name="attention")
         mlp = MLP(b.width, b.mlp_dim, b.activation, b.gated, b.mlp_bias, self.running.dtype, name="mlp")
         x = self._branch(
             x, "attention", lambda y: attention(y, prepared, is_local, rotary), None if b.first_norm else is_first
@@ -105,7 +102,7 @@ class Stack(nn.Module):
     """One block's code scanned over all layers, recomputed in the backward pass by policy.
 
     `unroll` blocks are compiled one after the other in each turn of the scan: 1 compiles fastest, all of them run a small
-    model 1.5 times faster on CPU. `stacked` False is for serving: a loop over parameters that lie as in `layout.apart`.
+    model 1.5 times faster on CPU. Parameters that lie as in `layout.apart` are run in a loop of Python's.
     """
 
     blocks: Blocks
@@ -121,11 +118,7 @@ class Stack(nn.Module):
         local = b.local if any(b.local_layers) else None
         kernel = self.kernel(segments.shape[1], local)
         shared = (kernel.prepare(segments), self._rotaries(positions, local))
-        if not self.running.stacked:
-            if is_training:
-                raise ConfigError(
-                    "encoder.stacked = False is for serving; training and checkpoints have stacked layers"
-                )
+        if self.has_variable("params", layout.layer(0)):
             for number in range(b.num_layers):
                 kind = (local is not None and b.local_layers[number], number == 0)
                 block = Block(b, self.running, kernel, not is_training, name=layout.layer(number))
@@ -188,7 +181,6 @@ class TransformerEncoder(nn.Module):
     unroll: int = 1
     dtype: str = "float32"
     attention: str = "auto"  # or one of kernels.KERNELS
-    stacked: bool = True  # False for parameters that lie as in layout.apart, to be served alone
     packs = True  # rows may hold several texts
 
     @nn.nowrap
@@ -199,8 +191,7 @@ class TransformerEncoder(nn.Module):
     @nn.nowrap
     def running(self) -> Running:
         """Returns how the stack is run."""
-        unroll = min(self.unroll, self.num_layers)
-        return Running(self.dropout, self.remat, unroll, self.dtype, self.attention, self.stacked)
+        return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype, self.attention)
 
     @nn.nowrap
     def read(self, tokens: Int[Array, "B L"], positions: Array, is_training: bool) -> Float[Array, "B L D"]:

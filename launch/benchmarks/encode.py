@@ -13,7 +13,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from pydoc_data.topics import topics
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -23,10 +22,12 @@ from turns import Ratio, finish, median, spread, table, take_turns
 
 
 def read_texts(path, count):
-    """Returns `count` texts of a jsonl file with the field text, or paragraphs of Python's own reference, of mixed lengths."""
+    """Returns up to `count` texts: a jsonl file's field text, or paragraphs of mixed lengths of Python's own reference."""
     if path:
         with open(path, encoding="utf-8") as f:
             return [json.loads(line)["text"] for line in f][:count]
+    from pydoc_data.topics import topics
+
     paragraphs = sorted({" ".join(p.split()) for topic in topics.values() for p in topic.split("\n\n")})
     paragraphs = [p for p in paragraphs if len(p.split()) >= 3]
     return [paragraphs[i] for i in np.random.default_rng(0).permutation(len(paragraphs))[:count]]

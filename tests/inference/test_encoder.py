@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed import sharding
+from embed import checkpoints, sharding
 from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
 from embed.inference import packing
@@ -22,7 +22,7 @@ from embed.sharding import MeshShape
 def alone(model):
     """Returns the vector of one prompted text by the model itself: one row, no padding."""
     apply = jax.jit(model.encoder.model.apply)
-    params = jax.tree.map(np.asarray, model.params)
+    params = checkpoints.load_numpy(model.folder)
 
     def encode(text: str, prompt: str = "query", title: str = "") -> np.ndarray:
         prompted = apply_prompt(PROMPTS[prompt], clean(text), title)
@@ -66,10 +66,8 @@ def test_the_mesh_does_not_change_the_vectors(model, texts_of):
     texts = texts_of(20, seed=4)
     mesh = sharding.make_mesh(MeshShape(1, 2, 4))
     encoder = dataclasses.replace(model.encoder, mesh=mesh)
-    shapes = jax.eval_shape(lambda: model.params)
-    params = jax.device_put(
-        jax.tree.map(np.asarray, model.params), sharding.shardings(model.encoder.model.axes, shapes, mesh)
-    )
+    placed = sharding.shardings(model.encoder.model.axes, model.stored, mesh)
+    params = jax.device_put(checkpoints.load_numpy(model.folder), placed)
     np.testing.assert_allclose(encoder(params, texts, prompt="query"), model.encode(texts), atol=2e-6)
 
 
@@ -206,10 +204,6 @@ def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model
             assert mask.dtype == bool
             x = nn.Embed(400, self.width)(tokens) * mask[..., None]
             return x * jnp.arange(1, self.width + 1) - jnp.sum(x, 1, keepdims=True)
-
-        @nn.nowrap
-        def forward_flops(self, length):
-            return 0.0
 
     api.register(Bag)
     made = api.build(Embedder(Bag(), MeanPooling()))

@@ -78,7 +78,7 @@ def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same
     monkeypatch.setattr(sharding, "device_memory", lambda devices: size / 2)
     found = open_model(bundle)
     assert found.encoder.mesh.shape["fsdp"] == 4 and found.encoder.mesh.size == len(jax.devices())
-    kernel = found.params["encoder"]["stack"]["layer_0"]["mlp"]["up"]["kernel"]
+    kernel = found.params["encoder"]["stack"]["layers"]["mlp"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
     texts = ["bada kolo", "mira"]
     np.testing.assert_allclose(found.encode(texts), model.encode(texts), atol=1e-6)

@@ -45,11 +45,28 @@ def test_top_k_is_exact_over_many_blocks(monkeypatch, block, rows, count):
 
 def test_the_best_documents_may_all_lie_in_one_group(monkeypatch):
     monkeypatch.setattr(search, "_MOST", 64)
+    size = search._group_size(64, 4)
+    groups = 64 // size
     draw = np.random.default_rng(0)
     corpus = unit(draw, 300, 4) * 0.1
-    corpus[128:192:2] *= 50  # every second of a block: of few groups
-    corpus[0] = corpus[299] = [9, 9, 9, 9]
-    check(unit(draw, 5, 4), corpus, 30)
+    corpus[64 + 3 : 128 : groups] = np.arange(1, size + 1)[:, None] * np.ones(4)
+    assert size == 4
+    check(np.abs(unit(draw, 5, 4)), corpus, 4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_documents_that_are_not_numbers_hide_no_others(monkeypatch, seed):
+    monkeypatch.setattr(search, "_MOST", 256)
+    draw = np.random.default_rng(seed)
+    queries, corpus = unit(draw, 4, 6), unit(draw, 1024, 6)
+    corpus[768:776] = 2 * queries[0] + 0.1 * unit(draw, 8, 6)  # as many as are looked into at least
+    broken = draw.choice(np.r_[776:1024], 3, replace=False)
+    corpus[broken] = np.nan
+    jax.clear_caches()
+    places = search.top_k(queries, corpus, 20)[1]
+    exact = queries.astype(np.float64) @ np.nan_to_num(corpus.astype(np.float64), nan=-9.0).T
+    for found, scores in zip(places, exact):
+        assert set(np.argsort(-scores)[: 20 - len(broken)]) <= set(found.tolist())
 
 
 @pytest.mark.parametrize("order", ["as they come", "best last", "best first"])
@@ -109,7 +126,7 @@ def test_memory_of_a_search_does_not_hold_queries_times_corpus(monkeypatch):
     run = search._block_top_k
 
     def watched(queries, block, *rest, **options):
-        shapes.append((queries.shape[1], len(block)))
+        shapes.append((len(queries), len(block)))
         return run(queries, block, *rest, **options)
 
     monkeypatch.setattr(search, "_MOST", 64)
@@ -117,7 +134,7 @@ def test_memory_of_a_search_does_not_hold_queries_times_corpus(monkeypatch):
     monkeypatch.setattr(search, "_block_top_k", watched)
     draw = np.random.default_rng(0)
     check(unit(draw, 9, 4), unit(draw, 250, 4), 20)
-    assert shapes == [(4, 64)] * 4
+    assert set(shapes) == {(4, 64)} and len(shapes) == 12
 
 
 @pytest.mark.parametrize(

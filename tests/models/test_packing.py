@@ -1,12 +1,13 @@
 """Rows of several texts give each the vector it has alone, and layers laid apart those of the stack, for every family."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed.errors import ConfigError
-from embed.models import api, layout
+from embed.models import api
+from embed.models.attention import segment_positions
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
@@ -14,6 +15,7 @@ from embed.models.modernbert import ModernBert
 from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
 from embed.models.qwen3 import Qwen3
 from embed.models.t5gemma import T5GemmaEncoder
+from embed.models.transformer import Stack
 
 SIZES = {"vocab_size": 50, "width": 16, "num_layers": 3, "num_heads": 4, "mlp_dim": 24}
 GROUPED = {"num_kv_heads": 2, "head_dim": 6}
@@ -84,19 +86,30 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_layers_laid_apart_give_what_the_stack_gives(name):
-    module = Embedder(ENCODERS[name], MeanPooling())
-    stacked, apart = (api.build(module.clone(encoder=module.encoder.clone(stacked=s))) for s in (True, False))
-    params = draw(name, stacked)
+    model = api.build(Embedder(ENCODERS[name], MeanPooling()))
+    params = draw(name, model)
     tokens, segments, _ = packed()
-    vectors = [
-        np.asarray(jax.jit(m.apply, static_argnames="slots")(p, tokens, segments, slots=SLOTS))
-        for m, p in ((stacked, params), (apart, layout.apart(params)))
-    ]
-    np.testing.assert_allclose(*vectors, atol=1e-6)
-    shapes = jax.eval_shape(apart.init, jax.random.key(0))
-    assert jax.tree.map(jnp.shape, layout.apart(params)) == jax.tree.map(jnp.shape, shapes)
-    with pytest.raises(ConfigError, match="stacked"):
-        apart.apply(layout.apart(params), tokens, segments, jax.random.key(0), SLOTS)
+    run = jax.jit(model.apply, static_argnames="slots")
+    stacked, apart = (np.asarray(run(p, tokens, segments, slots=SLOTS)) for p in (params, model.apart(params)))
+    np.testing.assert_allclose(apart, stacked, atol=1e-6)
+    assert "query_key_value" in model.apart(params)["encoder"]["stack"]["layer_2"]["attention"]
+    assert model.apart(params)["encoder"]["embedding"]["table"] is params["encoder"]["embedding"]["table"]  # no copy
+
+
+def test_an_encoder_that_arranges_its_stacks_itself_stays_as_it_is():
+    class Twice(Gemma):
+        """Two stacks, one after the other."""
+
+        @nn.compact
+        def __call__(self, tokens, segments, is_training=False):
+            positions = segment_positions(segments.astype(jnp.int32))
+            x = self.read(tokens, positions, is_training)
+            for name in ("first", "second"):
+                x = Stack(self.blocks(), self.running(), name=name)(x, segments, positions, is_training)
+            return self.finish(x)
+
+    api.register(Twice)
+    assert api.build(Embedder(Twice(**SIZES, **GROUPED), MeanPooling())).apart is None
 
 
 def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
