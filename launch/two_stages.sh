@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Gemini Embedding's recipe at small scale, from a released model to a soup: stage one on all pairs, interpolation with the
-# source, mined negatives, stage two in three mixtures, and the average of the three.
+# source, mined negatives, stage two in three mixtures, and a weighted average of the three.
 #
 #   launch/two_stages.sh SOURCE PAIRS OUTPUT [SEED]
 #
@@ -8,7 +8,7 @@
 # PAIRS   folder of NAME.jsonl.gz; the mixtures name their files (gin/recipes/gemini_embedding/small_*.gin)
 # OUTPUT  folder of the models; run it again: finished parts are kept, an interrupted one goes on
 #
-# Needs the environment of launch/setup.sh with the extra [quickstart]; more than an hour on one CPU core.
+# Needs the environment of launch/setup.sh with the extra [quickstart]; about an hour and a half on one CPU core.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"
@@ -48,6 +48,7 @@ for mixture in tasks languages code; do
         --gin.SOURCE="'$output/start'" --gin.PAIRS="('$output/mined/*.jsonl.gz', '$pairs/$plain.jsonl.gz')" \
         --gin.CACHE_DIR="'$cache/triplets'"
 done
-made "$output/soup" average "$output"/{tasks,languages,code} --output="$output/soup"
+# Most weight on the mixture that learns most: above each of them alone, which their plain average is not always.
+made "$output/soup" average "$output"/{tasks,languages,code} --method=weighted --weights=0.6,0.2,0.2 --output="$output/soup"
 printf '\nthe soup is %s, its ingredients %s/{tasks,languages,code}; score them: embed evaluate %s --suite=...\n' \
     "$output/soup" "$output" "$output/soup"

@@ -143,7 +143,7 @@ class Plan:
         return self._encode("evaluate", mesh, jax.eval_shape(self.model.init, jax.random.key(0)))
 
     def encode(self, devices) -> Step:
-        """Compiles what `embed encode` runs on the devices of one host."""
+        """Compiles what `embed encode` runs on the devices of one host (a CPU lays the layers of a small model apart)."""
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         memory = _memory(sharding.make_mesh(devices=devices))
         mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), memory), devices)

@@ -48,7 +48,8 @@ def test_the_commands_are_those_that_embed_knows(two_stages):
         for path in getattr(arguments, "gin_file", None) or ():
             assert pathlib.Path(path).is_file()
     assert all("--gin.SEED=3" in c for c in calls if c[0] == "train")
-    assert calls[-1] == ["average", "out/tasks", "out/languages", "out/code", "--output=out/soup"]
+    weighted = ["--method=weighted", "--weights=0.6,0.2,0.2"]
+    assert calls[-1] == ["average", "out/tasks", "out/languages", "out/code", *weighted, "--output=out/soup"]
 
 
 def test_a_run_that_was_stopped_goes_on_and_keeps_what_is_there(two_stages):
