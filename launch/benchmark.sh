@@ -7,8 +7,8 @@
 # JOB     encode, train, cached, search, soup (default: all, about 40 minutes on two cores); accelerator, on a machine with a
 #         GPU: EmbeddingGemma's shape in bfloat16, about 10 minutes
 #
-# OUTPUT  folder for JOB.md and JOB.json (default: runs/benchmark); TEXTS a jsonl file of texts to encode (default: paragraphs of
-# Python's reference)
+# OUTPUT  folder for JOB.md and JOB.json (default: runs/benchmark)
+# TEXTS   a jsonl file of texts to encode (default: paragraphs of Python's own reference)
 # ROUNDS  of each side (default: the job's own)
 # Nothing else may run meanwhile. Makes .venv-parity with torch, sentence-transformers and faiss the first time.
 set -euo pipefail

@@ -36,9 +36,8 @@ class Encoder:
     @property
     def batch_tokens(self) -> int:
         """Tokens of a batch on all devices."""
-        return (self.tokens_per_batch or (1024 if self._platform == "cpu" else 16_384)) * sharding.batch_shards(
-            self.mesh
-        )
+        per_shard = self.tokens_per_batch or (1024 if self._platform == "cpu" else 16_384)
+        return per_shard * sharding.batch_shards(self.mesh)
 
     @property
     def _platform(self) -> str:

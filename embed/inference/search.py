@@ -15,7 +15,7 @@ _BLOCK_BYTES = 24 << 20
 _FEW = (8, 32)  # numbers of groups that a block is looked into, where no more hold anything better
 
 
-def _block_size(documents: int, dim: int) -> int:
+def block_size(documents: int, dim: int) -> int:
     """Returns how many documents a block has: a power of two, so that groups divide it."""
     fits = min(_MOST, max(1, _BLOCK_BYTES // (4 * dim))) if jax.default_backend() == "cpu" else _MOST
     return min(1 << (fits.bit_length() - 1), 1 << (documents - 1).bit_length())
@@ -54,7 +54,7 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
         found, kept = jax.lax.top_k(found, k)
         return found, jnp.take_along_axis(indices, kept, 1)
 
-    # What is not a number is better and worse than nothing; top_k puts it first, so it is counted.
+    # A group with a value that is not a number counts as better: top_k puts it first, where it must not take another's place.
     better = jnp.max(jnp.sum(~(largest <= best_scores[:, -1:]), 1))
     steps = [n for n in _FEW if n < min(k, count)]
     branches = [functools.partial(merge, n) for n in (*steps, min(k, count))]
@@ -71,7 +71,7 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     k = min(k, len(corpus))
     if k < 1 or not len(queries):
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
-    size = _block_size(len(corpus), corpus.shape[1])
+    size = block_size(len(corpus), corpus.shape[1])
     rows = min(_QUERIES, len(queries))
     parts = [jnp.asarray(_padded(queries[i : i + rows], rows)) for i in range(0, len(queries), rows)]
     nothing = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)

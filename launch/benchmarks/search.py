@@ -40,7 +40,7 @@ def main() -> None:
         return jnp.max(jnp.matmul(q, block.T, precision="highest"), 1)
 
     def bare(q):
-        size = search._block_size(*corpus.shape)
+        size = search.block_size(*corpus.shape)
         for i in range(0, len(corpus), size):
             product(q, corpus[i : i + size]).block_until_ready()
 
