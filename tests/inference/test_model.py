@@ -10,6 +10,7 @@ import pytest
 import embed
 from embed import checkpoints, files, sharding
 from embed.errors import DataError
+from embed.inference import weights
 from embed.inference.model import _to_serve, open_model
 from embed.models import layout
 
@@ -102,6 +103,23 @@ def test_a_deep_model_is_compiled_as_one_scanned_block(bundle, model, monkeypatc
     assert "layers" in deep.params["encoder"]["stack"] and "layer_0" in model.params["encoder"]["stack"]
     texts = ["bada kolo", "mira"]
     np.testing.assert_allclose(deep.encode(texts), model.encode(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
+def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
+    opened = open_model(bundle, weights=kind)
+    stored = checkpoints.load_numpy(bundle)
+    assert_serves(opened, weights.rounded(stored, kind))
+    assert opened.digest.endswith(f"-{kind}")
+    assert np.abs(opened.encode(["bada kolo"]) - open_model(bundle).encode(["bada kolo"])).max() > 1e-5
+
+
+def test_kernels_are_in_the_type_of_computation_once_and_for_all(bundle):
+    """Every call would cast them otherwise."""
+    found = checkpoints.flatten(open_model(bundle, dtype="bfloat16").params)
+    kernels = {path: x.dtype for path, x in found.items() if path.startswith("encoder") and path.endswith("kernel")}
+    assert kernels and set(kernels.values()) == {jax.numpy.bfloat16.dtype}
+    assert {x.dtype.name for path, x in found.items() if path not in kernels} == {"float32"}
 
 
 def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):
