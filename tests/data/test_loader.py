@@ -307,7 +307,9 @@ def test_all_hosts_have_rows_of_the_same_shape(folder):
             equal(made.at(t, s, s + 1), {name: x[s : s + 1] for name, x in whole.items()})
 
 
-def test_few_shapes_and_little_padding_on_texts_of_every_length(folder):
+@pytest.fixture(scope="module")
+def long_texts(folder):
+    """Examples of three tasks of texts of every length, 64 a batch."""
     random = np.random.default_rng(0)
     sizes = np.clip(random.lognormal(3.2, 0.8, (3, 400, 2)), 2, 96).astype(int)
     sizes[1] = np.minimum(sizes[1], 12)
@@ -320,11 +322,21 @@ def test_few_shapes_and_little_padding_on_texts_of_every_length(folder):
         )  # fmt: skip
         caches.append(cache.write(RegisteredTask(f"long{k}", "none"), NamedTokenizer(), Lengths(96, 96), folder, rows))
     mixture = Mixture("long", [RegisteredTask(c.name, "none") for c in caches])
-    made = Batches(Examples(mixture, caches, 64, 0, 0))
+    return Examples(mixture, caches, 64, 0, 0)
+
+
+def test_few_shapes_and_little_padding_on_texts_of_every_length(long_texts):
+    made = Batches(long_texts)
     batches = [made.at(t) for t in range(60)]
     assert len({b["tokens"].shape for b in batches}) <= 6
     real, places = (sum(f(b["segments"]) for b in batches) for f in (np.count_nonzero, np.size))
     assert real / places >= 0.88
+
+
+def test_every_host_and_every_resumed_run_lays_batches_out_alike(long_texts):
+    """Layouts come from random batches: of a generator whose seed all of them have."""
+    layouts = [Batches(long_texts).layouts for _ in range(4)]
+    assert all(found == layouts[0] for found in layouts[1:])
 
 
 def test_negatives_are_left_out_when_none_are_asked_for(folder):
