@@ -6,7 +6,7 @@ MODEL is a run folder, a checkpoint step folder or a bundle. A bundle is data: o
 import pathlib
 from typing import Any
 
-from embed import checkpoints, files
+from embed import files
 from embed.errors import DataError
 
 FORMAT = 1
@@ -55,7 +55,7 @@ def resolve(path) -> pathlib.Path:
         best = read_best(path)
         if best is not None and (steps / str(best["step"]) / files.MANIFEST).is_file():
             return steps / str(best["step"])
-        committed = checkpoints.committed_steps(steps)
+        committed = files.committed_steps(steps)
         if committed:
             return steps / str(committed[-1])
         raise DataError(f"{path}: the run has no checkpoint yet; train it first")

@@ -38,6 +38,17 @@ def fsync_folder(folder: pathlib.Path) -> None:
         os.close(handle)
 
 
+def sync(folder) -> None:
+    """Makes everything under `folder` durable, before a manifest says that it is there."""
+    for path in pathlib.Path(folder).rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        else:
+            fsync_folder(path)
+
+
 def write_atomic(path, content: bytes | str) -> None:
     """Writes `content` to `path` so that a reader sees the old file or the new one, never a part."""
     path = pathlib.Path(path)
@@ -88,13 +99,16 @@ def storage_error(path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot write ({error.strerror or error}); check the path and its permissions")
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of what a library says went wrong, for a message of one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def sha256_file(path) -> str:
     """Returns the hex sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with open(path, "rb", buffering=0) as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def digest_json(value) -> str:
@@ -147,13 +161,16 @@ def read_manifest(folder) -> dict:
     return manifest
 
 
-def verify_manifest(folder) -> dict:
+def verify_manifest(folder, item: str | None = None) -> dict:
     """Returns the manifest after checking the size and sha256 of every file it lists.
 
+    Of a checkpoint of several trees, `item` is the only one to look at, for who reads no other: a third of the bytes or less.
     Raises DataError naming the first bad file.
     """
     folder = pathlib.Path(folder)
     manifest = read_manifest(folder)
+    others = {f"{name}/" for name in manifest.get("trees", {}) if item not in (None, name)}
+    listed = {name: entry for name, entry in sorted(manifest["files"].items()) if not name.startswith(tuple(others))}
 
     def problem(item) -> str | None:
         name, entry = item
@@ -167,10 +184,18 @@ def verify_manifest(folder) -> dict:
         return None
 
     with futures.ThreadPoolExecutor(4) as pool:
-        for found in pool.map(problem, sorted(manifest["files"].items())):
+        for found in pool.map(problem, listed.items()):
             if found:
                 raise DataError(f"{found}; restore the folder from its source, or remove it if it can be made again")
     return manifest
+
+
+def committed_steps(folder) -> list[int]:
+    """Returns the steps under a `checkpoints` folder that have a manifest, oldest first."""
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / MANIFEST).is_file())
 
 
 def folder_digest(folder) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = sorted((ROOT / "embed").rglob("*.py"))
-BASE = {"errors", "files", "types", "vectors", "hosts", "sharding", "config", "checkpoints", "bundles"}
+BASE = {"errors", "files", "types", "vectors", "hosts", "sharding", "config", "arrays", "checkpoints", "bundles"}
 LEAVES = {"data", "models", "losses"}
 PARTS = {"training", "averaging", "inference", "evaluation", "interop", "curation"}
 # library -> the only rooms or files that may import it
@@ -23,7 +23,7 @@ HOMES = {
     "optax": {"training"},
     "gin": {"config"},
     "orbax": {"checkpoints"},
-    "tensorstore": {"checkpoints"},
+    "tensorstore": {"arrays"},
     "matplotlib": {"evaluation"},
     "openai": {"curation"},
     "tenacity": {"curation"},
@@ -128,6 +128,13 @@ def test_every_package_folder_has_an_init():
 @pytest.mark.parametrize("statement", ["import embed", "import embed.commands.main"])
 def test_the_front_door_is_light(statement):
     check = f"import sys; {statement}; print(sorted({{'jax', 'tensorflow', 'flax', 'gin'}} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "[]"
+
+
+def test_averaging_starts_without_jax():
+    modules = "embed.commands.average, embed.averaging.soup, embed.averaging.lineage"
+    check = f"import sys; import {modules}; print(sorted({{'jax', 'orbax', 'tensorflow'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 

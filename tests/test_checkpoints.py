@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from embed import checkpoints, files, sharding
+from embed import arrays, checkpoints, files, sharding
 from embed.errors import DataError, NumericError, StorageError
 from embed.sharding import MeshShape
 
@@ -132,8 +133,8 @@ def random_tree(draw: random.Random, depth: int = 0):
 def test_unflatten_inverts_flatten(seed):
     tree = random_tree(random.Random(seed))
     flat = checkpoints.flatten(tree)
-    assert checkpoints.unflatten(flat) == tree
-    assert checkpoints.flatten(checkpoints.unflatten(flat)) == flat
+    assert arrays.unflatten(flat) == tree
+    assert checkpoints.flatten(arrays.unflatten(flat)) == flat
     assert list(flat.values()) == jax.tree.leaves(tree)
 
 
@@ -158,10 +159,10 @@ def test_tree_spec_is_shape_and_dtype():
 
 
 def test_a_step_exists_once_it_is_committed(saver):
-    assert checkpoints.committed_steps(saver.folder) == []
+    assert files.committed_steps(saver.folder) == []
     saver.save(1, make_trees(), CONTENTS, seed=3)
     saver.wait()
-    assert checkpoints.committed_steps(saver.folder) == [1]
+    assert files.committed_steps(saver.folder) == [1]
     assert names(saver.folder) == ["1"]
     manifest = files.verify_manifest(saver.folder / "1")
     assert manifest["step"] == 1 and manifest["seed"] == 3
@@ -178,14 +179,14 @@ def test_save_copies_the_arrays_before_it_returns(saver):
     for leaf in jax.tree.leaves(params):
         leaf.delete()
     saver.wait()
-    assert_same_bits(checkpoints.load_numpy(saver.folder / "1"), host)
+    assert_same_bits(arrays.load_numpy(saver.folder / "1"), host)
 
 
 def test_on_commit_is_told_after_the_manifest(tmp_path):
     told = []
 
     def committed(step):
-        told.append((step, checkpoints.committed_steps(tmp_path / "c")))
+        told.append((step, files.committed_steps(tmp_path / "c")))
 
     saver = checkpoints.Saver(tmp_path / "c", on_commit=committed)
     for step in (1, 2):
@@ -228,18 +229,18 @@ def test_restore_gives_back_optax_states(step_folder):
 def test_every_dtype_comes_back(tmp_path, dtype):
     x = jnp.asarray(np.random.default_rng(0).integers(-3, 3, (4, 6))).astype(dtype)
     checkpoints.write_bundle(tmp_path / "b", {"x": x, "y": jnp.ones((3,), jnp.float32)}, {})
-    found = checkpoints.load_numpy(tmp_path / "b")
+    found = arrays.load_numpy(tmp_path / "b")
     assert found["x"].dtype == x.dtype and found["x"].tobytes() == np.asarray(x).tobytes()
 
 
 def test_load_numpy_equals_what_was_saved(step_folder):
-    assert_same_bits(checkpoints.load_numpy(step_folder), make_params())
+    assert_same_bits(arrays.load_numpy(step_folder), make_params())
 
 
 def test_load_numpy_verifies(copied):
     flip(next((copied / "params").rglob("d/*")), 0, 1)
     with pytest.raises(DataError, match="damaged"):
-        checkpoints.load_numpy(copied)
+        arrays.load_numpy(copied)
 
 
 def test_restoring_an_item_that_is_not_there_names_those_that_are(step_folder):
@@ -259,13 +260,13 @@ def save_steps(saver, steps):
 
 def test_the_newest_steps_are_kept(saver):
     save_steps(saver, [1, 2, 9, 10, 11])
-    assert checkpoints.committed_steps(saver.folder) == [10, 11]
+    assert files.committed_steps(saver.folder) == [10, 11]
     assert names(saver.folder) == ["10", "11"]
 
 
 def test_steps_are_ordered_by_number_not_by_name(saver):
     save_steps(saver, [9, 10, 100])
-    assert checkpoints.committed_steps(saver.folder) == [10, 100]
+    assert files.committed_steps(saver.folder) == [10, 100]
     assert checkpoints.latest_verified_step(saver.folder) == 100
 
 
@@ -273,13 +274,13 @@ def test_the_protected_step_is_kept_until_another_is(saver):
     save_steps(saver, [1, 2])
     saver.protect(1)
     save_steps(saver, [3, 4, 5])
-    assert checkpoints.committed_steps(saver.folder) == [1, 4, 5]
+    assert files.committed_steps(saver.folder) == [1, 4, 5]
     saver.protect(4)
     save_steps(saver, [6, 7])
-    assert checkpoints.committed_steps(saver.folder) == [4, 6, 7]
+    assert files.committed_steps(saver.folder) == [4, 6, 7]
     saver.protect(None)
     save_steps(saver, [8])
-    assert checkpoints.committed_steps(saver.folder) == [7, 8]
+    assert files.committed_steps(saver.folder) == [7, 8]
 
 
 # damage
@@ -367,7 +368,7 @@ def test_the_latest_step_falls_back_past_damaged_ones(saver):
     assert len(said) == 2
     for line, step in zip(said, (4, 3)):
         assert f"checkpoint {step} is damaged" in line and f"{step}.damaged" in line and "falling back" in line
-    assert checkpoints.committed_steps(saver.folder) == [1, 2]
+    assert files.committed_steps(saver.folder) == [1, 2]
 
 
 def test_a_second_damaged_step_of_the_same_number_is_kept_too(saver):
@@ -404,7 +405,7 @@ def test_damage_can_be_an_error_instead(saver):
 
 def test_no_steps_at_all(tmp_path):
     assert checkpoints.latest_verified_step(tmp_path / "none") is None
-    assert checkpoints.committed_steps(tmp_path / "none") == []
+    assert files.committed_steps(tmp_path / "none") == []
 
 
 # another model
@@ -465,7 +466,7 @@ def test_a_long_list_of_differences_is_cut_and_counted(step_folder):
 def test_a_step_without_manifest_does_not_exist_and_is_cleaned(saver):
     save_steps(saver, [1, 2])
     (saver.folder / "2" / files.MANIFEST).unlink()
-    assert checkpoints.committed_steps(saver.folder) == [1]
+    assert files.committed_steps(saver.folder) == [1]
     assert checkpoints.latest_verified_step(saver.folder) == 1
     with pytest.raises(DataError, match="never completed"):
         checkpoints.restore(saver.folder / "2", "params", {"x": jax.ShapeDtypeStruct((3,), jnp.float32)})
@@ -533,7 +534,7 @@ def test_integers_are_always_finite():
 CHILD = """
 import os, resource, signal, sys
 import numpy as np
-from embed import checkpoints
+from embed import arrays, checkpoints, files
 folder = sys.argv[1]
 
 def params(step):
@@ -568,13 +569,13 @@ failing(2, {"model.json": b"{}"})
 limit(resource.RLIM_INFINITY)
 saver.save(3, {"params": params(3)}, {"model.json": b"{}"})
 saver.wait()
-print(checkpoints.committed_steps(folder))
+print(files.committed_steps(folder))
 limit(2_000_000)
 failing(4, {"model.json": b"x" * 3_000_000})
 limit(resource.RLIM_INFINITY)
 saver.save(4, {"params": params(4)}, {"model.json": b"{}"})
 saver.close()
-print(checkpoints.committed_steps(folder))
+print(files.committed_steps(folder))
 limit(100_000)
 try:
     checkpoints.write_bundle(pathlib.Path(folder).parent / "bundle", params(1), {})
@@ -632,7 +633,7 @@ def test_a_full_disk_leaves_the_step_before_and_no_rubbish(disk_full):
 def test_saving_works_again_when_there_is_space(disk_full):
     assert disk_full[1][2] == "[1, 3]"
     for step in (1, 3, 4):
-        assert_same_bits(checkpoints.load_numpy(disk_full[0] / str(step)), child_params(step))
+        assert_same_bits(arrays.load_numpy(disk_full[0] / str(step)), child_params(step))
 
 
 def test_a_disk_that_fills_before_the_manifest_is_a_storage_error(disk_full):
@@ -696,11 +697,11 @@ def test_a_run_killed_while_saving_goes_on_from_the_newest_whole_step(killed, po
     saver.clean()
     assert names(folder) == kept
     for step in kept:
-        assert_same_bits(checkpoints.load_numpy(folder / step), child_params(int(step)))
+        assert_same_bits(arrays.load_numpy(folder / step), child_params(int(step)))
     saver.save(4, {"params": child_params(4)}, {})
     saver.close()
     assert names(folder) == [str(newest), "4"]
-    assert_same_bits(checkpoints.load_numpy(folder / "4"), child_params(4))
+    assert_same_bits(arrays.load_numpy(folder / "4"), child_params(4))
 
 
 def test_an_error_in_the_background_comes_with_the_next_save(saver, monkeypatch):
@@ -715,7 +716,7 @@ def test_an_error_in_the_background_comes_with_the_next_save(saver, monkeypatch)
         saver._thread.join()
     with pytest.raises(StorageError, match="on fire"):
         saver.save(3, {"params": make_params()}, {})
-    assert checkpoints.committed_steps(saver.folder) == [1]
+    assert files.committed_steps(saver.folder) == [1]
     save_steps(saver, [4])
     assert checkpoints.latest_verified_step(saver.folder) == 4
 
@@ -728,7 +729,7 @@ def test_a_bundle_holds_params_and_small_files(tmp_path):
     manifest = files.verify_manifest(path)
     assert list(manifest["trees"]) == ["params"] and manifest["source"] == "x"
     assert names(path) == [files.MANIFEST, "model.json", "params", "tokenizer.model"]
-    assert_same_bits(checkpoints.load_numpy(path), make_params())
+    assert_same_bits(arrays.load_numpy(path), make_params())
     assert_same_bits(
         checkpoints.restore(path, "params", targets(sharding.make_mesh(MeshShape(2, 2, 2)), make_params())),
         make_params(),
@@ -758,7 +759,7 @@ def by_blocks(path, tree, values=None, rows=2):
         for p, x in leaves.items()
     }
     specs = {p: (x.shape, x.dtype) for p, x in leaves.items()}
-    return checkpoints.write_bundle_by_blocks(
+    return arrays.write_bundle_by_blocks(
         path, specs, blocks, values or (lambda p, block: np.asarray(leaves[p])[block]), CONTENTS, source="x"
     )
 
@@ -770,9 +771,11 @@ def test_a_bundle_written_by_blocks_is_the_same_bundle(tmp_path, rows):
     pieces = by_blocks(tmp_path / "b", params, rows=rows)
     a, b = (files.verify_manifest(p) for p in (whole, pieces))
     assert a["trees"] == b["trees"] and a["source"] == b["source"] and names(whole) == names(pieces)
-    assert_same_bits(checkpoints.load_numpy(pieces), params)
+    assert_same_bits(arrays.load_numpy(pieces), params)
     mesh = sharding.make_mesh(MeshShape(2, 2, 2))
     assert_same_bits(checkpoints.restore(pieces, "params", targets(mesh, params)), params)
+    # Orbax's own reader needs to be told nothing.
+    assert_same_bits(ocp.StandardCheckpointer().restore(pieces.absolute() / "params"), params)
 
 
 def test_a_bundle_whose_values_cannot_be_made_is_not_there(tmp_path):
@@ -801,7 +804,7 @@ def test_a_bundle_is_whole_or_not_there(tmp_path, monkeypatch, stage):
 @pytest.mark.parametrize("item", ["params", "opt_state"])
 def test_open_arrays_reads_any_block(step_folder, item):
     wanted = checkpoints.flatten(make_trees()[item])
-    opened = checkpoints.open_arrays(step_folder, item)
+    opened = arrays.open_arrays(step_folder, item)
     assert list(opened) == list(wanted)
     for path, array in opened.items():
         found = np.zeros(array.shape, array.dtype.numpy_dtype)
@@ -814,18 +817,18 @@ def test_open_arrays_of_a_sharded_save(saver):
     params = make_params()
     saver.save(1, {"params": on(sharding.make_mesh(MeshShape(2, 2, 2)), params)}, {})
     saver.wait()
-    for path, array in checkpoints.open_arrays(saver.folder / "1").items():
+    for path, array in arrays.open_arrays(saver.folder / "1").items():
         assert np.asarray(array.read().result()).tobytes() == np.asarray(checkpoints.flatten(params)[path]).tobytes()
 
 
 def test_arrays_are_stored_without_a_padded_shape(tmp_path):
     x = jax.device_put(jnp.arange(24.0).reshape(8, 3), NamedSharding(sharding.make_mesh(), PartitionSpec("data")))
     checkpoints.write_bundle(tmp_path / "b", {"x": x}, {})
-    assert tuple(checkpoints.open_arrays(tmp_path / "b")["x"].shape) == (8, 3)
+    assert tuple(arrays.open_arrays(tmp_path / "b")["x"].shape) == (8, 3)
 
 
 def test_a_large_array_is_stored_in_pieces_that_can_be_read_alone(tmp_path):
     x = np.zeros((10_000, 1000), np.float32)
-    array = checkpoints.open_arrays(checkpoints.write_bundle(tmp_path / "b", {"x": x}, {}))["x"]
+    array = arrays.open_arrays(checkpoints.write_bundle(tmp_path / "b", {"x": x}, {}))["x"]
     piece = math.prod(array.chunk_layout.read_chunk.shape) * 4
     assert piece <= 1 << 25, f"reading any block of this array decodes {piece / 1e6:.0f} MB"

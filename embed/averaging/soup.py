@@ -4,17 +4,17 @@ Sums are kept in float64 and rounded once, so that the average of a model with i
 Source: arXiv:2203.05482 (soups), arXiv:2109.01903 (interpolation with a base), arXiv:2503.07891 s3.3.
 """
 
+import contextlib
 import functools
-import itertools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
-from embed import bundles, checkpoints, files
+from embed import arrays, bundles, files
 from embed.errors import DataError, NumericError, UsageError
 
 _RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
@@ -30,7 +30,7 @@ def expand(inputs: Sequence[str], last: int | None) -> list[pathlib.Path]:
     for name in inputs:
         steps = pathlib.Path(name) / "checkpoints"
         if last is not None and steps.is_dir():
-            committed = checkpoints.committed_steps(steps)
+            committed = files.committed_steps(steps)
             if len(committed) < last:
                 raise UsageError(
                     f"{name}: --last={last}, but the run keeps {len(committed)} checkpoints; lower it or raise keep_last"
@@ -81,7 +81,7 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[s
     first_tree, first = trees[0], bundles.read_model_json(folders[0])
     for folder, tree in zip(folders[1:], trees[1:]):
         description = bundles.read_model_json(folder)
-        found += [f"{folder}: {line}" for line in checkpoints.spec_differences(tree, first_tree)]
+        found += [f"{folder}: {line}" for line in arrays.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             found.append(f"{folder}: another architecture than {folders[0]}")
         if description["tokenizer"]["digest"] != first["tokenizer"]["digest"]:
@@ -90,21 +90,25 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[s
 
 
 class Average:
-    """The weighted average of `item` of checkpoints, made when it is asked for.
+    """The weighted average of `item` of checkpoints, made when it is asked for, while the inputs' files are verified.
 
-    Inputs that differ are a DataError that lists every difference; values that are not finite a NumericError when they are met.
+    Inputs that differ are a DataError that lists every difference; values that are not finite a NumericError when they are
+    met. Nothing made is to be kept before `check` has returned.
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params"):
-        with futures.ThreadPoolExecutor(4) as pool:  # one file is most of a folder, and one thread digests it
-            list(pool.map(files.verify_manifest, folders))
         found = differences(folders, item)
         if found:
             raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
+        # Beside the averaging, which would wait for it as long again where there are cores enough.
+        pool = futures.ThreadPoolExecutor(2)
+        self._verified = [pool.submit(files.verify_manifest, folder, item) for folder in folders]
+        pool.shutdown(wait=False)
         # Summed in the order of the digests, so that the order on the command line changes no bit.
         by_digest = sorted(zip(folders, weights), key=lambda pair: (files.folder_digest(pair[0]), pair[1]))
         self._folders, self._weights = [f for f, _ in by_digest], [w for _, w in by_digest]
-        self._opened = [checkpoints.open_arrays(folder, item) for folder in self._folders]
+        with self._blamed():
+            self._opened = [arrays.open_arrays(folder, item) for folder in self._folders]
 
     @property
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -112,22 +116,34 @@ class Average:
         return {path: (array.shape, array.dtype.numpy_dtype) for path, array in self._opened[0].items()}
 
     @functools.cached_property
-    def blocks(self) -> dict[str, list[tuple[slice, ...]]]:
+    def blocks(self) -> dict[str, list[arrays.Block]]:
         """The blocks that cover every array: the pieces it is stored in, so that each is read once."""
-        found = {}
-        for path, array in self._opened[0].items():
-            pieces = array.chunk_layout.read_chunk.shape or ()  # a number has none
-            steps = [range(0, n, max(1, piece)) for n, piece in zip(array.shape, pieces)]
-            found[path] = [
-                tuple(slice(i, min(i + piece, n)) for i, n, piece in zip(corner, array.shape, pieces))
-                for corner in itertools.product(*steps)
-            ]
-        return found
+        return {
+            path: arrays.blocks(a.shape, a.chunk_layout.read_chunk.shape or ()) for path, a in self._opened[0].items()
+        }
 
-    def values(self, path: str, block: tuple[slice, ...]) -> np.ndarray:
+    def check(self) -> None:
+        """Waits until every file that is read was compared with its digest. DataError names the first that is damaged."""
+        for verified in self._verified:
+            verified.result()
+
+    def values(self, path: str, block: arrays.Block) -> np.ndarray:
         """Returns one block of the average."""
+        with self._blamed():
+            return self._mean(path, block)
+
+    @contextlib.contextmanager
+    def _blamed(self):
+        """Blames a damaged file for what came of it."""
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+
+    def _mean(self, path: str, block: arrays.Block) -> np.ndarray:
         dtype = self._opened[0][path].dtype.numpy_dtype
-        shape = tuple(len(range(s.start, s.stop)) for s in block)
+        shape = tuple(s.stop - s.start for s in block)
         total = np.zeros(math.prod(shape), np.float64)
         ahead = self._opened[0][path][block].read()
         for number, (weight, folder) in enumerate(zip(self._weights, self._folders)):
@@ -139,8 +155,8 @@ class Average:
                 if not np.all(np.isfinite(own)):
                     raise NumericError(f"{folder}: {path} holds values that are not finite; leave this input out")
                 total[i : i + _RUN] += weight * own
-        real = jnp.issubdtype(dtype, jnp.inexact)
-        largest = float((jnp.finfo if real else jnp.iinfo)(dtype).max)
+        real = dtype.kind not in "iu"
+        largest = float((ml_dtypes.finfo if real else ml_dtypes.iinfo)(dtype).max)
         if not max(-total.min(initial=0), total.max(initial=0)) <= largest:
             raise NumericError(f"{path}: the average is too large for {dtype}; look at the weights {self._weights}")
         return (total if real else np.rint(total)).astype(dtype).reshape(shape)
@@ -154,7 +170,15 @@ def average(folders: Sequence[pathlib.Path], weights: Sequence[float], item: str
         leaves[path] = np.empty(shape, dtype)
         for block in found.blocks[path]:
             leaves[path][block] = found.values(path, block)
-    return checkpoints.unflatten(leaves)
+    found.check()
+    return arrays.unflatten(leaves)
+
+
+def write(path, mixed: Average, contents: Mapping[str, bytes], progress: Callable[[float], None]) -> None:
+    """Writes an average and the small files `contents` as the bundle `path`, if its inputs turn out to be whole."""
+    arrays.write_bundle_by_blocks(
+        path, mixed.specs, mixed.blocks, mixed.values, contents, check=mixed.check, progress=progress
+    )
 
 
 def lineage(folders: Sequence[pathlib.Path], weights: Sequence[float], method: str) -> dict:

@@ -1,7 +1,6 @@
 """`embed average`: checkpoints into a soup, and a base and a tuned model into the best of both."""
 
 import functools
-import itertools
 import pathlib
 
 from embed.commands import runtime
@@ -36,45 +35,47 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start()
-    from embed import bundles, checkpoints, files
+    # Averaging alone needs no device, so it takes neither the time nor the memory of a start of JAX.
+    several = runtime.of_several_hosts()
+    if arguments.suite or several:
+        runtime.start()
+    if several:
+        from embed import hosts
+
+        _average(arguments, writes=hosts.is_main())
+        hosts.sync("the average is written")
+    else:
+        _average(arguments)
+
+
+def _average(arguments, writes: bool = True) -> None:
+    """Chooses the weights, and writes the average where this process is to."""
+    from embed import bundles, files
     from embed.averaging import lineage, soup
 
     output = pathlib.Path(arguments.output)
-    files.check_new(output)
+    if writes:
+        files.check_new(output)
     given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     folders = soup.expand(arguments.inputs, arguments.last)
     _check(arguments, alphas, len(folders))
     if not arguments.unrelated:
         lineage.check(folders)
     weights, extra = _weights(folders, given, alphas, arguments)
+    if not writes:
+        return
     for folder, weight in zip(folders, weights):
         print(f"{weight:.4f}  {folder}", flush=True)
-    mixed = soup.Average(folders, weights, arguments.item)
     # Prompts, lengths and sizes are those of the tuned model, which knows more than its base.
     described = folders[-1] if arguments.method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
     tokenizer = bundles.tokenizer_file(described)
-    contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
-    values = _with_progress(mixed)
-    checkpoints.write_bundle_by_blocks(output, mixed.specs, mixed.blocks, values, {**contents, **extra})
+    contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}
+    soup.write(output, soup.Average(folders, weights, arguments.item), contents, runtime.progress_bar("averaging"))
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
     )
-
-
-def _with_progress(mixed):
-    """Returns the function that makes the blocks of an average, and shows how far it is."""
-    progress, total = runtime.progress_bar("averaging"), sum(map(len, mixed.blocks.values()))
-    done = itertools.count(1)
-
-    def values(path, block):
-        found = mixed.values(path, block)
-        progress(next(done) / total)
-        return found
-
-    return values
 
 
 def _check(arguments, alphas, count: int) -> None:
@@ -123,6 +124,7 @@ class _Scorer:
     """Scores averages of the inputs on a suite, at full size, without writing them."""
 
     def __init__(self, folders, described, arguments):
+        from embed import hosts
         from embed.evaluation import suites
         from embed.evaluation.views import View
         from embed.inference import model as inference
@@ -133,9 +135,13 @@ class _Scorer:
         self._model = inference.open_model(described)
         self._view = View(self._model.encoder.model.embedding_dim)
         self._points: dict[tuple, dict[str, float]] = {}
+        self._writes = hosts.is_main()
 
     def score(self, weights) -> float:
         """Returns the mean of the types that the average with these weights has."""
+        import numpy as np
+
+        from embed import hosts
         from embed.averaging import soup
         from embed.data.text import template
         from embed.evaluation import runner
@@ -144,25 +150,35 @@ class _Scorer:
 
         used = [(f, w) for f, w in zip(self._folders, weights) if w]
         mixed = self._model.with_params(soup.average(*zip(*used), self._item))
-        embeddings = Embeddings(mixed.encode, lambda prompt: template(prompt, self._model.prompts))
-        scores = runner.run(self._suite, embeddings, [self._view], search.top_k).scores
-        self._points[tuple(weights)] = {t: own[self._view.name][self._main[t]] for t, own in scores.items()}
-        return runner.means(scores, self._suite)[self._view.name]["mean of the types"]
+        words = lambda prompt: template(prompt, self._model.prompts)  # noqa: E731
+        embeddings, mean = Embeddings(mixed.encode, words, agree=hosts.agree), np.zeros(1)
+        if self._writes:
+            scores = runner.run(self._suite, embeddings, [self._view], search.top_k).scores
+            self._points[tuple(weights)] = {t: own[self._view.name][self._main[t]] for t, own in scores.items()}
+            mean[0] = runner.means(scores, self._suite)[self._view.name]["mean of the types"]
+        else:  # the main host scores what all embed
+            self._points[tuple(weights)] = {}
+            embeddings.embed([part for task in self._suite.tasks for part in task.parts().values()])
+        return float(hosts.agree(mean.view(np.uint8)).view(np.float64)[0])
 
     def tell(self, trial) -> None:
         """Says what one average scored."""
+        from embed.training.reports import say
+
         weights = " ".join(f"{w:.3g}" for w in trial.weights)
-        print(f"{100 * trial.score:.2f}  {'kept' if trial.kept else '    '}  weights {weights}", flush=True)
+        say(f"{100 * trial.score:.2f}  {'kept' if trial.kept else '    '}  weights {weights}")
 
     def sweep(self, weights) -> float:
         """Scores the interpolation at every alpha and returns the best."""
+        from embed.training.reports import say
+
         self._means = {}
         for alpha, both in weights.items():
             self._means[alpha] = self.score(both)
             listed = "  ".join(f"{n} {100 * v:.2f}" for n, v in self._points[tuple(both)].items())
-            print(f"alpha {alpha:g}: mean of the types {100 * self._means[alpha]:.2f}  {listed}", flush=True)
+            say(f"alpha {alpha:g}: mean of the types {100 * self._means[alpha]:.2f}  {listed}")
         best = max(self._means, key=lambda a: (self._means[a], -a))
-        print(f"best alpha {best:g} by the mean of the types of {self._suite.name}")
+        say(f"best alpha {best:g} by the mean of the types of {self._suite.name}")
         return best
 
     def sweep_files(self, best: float) -> dict[str, bytes]:
@@ -170,6 +186,8 @@ class _Scorer:
         from embed import files
         from embed.evaluation import plots, report
 
+        if not self._writes:
+            return {}
         points = dict(zip(self._means, self._points.values()))
         sweep = {
             "suite": self._suite.name,
@@ -186,6 +204,8 @@ class _Scorer:
         from embed import files
         from embed.evaluation import plots, report
 
+        if not self._writes:
+            return {}
         told = {
             "suite": self._suite.name,
             "method": self._method,

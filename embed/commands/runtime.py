@@ -35,6 +35,11 @@ def start(distributed: bool = False) -> None:
     hosts.join(distributed)
 
 
+def of_several_hosts() -> bool:
+    """Returns whether this process was started to meet others; for commands that load JAX only then."""
+    return "JAX_COORDINATOR_ADDRESS" in os.environ
+
+
 def environment() -> dict:
     """Returns the versions and devices that decide whether a run can be reproduced to the bit."""
     import importlib.metadata

@@ -194,7 +194,7 @@ def _starter(recipe, model):
     """
     import jax
 
-    from embed import bundles, checkpoints
+    from embed import arrays, bundles, checkpoints
     from embed.errors import DataError
     from embed.training import reports
 
@@ -210,7 +210,7 @@ def _starter(recipe, model):
     def split(target):
         wanted = checkpoints.flatten(target)
         new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
-        return wanted, new, checkpoints.unflatten({p: x for p, x in wanted.items() if p not in new})
+        return wanted, new, arrays.unflatten({p: x for p, x in wanted.items() if p not in new})
 
     # Before a large model is drawn at random: a start of another architecture.
     checkpoints.check_fits(folder, "params", split(jax.eval_shape(model.init, jax.random.key(0)))[2])
@@ -224,7 +224,7 @@ def _starter(recipe, model):
         drawn = jax.jit(model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
         fresh = checkpoints.flatten(drawn(jax.random.key(recipe.seed)))
         leaves = {**checkpoints.flatten(found), **{p: fresh[p] for p in new}}
-        return checkpoints.unflatten({p: leaves[p] for p in wanted})
+        return arrays.unflatten({p: leaves[p] for p in wanted})
 
     return read
 

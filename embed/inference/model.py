@@ -86,14 +86,15 @@ def open_model(
     weights: str = "float32",
     devices: Sequence[jax.Device] | None = None,
 ) -> EmbeddingModel:
-    """Returns the model that MODEL names, after verifying every file of it. `random` gives fresh weights of the same shape.
+    """Returns the model that MODEL names, every file that is read verified. `random` gives fresh weights of the same shape.
 
     `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
     replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). It runs on
     all devices when none are given; a model that is large for one lies over several of them (`sharding.serving_shape`).
     """
     folder = bundles.resolve(path)
-    manifest = files.verify_manifest(folder)
+    item = "ema" if "ema" in files.read_manifest(folder)["trees"] else "params"
+    files.verify_manifest(folder, item)
     description = bundles.read_model_json(folder)
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
@@ -105,7 +106,6 @@ def open_model(
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
     else:
-        item = "ema" if "ema" in manifest["trees"] else "params"
         params = checkpoints.restore(folder, item, target, verified=True)
     size = stored_bytes(params, weights)
     params = prepared(rounded(params, weights), model, mesh)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from embed import bundles, checkpoints, files
+from embed import arrays, bundles, checkpoints, files
 from embed.interop import source as sources
 from embed.interop.tensors import Reader, Tensor, read_all
 from embed.models import api
@@ -37,7 +37,7 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
         path = f"projection_{i}/kernel"
         tensor = Tensor("linear.weight", (path,), inputs=1)
         found |= read_all(Reader(place), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
-    return checkpoints.unflatten({path: found[path] for path in shapes})
+    return arrays.unflatten({path: found[path] for path in shapes})
 
 
 def describe(source: sources.Source, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embed import bundles, checkpoints, files
+from embed import arrays, bundles, files
 from embed.data import tokenizers
 from embed.models import api
 from embed.models.embedder import Embedder
@@ -38,18 +38,19 @@ class Trained:
 
 
 def open_trained(path) -> Trained:
-    """Returns the model that MODEL names, every file verified."""
+    """Returns the model that MODEL names, every file that is read verified."""
     folder = bundles.resolve(path)
-    manifest = files.verify_manifest(folder)
-    description = bundles.read_model_json(folder)
+    manifest = files.read_manifest(folder)
     item = "ema" if "ema" in manifest["trees"] else "params"
-    arrays = checkpoints.open_arrays(folder, item)
+    files.verify_manifest(folder, item)
+    description = bundles.read_model_json(folder)
+    opened = arrays.open_arrays(folder, item)
     return Trained(
         folder=folder,
         description=description,
         module=api.from_description(description["architecture"]),
         tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
         shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"][item].items()},
-        read=lambda name: np.asarray(arrays[name].read().result()),
+        read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embed import checkpoints, files
+from embed import arrays, files
 from embed.errors import DataError
 from embed.interop.exporting import Trained
 from embed.models import api
@@ -25,7 +25,7 @@ def write(folder: pathlib.Path, trained: Trained) -> None:
     mask = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
 
     def embed(parameters, token_ids, mask):
-        return model.apply(checkpoints.unflatten(parameters), token_ids, mask)
+        return model.apply(arrays.unflatten(parameters), token_ids, mask)
 
     exported = jax.export.export(jax.jit(embed), platforms=_PLATFORMS)(params, tokens, mask)
     (folder / PROGRAM).write_bytes(exported.serialize())

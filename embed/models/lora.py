@@ -11,7 +11,8 @@ import re
 import jax
 import jax.numpy as jnp
 
-from embed.checkpoints import flatten, unflatten
+from embed.arrays import unflatten
+from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.types import Model, Params
 

@@ -286,7 +286,7 @@ def _check_skipped(values, done: int) -> None:
 
 
 def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
-    if step in checkpoints.committed_steps(saver.folder):
+    if step in files.committed_steps(saver.folder):
         return
     meta = {
         "step": step,

@@ -36,7 +36,7 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from embed import bundles, checkpoints, files
+    from embed import arrays, bundles, checkpoints, files
     from embed.models import api
     from embed.models.embedder import Embedder
     from embed.models.gemma import Gemma
@@ -53,7 +53,7 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
         random = np.random.default_rng(number)
         leaves = {path: 0.02 * random.standard_normal(s.shape, np.float32) for path, s in shapes.items()}
         contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
-        checkpoints.write_bundle(folder / f"bundle-{number}", checkpoints.unflatten(leaves), contents)
+        checkpoints.write_bundle(folder / f"bundle-{number}", arrays.unflatten(leaves), contents)
         save_file(leaves, folder / f"{number}.safetensors")
     assert files.read_json(folder / "bundle-0" / "model.json")
     return sum(int(np.prod(s.shape)) for s in shapes.values())

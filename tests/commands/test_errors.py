@@ -143,10 +143,11 @@ def test_training_may_start_from_a_checkpoint(here, capsys):
 
 def test_a_flipped_byte_in_a_model(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0
-    victim = max((here / "run/checkpoints/2/ema/d").iterdir(), key=lambda p: p.stat().st_size)
-    data = bytearray(victim.read_bytes())
-    data[100] ^= 4
-    victim.write_bytes(data)
+    for item in ("ema", "params"):
+        victim = max((here / f"run/checkpoints/2/{item}/d").iterdir(), key=lambda p: p.stat().st_size)
+        data = bytearray(victim.read_bytes())
+        data[100] ^= 4
+        victim.write_bytes(data)
     (here / "corpus.jsonl").write_text('{"text": "a text"}\n')
     for command in (("search", "run", "query", "--corpus=corpus.jsonl"), ("average", "run", "--output=soup")):
         code, _, err = call(capsys, *command)
@@ -193,7 +194,7 @@ def test_nan_loss_stops_and_saves_nothing_bad(here, capsys):
     wild = ("--gin.LEARNING_RATE=1e30", "--gin.optimizers.adamw.max_grad_norm=None", "--gin.loop.Schedule.log_every=1")
     code, _, err = call(capsys, *TRAIN[:3], "--gin.TRAIN_STEPS=12", *ON_EIGHT, *wild)
     assert code == 70 and "not finite" in one_line(err)
-    from embed import checkpoints
+    from embed import arrays, checkpoints, files
 
-    for step in checkpoints.committed_steps(here / "run/checkpoints"):
-        checkpoints.check_finite(checkpoints.load_numpy(here / "run/checkpoints" / str(step)), "saved")
+    for step in files.committed_steps(here / "run/checkpoints"):
+        checkpoints.check_finite(arrays.load_numpy(here / "run/checkpoints" / str(step)), "saved")

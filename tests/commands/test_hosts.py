@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from embed import checkpoints, files
+from embed import arrays, bundles, checkpoints, files
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOSTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -91,6 +91,28 @@ def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
     assert "model: 0 texts to embed" in again
 
 
+@pytest.mark.parametrize("hosts", HOSTS)
+@pytest.mark.parametrize(
+    "more", [("--method=weighted", "--weights=0.25,0.75"), ("--method=greedy", "--suite=suite.json")]
+)
+def test_averaging_gives_the_same_model(alone, run_embed, run_on_hosts, more, hosts):
+    given = ("average", "model", "other", "--unrelated", *more)
+    if not (alone / "other").exists():
+        params = {p: 0.9 * x for p, x in checkpoints.flatten(arrays.load_numpy(alone / "model")).items()}
+        names = ("model.json", bundles.tokenizer_file(alone / "model").name)
+        contents = {name: (alone / "model" / name).read_bytes() for name in names}
+        checkpoints.write_bundle(alone / "other", arrays.unflatten(params), contents)
+    one, many = f"average-{more[0]}", f"average-{more[0]}-{hosts}"
+    if not (alone / one).exists():
+        done = run_embed(alone, *given, f"--output={one}")
+        assert done.returncode == 0, done.stderr
+    printed = run_on_hosts(alone, hosts, *given, f"--output={many}", devices=2)
+    assert f"wrote {many}" in printed
+    reference = checkpoints.flatten(arrays.load_numpy(alone / one))
+    for path, value in checkpoints.flatten(arrays.load_numpy(alone / many)).items():
+        np.testing.assert_array_equal(value, reference[path])
+
+
 RUN = (
     "train",
     "--gin_file=tiny.gin",
@@ -139,7 +161,7 @@ def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, vi
     assert running.returncode == 0, printed
     assert "start 2 of at most 11" in printed and noticed < 45
     assert "resuming at step" in printed
-    ends = [checkpoints.flatten(checkpoints.load_numpy(work / run / "checkpoints/12")) for run in ("whole", "killed")]
+    ends = [checkpoints.flatten(arrays.load_numpy(work / run / "checkpoints/12")) for run in ("whole", "killed")]
     assert ends[0].keys() == ends[1].keys()
     for path, value in ends[0].items():
         assert value.tobytes() == ends[1][path].tobytes(), path

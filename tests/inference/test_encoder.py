@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed import checkpoints, sharding
+from embed import arrays, sharding
 from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
 from embed.inference import packing
@@ -22,7 +22,7 @@ from embed.sharding import MeshShape
 def alone(model):
     """Returns the vector of one prompted text by the model itself: one row, no padding."""
     apply = jax.jit(model.encoder.model.apply)
-    params = checkpoints.load_numpy(model.folder)
+    params = arrays.load_numpy(model.folder)
 
     def encode(text: str, prompt: str = "query", title: str = "") -> np.ndarray:
         prompted = apply_prompt(PROMPTS[prompt], clean(text), title)
@@ -67,7 +67,7 @@ def test_the_mesh_does_not_change_the_vectors(model, texts_of):
     mesh = sharding.make_mesh(MeshShape(1, 2, 4))
     encoder = dataclasses.replace(model.encoder, mesh=mesh)
     placed = sharding.shardings(model.encoder.model.axes, model.stored, mesh)
-    params = jax.device_put(checkpoints.load_numpy(model.folder), placed)
+    params = jax.device_put(arrays.load_numpy(model.folder), placed)
     np.testing.assert_allclose(encoder(params, texts, prompt="query"), model.encode(texts), atol=2e-6)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embed
-from embed import checkpoints, files, sharding
+from embed import arrays, checkpoints, files, sharding
 from embed.errors import DataError
 from embed.inference import weights
 from embed.inference.model import _to_serve, open_model
@@ -54,7 +54,7 @@ def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabul
     folders = {step: write_tiny(tmp_path / f"b{step}", vocabulary, seed=step) for step in (2, 10)}
     for step, folder in folders.items():
         shutil.move(folder, steps / str(step))
-    newest, best = (checkpoints.load_numpy(steps / str(s)) for s in (10, 2))
+    newest, best = (arrays.load_numpy(steps / str(s)) for s in (10, 2))
     assert not np.array_equal(*(jax.tree.leaves(t)[0] for t in (newest, best)))
     assert_serves(open_model(tmp_path / "run"), newest)
     files.write_json(tmp_path / "run" / "best.json", {"step": 2, "score": 1.0, "metric": "ndcg_at_10"})
@@ -62,7 +62,7 @@ def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabul
 
 
 def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path):
-    params = checkpoints.load_numpy(bundle)
+    params = arrays.load_numpy(bundle)
     ema = jax.tree.map(lambda x: x[::-1].copy(), params)
     small = ("model.json", "tokenizer.model")
     contents = {name: (bundle / name).read_bytes() for name in small}
@@ -89,7 +89,7 @@ def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same
 @pytest.mark.parametrize("devices", [1, 8])
 def test_other_parameters_are_given_as_a_checkpoint_has_them(bundle, devices):
     opened = open_model(bundle, devices=jax.devices()[:devices])
-    stored = checkpoints.load_numpy(bundle)
+    stored = arrays.load_numpy(bundle)
     texts = ["bada kolo", "mira"]
     np.testing.assert_array_equal(opened.with_params(stored).encode(texts), opened.encode(texts))
     other = jax.tree.map(lambda x: x[::-1].copy(), stored)
@@ -108,7 +108,7 @@ def test_a_deep_model_is_compiled_as_one_scanned_block(bundle, model, monkeypatc
 @pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
     opened = open_model(bundle, weights=kind)
-    stored = checkpoints.load_numpy(bundle)
+    stored = arrays.load_numpy(bundle)
     assert_serves(opened, weights.rounded(stored, kind))
     assert opened.digest.endswith(f"-{kind}")
     assert np.abs(opened.encode(["bada kolo"]) - open_model(bundle).encode(["bada kolo"])).max() > 1e-5

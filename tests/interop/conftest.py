@@ -14,7 +14,7 @@ import safetensors.numpy
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from embed import bundles, checkpoints, files
+from embed import arrays, bundles, checkpoints, files
 from embed.commands.main import main
 from embed.interop import convert, exporting, sentence_transformers
 from embed.interop import source as sources
@@ -227,13 +227,13 @@ def to_folder(bundle, output, dtype: str = "float32") -> pathlib.Path:
     return pathlib.Path(output)
 
 
-def arrays(bundle) -> dict[str, np.ndarray]:
-    return checkpoints.flatten(checkpoints.load_numpy(bundle))
+def parameters(bundle) -> dict[str, np.ndarray]:
+    return checkpoints.flatten(arrays.load_numpy(bundle))
 
 
 def assert_same_bundle(a, b) -> None:
     """Asserts that parameters (to the bit), tokenizer and model.json (but for the lineage) are the same."""
-    one, two = arrays(a), arrays(b)
+    one, two = parameters(a), parameters(b)
     assert list(one) == list(two)
     for path in one:
         assert one[path].dtype == two[path].dtype == np.float32

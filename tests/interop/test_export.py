@@ -88,7 +88,7 @@ def test_pooling_is_booleans(exported):
 
 
 def test_linear_maps_have_the_four_old_keys(exported, gemma_bundle, foreign):
-    ours = foreign.arrays(gemma_bundle)
+    ours = foreign.parameters(gemma_bundle)
     for i, (inputs, outputs) in enumerate(((12, 14), (14, 10))):
         assert load(exported, f"{i + 2}_Dense/config.json") == {
             "in_features": inputs,
@@ -211,7 +211,7 @@ def test_lengths_are_kept_within_the_positions(family, rounds):
 def test_half_the_bytes(gemma_bundle, foreign, tmp_path):
     folder = foreign.to_folder(gemma_bundle, tmp_path / "half", "bfloat16")
     assert load(folder, "config.json")["torch_dtype"] == "bfloat16"
-    ours = foreign.arrays(gemma_bundle)
+    ours = foreign.parameters(gemma_bundle)
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     assert {a.dtype.name for a in tensors.values()} == {"bfloat16"}
     table = ours["encoder/embedding/table"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from embed import checkpoints, files
+from embed import arrays, checkpoints, files
 from embed.commands.main import main
 from embed.data.text import PROMPTS
 from embed.errors import NumericError
@@ -122,7 +122,7 @@ def test_the_program_runs_with_jax_alone(program):
 
 
 def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign):
-    ours = foreign.arrays(gemma_bundle)
+    ours = foreign.parameters(gemma_bundle)
     with np.load(program / "parameters.npz", allow_pickle=False) as stored:
         assert set(stored.files) == set(ours)
         assert all(np.array_equal(stored[path], ours[path]) for path in ours)
@@ -138,7 +138,7 @@ def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
     stablehlo.write(tmp_path, trained)
     tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
     mask = np.arange(20) < np.array([20, 9, 1])[:, None]
-    params = checkpoints.unflatten({path: trained.read(path) for path in trained.shapes})
+    params = arrays.unflatten({path: trained.read(path) for path in trained.shapes})
     wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, tokens, mask))
     found = stablehlo.load(tmp_path)(tokens, mask)
     assert np.max(np.abs(found - wanted)) <= 1e-5 and np.max(np.std(wanted, axis=0)) > 1e-3
@@ -275,7 +275,7 @@ def test_a_source_read_again_has_the_exports_prompts(gemma_bundle, foreign, tmp_
 
 def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
     """A step folder with a moving average: every form writes the average, not the last parameters."""
-    params = checkpoints.load_numpy(gemma_bundle)
+    params = arrays.load_numpy(gemma_bundle)
     average = jax.tree.map(lambda x: x * np.float32(2), params)
     contents = {n: (gemma_bundle / n).read_bytes() for n in ("model.json", "tokenizer.json")}
     saver = checkpoints.Saver(tmp_path / "run" / "checkpoints")

@@ -159,7 +159,7 @@ def read_start(done, capsys):
 
 def test_training_starts_from_the_folders_parameters(recipe, foreign, rounds, capsys):
     found, said, _ = read_start(start.complete(recipe()), capsys)
-    wanted = foreign.arrays(rounds("gemma3_text").first)
+    wanted = foreign.parameters(rounds("gemma3_text").first)
     assert list(found) == list(wanted) and "at random" not in said
     assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
 
@@ -169,7 +169,7 @@ def test_a_missing_projection_starts_at_random(recipe, plain, foreign, capsys):
     done = start.complete(recipe(init_from=str(plain), prompts={"mine": "m {content}"}, model_changes=maps))
     found, said, target = read_start(done, capsys)
     assert said.count("\n") <= 2 and "projection_0/kernel, projection_1/kernel start at random" in said
-    wanted = foreign.arrays(done.init_from)
+    wanted = foreign.parameters(done.init_from)
     assert set(found) == {*wanted, "projection_0/kernel", "projection_1/kernel"} and list(found) == list(target)
     assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
     for number, shape in enumerate(((12, 16), (16, 8))):

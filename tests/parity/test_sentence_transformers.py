@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from parity_foreign import SHAPES, TEXTS, embed, open_reported, theirs
 
-from embed import checkpoints, files
+from embed import arrays, checkpoints, files
 from embed.inference import model as inference
 
 TOLERANCE = 1e-5
@@ -101,7 +101,7 @@ def test_texts_alone_and_in_a_batch_of_other_lengths(name, made):
 
 
 def leaves(bundle):
-    return checkpoints.flatten(checkpoints.load_numpy(bundle))
+    return checkpoints.flatten(arrays.load_numpy(bundle))
 
 
 def assert_same_model(bundle, other):

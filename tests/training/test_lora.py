@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from embed import checkpoints
+from embed import arrays
 
 ADAPT = [
     "recipe.Recipe.lora = @lora.Lora()",
@@ -18,8 +18,8 @@ ADAPT = [
 
 
 def leaves(folder, step, item="params"):
-    arrays = checkpoints.open_arrays(folder / "run" / "checkpoints" / str(step), item)
-    return {path: array.read().result() for path, array in arrays.items()}
+    opened = arrays.open_arrays(folder / "run" / "checkpoints" / str(step), item)
+    return {path: array.read().result() for path, array in opened.items()}
 
 
 def digest(values) -> str:
@@ -57,7 +57,7 @@ def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, ru
     done = run_embed(whole, *TRAIN)
     assert done.returncode == 0, done.stderr
     assert "adapters" in done.stdout
-    base = {p: a.read().result() for p, a in checkpoints.open_arrays(whole / "base").items()}
+    base = {p: a.read().result() for p, a in arrays.open_arrays(whole / "base").items()}
     after = leaves(whole, 8)
     assert list(after) == list(base)
     changed = {p for p in base if not np.array_equal(base[p], after[p])}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from embed import checkpoints
+from embed import arrays, files
 
 TRAIN = ("train", "--gin_file=tiny.gin", "--run_dir=run")
 
@@ -17,8 +17,8 @@ def digests(folder, step=12) -> dict[str, str]:
     """Returns the sha256 of every leaf of params, optimiser and moving average."""
     found = {}
     for item in ("params", "opt_state", "ema"):
-        arrays = checkpoints.open_arrays(folder / "run" / "checkpoints" / str(step), item)
-        for path, array in arrays.items():
+        opened = arrays.open_arrays(folder / "run" / "checkpoints" / str(step), item)
+        for path, array in opened.items():
             found[f"{item}/{path}"] = hashlib.sha256(array.read().result().tobytes()).hexdigest()
     return found
 
@@ -99,7 +99,7 @@ def test_sigterm_saves_exits_75_and_goes_on_to_the_same_bits(uninterrupted, work
     running.stdout.close()
     assert running.wait(60) == 75, rest
     assert "run the same command to go on" in rest
-    saved = checkpoints.committed_steps(work / "run" / "checkpoints")
+    saved = files.committed_steps(work / "run" / "checkpoints")
     assert saved and 5 <= saved[-1] < 12
     resumed = run_embed(work, *TRAIN, slow)
     assert resumed.returncode == 0 and f"resuming at step {saved[-1]}" in resumed.stdout
