@@ -184,6 +184,7 @@ class _Slice:
         from embed import sharding
         from embed.models.transformer import REMAT
 
+        print("advice     tries other meshes and what is recomputed, a compilation each", flush=True)
         count, tried = len(self._devices), {}
 
         def attempt(shape: tuple[int, int, int], remat: str) -> _Row:
@@ -244,7 +245,8 @@ def _told(row: _Row) -> str:
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
     parts = f", {row.step.micro_batches} micro-batches" if row.step.micro_batches > 1 else ""
-    head = f"{step.name:10} on {mesh}{parts} ({step.seconds_to_compile:.0f} s to compile)"
+    again = f", remat {row.remat}" if row.remat not in ("-", "none") else ""
+    head = f"{step.name:10} on {mesh}{parts}{again} ({step.seconds_to_compile:.0f} s to compile)"
     if step.refused:
         return f"{head}\n           does not fit: {step.refused}"
     of = f" of {size_text(step.chip.memory)}" if step.chip else ""

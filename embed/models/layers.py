@@ -11,6 +11,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from embed.errors import ConfigError, did_you_mean
@@ -19,6 +20,9 @@ from embed.sharding import constrain
 # The standard deviation of a unit normal that is cut at two deviations.
 _TRUNCATED_DEVIATION = 0.87962566
 Initializer = Callable[..., Array]
+PRODUCT = (
+    "product"  # what the results of linear maps are called, for what a backward pass finds kept (`transformer.REMAT`)
+)
 
 ACTIVATIONS = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -122,7 +126,7 @@ class Linear(nn.Module):
             kept = [i for i in range(len(self.shape)) if i not in self.input_axes]
             init = nn.with_logical_partitioning(nn.initializers.zeros, tuple(self.axes[i] for i in kept))
             y = y + self.param("bias", init, tuple(self.shape[i] for i in kept), jnp.float32)
-        return y if self.to_residual else y.astype(dtype)
+        return checkpoint_name(y if self.to_residual else y.astype(dtype), PRODUCT)
 
 
 class RMSNorm(nn.Module):

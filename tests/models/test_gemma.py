@@ -170,9 +170,10 @@ def test_remat_draws_the_same_dropout_in_both_passes(tiny):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), recomputed, gradient)
 
 
-def test_remat_full_really_computes_again(tiny):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_remat_really_computes_again(tiny, dtype):
     def products(**fields):
-        model = api.build(tiny.make(**fields))
+        model = api.build(tiny.make(dtype=dtype, **fields))
         tokens, mask = tiny.texts()
         return str(jax.make_jaxpr(jax.grad(lambda p: model.apply(p, tokens, mask).sum()))(tiny.params)).count(
             "dot_general"
