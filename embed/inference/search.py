@@ -12,7 +12,7 @@ _QUERIES = 256  # at once: their scores of a block are all that is held of queri
 _MOST = 32_768  # documents of a block
 # Of a block on a CPU: a larger piece of memory the C library gives back each time and clears anew, 2.5 times slower.
 _BLOCK_BYTES = 24 << 20
-_FEW = (8, 32)  # numbers of groups that a block is looked into, where no more hold anything better
+_FEW = (8, 16, 32)  # numbers of groups that a block is looked into, where no more hold anything better
 
 
 def block_size(documents: int, dim: int) -> int:
