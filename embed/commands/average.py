@@ -32,13 +32,14 @@ def add_arguments(parser) -> None:
     parser.add_argument("--last", type=int, help="of each run folder take its newest LAST checkpoints")
     parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
     parser.add_argument("--unrelated", action="store_true", help="average models that have no common ancestor")
+    parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
 
 
 def run(arguments) -> None:
     # Averaging alone needs no device, so it takes neither the time nor the memory of a start of JAX.
-    several = runtime.of_several_hosts()
+    several = runtime.of_several_hosts(arguments.distributed)
     if arguments.suite or several:
-        runtime.start()
+        runtime.start(arguments.distributed)
     if several:
         from embed import hosts
 

@@ -35,9 +35,9 @@ def start(distributed: bool = False) -> None:
     hosts.join(distributed)
 
 
-def of_several_hosts() -> bool:
-    """Returns whether this process was started to meet others; for commands that load JAX only then."""
-    return "JAX_COORDINATOR_ADDRESS" in os.environ
+def of_several_hosts(distributed: bool) -> bool:
+    """Returns whether `start` would meet other hosts; for commands that load JAX only then."""
+    return distributed or "JAX_COORDINATOR_ADDRESS" in os.environ
 
 
 def environment() -> dict:
