@@ -49,7 +49,7 @@ def spec_differences(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> l
 
 def blocks(shape: Sequence[int], piece: Sequence[int]) -> list[Block]:
     """Returns the blocks of the shape `piece` that cover an array; the last ones of a dimension may be smaller."""
-    steps = [range(0, n, max(1, size)) for n, size in zip(shape, piece)]
+    steps = [range(0, max(1, n), max(1, size)) for n, size in zip(shape, piece)]  # one empty block of an empty array
     return [
         tuple(slice(i, min(i + size, n)) for i, n, size in zip(corner, shape, piece))
         for corner in itertools.product(*steps)
@@ -126,7 +126,7 @@ def _write_item(folder: pathlib.Path, specs, blocks_of, values, progress) -> Non
             create=True,
             dtype=tensorstore.dtype(np.dtype(dtype)),
             shape=shape,
-            chunk_layout=tensorstore.ChunkLayout(chunk_shape=[s.stop - s.start for s in blocks_of[p][0]]),
+            chunk_layout=tensorstore.ChunkLayout(chunk_shape=[max(1, s.stop - s.start) for s in blocks_of[p][0]]),
         )
         for p, (shape, dtype) in specs.items()
     }

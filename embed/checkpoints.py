@@ -239,12 +239,12 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
 def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool = False, **extra) -> pathlib.Path:
     """Writes `params` and the small files `contents` as the self-describing folder `path`; whole or not at all."""
     check_finite(params, str(path))
-    leaves = flatten(params)
+    leaves = {p: np.asarray(x) for p, x in flatten(params).items()}
     return arrays.write_bundle_by_blocks(
         path,
         {p: (x.shape, x.dtype) for p, x in leaves.items()},
         {p: arrays.blocks(x.shape, arrays.piece_of(x.shape, x.dtype)) for p, x in leaves.items()},
-        lambda p, block: np.asarray(leaves[p][block]),
+        lambda p, block: leaves[p][block],
         contents,
         overwrite=overwrite,
         **extra,

@@ -778,6 +778,19 @@ def test_a_bundle_written_by_blocks_is_the_same_bundle(tmp_path, rows):
     assert_same_bits(ocp.StandardCheckpointer().restore(pieces.absolute() / "params"), params)
 
 
+def test_a_bundle_holds_arrays_of_every_kind(tmp_path):
+    tree = {
+        "empty": np.zeros((0, 4), np.float32),
+        "flags": np.array([True, False]),
+        "half": jnp.linspace(-1, 1, 6, dtype=jnp.bfloat16).reshape(2, 3),
+        "number": np.asarray(-7, np.int32),
+        "zeros": np.zeros((3, 1), np.float32),
+    }
+    path = checkpoints.write_bundle(tmp_path / "b", tree, {})
+    assert_same_bits(arrays.load_numpy(path), tree)
+    assert_same_bits(ocp.StandardCheckpointer().restore(path.absolute() / "params"), tree)
+
+
 def test_a_bundle_whose_values_cannot_be_made_is_not_there(tmp_path):
     def broken(path, block):
         raise NumericError("no such value")
