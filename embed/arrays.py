@@ -6,8 +6,9 @@ is read by Orbax like what Orbax wrote (tests restore it).
 
 import itertools
 import json
+import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -17,9 +18,8 @@ import tensorstore
 from embed import files
 from embed.errors import EmbedError, StorageError
 
-PIECE = (
-    1 << 22
-)  # bytes of an array that are stored, and later read, in one piece; of object stores, this is no small read
+PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
+_LEAST = 4  # a piece may be as many times smaller, and is larger rather than smaller still
 _LANES = 2  # blocks that are made and written at once
 Block = tuple[slice, ...]
 
@@ -56,13 +56,39 @@ def blocks(shape: Sequence[int], piece: Sequence[int]) -> list[Block]:
     ]
 
 
-def piece_of(shape: Sequence[int], dtype) -> tuple[int, ...]:
-    """Returns the largest piece of an array, whole in its last dimensions, that has at most PIECE bytes."""
-    room, piece = max(1, PIECE // np.dtype(dtype).itemsize), []
-    for n in reversed(shape):
-        piece.append(max(1, min(n, room)))
-        room //= piece[-1]
-    return tuple(reversed(piece))
+def piece_of(shape: Sequence[int], dtype, divided: Sequence[bool] = ()) -> tuple[int, ...]:
+    """Returns the piece of an array, about PIECE bytes large, that it is stored in.
+
+    The largest dimension (of those that are `divided` over devices, as long as they can be) goes down to its next divisor,
+    until the piece fits. This is Orbax's own rule, so that what a run saves and what is written here lie alike, and an average
+    reads each piece of both once; pieces divide an array, so that none is filled up. Orbax ends with crumbs where a dimension
+    has a large prime factor (30,522 words are 2 x 3 x 5,087): there the piece before is kept.
+    """
+    piece = [max(1, n) for n in shape]
+    first = [bool(d) for d in divided] or [False] * len(piece)
+    size = lambda p: math.prod(p) * np.dtype(dtype).itemsize  # noqa: E731
+    while size(piece) > PIECE:
+        axis = max((i for i in range(len(piece)) if first[i] and piece[i] > 1), key=lambda i: piece[i], default=None)
+        if axis is None:
+            if all(first):
+                break
+            first = [True] * len(piece)
+            continue
+        smaller = [*piece]
+        smaller[axis] = next(d for d in range(piece[axis] - 1, 0, -1) if shape[axis] % d == 0)
+        if size(smaller) * _LEAST < PIECE:
+            break
+        piece, first[axis] = smaller, True
+    return tuple(piece)
+
+
+def several(piece: Sequence[int], shape: Sequence[int], dtype) -> tuple[int, ...]:
+    """Returns as many pieces, in one block, as have about PIECE bytes together: what is stored in crumbs is not read in crumbs."""
+    found = [max(1, n) for n in piece]
+    for axis in reversed(range(len(found))):
+        room = PIECE // (math.prod(found) * np.dtype(dtype).itemsize)
+        found[axis] = min(max(1, shape[axis]), found[axis] * max(1, room))
+    return tuple(found)
 
 
 def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
@@ -147,7 +173,7 @@ def _write_item(folder: pathlib.Path, specs, blocks_of, values, progress) -> Non
     (folder / "_METADATA").write_text(json.dumps(_orbax_metadata(specs)))
 
 
-def _orbax_metadata(paths: Sequence[str]) -> dict:
+def _orbax_metadata(paths: Iterable[str]) -> dict:
     """Returns what Orbax keeps beside the arrays of an item: a tree of dicts with numpy arrays."""
     value = {"value_type": "np.ndarray", "skip_deserialize": False}
     trees = {

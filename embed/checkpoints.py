@@ -1,9 +1,9 @@
 """Saving and restoring trees of arrays on devices. The only file that knows Orbax.
 
 A *step folder* holds one Orbax item per tree (`params`, `opt_state`, `ema`), small files (`model.json`, `meta.json`, the
-tokenizer) and MANIFEST.json, written last. Without a manifest a step does not exist; with one it is verified before it is
-read. This closes three gaps measured in Orbax 0.12: a flipped bit restores silently, a dtype is cast silently, and a save
-that failed is reported as done. A *bundle* is a step folder with `params` alone.
+tokenizer) and MANIFEST.json, written last. Without a manifest a step does not exist; with one, what is read of it is verified
+before it is used. This closes three gaps measured in Orbax 0.12: a flipped bit restores silently, a dtype is cast silently,
+and a save that failed is reported as done. A *bundle* is a step folder with `params` alone.
 """
 
 import math
@@ -51,7 +51,13 @@ def check_finite(tree, what: str) -> None:
 
 def _save_arguments(tree) -> ocp.args.PyTreeSave:
     """Returns what Orbax is told about a tree: pieces small enough to be read, and averaged, block by block."""
-    return ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=arrays.PIECE), tree))
+
+    def of(x) -> ocp.SaveArgs:
+        shard = x.sharding.shard_shape(x.shape) if isinstance(x, jax.Array) else x.shape
+        piece = arrays.piece_of(shard, x.dtype, [a != b for a, b in zip(x.shape, shard)])
+        return ocp.SaveArgs(chunk_byte_size=math.prod(piece) * jnp.dtype(x.dtype).itemsize)
+
+    return ocp.args.PyTreeSave(tree, save_args=jax.tree.map(of, tree))
 
 
 def _handler() -> ocp.CompositeCheckpointHandler:

@@ -1,7 +1,7 @@
 """Files that are whole or not there: atomic writes, digest manifests, folder locks. No jax here.
 
 A folder is *committed* when it holds MANIFEST.json, which is always written last and lists the size and sha256 of every
-other file. Orbax restores a flipped bit without a word, so nothing is read before its manifest has been verified.
+other file. Orbax restores a flipped bit without a word, so nothing is used before what was read of it has been verified.
 """
 
 import contextlib
@@ -179,9 +179,11 @@ def verify_manifest(folder, item: str | None = None) -> dict:
             return f"{path}: missing, but listed in {MANIFEST}"
         if path.stat().st_size != entry["size"]:
             return f"{path}: {path.stat().st_size} bytes, but {MANIFEST} says {entry['size']}"
-        if sha256_file(path) != entry["sha256"]:
-            return f"{path}: its sha256 differs from {MANIFEST}: the file is damaged"
-        return None
+        try:
+            same = sha256_file(path) == entry["sha256"]
+        except OSError as e:
+            return f"{path}: cannot be read ({e.strerror or e})"
+        return None if same else f"{path}: its sha256 differs from {MANIFEST}: the file is damaged"
 
     with futures.ThreadPoolExecutor(4) as pool:
         for found in pool.map(problem, listed.items()):

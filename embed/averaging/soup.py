@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from embed import arrays, bundles, files
-from embed.errors import DataError, NumericError, UsageError
+from embed.errors import DataError, EmbedError, NumericError, UsageError
 
 _RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
 METHODS = ("uniform", "weighted", "greedy", "learned", "interpolate")
@@ -105,7 +105,8 @@ class Average:
         self._verified = [pool.submit(files.verify_manifest, folder, item) for folder in folders]
         pool.shutdown(wait=False)
         # Summed in the order of the digests, so that the order on the command line changes no bit.
-        by_digest = sorted(zip(folders, weights), key=lambda pair: (files.folder_digest(pair[0]), pair[1]))
+        self._digests = {folder: files.folder_digest(folder) for folder in folders}
+        by_digest = sorted(zip(folders, weights), key=lambda pair: (self._digests[pair[0]], pair[1]))
         self._folders, self._weights = [f for f, _ in by_digest], [w for _, w in by_digest]
         with self._blamed():
             self._opened = [arrays.open_arrays(folder, item) for folder in self._folders]
@@ -117,15 +118,23 @@ class Average:
 
     @functools.cached_property
     def blocks(self) -> dict[str, list[arrays.Block]]:
-        """The blocks that cover every array: the pieces it is stored in, so that each is read once."""
-        return {
-            path: arrays.blocks(a.shape, a.chunk_layout.read_chunk.shape or ()) for path, a in self._opened[0].items()
-        }
+        """The blocks that cover every array: whole pieces that it is stored in, so that each is read once."""
+        found = {}
+        for path, array in self._opened[0].items():
+            stored = array.chunk_layout.read_chunk.shape or ()  # a number has none
+            found[path] = arrays.blocks(array.shape, arrays.several(stored, array.shape, array.dtype.numpy_dtype))
+        return found
 
     def check(self) -> None:
-        """Waits until every file that is read was compared with its digest. DataError names the first that is damaged."""
+        """Waits until every file that is read was compared with its digest. DataError names the first that is damaged, and an
+        input that is gone: a run removes old checkpoints, and what is read of a folder that is gone are zeros."""
         for verified in self._verified:
             verified.result()
+        for folder, digest in self._digests.items():
+            if not (folder / files.MANIFEST).is_file() or files.folder_digest(folder) != digest:
+                raise DataError(
+                    f"{folder}: was removed or changed while it was averaged; average what no run removes, or raise keep_last"
+                )
 
     def values(self, path: str, block: arrays.Block) -> np.ndarray:
         """Returns one block of the average."""
@@ -134,12 +143,15 @@ class Average:
 
     @contextlib.contextmanager
     def _blamed(self):
-        """Blames a damaged file for what came of it."""
+        """Blames a damaged file for what came of it, and the inputs for the rest."""
         try:
             yield
-        except Exception:
+        except EmbedError:
             self.check()
             raise
+        except Exception as e:  # tensorstore wraps faults of reading in many types
+            self.check()
+            raise DataError(f"the inputs could not be read: {files.first_line(e)}") from e
 
     def _mean(self, path: str, block: arrays.Block) -> np.ndarray:
         dtype = self._opened[0][path].dtype.numpy_dtype

@@ -40,31 +40,37 @@ def run(arguments) -> None:
     several = runtime.of_several_hosts(arguments.distributed)
     if arguments.suite or several:
         runtime.start(arguments.distributed)
+    folders, weights, extra = _chosen(arguments)
     if several:
         from embed import hosts
 
-        _average(arguments, writes=hosts.is_main())
+        hosts.sync("the weights are chosen")  # every host has seen that the output is new
+        if hosts.is_main():
+            _write(arguments, folders, weights, extra)
         hosts.sync("the average is written")
     else:
-        _average(arguments)
+        _write(arguments, folders, weights, extra)
 
 
-def _average(arguments, writes: bool = True) -> None:
-    """Chooses the weights, and writes the average where this process is to."""
-    from embed import bundles, files
+def _chosen(arguments):
+    """Returns the inputs, their weights, and the files that tell how they and the average score, where there is a suite."""
+    from embed import files
     from embed.averaging import lineage, soup
 
-    output = pathlib.Path(arguments.output)
-    if writes:
-        files.check_new(output)
+    files.check_new(arguments.output)
     given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     folders = soup.expand(arguments.inputs, arguments.last)
     _check(arguments, alphas, len(folders))
     if not arguments.unrelated:
         lineage.check(folders)
-    weights, extra = _weights(folders, given, alphas, arguments)
-    if not writes:
-        return
+    return folders, *_weights(folders, given, alphas, arguments)
+
+
+def _write(arguments, folders, weights, extra) -> None:
+    from embed import bundles, files
+    from embed.averaging import soup
+
+    output = pathlib.Path(arguments.output)
     for folder, weight in zip(folders, weights):
         print(f"{weight:.4f}  {folder}", flush=True)
     # Prompts, lengths and sizes are those of the tuned model, which knows more than its base.

@@ -190,7 +190,6 @@ def test_pieces_that_do_not_divide_an_array_are_averaged_again(tmp_path):
     pieces = arrays.write_bundle_by_blocks(
         tmp_path / "n", {"x": (x.shape, x.dtype)}, {"x": blocks}, lambda path, block: x[block], contents
     )
-    assert soup.Average([pieces], [1.0]).blocks["x"] == blocks
     np.testing.assert_array_equal(soup.average([pieces, folder], [0.5, 0.5])["x"], x)
 
 
@@ -482,3 +481,45 @@ def test_of_a_checkpoint_only_the_trees_that_are_averaged_are_verified(tmp_path)
     assert_same_bits(soup.average([step], [1.0]), make_params())
     with pytest.raises(DataError, match="opt_state"):
         files.verify_manifest(step)
+
+
+def test_an_input_that_is_removed_meanwhile_is_missed(inputs, tmp_path):
+    """A run removes old checkpoints while it goes on; what is read of one that is gone are zeros."""
+    mixed = soup.Average(inputs[:2], [0.5, 0.5])
+    mixed.check()
+    inputs[0].rename(tmp_path / ".deleting-1")
+    with pytest.raises(DataError, match="in0: was removed or changed"):
+        soup.write(tmp_path / "out", mixed, {}, lambda share: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_cannot_be_read_is_named(inputs, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "sha256_file", refuse)
+    with pytest.raises(DataError, match="in[01]/.*cannot be read .Permission denied"):
+        soup.write(tmp_path / "out", soup.Average(inputs[:2], [0.5, 0.5]), {}, lambda share: None)
+
+
+def test_a_failing_read_is_no_failing_write(inputs, tmp_path, monkeypatch):
+    def fail(path, block):
+        raise ValueError("NOT_FOUND: too many open files\nmore")
+
+    mixed = soup.Average(inputs[:2], [0.5, 0.5])
+    monkeypatch.setattr(mixed, "_mean", fail)
+    with pytest.raises(DataError, match="the inputs could not be read: NOT_FOUND: too many open files$"):
+        soup.write(tmp_path / "out", mixed, {}, lambda share: None)
+
+
+def test_stored_crumbs_are_averaged_in_larger_blocks(tmp_path):
+    x = np.arange(4000.0, dtype=np.float32).reshape(1000, 4)
+    crumbs = write(tmp_path / "m", {"x": x})
+    contents = {n: (crumbs / n).read_bytes() for n in ("model.json", "tokenizer.model")}
+    blocks = {"x": arrays.blocks((1000, 4), (3, 4))}
+    folder = arrays.write_bundle_by_blocks(
+        tmp_path / "n", {"x": (x.shape, x.dtype)}, blocks, lambda path, block: x[block], contents
+    )
+    mixed = soup.Average([folder], [1.0])
+    assert len(mixed.blocks["x"]) == 1
+    np.testing.assert_array_equal(soup.average([folder], [1.0])["x"], x)

@@ -113,6 +113,12 @@ def test_averaging_gives_the_same_model(alone, run_embed, run_on_hosts, more, ho
         np.testing.assert_array_equal(value, reference[path])
 
 
+def test_every_host_refuses_an_output_that_is_there(alone, run_on_hosts):
+    with pytest.raises(AssertionError, match=r"already exists(.|\n)*already exists") as caught:
+        run_on_hosts(alone, 2, "average", "model", "--output=scores")
+    assert "[74, 74] == [0, 0]" in str(caught.value)
+
+
 RUN = (
     "train",
     "--gin_file=tiny.gin",
