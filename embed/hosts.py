@@ -60,8 +60,19 @@ def explain(error: Exception) -> None:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once with the exit code of an error: the others do not come to the point where all end together."""
-    if _watch is not None and code not in (0, HostLost.exit_code):
+    """Lets all hosts end together. With the exit code of an error this process ends at once: the others do not come so far.
+
+    One that ended before the main host has written what there is to write would be taken for lost.
+    """
+    if _watch is None:
+        return
+    if code == 0:
+        try:
+            sync("the end")
+        except HostLost as e:
+            _end(str(e))
+        _watch.stop()
+    elif code != HostLost.exit_code:
         sys.stdout.flush()
         os._exit(code)
 

@@ -214,6 +214,12 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago."""
+    return free_port()
+
+
 def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: int = 1, **environment: str) -> str:
     """Runs `python -m embed` as several processes that meet over gloo; returns what the main one printed."""
     env = {

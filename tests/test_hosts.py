@@ -188,3 +188,15 @@ def test_one_host_alone_ends_as_any_program(monkeypatch):
     monkeypatch.setattr(hosts.time, "sleep", pytest.fail)
     hosts.leave(65)
     hosts.explain(jax.errors.JaxRuntimeError("INTERNAL"))
+
+
+def test_a_run_that_is_done_is_watched_no_more(monkeypatch):
+    """What the hosts met at goes away when the main one ends, and is no reason to start all of them again."""
+    said = []
+    own = watch(1, beat=0.01, end=said.append)
+    monkeypatch.setattr(hosts, "_watch", own)
+    own.start()
+    hosts.leave(0)
+    own._board.broken = True
+    own.join(5)
+    assert not own.is_alive() and said == []

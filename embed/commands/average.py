@@ -47,7 +47,6 @@ def run(arguments) -> None:
         hosts.sync("the weights are chosen")  # every host has seen that the output is new
         if hosts.is_main():
             _write(arguments, folders, weights, extra)
-        hosts.sync("the average is written")
     else:
         _write(arguments, folders, weights, extra)
 

@@ -113,6 +113,30 @@ def test_averaging_gives_the_same_model(alone, run_embed, run_on_hosts, more, ho
         np.testing.assert_array_equal(value, reference[path])
 
 
+SLOW = """
+import sys, time
+from embed import hosts
+hosts.Watch.__init__.__kwdefaults__.update(beat=0.2, lost=3.0)
+hosts.join()
+if hosts.is_main():
+    time.sleep(8)
+print("done")
+hosts.leave(0)
+"""
+
+
+def test_a_host_that_is_done_first_is_not_taken_for_lost(port):
+    """The main host may write for long what all have made."""
+    env = {**os.environ, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, "-c", SLOW]
+    running = [subprocess.Popen(command, env={**env, "JAX_PROCESS_ID": str(i)}, cwd=ROOT) for i in range(2)]
+    try:
+        assert [p.wait(120) for p in running] == [0, 0]
+    finally:
+        for p in running:
+            p.kill()
+
+
 def test_every_host_refuses_an_output_that_is_there(alone, run_on_hosts):
     with pytest.raises(AssertionError, match=r"already exists(.|\n)*already exists") as caught:
         run_on_hosts(alone, 2, "average", "model", "--output=scores")
