@@ -25,7 +25,7 @@ Block = tuple[slice, ...]
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict:
-    """Returns the nested dict of {path: leaf}, with paths like 'encoder/layers/mlp/gate/kernel'."""
+    """Returns the nested dict of {path: leaf}, with paths like 'encoder/layers/mlp/gate/kernel' (`checkpoints.flatten`)."""
     tree: dict = {}
     for path, leaf in leaves.items():
         *parents, last = path.split("/")

@@ -86,6 +86,11 @@ def read_model_json(folder) -> dict[str, Any]:
     return description
 
 
+def serving_item(folder) -> str:
+    """Returns the tree of a step folder or bundle that is served: the moving average, where there is one."""
+    return "ema" if "ema" in files.read_manifest(folder)["trees"] else "params"
+
+
 def tokenizer_file(folder) -> pathlib.Path:
     """Returns the tokenizer file of a bundle."""
     for name in ("tokenizer.model", "tokenizer.json"):

@@ -61,8 +61,8 @@ def _save_arguments(tree) -> ocp.args.PyTreeSave:
 
 
 def _handler() -> ocp.CompositeCheckpointHandler:
-    """Returns Orbax's handler of several trees. Random digits do not compress: zstd takes 7 percent off float32 parameters, and
-    half of the time that writing, and averaging, takes."""
+    """Returns Orbax's handler of several trees, not compressed: the digits of float32 parameters are near to random. zstd takes
+    8 percent off their size, and makes an average take an eighth longer."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False))
     return ocp.CompositeCheckpointHandler(handler_registry=registry)

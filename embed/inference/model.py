@@ -93,7 +93,7 @@ def open_model(
     all devices when none are given; a model that is large for one lies over several of them (`sharding.serving_shape`).
     """
     folder = bundles.resolve(path)
-    item = "ema" if "ema" in files.read_manifest(folder)["trees"] else "params"
+    item = bundles.serving_item(folder)
     files.verify_manifest(folder, item)
     description = bundles.read_model_json(folder)
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))

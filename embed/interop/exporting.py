@@ -40,9 +40,8 @@ class Trained:
 def open_trained(path) -> Trained:
     """Returns the model that MODEL names, every file that is read verified."""
     folder = bundles.resolve(path)
-    manifest = files.read_manifest(folder)
-    item = "ema" if "ema" in manifest["trees"] else "params"
-    files.verify_manifest(folder, item)
+    item = bundles.serving_item(folder)
+    manifest = files.verify_manifest(folder, item)
     description = bundles.read_model_json(folder)
     opened = arrays.open_arrays(folder, item)
     return Trained(

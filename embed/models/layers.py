@@ -20,9 +20,7 @@ from embed.sharding import constrain
 # The standard deviation of a unit normal that is cut at two deviations.
 _TRUNCATED_DEVIATION = 0.87962566
 Initializer = Callable[..., Array]
-PRODUCT = (
-    "product"  # what the results of linear maps are called, for what a backward pass finds kept (`transformer.REMAT`)
-)
+PRODUCT = "product"  # the name of what linear maps return, by which `transformer.REMAT` keeps it
 
 ACTIVATIONS = {
     "gelu": lambda x: nn.gelu(x, approximate=False),

@@ -493,6 +493,15 @@ def test_an_input_that_is_removed_meanwhile_is_missed(inputs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_input_that_becomes_another_meanwhile_is_missed(inputs, tmp_path):
+    mixed = soup.Average(inputs[:2], [0.5, 0.5])
+    mixed.check()
+    inputs[0].rename(tmp_path / "aside")
+    inputs[2].rename(inputs[0])
+    with pytest.raises(DataError, match="in0: was removed or changed"):
+        mixed.check()
+
+
 def test_an_input_that_cannot_be_read_is_named(inputs, tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
