@@ -118,8 +118,7 @@ import sys, time
 from embed import hosts
 hosts.Watch.__init__.__kwdefaults__.update(beat=0.2, lost=3.0)
 hosts.join()
-if hosts.is_main():
-    time.sleep(8)
+time.sleep(8 if hosts.is_main() else 1)  # long enough to be seen alive
 print("done")
 hosts.leave(0)
 """
