@@ -91,26 +91,39 @@ def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
     assert "model: 0 texts to embed" in again
 
 
+@pytest.fixture(scope="module")
+def three(alone):
+    """The folder with two more models, the first of them worse: which are kept differs from the order they are given in."""
+    names = ("model.json", bundles.tokenizer_file(alone / "model").name)
+    contents = {name: (alone / "model" / name).read_bytes() for name in names}
+    leaves = checkpoints.flatten(arrays.load_numpy(alone / "model"))
+    draw = np.random.default_rng(0)
+    for name, noise in (("noise", 3.0), ("other", 0.1)):
+        changed = {p: x + (noise * x.std() * draw.standard_normal(x.shape)).astype(x.dtype) for p, x in leaves.items()}
+        checkpoints.write_bundle(alone / name, arrays.unflatten(changed), contents)
+    return alone
+
+
 @pytest.mark.parametrize("hosts", HOSTS)
-@pytest.mark.parametrize(
-    "more", [("--method=weighted", "--weights=0.25,0.75"), ("--method=greedy", "--suite=suite.json")]
-)
-def test_averaging_gives_the_same_model(alone, run_embed, run_on_hosts, more, hosts):
-    given = ("average", "model", "other", "--unrelated", *more)
-    if not (alone / "other").exists():
-        params = {p: 0.9 * x for p, x in checkpoints.flatten(arrays.load_numpy(alone / "model")).items()}
-        names = ("model.json", bundles.tokenizer_file(alone / "model").name)
-        contents = {name: (alone / "model" / name).read_bytes() for name in names}
-        checkpoints.write_bundle(alone / "other", arrays.unflatten(params), contents)
-    one, many = f"average-{more[0]}", f"average-{more[0]}-{hosts}"
-    if not (alone / one).exists():
-        done = run_embed(alone, *given, f"--output={one}")
+@pytest.mark.parametrize("method", ["weighted", "greedy"])
+def test_averaging_gives_the_same_model(three, run_embed, run_on_hosts, method, hosts):
+    more = {"weighted": "--weights=0.25,0.25,0.5", "greedy": "--suite=suite.json"}[method]
+    given = ("average", "noise", "other", "model", "--unrelated", f"--method={method}", more)
+    one, many = f"average-{method}", f"average-{method}-{hosts}"
+    if not (three / one).exists():
+        done = run_embed(three, *given, f"--output={one}")
         assert done.returncode == 0, done.stderr
-    printed = run_on_hosts(alone, hosts, *given, f"--output={many}", devices=2)
+    printed = run_on_hosts(three, hosts, *given, f"--output={many}", devices=2)
     assert f"wrote {many}" in printed
-    reference = checkpoints.flatten(arrays.load_numpy(alone / one))
-    for path, value in checkpoints.flatten(arrays.load_numpy(alone / many)).items():
+    reference = checkpoints.flatten(arrays.load_numpy(three / one))
+    for path, value in checkpoints.flatten(arrays.load_numpy(three / many)).items():
         np.testing.assert_array_equal(value, reference[path])
+    if method == "greedy":
+        ours, theirs = (files.read_json(three / o / "soup.json")["trials"] for o in (many, one))
+        assert theirs[0]["mean"] < max(trial["mean"] for trial in theirs[:3])
+        assert [t["weights"] for t in ours] == [t["weights"] for t in theirs]
+        for own, trial in zip(ours, theirs):
+            assert own["mean"] == pytest.approx(trial["mean"], abs=1e-6)
 
 
 SLOW = """
