@@ -32,6 +32,7 @@ CORE = [
     "tqdm>=4.66,<5",
     "tensorboardX>=2.6.2,<3",
     "jaxtyping>=0.3,<0.4",
+    "msgspec>=0.20,<1",
     "beartype>=0.20,<0.30",
 ]
 

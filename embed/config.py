@@ -7,8 +7,10 @@ a checkpoint or bundle.
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import inspect
+import operator
 import pathlib
 import re
 import tokenize
@@ -21,7 +23,7 @@ import beartype
 from beartype.door import is_bearable
 
 import gin
-from embed import errors, files
+from embed import errors, files, ranges
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
@@ -176,11 +178,7 @@ def _resolve(selector: str, modules: dict[str, str], where: str) -> Any:
 
 def _parameters(target: Any) -> dict[str, Any]:
     """Returns {parameter: annotation} of a callable; annotations that cannot be read are Any."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a foreign annotation that does not evaluate only means that its type goes unchecked
-        hints = {}
+    hints = ranges.hints(target.__init__ if inspect.isclass(target) else target)
     return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
 
 
@@ -241,8 +239,24 @@ def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> Non
     if _holds_reference(value):
         return
     if not _fits(value, hint):
-        wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+        bare = _bare(hint)
+        wanted = getattr(bare, "__name__", None) if isinstance(bare, type) else str(bare).replace("typing.", "")
         raise ConfigError(f"{where}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
+    reason = ranges.problem(value, hint)
+    if reason is not None:
+        raise ConfigError(f"{where}: {binding.name} = {value!r}: {reason}")
+
+
+def _bare(hint: Any) -> Any:
+    """Returns a hint without the ranges that its parts are annotated with."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return _bare(typing.get_args(hint)[0])
+    parts = tuple(map(_bare, typing.get_args(hint)))
+    if not parts or parts == typing.get_args(hint):
+        return hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, parts)
+    return typing.get_origin(hint)[parts]
 
 
 def _fits(value: Any, hint: Any) -> bool:

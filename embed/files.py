@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -16,11 +17,28 @@ import signal
 import socket
 from collections.abc import Mapping
 from concurrent import futures
-from typing import Any
+from typing import Any, Required, TypedDict
 
+import msgspec
+
+from embed import ranges
 from embed.errors import DataError, StorageError
 
 MANIFEST = "MANIFEST.json"
+MAX_JSON = 256 << 20  # bytes of a JSON file; the largest, the tokenizer.json of a vocabulary of 262,144, has 33 MB
+
+
+class _Entry(TypedDict):
+    size: ranges.Natural
+    sha256: ranges.Text
+
+
+class _Manifest(TypedDict, total=False):
+    """What every MANIFEST.json holds; folders of one kind add keys of their own."""
+
+    files: Required[dict[str, _Entry]]
+    digest: Required[str]
+    trees: dict[str, dict[str, dict]]
 
 
 def failpoint(name: str) -> None:
@@ -76,19 +94,61 @@ def write_json(path, value) -> None:
     write_atomic(path, json_bytes(value))
 
 
-def read_json(path) -> dict:
-    """Returns the JSON object in `path`; a missing or malformed file is a one-line DataError."""
+def read_json(path, kind: Any = dict, max_bytes: int = MAX_JSON) -> Any:
+    """Returns the JSON value in `path`, which must be of type `kind` (a type that msgspec knows, ranges included).
+
+    Every JSON file of the project is read here. A file that is missing, too large, not UTF-8, not JSON, or of another type,
+    is a DataError of one line; so are an object with one key twice, and numbers that JSON does not know (NaN, 1e999).
+    """
     path = pathlib.Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise DataError(f"{path}: no such file") from e
-    except (ValueError, UnicodeDecodeError) as e:
-        raise DataError(f"{path}: not valid JSON ({e}); restore the file from its source") from e
-    if not isinstance(value, dict):
-        raise DataError(
-            f"{path}: holds a JSON {type(value).__name__}, expected an object; restore the file from its source"
-        )
+        if not path.is_file():
+            raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise DataError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that such a file may have")
+        content = path.read_bytes()
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e}); check its permissions") from e
+    return parse_json(content, str(path), kind)
+
+
+def parse_json(
+    content: bytes | str, location: str, kind: Any = dict, advice: str = "restore it from its source"
+) -> Any:
+    """Returns the value of a JSON text of type `kind`, as `read_json` does; `location` and `advice` go into the error."""
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as e:
+        raise DataError(f"{location}: not valid JSON (nested too deeply); {advice}") from e
+    except ValueError as e:  # UnicodeDecodeError and JSONDecodeError among them
+        raise DataError(f"{location}: not valid JSON ({first_line(e)}); {advice}") from e
+    try:
+        msgspec.convert(value, kind)  # checks it; what it returns lacks the keys that a TypedDict does not name
+    except msgspec.ValidationError as e:
+        raise DataError(f"{location}: {ranges.plain(str(e))}; {advice}") from e
+    return value
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the dict of a JSON object; a key that stands twice is a ValueError, as readers disagree which one counts."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in an object")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
     return value
 
 
@@ -119,14 +179,16 @@ def digest_json(value) -> str:
 def begin_job(path, identity: Mapping[str, Any]) -> None:
     """Writes down in `path` what a job is, or checks that the job there is this one: what two jobs left must not be mixed."""
     path = pathlib.Path(path)
-    before = read_json(path) if path.is_file() else identity
+    if not path.is_file():
+        write_json(path, identity)
+        return
+    before = read_json(path)
     changed = [name for name in identity if before.get(name) != identity[name]]
     if changed:
         raise DataError(
             f"{path.parent}: was begun with another {', '.join(changed)}{_values(before, identity, changed[0])}; give the same, "
             "or another --output"
         )
-    write_json(path, identity)
 
 
 def _values(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str:
@@ -153,11 +215,14 @@ def read_manifest(folder) -> dict:
     folder = pathlib.Path(folder)
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: no {MANIFEST}, so this folder was never completed; point to a committed one")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, _Manifest)
     if digest_json({k: v for k, v in manifest.items() if k != "digest"}) != manifest.get("digest"):
         raise DataError(
             f"{folder / MANIFEST}: does not match its own digest: it is damaged; restore the folder from its source"
         )
+    for name in manifest["files"]:
+        if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
+            raise DataError(f"{folder / MANIFEST}: names {name!r}, which is outside the folder; do not use this folder")
     return manifest
 
 

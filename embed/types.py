@@ -23,8 +23,8 @@ class Outputs:
     """Embeddings of one batch, unit vectors in float32.
 
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
-    fewer than N of them. `query_id` and `target_id` are 64-bit content hashes as two uint32, equal exactly when the texts
-    are; the loss masks false negatives by them.
+    fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
+    when the texts are; the loss masks false negatives by them.
     """
 
     query: Float[Array, "B E"]
@@ -33,6 +33,7 @@ class Outputs:
     negatives_mask: Bool[Array, "B N"] | None = None
     query_id: Any | None = None  # uint32 [B, 2]
     target_id: Any | None = None  # uint32 [B, 2]
+    negatives_id: Any | None = None  # uint32 [B, N, 2]
 
     @property
     def towers(self) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from embed.curation import judging, synthesis, words
 from embed.curation.asking import Asker, Budget, Spent
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
-from embed.data.sources import map_fields, read_json_lines, write_json_lines
+from embed.data.fields import map_fields
+from embed.data.lines import read_json_lines
+from embed.data.sources import write_json_lines
 from embed.data.texts import read_texts
 from embed.errors import DataError, Preempted, UsageError
 

@@ -17,8 +17,10 @@ from embed.curation import collection
 from embed.curation.collection import Collection
 from embed.curation.negatives import Rule
 from embed.curation.neighbours import Neighbours
-from embed.data.sources import map_fields, read_json_lines, write_json_lines
-from embed.data.text import template
+from embed.data.fields import map_fields
+from embed.data.lines import read_json_lines
+from embed.data.sources import write_json_lines
+from embed.data.text import target_id, template
 from embed.data.texts import Text, read_texts
 from embed.errors import DataError, StorageError, UsageError
 from embed.inference import bulk, search
@@ -205,8 +207,8 @@ class Job:
     def _pairs(self, path: str, queries: Collection) -> Pairs:
         def ids():
             for _, _, r in self._rows(path):
-                with_title = collection.text_id(r["target"], r.get("title", ""))
-                yield collection.text_id(r["query"]), with_title, collection.text_id(r["target"])
+                with_title = target_id(r["target"], r.get("title", ""))
+                yield target_id(r["query"]), with_title, target_id(r["target"])
 
         found = np.fromiter(ids(), np.dtype((np.int64, 3)))
         return Pairs(queries.find(found[:, 0]), found[:, 1], found[:, 2])
@@ -301,7 +303,7 @@ class _Choice:
         query = int(self._pairs.queries[row])
         scores, numbers = self._neighbours[query]
         ids = self._ids(numbers)
-        known = [self._query_ids[query], *map(collection.text_id, given)]
+        known = [self._query_ids[query], *map(target_id, given)]
         is_known = np.isin(ids, np.concatenate([self._pairs.targets_of(query), known])).any(1)
         positive = self._positive_score(row)
         self.counted["pairs"] += 1

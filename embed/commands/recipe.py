@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from embed import ranges
 from embed.data import encoding, tasks
 from embed.errors import ConfigError
 from embed.models.lora import Lora
+from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.training import loop, optimizers
 from embed.types import Model
@@ -32,41 +34,32 @@ class Recipe:
     loss: Any
     optimizer: Any
     schedule: loop.Schedule
-    batch_size: int
+    batch_size: Count
     cache_dir: str
     model: Any = None
     tokenizer: Any = None
     model_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    max_length: int | None = None
+    max_length: Count | None = None
     lora: Lora | None = None
     lengths: encoding.Lengths = dataclasses.field(default_factory=encoding.Lengths)
-    num_negatives: int = 0
+    num_negatives: Natural = 0
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
-    seed: int = 0
-    ema_decay: float | None = None
-    micro_batches: int | None = None
-    most_shapes: int = 6
+    seed: Natural = 0
+    ema_decay: OpenShare | None = None
+    micro_batches: Count | None = None
+    most_shapes: Count = 6
     init_from: str | None = None
     prompts: Mapping[str, str] | None = None
     suite: str | None = None
     best_metric: str | None = None
 
     def __post_init__(self):
+        ranges.check_fields(self)
         self.mixture.check()
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"Recipe.ema_decay = {self.ema_decay} must lie between 0 and 1, e.g. 0.999")
-        if (
-            self.num_negatives < 0
-            or self.most_shapes < 1
-            or (self.micro_batches is not None and self.micro_batches < 1)
-        ):
+        if self.schedule.patience is not None and self.best_metric is None:
             raise ConfigError(
-                "Recipe.num_negatives must be at least 0, Recipe.micro_batches and Recipe.most_shapes at least 1"
-            )
-        if self.schedule.patience is not None and (self.schedule.patience < 1 or self.best_metric is None):
-            raise ConfigError(
-                f"Schedule.patience = {self.schedule.patience} counts evaluations: it must be at least 1, and "
-                "Recipe.best_metric must say what is to get better"
+                f"Schedule.patience = {self.schedule.patience} counts evaluations that are no better; "
+                "bind Recipe.best_metric, which says by what"
             )
         if self.best_metric is not None and (self.suite is None or self.schedule.evaluate_every is None):
             raise ConfigError("Recipe.best_metric needs Recipe.suite and Schedule.evaluate_every, or nothing is scored")

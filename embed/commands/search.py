@@ -20,7 +20,8 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     runtime.start()
-    from embed.data.sources import read_json_lines, text_of
+    from embed.data.fields import text_of
+    from embed.data.lines import read_json_lines
     from embed.errors import DataError, UsageError
     from embed.inference import model as inference
     from embed.inference import search

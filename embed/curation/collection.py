@@ -11,16 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from embed import files
-from embed.data.text import content_id
+from embed.data.text import target_id
 from embed.data.texts import Text
 from embed.errors import DataError
 
 _LINES, _PLACES, _IDS, _BARE = "texts.jsonl", "places.npy", "ids.npy", "bare.npy"
-
-
-def text_id(text: str, title: str = "") -> np.int64:
-    """Returns the content id of a target, as training's loss knows it."""
-    return content_id(f"{title}\n{text}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +80,7 @@ def collect(folder: pathlib.Path, read: Callable[[], Iterator[Text]]) -> Collect
     def all_ids():
         for t in read():
             joined = f"{t.title} {t.text}" if t.title else t.text
-            yield text_id(t.text, t.title), text_id(t.text), text_id(joined)
+            yield target_id(t.text, t.title), target_id(t.text), target_id(joined)
 
     all_three = np.fromiter(all_ids(), np.dtype((np.int64, 3)))
     ids = all_three[:, 0]

@@ -4,6 +4,7 @@ A cache is a folder `<task>-<key>` that is whole or not there. Reading needs nei
 says how many tokens every text has, so that each host of a run can tell how the others lay out their part of a batch.
 """
 
+import array
 import dataclasses
 import functools
 import pathlib
@@ -53,7 +54,10 @@ class Cache:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each record's query, target and negatives (0 where there is none): int32 [records, 2 + most_negatives]."""
+        """Tokens of each record's query, target and negatives: int32 [records, 2 + most_negatives].
+
+        0 is for a negative that is not there, and for one that is a positive of its query.
+        """
         return np.load(self.folder / _LENGTHS, mmap_mode="r", allow_pickle=False)
 
     @functools.cached_property
@@ -63,8 +67,25 @@ class Cache:
         return array_record_data_source.ArrayRecordDataSource([str(self.folder / s) for s in self.manifest["shards"]])
 
     def read(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Returns the examples at `indices`, in that order."""
-        return [records.unpack(data) for data in self._reader.__getitems__([int(i) for i in indices])]
+        """Returns the examples at `indices`, in that order, without the negatives that are positives of their query."""
+        found = [records.unpack(data) for data in self._reader.__getitems__([int(i) for i in indices])]
+        if not self.manifest["false_negatives"]:
+            return found
+        return [_without_false_negatives(example, self.lengths[i, 2:]) for example, i in zip(found, indices)]
+
+
+def _without_false_negatives(example: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns an example with only those negatives that have a length in the cache's table."""
+    sizes = example["negatives_lengths"]
+    kept = lengths[: len(sizes)] > 0
+    if kept.all():
+        return example
+    return {
+        **example,
+        "negatives": example["negatives"][np.repeat(kept, sizes)],
+        "negatives_lengths": sizes[kept],
+        "negatives_id": example["negatives_id"][kept],
+    }
 
 
 def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
@@ -114,7 +135,7 @@ def write(
     fingerprint = _fingerprint(task)
     folder = pathlib.Path(cache_dir) / _folder_name(task, key, fingerprint)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    count, shards, writer, sizes = 0, [], None, []
+    count, shards, writer, sizes, ids = 0, [], None, [], _Ids()
     truncated, tokens = np.zeros(3, np.int64), np.zeros(3, np.int64)
     with files.new_folder(folder, overwrite=True) as temporary:
         for example in examples:
@@ -129,6 +150,7 @@ def write(
             sizes.append(
                 np.array([len(example["query"]), len(example["target"]), *example["negatives_lengths"]], np.int32)
             )
+            ids.add(example)
             count += 1
             if count % 1000 == 0:
                 progress(count)
@@ -136,6 +158,8 @@ def write(
             raise DataError(f"task {task.name!r}: its source gave no examples; correct the source")
         writer.close()
         lengths = _table(sizes)
+        is_positive = ids.are_positives(lengths.shape[1] - 2)
+        lengths[:, 2:][is_positive] = 0
         np.save(temporary / _LENGTHS, lengths, allow_pickle=False)
         sides = ("query", "target", "negatives")
         manifest = files.write_manifest(
@@ -149,11 +173,46 @@ def write(
             fields=[dataclasses.asdict(f) for f in records.TEXT_FIELDS],
             most_negatives=lengths.shape[1] - 2,
             longest=int(lengths.max()),
+            false_negatives=int(is_positive.sum()),
             truncated=dict(zip(sides, truncated.tolist())),
             tokens=dict(zip(sides, tokens.tolist())),
         )
     progress(count)
     return Cache(folder, manifest)
+
+
+class _Ids:
+    """Finds the negatives of a task that are known positives of their query, in any of its records."""
+
+    def __init__(self):
+        self._queries, self._negative_queries, self._negatives = array.array("q"), array.array("q"), array.array("q")
+        self._targets, self._columns, self._rows = array.array("q"), array.array("q"), array.array("q")
+        self._count = 0
+
+    def add(self, example: dict[str, Any]) -> None:
+        """Adds the next record."""
+        self._queries.extend([int(example["query_id"])] * 2)
+        self._targets.extend(map(int, example["target_text_ids"]))
+        for column, negative in enumerate(example["negatives_id"]):
+            self._negative_queries.append(int(example["query_id"]))
+            self._negatives.append(int(negative))
+            self._rows.append(self._count)
+            self._columns.append(column)
+        self._count += 1
+
+    def are_positives(self, most_negatives: int) -> np.ndarray:
+        """Returns bool [records, most_negatives]."""
+        table = np.zeros((self._count, most_negatives), bool)
+        if len(self._negatives):
+            known = np.isin(_joined(self._negative_queries, self._negatives), _joined(self._queries, self._targets))
+            table[np.frombuffer(self._rows, np.int64)[known], np.frombuffer(self._columns, np.int64)[known]] = True
+        return table
+
+
+def _joined(queries: array.array, texts: array.array) -> np.ndarray:
+    """Returns one 64-bit id for each pair of a query's and a text's."""
+    queries, texts = (np.frombuffer(x, np.uint64) for x in (queries, texts))
+    return queries * np.uint64(0x9E3779B97F4A7C15) + texts  # wraps at 2^64; the ids are hashes already
 
 
 def _table(rows: Sequence[np.ndarray]) -> np.ndarray:

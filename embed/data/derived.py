@@ -7,7 +7,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.sources import HuggingFaceDataset, Record, clean, map_fields, text_of
+from embed.data.fields import Record, map_fields, text_of
+from embed.data.sources import HuggingFaceDataset, folder_fingerprint
+from embed.data.text import clean
 from embed.errors import DataError, did_you_mean
 
 
@@ -56,7 +58,8 @@ class TitleAndBody(Derived):
 
 def _plain(value: Any, field: str, where: str) -> str:
     """Returns a text, "" where there is none: nobody can mend a row of a public set."""
-    return "" if value is None or not value.strip() else text_of(value, field, where)
+    is_blank = value is None or (isinstance(value, str | bytes) and not value.strip())
+    return "" if is_blank else text_of(value, field, where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Choices(Derived):
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("where", record) with the wrong options as negatives; an option that says what the right one says is left out."""
         for where, raw in self.source.raw():
-            right = int(field_of(raw, self.answer, where))
+            right = _class_of(field_of(raw, self.answer, where), {}, self.answer, where)
             if right < 0:
                 continue
             if right >= len(self.options):
@@ -86,11 +89,29 @@ class Choices(Derived):
             yield where, {"query": query, "target": found[right], "negatives": wrong}
 
 
+def _class_of(value: Any, words: Mapping[str, int | None], field: str, where: str) -> int | None:
+    """Returns the number of a class, given as a number, its digits, or one of `words`."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        name = value.strip().lower()
+        if name in words:
+            return words[name]
+        value = int(name) if name.removeprefix("-").isdigit() else value
+    if hasattr(value, "item"):
+        value = value.item()  # a number of numpy, as TFDS gives it
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        known = f" or one of {', '.join(words)}" if words else ""
+        raise DataError(f"{where}: field {field!r} is {value!r}, expected the number of a class{known}; correct it")
+    return int(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entailments(Derived):
     """Natural language inference as triplets: a premise, what follows from it, and what contradicts it.
 
-    Premises without either are passed over. `entailment` and `contradiction` are the classes of the field `label`.
+    Premises without either are passed over. `entailment` and `contradiction` are the classes of the field `label`, as numbers;
+    a label may also be one of the words entailment, neutral and contradiction.
     """
 
     premise: str = "premise"
@@ -102,8 +123,9 @@ class Entailments(Derived):
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("where", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
         premises: dict[str, tuple[list, list]] = {}
+        words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
         for where, raw in self.source.raw():
-            label = int(field_of(raw, self.label, where))
+            label = _class_of(field_of(raw, self.label, where), words, self.label, where)
             if label not in (self.entailment, self.contradiction):
                 continue
             premise = _plain(field_of(raw, self.premise, where), self.premise, where)
@@ -129,8 +151,9 @@ class HuggingFaceBeir:
     revision: str | None = None
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns the dataset's name and revision."""
-        return {"name": self.name, "split": self.split, "revision": str(self.revision)}
+        """Returns the dataset's name and revision, and {file: sha256} of a local folder."""
+        names = {"name": self.name, "split": self.split, "revision": str(self.revision)}
+        return names | folder_fingerprint(self.name)
 
     def _part(self, config: str, split: str):
         return HuggingFaceDataset(self.name, config=config, split=split, revision=self.revision).load()

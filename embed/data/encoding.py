@@ -5,17 +5,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embed.data.sources import Record
-from embed.data.text import apply_prompt, content_id, template
+from embed import ranges
+from embed.data.fields import Record
+from embed.data.text import apply_prompt, content_id, target_id, template
 from embed.data.tokenizers import Tokenizer
+from embed.ranges import Count
 
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
     """Most tokens per side, special tokens and prompt included. Longer texts are truncated and counted."""
 
-    query: int = 64
-    target: int = 128
+    query: Count = 64
+    target: Count = 128
+
+    def __post_init__(self):
+        ranges.check_fields(self)
 
     @property
     def negatives(self) -> int:
@@ -25,7 +30,11 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class PairEncoder:
-    """Turns records of a task into the arrays of `records.TEXT_FIELDS` plus `truncated` (query, target, negatives)."""
+    """Turns records of a task into the arrays of `records.TEXT_FIELDS`, and two more for the cache's writer.
+
+    Those are `truncated`, how many texts were cut (query, target, negatives), and `target_text_ids`, the ids that a negative
+    has which says what the target says: without its title, and with the title in front.
+    """
 
     tokenizer: Tokenizer
     lengths: Lengths
@@ -48,15 +57,21 @@ class PairEncoder:
             count = len(record.get("negatives", ()))
             own, own_cut = negative_rows[used : used + count], negative_cut[used : used + count]
             used += count
-            key = record.get("target_key") or f"{record.get('title', '')}\n{record['target']}"
+            title, target = record.get("title", ""), record["target"]
             encoded.append(
                 {
                     "query": query_rows[i],
                     "target": target_rows[i],
                     "negatives": np.concatenate(own) if own else np.zeros(0, np.int32),
                     "negatives_lengths": np.array([len(n) for n in own], np.int32),
+                    "negatives_id": np.array([target_id(n) for n in record.get("negatives", ())], np.int64),
                     "query_id": content_id(record["query"]),
-                    "target_id": content_id(key),
+                    "target_id": content_id(record["target_key"])
+                    if record.get("target_key")
+                    else target_id(target, title),
+                    "target_text_ids": np.array(
+                        [target_id(target), target_id(f"{title} {target}" if title else target)]
+                    ),
                     "truncated": np.array([query_cut[i], target_cut[i], sum(own_cut)], np.int32),
                 }
             )

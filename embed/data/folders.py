@@ -7,7 +7,13 @@ from embed.data.sources import JsonLines, Parquet, TabSeparated, expand_paths
 from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
 
-_KINDS = {".jsonl": JsonLines, ".json": JsonLines, ".tsv": TabSeparated, ".parquet": Parquet}
+_KINDS = {
+    ".jsonl": JsonLines,
+    ".json": JsonLines,
+    ".tsv": TabSeparated,
+    ".csv": TabSeparated,
+    ".parquet": Parquet,
+}
 
 
 def task_per_file(
@@ -25,6 +31,8 @@ def task_per_file(
     Files in `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a
     ConfigError.
     """
+    # The files need not have what only our own map names.
+    optional = ("negatives",) if fields is None else ()
     fields = dict(fields or {"query": "query", "target": "positive", "negatives": "negative"})
     found = {}
     for file in expand_paths(path, "task_per_file"):
@@ -44,5 +52,5 @@ def task_per_file(
         if suffix not in _KINDS:
             raise ConfigError(f"{file}: not a kind of pairs; known: {', '.join(_KINDS)}, and each with .gz")
         query, target = (prompts or {}).get(name, (query_prompt, target_prompt))
-        tasks.append(Task(name, _KINDS[suffix](file, fields), query, target))
+        tasks.append(Task(name, _KINDS[suffix](file, fields, optional), query, target))
     return tasks

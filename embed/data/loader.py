@@ -1,7 +1,7 @@
 """Global batch t as a pure function of (seed, t), read from token caches with grain. No tensorflow.
 
-Order comes from grain's index transforms: each task is shuffled anew every epoch and repeated; tasks take turns at exact
-shares, by batches or by examples (`Turns`). A host reads the examples of its own slice only, so batch t is the same set in
+Order comes from grain's index transforms: each task is shuffled anew every epoch and repeated; tasks take turns by their
+shares, by batches or by examples (`turns`). A host reads the examples of its own slice only, so batch t is the same set in
 the same order on any number of hosts, and resuming needs nothing but t.
 
 `Examples` says which examples batch t is made of; `Batches` lays them out in rows (`packing`).
@@ -17,8 +17,11 @@ import numpy as np
 from embed.data import packing
 from embed.data.cache import Cache
 from embed.data.tasks import Mixture
+from embed.data.turns import Turns
 from embed.errors import ConfigError, DataError
 
+# Which examples batch t holds, as a version: raised when it changes, so that a run never goes on in another order.
+ORDER = 2
 _ENDLESS = 1 << 60
 _LONGEST_ROW = 1024  # of rows longer than their longest text needs
 # A token that attends to this many others costs about twice what one that attends to none does.
@@ -60,20 +63,26 @@ class Examples:
         ]
 
     @functools.cached_property
-    def _mixed(self) -> "Turns":
-        return Turns(self.shares)
+    def _turns(self) -> Turns:
+        return Turns(self.mixture.weights({c.name: len(c) for c in self.caches}), self.seed)
+
+    def draws(self, steps: int) -> list[int]:
+        """Returns how many examples of each task the first `steps` batches hold."""
+        if self.mixture.one_task_per_batch:
+            return [self.batch_size * count for count in self._turns.counts(steps)]
+        return self._turns.counts(steps * self.batch_size)
 
     def indices(self, t: int, start: int, stop: int) -> list[tuple[int, int]]:
         """Returns (task, record) of rows start..stop of global batch t."""
         if self.mixture.one_task_per_batch:
-            task, j = self._mixed[t]
+            task, j = self._turns[t]
             return [(task, int(self._orders[task][j * self.batch_size + r])) for r in range(start, stop)]
-        drawn = (self._mixed[t * self.batch_size + r] for r in range(start, stop))
-        return [(task, int(self._orders[task][i])) for task, i in drawn]
+        tasks, numbers = self._turns.between(t * self.batch_size + start, t * self.batch_size + stop)
+        return [(int(task), int(self._orders[task][int(i)])) for task, i in zip(tasks, numbers)]
 
     def task_name(self, t: int) -> str:
         """Returns the task batch t is from, or the mixture's name for mixed batches."""
-        return self.caches[self._mixed[t][0]].name if self.mixture.one_task_per_batch else self.mixture.name
+        return self.caches[self._turns[t][0]].name if self.mixture.one_task_per_batch else self.mixture.name
 
     def read(self, t: int, start: int, stop: int) -> list[dict[str, np.ndarray]]:
         """Returns the examples of rows start..stop of global batch t, as `records.TEXT_FIELDS`."""
@@ -94,13 +103,16 @@ class Examples:
 
     def negatives_of(self, t: int) -> int:
         """Returns how many negatives a pair of batch t has: none when the batch is from a task that has none."""
-        if self.mixture.one_task_per_batch and not self.caches[self._mixed[t][0]].most_negatives:
+        if self.mixture.one_task_per_batch and not self.caches[self._turns[t][0]].most_negatives:
             return 0
         return self.num_negatives
 
 
 def _by_task(wanted: Sequence[tuple[int, int]]) -> list[tuple[int, list[int]]]:
-    return [(task, [i for i, (k, _) in enumerate(wanted) if k == task]) for task in sorted({k for k, _ in wanted})]
+    rows: dict[int, list[int]] = {}
+    for i, (task, _) in enumerate(wanted):
+        rows.setdefault(task, []).append(i)
+    return sorted(rows.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +162,10 @@ class Batches:
         """Returns one shard of a batch of the largest shapes that are expected, with nothing in it."""
         negatives = max(self.layouts)
         layout = self.layouts[negatives]
-        nothing = {name: np.zeros(0, np.int32) for name in ("query", "target", "negatives", "negatives_lengths")}
+        nothing = {
+            name: np.zeros(0, np.int32)
+            for name in ("query", "target", "negatives", "negatives_lengths", "negatives_id")
+        }
         examples = [{**nothing, "query_id": 0, "target_id": 0}] * self.unit
         unit = packing.collate(examples, [], layout, layout.heights[-1], negatives, self.pad_id)
         return packing.stack([[unit] * self.parts])
@@ -219,29 +234,3 @@ class Batches:
         source = grain.MapDataset.range(first, _ENDLESS).map(lambda t: self.at(int(t), first_shard, last_shard))
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         return iter(source.to_iter_dataset(options))
-
-
-class Turns:
-    """Whose turn a draw (or batch) is: number -> (task, number within the task), spread evenly, without end.
-
-    Shares are kept to 1/10,000 in every period; grain's own mix keeps them to a hundredth of the smallest weight only.
-    """
-
-    PERIOD = 10_000
-
-    def __init__(self, shares: Sequence[float]):
-        wanted = np.maximum(np.asarray(shares, np.float64) * self.PERIOD, 1)
-        counts = np.maximum(np.floor(wanted).astype(np.int64), 1)
-        for k in np.argsort(-(wanted - counts), kind="stable")[: max(0, self.PERIOD - counts.sum())]:
-            counts[k] += 1
-        self._counts = counts
-        when = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
-        task = np.repeat(np.arange(len(counts)), counts)
-        order = np.lexsort((task, when))
-        self._task = task[order]
-        self._number = np.concatenate([np.arange(n) for n in counts])[order]
-
-    def __getitem__(self, draw: int) -> tuple[int, int]:
-        period, place = divmod(int(draw), len(self._task))
-        task = int(self._task[place])
-        return task, int(period * self._counts[task] + self._number[place])

@@ -127,8 +127,9 @@ def collate(
 
     `tokens` int32 [H, L]; `segments` int32 [H, L], each token's text in its row from 1, 0 for padding; `query_place` and
     `target_place` int32 [b], where their vectors lie among the [H * S] of the rows; `query_id` and `target_id` uint32
-    [b, 2]. With negatives `negatives_place` int32 [b, N] and `negatives_mask` bool [b, N]: of more than N the first are
-    taken; where there is none the place is that of another text and the mask keeps it out of the loss.
+    [b, 2]. With negatives `negatives_place` int32 [b, N], `negatives_mask` bool [b, N] and `negatives_id` uint32 [b, N, 2]: of
+    more than N the first are taken; where there is none the place is that of another text and the mask keeps it out of the
+    loss.
     """
     own = texts(examples, num_negatives)
     tokens = np.full((height, layout.length), pad_id, np.int32)
@@ -151,9 +152,12 @@ def collate(
     }
     if num_negatives:
         mask = np.zeros((size, num_negatives), bool)
+        ids = np.zeros((size, num_negatives), np.int64)
         for i, e in enumerate(examples):
             there = np.asarray(e["negatives_lengths"][:num_negatives]) > 0
             mask[i, : len(there)] = there
+            ids[i, : len(there)] = e["negatives_id"][:num_negatives]
+        unit["negatives_id"] = _split_ids(ids).reshape(size, num_negatives, 2)
         unit["negatives_mask"] = mask
         unit["negatives_place"] = np.zeros((size, num_negatives), np.int32)
         unit["negatives_place"][mask] = places[2 * size :]

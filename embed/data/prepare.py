@@ -9,22 +9,56 @@ from embed.data import cache, seqio_tasks, text
 from embed.data.encoding import Lengths
 from embed.data.tasks import Mixture, Task
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError, EmbedError
 
 Say = Callable[[str], None]
 _VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
 
 
 def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print) -> None:
-    """Trains the SentencePiece vocabulary on the mixture's texts when its file is not there and a size is given."""
+    """Trains the SentencePiece vocabulary on the mixture's texts when its file is not there and a size is given.
+
+    A file of another size than the one to train is a ConfigError.
+    """
     path = pathlib.Path(tokenizer.path)
-    if path.exists() or not isinstance(tokenizer, SentencePiece) or tokenizer.train_vocab_size is None:
+    if not isinstance(tokenizer, SentencePiece) or tokenizer.train_vocab_size is None:
+        return
+    if path.exists():
+        if tokenizer.vocab_size != tokenizer.train_vocab_size:
+            raise ConfigError(
+                f"{path}: has {tokenizer.vocab_size} pieces, but SentencePiece.train_vocab_size = "
+                f"{tokenizer.train_vocab_size}; remove the file to train it anew, or give its size"
+            )
         return
     say(f"vocabulary: training {tokenizer.train_vocab_size} pieces on mixture {mixture.name!r}")
-    model = train_sentencepiece(_texts(mixture), tokenizer.train_vocab_size)
+    texts = _Remembering(_texts(mixture))
+    try:
+        model = train_sentencepiece(texts, tokenizer.train_vocab_size)
+    except DataError:
+        if texts.error is not None:
+            raise texts.error from None
+        raise
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, model)
     say(f"vocabulary: wrote {path} ({len(model) / 1e6:.2f} MB)")
+
+
+class _Remembering:
+    """An iterator that keeps the error which ended it: SentencePiece's trainer raises one of its own instead."""
+
+    def __init__(self, texts: Iterator[str]):
+        self._texts = texts
+        self.error: EmbedError | None = None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._texts)
+        except EmbedError as e:
+            self.error = e
+            raise
 
 
 def _texts(mixture: Mixture) -> Iterator[str]:
@@ -83,4 +117,11 @@ def summary(found: cache.Cache) -> str:
         if m["truncated"][side]
     )
     tokens = " + ".join(f"{m['tokens'][side] / len(found):.0f} {side}" for side in ("query", "target"))
-    return f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, {cut or 'none truncated'}"
+    repeated = (
+        f", {m['false_negatives']:,} negatives are positives of their query and are left out"
+        if m["false_negatives"]
+        else ""
+    )
+    return (
+        f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, {cut or 'none truncated'}{repeated}"
+    )

@@ -16,6 +16,7 @@ from embed.errors import ConfigError, did_you_mean
 WEB, DIVERSE, MULTILINGUAL, CODE = "web", "task diversity", "language diversity", "code"
 KINDS = (WEB, DIVERSE, MULTILINGUAL, CODE)
 TRIPLET = {"query": "anchor", "target": "positive", "negatives": "negative"}
+UNUSED = ("negatives",)  # what a recipe may leave unused
 MIRACL = {
     "ar": 3_500, "bn": 1_630, "en": 2_860, "es": 2_160, "fa": 2_110, "fi": 2_900, "fr": 1_140, "hi": 1_170,
     "id": 4_070, "ja": 3_480, "ko": 868, "ru": 4_680, "sw": 1_900, "te": 3_450, "th": 2_970, "zh": 1_310,
@@ -87,7 +88,7 @@ SETS: tuple[PublicSet, ...] = (
     PublicSet(
         "hotpotqa",
         DIVERSE,
-        HuggingFaceDataset("sentence-transformers/hotpotqa", TRIPLET, "triplet"),
+        HuggingFaceDataset("sentence-transformers/hotpotqa", TRIPLET, "triplet", optional=UNUSED),
         "question answering",
         "document",
         84_500,
@@ -111,6 +112,7 @@ SETS: tuple[PublicSet, ...] = (
             "sentence-transformers/msmarco-bm25",
             {"query": "query", "target": "positive", "negatives": "negative"},
             "triplet",
+            optional=UNUSED,
         ),
         "query",
         "document",
@@ -152,7 +154,7 @@ SETS: tuple[PublicSet, ...] = (
         PublicSet(
             f"miracl_{language}",
             MULTILINGUAL,
-            HuggingFaceDataset("sentence-transformers/miracl", TRIPLET, f"{language}-triplet"),
+            HuggingFaceDataset("sentence-transformers/miracl", TRIPLET, f"{language}-triplet", optional=UNUSED),
             "query",
             "document",
             pairs,

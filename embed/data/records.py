@@ -14,12 +14,13 @@ class Field:
     rank: int
 
 
-# What a text pair becomes. `negatives` are concatenated; `negatives_lengths` says where one ends.
+# What a text pair becomes. `negatives` are concatenated; `negatives_lengths` says where one ends; ids are content hashes.
 TEXT_FIELDS = (
     Field("query", "int32", 1),
     Field("target", "int32", 1),
     Field("negatives", "int32", 1),
     Field("negatives_lengths", "int32", 1),
+    Field("negatives_id", "int64", 1),
     Field("query_id", "int64", 0),
     Field("target_id", "int64", 0),
 )

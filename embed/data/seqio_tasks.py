@@ -11,11 +11,14 @@ import numpy as np
 
 from embed.data import sources
 from embed.data.encoding import Lengths, PairEncoder
+from embed.data.fields import check_fields, text_of
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
+from embed.data.text import clean
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 
 _BATCH = 256
+_RAGGED = ("query", "target", "negatives", "negatives_lengths", "negatives_id")
 
 
 @functools.cache
@@ -47,6 +50,16 @@ def _silent_stderr():
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _silently(rows: Iterator[Any]) -> Iterator[Any]:
+    """Yields the same, without the pages that tensorflow's C++ code writes to stderr when a row is bad."""
+    while True:
+        with _silent_stderr():
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 def seqio_name(name: str) -> str:
@@ -144,7 +157,7 @@ def _source(task, failures: _Failures):
     """Returns the seqio DataSource of a task; its examples hold the texts and `where`."""
     seqio, tf = _libraries()
     if isinstance(task.source, sources.Tfds):
-        sources.check_fields(task.source.fields, "Tfds")
+        check_fields(task.source.fields, "Tfds")
         return seqio.TfdsDataSource(
             tfds_name=task.source.name, tfds_data_dir=task.source.data_dir, splits={"train": task.source.split}
         )
@@ -205,19 +218,19 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
         texts, records = iter(negatives.tolist()), []
         for i, place in enumerate(w.decode() for w in where.tolist()):
             record = {
-                "query": sources.text_of(query[i], "query", place),
-                "target": sources.text_of(target[i], "target", place),
-                "title": sources.clean(title[i].decode()),
+                "query": text_of(query[i], "query", place),
+                "target": text_of(target[i], "target", place),
+                "title": clean(title[i].decode()),
                 "target_key": key[i].decode(),
-                "negatives": [sources.text_of(next(texts), "negatives", place) for _ in range(counts[i])],
+                "negatives": [text_of(next(texts), "negatives", place) for _ in range(counts[i])],
             }
             records.append(record)
         rows = encoder(records)
         flat = lambda name: np.concatenate([r[name] for r in rows])  # noqa: E731
         size = lambda name: np.array([len(r[name]) for r in rows], np.int64)  # noqa: E731
-        ids = np.array([[r["query_id"], r["target_id"]] for r in rows], np.int64)
+        ids = np.array([[r["query_id"], r["target_id"], *r["target_text_ids"]] for r in rows], np.int64)
         cut = np.stack([r["truncated"] for r in rows])
-        parts = [f(n) for n in ("query", "target", "negatives", "negatives_lengths") for f in (flat, size)]
+        parts = [f(n) for n in _RAGGED for f in (flat, size)]
         return *parts, ids, cut
 
     def batch(x):
@@ -235,14 +248,13 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
                 negatives.flat_values,
                 negatives.row_lengths(),
             ],
-            [tf.int32, tf.int64] * 4 + [tf.int64, tf.int32],
+            [tf.int32, tf.int64] * 4 + [tf.int64, tf.int64] + [tf.int64, tf.int32],
         )
-        names = ("query", "target", "negatives", "negatives_lengths")
         rows = {}
-        for i, name in enumerate(names):
+        for i, name in enumerate(_RAGGED):
             values = tf.ensure_shape(out[2 * i], [None])
             rows[name] = tf.RaggedTensor.from_row_lengths(values, tf.ensure_shape(out[2 * i + 1], [None]))
-        return {**rows, "ids": tf.ensure_shape(out[8], [None, 2]), "truncated": tf.ensure_shape(out[9], [None, 3])}
+        return {**rows, "ids": tf.ensure_shape(out[10], [None, 4]), "truncated": tf.ensure_shape(out[11], [None, 3])}
 
     return lambda dataset: dataset.ragged_batch(_BATCH).map(batch).unbatch()
 
@@ -339,9 +351,9 @@ def examples(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> Iterator[
         made = to_seqio(task, tokenizer, lengths, failures)
         limits = {"query": lengths.query, "target": lengths.target, "negatives": None, "negatives_lengths": None}
         dataset = made.get_dataset(limits, split=split, shuffle=False, trim_output_features=False)
-        for row in dataset.as_numpy_iterator():
+        for row in _silently(dataset.as_numpy_iterator()):
             ids = row.pop("ids")
-            yield {**row, "query_id": ids[0], "target_id": ids[1]}
+            yield {**row, "query_id": ids[0], "target_id": ids[1], "target_text_ids": ids[2:]}
     except EmbedError:
         raise
     except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long

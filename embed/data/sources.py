@@ -1,7 +1,7 @@
 """Where pairs come from: files, BEIR folders, TFDS, Hugging Face datasets. Named and mapped in gin, no Python to write.
 
-A source yields (where, record): `where` is "file:line", for errors; a record holds cleaned, non-empty texts under the
-roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list) and `target_key` (what decides that
+A source yields (location, record): the location is "file:line", for errors; a record holds cleaned, non-empty texts under
+the roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list) and `target_key` (what decides that
 two targets are the same item, when that is not their text). Bad records are one-line DataErrors.
 """
 
@@ -9,73 +9,23 @@ import dataclasses
 import gzip
 import io
 import json
+import os
 import pathlib
 import random
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.text import clean
-from embed.errors import DataError, did_you_mean
-from embed.files import sha256_file
-
-Record = dict[str, Any]
-ROLES = ("query", "target", "title", "negatives")
-DEFAULT_FIELDS = {"query": "query", "target": "target"}
-
-
-def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """Yields ("file:line", text) of a UTF-8 text file, gzip by its suffix. Bad bytes and cut streams are DataErrors."""
-    number = 0
-    try:
-        with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as f:
-            for number, line in enumerate(f, 1):
-                try:
-                    yield f"{path}:{number}", line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as e:
-                    raise DataError(
-                        f"{path}:{number}: not valid UTF-8 at byte {e.start} of the line; convert the file to UTF-8"
-                    ) from e
-    except FileNotFoundError as e:
-        raise DataError(f"{path}: no such file; correct the source's path") from e
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-        raise DataError(f"{path}:{number + 1}: the gzip stream is cut or damaged ({e}); fetch the file again") from e
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from e
-
-
-def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
-    """Yields ("file:line", object) of a jsonl file; blank lines are passed over."""
-    for where, line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            raise DataError(f"{where}: not valid JSON ({e}); correct or remove the line") from e
-        if not isinstance(value, dict):
-            raise DataError(f"{where}: a JSON {type(value).__name__}, expected an object with the mapped fields")
-        yield where, value
-
-
-def read_tsv(path: str) -> Iterator[tuple[str, dict]]:
-    """Yields ("file:line", {column: value}) of a tab-separated file with one header line and no quoting."""
-    header: list[str] | None = None
-    for where, line in read_lines(path):
-        cells = line.split("\t")
-        if header is None:
-            header = cells
-        elif len(cells) != len(header):
-            raise DataError(
-                f"{where}: {len(cells)} columns, the header has {len(header)}; a tab inside a text must be removed"
-            )
-        else:
-            yield where, dict(zip(header, cells))
+from embed import ranges
+from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records
+from embed.data.lines import read_json_lines, read_table
+from embed.errors import DataError
+from embed.files import digest_json, first_line, sha256_file
+from embed.ranges import Count
 
 
 def read_qrels(path: str) -> Iterator[tuple[str, str, str, float]]:
     """Yields ("file:line", query id, document id, graded relevance) of a judgements file with one header line."""
-    for where, row in read_tsv(path):
+    for where, row in read_table(path):
         cells = list(row.values())
         try:
             query, document, score = cells[0], cells[1], float(cells[2])
@@ -86,63 +36,12 @@ def read_qrels(path: str) -> Iterator[tuple[str, str, str, float]]:
         yield where, query, document, score
 
 
-def text_of(value: Any, field: str, where: str) -> str:
-    """Returns the cleaned text of a field; anything but a non-empty string is a DataError."""
-    if isinstance(value, bytes):
-        try:
-            value = value.decode("utf-8", "strict")
-        except UnicodeDecodeError as e:
-            raise DataError(
-                f"{where}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
-            ) from e
-    if not isinstance(value, str):
-        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as e:
-        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
-    text = clean(value)
-    if not text:
-        raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
-    return text
-
-
-def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:
-    """Returns the record of `raw` under our roles. `negatives` may be a text or a list, and may be absent in a record."""
-    record: Record = {}
-    for role, field in fields.items():
-        optional = role in ("negatives", "title")
-        if field not in raw and not optional:
-            raise DataError(f"{where}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
-        value = raw.get(field)
-        if role == "negatives":
-            if value is not None and not isinstance(value, str | list | tuple):
-                raise DataError(
-                    f"{where}: field {field!r} is {type(value).__name__}, expected a text or a list of texts"
-                )
-            values = [] if value is None else [value] if isinstance(value, str) else list(value)
-            record[role] = [text_of(v, field, where) for v in values]
-        elif role == "title":
-            missing = value is None or (isinstance(value, str) and not value.strip())
-            record[role] = "" if missing else text_of(value, field, where)
-        else:
-            record[role] = text_of(value, field, where)
-    return record
-
-
-def check_fields(fields: Mapping[str, str], name: str) -> None:
-    """Raises DataError for a field map with an unknown role or without query and target."""
-    for role in fields:
-        if role not in ROLES:
-            raise DataError(f"{name}.fields: unknown role {role!r}{did_you_mean(role, ROLES)}")
-    for role in ("query", "target"):
-        if role not in fields:
-            raise DataError(f"{name}.fields: no field is mapped to {role!r}; it is needed")
-
-
 def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
-    """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one."""
-    found: list[str] = []
+    """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one.
+
+    A file that several of them name is taken once.
+    """
+    found: dict[str, str] = {}  # real path -> path as it was given
     for one in [path] if isinstance(path, str) else path:
         base = pathlib.Path(one)
         if "*" in one:
@@ -152,16 +51,22 @@ def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
             matches = [one] if base.is_file() else []
         if not matches:
             raise DataError(f"{one}: no such file; correct {owner}.path")
-        found += matches
-    return sorted(found)
+        for match in matches:
+            found.setdefault(os.path.realpath(match), match)
+    return sorted(found.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Base of sources that read files. `path` is one path or several; they are read in sorted order."""
+    """Base of sources that read files. `path` is one path or several; they are read in sorted order.
+
+    `fields` maps our roles to the files' fields. Roles in `optional` may be mapped to a field that no record has, and may be
+    left unused by a recipe.
+    """
 
     path: str | Sequence[str]
     fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELDS))
+    optional: Sequence[str] = ()
 
     def paths(self) -> list[str]:
         """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
@@ -182,14 +87,12 @@ class Files:
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("file:line", record) of all files in order."""
-        check_fields(self.fields, type(self).__name__)
-        for where, raw in self.raw():
-            yield where, map_fields(raw, self.fields, where)
+        return map_records(self.raw(), self.fields, self.optional, type(self).__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines(Files):
-    """jsonl or jsonl.gz; `fields` maps our roles to the file's field names."""
+    """One JSON object a line, or one array of objects; also .gz. `fields` maps our roles to the file's field names."""
 
     def rows(self, path):
         return read_json_lines(path)
@@ -197,10 +100,15 @@ class JsonLines(Files):
 
 @dataclasses.dataclass(frozen=True)
 class TabSeparated(Files):
-    """tsv or tsv.gz with a header line; `fields` maps our roles to column names."""
+    """Tables with a header line, .tsv or .csv, also .gz; `fields` maps our roles to column names.
+
+    `quoting` is 'csv', 'none' or 'auto' (`lines.read_table`).
+    """
+
+    quoting: str = "auto"
 
     def rows(self, path):
-        return read_tsv(path)
+        return read_table(path, self.quoting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +127,7 @@ class Parquet(Files):
                     number += 1
                     yield f"{path}:{number}", raw
         except (OSError, ValueError) as e:
-            raise DataError(
-                f"{path}: not a readable parquet file ({str(e).splitlines()[0][:120]}); fetch it again"
-            ) from e
+            raise DataError(f"{path}: not a readable parquet file ({first_line(e)}); fetch it again") from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +176,8 @@ class BeirFolder:
 class HuggingFaceDataset:
     """A dataset of the Hugging Face Hub or a local one, when `datasets` is installed (extra [huggingface]).
 
-    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows.
+    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows. `optional` is as
+    in `Files`.
     """
 
     name: str
@@ -279,11 +186,17 @@ class HuggingFaceDataset:
     split: str = "train"
     revision: str | None = None
     streaming: bool = False
-    most: int | None = None
+    most: Count | None = None
+    optional: Sequence[str] = ()
+
+    def __post_init__(self):
+        ranges.check_fields(self)
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns the dataset's name and revision; without a revision a set that changes on the Hub is not noticed."""
-        return {"name": self.name, "config": str(self.config), "revision": str(self.revision)}
+        """Returns {file: sha256} of a local folder; of a set of the Hub its name and revision. Without a revision a set that
+        changes on the Hub is not noticed."""
+        names = {"name": self.name, "config": str(self.config), "revision": str(self.revision)}
+        return names | folder_fingerprint(self.name)
 
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("name[split]:row", raw record)."""
@@ -299,13 +212,14 @@ class HuggingFaceDataset:
         except ImportError as e:
             raise DataError("Hugging Face datasets need a package; run: pip install 'embed[huggingface]'") from e
         options = {"streaming": True} if self.streaming else {}
+        local = folder_fingerprint(self.name)
+        if local:  # the package's own cache goes by the times of files, which a copy may keep
+            options["cache_dir"] = str(pathlib.Path(datasets.config.HF_DATASETS_CACHE) / digest_json(local)[:16])
         return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("name[split]:row", record)."""
-        check_fields(self.fields, type(self).__name__)
-        for where, raw in self.raw():
-            yield where, map_fields(raw, self.fields, where)
+        return map_records(self.raw(), self.fields, self.optional, type(self).__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,8 +232,13 @@ class Tfds:
     data_dir: str | None = None
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns the dataset's name with its version, which TFDS keeps unchanged."""
-        return {"name": self.name, "split": self.split}
+        """Returns the dataset's name with its version, and the names and sizes of its files where they are on this machine."""
+        base = pathlib.Path(self.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+        folder = base / self.name.partition(":")[0]
+        names = {"name": self.name, "split": self.split}
+        described = sorted(folder.rglob("dataset_info.json")) if folder.is_dir() else []
+        sizes = [[str(p.relative_to(folder)), p.stat().st_size] for p in sorted(folder.rglob("*")) if p.is_file()]
+        return names | ({"files": digest_json([sizes, [sha256_file(p) for p in described]])} if described else {})
 
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("name[split]:row", raw record), for sources that are made from it."""
@@ -378,6 +297,14 @@ class LabelledTexts:
                 negative = rows[choose.choice(by_label[other])][1]
                 target = rows[choose.choice(same)][1]
                 yield where, {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"}
+
+
+def folder_fingerprint(name: str) -> dict[str, str]:
+    """Returns {path: sha256} of every file below a local folder; nothing for what is none."""
+    folder = pathlib.Path(name)
+    if not folder.is_dir():
+        return {}
+    return {str(p): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file() and ".cache" not in p.parts}
 
 
 def write_lines(path, lines) -> None:

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embed import ranges
 from embed.data.encoding import Lengths
 from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, did_you_mean
+from embed.ranges import Count, Positive
 
 CACHE_FORMAT = 1  # raised when the meaning of cached records changes
 
@@ -87,9 +89,9 @@ class Mixture:
 
     name: str
     tasks: Sequence[Any]
-    rates: str | Mapping[str, float] = "proportional"
-    temperature: float = 2.0
-    maximum: int | None = None
+    rates: str | Mapping[str, Positive] = "proportional"
+    temperature: Positive = 2.0
+    maximum: Count | None = None
     one_task_per_batch: bool = True
     only: Sequence[str] = ()
 
@@ -108,42 +110,37 @@ class Mixture:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"Mixture {self.name!r} has two tasks called {name!r}; give each its own name")
-        if not self.temperature > 0 or (self.maximum is not None and self.maximum < 1):
-            raise ConfigError(
-                f"Mixture.temperature = {self.temperature} and Mixture.maximum = {self.maximum} must be positive"
-            )
+        ranges.check_fields(self)
         if isinstance(self.rates, str):
             if self.rates not in ("proportional", "temperature"):
                 raise ConfigError(
                     f"Mixture.rates = {self.rates!r}; known: proportional, temperature, or {{task: rate}}"
                 )
             return
-        for name, rate in self.rates.items():
+        for name in self.rates:
             if name not in names and not self.only:
                 raise ConfigError(f"Mixture.rates names {name!r}{did_you_mean(name, names)}")
-            if not 0 < rate < float("inf"):
-                raise ConfigError(
-                    f"Mixture.rates[{name!r}] = {rate}; a rate is positive and finite (leave the task out instead)"
-                )
         for name in names:
             if name not in self.rates:
                 raise ConfigError(f"Mixture.rates has no rate for {name!r}; give one or remove the task")
 
+    def weights(self, sizes: Mapping[str, int]) -> list[float]:
+        """Returns how often each task is drawn, in order, as any positive numbers. `sizes` are examples per task."""
+        if isinstance(self.rates, Mapping):
+            return [self.rates[t.name] for t in self.tasks]
+        capped = [min(sizes[t.name], self.maximum or sizes[t.name]) for t in self.tasks]
+        return capped if self.rates == "proportional" else [float(n) ** (1.0 / self.temperature) for n in capped]
+
     def shares(self, sizes: Mapping[str, int]) -> list[float]:
         """Returns the share of draws of each task, in order, summing to 1. `sizes` are examples per task."""
-        if isinstance(self.rates, Mapping):
-            raw = [float(self.rates[t.name]) for t in self.tasks]
-        else:
-            capped = [min(sizes[t.name], self.maximum or sizes[t.name]) for t in self.tasks]
-            power = 1.0 if self.rates == "proportional" else 1.0 / self.temperature
-            raw = [float(n) ** power for n in capped]
-        return [r / sum(raw) for r in raw]
+        weights = self.weights(sizes)
+        return [weight / sum(weights) for weight in weights]
 
 
 def cache_key(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> dict[str, Any]:
     """Returns what a token cache is made from, except the content of the source."""
     return {
-        "format": 2,
+        "format": 3,
         "definition": task.definition(),
         "tokenizer": tokenizer.digest,
         "lengths": dataclasses.asdict(lengths),

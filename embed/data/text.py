@@ -70,6 +70,11 @@ def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
     return (head + content + tail).strip()
 
 
+def target_id(text: str, title: str = "") -> np.int64:
+    """Returns the content id of a target or a negative; only targets have titles."""
+    return content_id(f"{title}\n{text}")
+
+
 def content_id(content: str) -> np.int64:
     """Returns the first 64 bits of the sha256 of a text (before any prompt): equal ids mean equal items in the loss."""
     return np.frombuffer(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8], np.int64)[0]

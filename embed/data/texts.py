@@ -4,10 +4,12 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from embed.data.sources import Parquet, read_json_lines, read_lines, read_tsv, text_of
+from embed.data.fields import text_of
+from embed.data.lines import read_json_lines, read_lines, read_table
+from embed.data.sources import Parquet
 from embed.errors import DataError, did_you_mean
 
-KINDS = (".jsonl", ".json", ".tsv", ".txt", ".parquet")
+KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ def read_texts(
     title_field: str | None = None,
     titles_may_lack: bool = False,
 ) -> Iterator[Text]:
-    """Yields the texts of a jsonl, tsv, txt (one a line) or parquet file; jsonl, tsv and txt may be .gz.
+    """Yields the texts of a jsonl, json, tsv, csv, txt (one a line) or parquet file; all but parquet may be .gz.
 
     Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Bad records are
     DataErrors that name them. `titles_may_lack` lets records be without the title's field.
@@ -55,8 +57,8 @@ def _rows(path) -> Iterator[tuple[str, dict]]:
     kind = pathlib.PurePath(path.removesuffix(".gz")).suffix
     if kind in (".jsonl", ".json"):
         return read_json_lines(path)
-    if kind == ".tsv":
-        return read_tsv(path)
+    if kind in (".tsv", ".csv"):
+        return read_table(path)
     if kind == ".txt":
         return ((where, {"text": line}) for where, line in read_lines(path))
     if kind == ".parquet":

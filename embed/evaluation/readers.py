@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from embed.data import sources
+from embed.data.fields import text_of
+from embed.data.lines import read_json_lines, read_table
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import paired_tasks, pairs, probe_tasks, ranked_tasks, ranking, tasks
 
@@ -30,14 +32,14 @@ def _identity(row: Mapping, where: str) -> str:
 
 def _texts(path: str) -> dict[str, dict]:
     found: dict[str, dict] = {}
-    for where, row in sources.read_json_lines(path):
+    for where, row in read_json_lines(path):
         key = _identity(row, where)
         if key in found:
             raise DataError(f"{where}: the id {key!r} stands twice; make ids unique")
         # A document may be a title alone.
         text = row.get("text") or row.get("title")
         title = _title(row, where) if row.get("text") else ""
-        found[key] = {**row, "title": title, "text": sources.text_of(text, "text", where)}
+        found[key] = {**row, "title": title, "text": text_of(text, "text", where)}
     return found
 
 
@@ -45,7 +47,7 @@ def _title(row: Mapping, where: str) -> str:
     title = row.get("title")
     if title is None or (isinstance(title, str) and not title.strip()):
         return ""
-    return sources.text_of(title, "title", where)
+    return text_of(title, "title", where)
 
 
 def _qrels(path: str, queries, corpus) -> dict[str, dict[str, float]]:
@@ -87,13 +89,13 @@ def read_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads lines of {"query", "positives", "negatives"}; one without both kinds of candidates is a DataError."""
     queries, candidates, relevant = [], [], []
-    for where, row in sources.read_json_lines(str(path)):
+    for where, row in read_json_lines(str(path)):
         sides = [row.get("positives", row.get("positive")), row.get("negatives", row.get("negative"))]
         for name, side in zip(("positives", "negatives"), sides):
             if not isinstance(side, list) or not side:
                 raise DataError(f"{where}: field {name!r} must be a list with at least one text")
-        queries.append(sources.text_of(row.get("query"), "query", where))
-        candidates.append([sources.text_of(t, "positives and negatives", where) for side in sides for t in side])
+        queries.append(text_of(row.get("query"), "query", where))
+        candidates.append([text_of(t, "positives and negatives", where) for side in sides for t in side])
         relevant.append([k == 0 for k, side in enumerate(sides) for _ in side])
     return {"queries": _some(queries, path), "candidates": candidates, "relevant": relevant}
 
@@ -105,7 +107,7 @@ def read_instruction_reranking(path: pathlib.Path, entry: Entry) -> dict[str, An
     queries, known, lists = set(fields["query_ids"]), set(fields["corpus_ids"]), []
     for name in ("top_ranked", "qrel_diff"):
         found = {}
-        for where, row in sources.read_json_lines(_part(path, what, f"{name}.jsonl")):
+        for where, row in read_json_lines(_part(path, what, f"{name}.jsonl")):
             ids = row.get("corpus-ids")
             if "query-id" not in row or not isinstance(ids, list):
                 raise DataError(f"{where}: needs 'query-id' and the list 'corpus-ids'")
@@ -129,13 +131,13 @@ def _passages(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
     """Yields (id, text, title) of a corpus: jsonl, or the tsv of Wikipedia passages with id, text and title."""
     is_tsv = path.name.removesuffix(".gz").endswith(".tsv")
     seen = set()
-    for where, row in (sources.read_tsv if is_tsv else sources.read_json_lines)(str(path)):
+    for where, row in (read_table if is_tsv else read_json_lines)(str(path)):
         identity = _identity(row, where)
         if identity in seen:
             raise DataError(f"{where}: the id {identity!r} stands twice; make ids unique")
         seen.add(identity)
         text = row.get("text", row.get("context"))
-        yield identity, sources.text_of(text, "text", where), _title(row, where)
+        yield identity, text_of(text, "text", where), _title(row, where)
 
 
 def _corpus_path(path: pathlib.Path, entry: Entry) -> pathlib.Path:
@@ -150,7 +152,7 @@ def read_xor_retrieve(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     Questions that are answered by yes or no alone are left out, as in the published script.
     """
     questions, languages, answers = [], [], []
-    for where, row in sources.read_json_lines(str(path)):
+    for where, row in read_json_lines(str(path)):
         for field, kind in (("question", str), ("lang", str), ("answers", list)):
             if not isinstance(row.get(field), kind):
                 raise DataError(f"{where}: needs {field!r} ({kind.__name__})")
@@ -158,7 +160,7 @@ def read_xor_retrieve(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
             raise DataError(f"{where}: 'answers' must be texts; an empty one would stand in every passage")
         spans = [a for a in row["answers"] if a not in ("yes", "no")]
         if spans:
-            questions.append(sources.text_of(row["question"], "question", where))
+            questions.append(text_of(row["question"], "question", where))
             languages.append(row["lang"])
             answers.append(spans)
     rows = list(_passages(_corpus_path(path, entry)))
@@ -180,11 +182,11 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         raise DataError(f"{path}: has no files LANGUAGE.jsonl; an xtreme_up task is a folder of them")
     questions, languages, targets = [], [], []
     for file in found:
-        for where, row in sources.read_json_lines(str(file)):
+        for where, row in read_json_lines(str(file)):
             targets.append(_identity(row, where))
             if targets[-1] not in known:
                 raise DataError(f"{where}: the id {targets[-1]!r} is not in {entry['corpus_path']}")
-            questions.append(sources.text_of(row.get("question"), "question", where))
+            questions.append(text_of(row.get("question"), "question", where))
             languages.append(file.name.partition(".")[0])
     return {
         "questions": _some(questions, path),
@@ -199,13 +201,13 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def _pairs(path: pathlib.Path, first: str, second: str, value: str | None, kind: Callable):
     left, right, values = [], [], []
     columns = ", ".join(c for c in (first, second, value) if c)
-    for where, row in sources.read_tsv(str(path)):
+    for where, row in read_table(str(path)):
         try:
             values.append(None if value is None else kind(row[value]))
         except (KeyError, ValueError) as e:
             raise DataError(f"{where}: needs columns {columns}, with a number in {value} ({e})") from e
-        left.append(sources.text_of(row.get(first), first, where))
-        right.append(sources.text_of(row.get(second), second, where))
+        left.append(text_of(row.get(first), first, where))
+        right.append(text_of(row.get(second), second, where))
     return _some(left, path), right, values
 
 
@@ -250,12 +252,12 @@ def read_bitext(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_summarization(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads lines of {"human_summaries", "machine_summaries", "relevance"}: a grade for each machine summary."""
     human, machine, gold = [], [], []
-    for where, row in sources.read_json_lines(str(path)):
+    for where, row in read_json_lines(str(path)):
         sides = [row.get("human_summaries"), row.get("machine_summaries"), row.get("relevance")]
         if not all(isinstance(s, list) and s for s in sides) or len(sides[1]) != len(sides[2]):
             raise DataError(f"{where}: needs lists human_summaries, machine_summaries and as many grades in relevance")
-        human.append([sources.text_of(t, "human_summaries", where) for t in sides[0]])
-        machine.append([sources.text_of(t, "machine_summaries", where) for t in sides[1]])
+        human.append([text_of(t, "human_summaries", where) for t in sides[0]])
+        machine.append([text_of(t, "machine_summaries", where) for t in sides[1]])
         try:
             gold.append([_finite(str(g)) for g in sides[2]])
         except ValueError as e:
@@ -268,11 +270,11 @@ _SPLITS = "a classification task is a folder with train and test"
 
 def _labelled(path: str, many: bool) -> tuple[list[str], list]:
     texts, labels = [], []
-    for where, row in sources.read_json_lines(path):
+    for where, row in read_json_lines(path):
         label = row.get("label", row.get("labels"))
         if label is None or (isinstance(label, list) and not many):
             raise DataError(f"{where}: needs a field 'label'{'' if many else ' with one label'}")
-        texts.append(sources.text_of(row.get("text"), "text", where))
+        texts.append(text_of(row.get("text"), "text", where))
         labels.append([str(x) for x in label] if isinstance(label, list) else [str(label)] if many else str(label))
     return _some(texts, path), labels
 
@@ -326,7 +328,7 @@ def read_clustering(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 
 
 def _raw_labels(path: pathlib.Path) -> Iterator[Any]:
-    for _, row in sources.read_json_lines(str(path)):
+    for _, row in read_json_lines(str(path)):
         label = row.get("label", row.get("labels"))
         yield from label if isinstance(label, list) else [label]
 

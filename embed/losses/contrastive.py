@@ -2,7 +2,8 @@
 
     L = 1/B sum_i -log  e^(s(q_i,p_i)/tau) / ( sum_k w_ik e^(s(q_i,n_ik)/tau) + sum_j mask(i,j) e^(s(q_i,p_j)/tau) )
 
-s is the cosine; mask(i,j) is 0 where j != i and q_i = q_j or p_i = p_j as items; only a query's own hard negatives enter.
+s is the cosine; mask(i,j) is 0 where j != i and q_i = q_j or p_i = p_j as items; only a query's own hard negatives enter, and
+of those none that is a positive of the query in this batch.
 """
 
 import dataclasses
@@ -11,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from embed import ranges
 from embed.errors import ConfigError
+from embed.ranges import NonNegative, Positive
 from embed.sharding import shards_here, split_batch
 from embed.types import Metrics, Outputs
 from embed.vectors import normalize
@@ -31,17 +34,14 @@ class Contrastive:
     negatives; with `same_tower` the other queries count too, as in Gecko (arXiv:2403.20327 eq. 3).
     """
 
-    temperature: float = 0.05
-    hardness: float = 0.0
+    temperature: Positive = 0.05
+    hardness: NonNegative = 0.0
     literal_mask: bool = False
     mask_duplicates: bool = True
     same_tower: bool = False
 
     def __post_init__(self):
-        if not self.temperature > 0:
-            raise ConfigError(
-                f"Contrastive.temperature = {self.temperature}; it divides the cosine and must be positive"
-            )
+        ranges.check_fields(self)
 
     def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean over the batch, and what to report: `accuracy` (share of queries whose target is nearer than
@@ -86,6 +86,8 @@ class Contrastive:
         if own.negatives is not None:
             hard = jnp.einsum("BE,BNE->BN", own.query, own.negatives, precision="highest")
             there = jnp.ones(hard.shape, bool) if own.negatives_mask is None else own.negatives_mask
+            if self.mask_duplicates:
+                there &= ~_positive_negatives(own, whole)
             weighted = hard / self.temperature + self.hardness * jax.lax.stop_gradient(hard)
             logits = jnp.concatenate([logits, jnp.where(there, weighted, _NEVER)], axis=1)
             rivals = jnp.concatenate([rivals, jnp.where(there, hard, -1.0)], axis=1)
@@ -109,6 +111,15 @@ def parts_of(size: int) -> int:
 def same(one, other) -> Bool[Array, "b B"]:
     """Returns whether item i of one and j of the other are the same, for content hashes uint32 [., 2]."""
     return jnp.all(one[:, None, :] == other[None, :, :], axis=-1)
+
+
+def _positive_negatives(own: Outputs, whole: Outputs) -> Bool[Array, "b N"]:
+    """Returns which hard negatives are the target of a row that asks the same query, their own row among them."""
+    if own.negatives_id is None or own.target_id is None:
+        return jnp.zeros(own.negatives.shape[:2], bool)
+    same_query = same(own.query_id, whole.query_id)
+    columns = range(own.negatives_id.shape[1])
+    return jnp.stack([jnp.any(same_query & same(own.negatives_id[:, n], whole.target_id), 1) for n in columns], 1)
 
 
 def _duplicates(own: Outputs, whole: Outputs, shape):

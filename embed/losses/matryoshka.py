@@ -5,7 +5,9 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from embed import ranges
 from embed.errors import ConfigError
+from embed.ranges import NonNegative, Size
 from embed.types import Metrics, Outputs
 from embed.vectors import truncate
 
@@ -18,11 +20,12 @@ class Matryoshka:
     """
 
     loss: Any
-    dims: tuple[int, ...]
-    weights: tuple[float, ...] | None = None
+    dims: tuple[Size, ...]
+    weights: tuple[NonNegative, ...] | None = None
 
     def __post_init__(self):
-        if not self.dims or len(set(self.dims)) != len(self.dims) or min(self.dims) < 1:
+        ranges.check_fields(self)
+        if not self.dims or len(set(self.dims)) != len(self.dims):
             raise ConfigError(f"Matryoshka.dims = {self.dims}; give different positive sizes")
         if self.weights is not None and len(self.weights) != len(self.dims):
             raise ConfigError(

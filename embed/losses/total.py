@@ -6,7 +6,9 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from embed import ranges
 from embed.errors import ConfigError, did_you_mean
+from embed.ranges import NonNegative
 from embed.types import Metrics, Outputs
 
 
@@ -15,9 +17,10 @@ class Total:
     """Weighted sum of named losses; weights default to one (EmbeddingGemma publishes none)."""
 
     losses: Mapping[str, Any]
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, NonNegative] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        ranges.check_fields(self)
         for name in self.weights:
             if name not in self.losses:
                 raise ConfigError(f"Total.weights: no loss {name!r}{did_you_mean(name, self.losses)}")

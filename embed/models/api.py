@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import bert, embedder, gemma, layout, modernbert, pooling, qwen3, t5gemma
 from embed.models.transformer import TransformerEncoder
@@ -61,6 +62,10 @@ def from_description(description: dict[str, Any]) -> nn.Module:
         f: from_description(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
         for f, v in fields.items()
     }
+    for field, value in values.items():
+        reason = ranges.problem(value, ranges.hints(_REGISTRY[name]).get(field, Any))
+        if reason is not None:
+            raise DataError(f"{name}.{field} = {value!r}: {reason}; restore model.json from its source")
     return _REGISTRY[name](**values)
 
 

@@ -12,22 +12,23 @@ from embed.models.attention import Heads
 from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
 from embed.models.transformer import Blocks, TransformerEncoder
+from embed.ranges import Layers, Natural, Positive, Size
 from embed.sharding import constrain
 
 
 class Bert(TransformerEncoder):
     """Token ids to one vector per token. Defaults are all-MiniLM-L6-v2's. Every token is of type 0."""
 
-    vocab_size: int = 30_522
-    width: int = 384
-    num_layers: int = 6
-    num_heads: int = 12
-    mlp_dim: int = 1536
-    max_positions: int = 512
-    position_offset: int = 0
-    num_token_types: int = 2
+    vocab_size: Size = 30_522
+    width: Size = 384
+    num_layers: Layers = 6
+    num_heads: Size = 12
+    mlp_dim: Size = 1536
+    max_positions: Size = 512
+    position_offset: Natural = 0
+    num_token_types: Size = 2
     activation: str = "gelu"
-    norm_eps: float = 1e-12
+    norm_eps: Positive = 1e-12
 
     @nn.nowrap
     def blocks(self) -> Blocks:

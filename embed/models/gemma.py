@@ -10,6 +10,7 @@ from embed.models.attention import Heads
 from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
 from embed.models.transformer import Blocks, TransformerEncoder
+from embed.ranges import Layers, Natural, Positive, Size
 
 
 class Gemma(TransformerEncoder):
@@ -19,22 +20,22 @@ class Gemma(TransformerEncoder):
     `query_scale` None is head_dim^-0.5. `global_rope_scale` stretches the positions of global layers (8 in Gemma 3 4B).
     """
 
-    vocab_size: int = 262_144
-    width: int = 768
-    num_layers: int = 24
-    num_heads: int = 3
-    num_kv_heads: int = 1
-    head_dim: int = 256
-    mlp_dim: int = 1152
-    window: int = 512
-    global_every: int = 6
+    vocab_size: Size = 262_144
+    width: Size = 768
+    num_layers: Layers = 24
+    num_heads: Size = 3
+    num_kv_heads: Size = 1
+    head_dim: Size = 256
+    mlp_dim: Size = 1152
+    window: Natural = 512
+    global_every: Size = 6
     causal: bool = False
-    query_scale: float | None = None
-    local_rope_base: float = 10_000.0
-    global_rope_base: float = 1_000_000.0
-    global_rope_scale: float = 1.0
-    norm_eps: float = 1e-6
-    branch_gain: float = 1.0
+    query_scale: Positive | None = None
+    local_rope_base: Positive = 10_000.0
+    global_rope_base: Positive = 1_000_000.0
+    global_rope_scale: Positive = 1.0
+    norm_eps: Positive = 1e-6
+    branch_gain: Positive = 1.0
 
     @nn.nowrap
     def blocks(self) -> Blocks:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from embed.arrays import unflatten
 from embed.checkpoints import flatten
 from embed.errors import ConfigError
+from embed.ranges import Size
 from embed.types import Model, Params
 
 BASE, FACTORS = "base", "lora"
@@ -24,12 +25,11 @@ class Lora:
     """Adapters of `rank` on every kernel whose path holds `pattern` (a regular expression); `alpha` scales what they add."""
 
     pattern: str = r"attention/(query|key|value|output)/kernel|mlp/(gate|up|down)/kernel"
-    rank: int = 16
+    rank: Size = 16
     alpha: float = 32.0
 
     def __post_init__(self):
-        if self.rank < 1 or not math.isfinite(self.alpha):
-            raise ConfigError(f"Lora.rank = {self.rank} must be at least 1 and Lora.alpha = {self.alpha} finite")
+        ranges.check_fields(self)
         try:
             re.compile(self.pattern)
         except re.error as e:

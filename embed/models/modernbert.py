@@ -6,6 +6,7 @@ from embed.models.attention import Heads
 from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
 from embed.models.transformer import Blocks, TransformerEncoder
+from embed.ranges import Layers, Natural, Positive, Size
 
 
 class ModernBert(TransformerEncoder):
@@ -15,17 +16,17 @@ class ModernBert(TransformerEncoder):
     block has no attention norm: the embedding's norm stands right before it.
     """
 
-    vocab_size: int = 50_368
-    width: int = 768
-    num_layers: int = 22
-    num_heads: int = 12
-    mlp_dim: int = 1152
-    window: int = 128
-    global_every: int = 3
-    local_rope_base: float = 10_000.0
-    global_rope_base: float = 160_000.0
+    vocab_size: Size = 50_368
+    width: Size = 768
+    num_layers: Layers = 22
+    num_heads: Size = 12
+    mlp_dim: Size = 1152
+    window: Natural = 128
+    global_every: Size = 3
+    local_rope_base: Positive = 10_000.0
+    global_rope_base: Positive = 160_000.0
     activation: str = "gelu"
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     norm_bias: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False

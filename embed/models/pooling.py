@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from embed.models.kernels import MASKED
 from embed.models.layers import Linear
+from embed.ranges import Size
 
 
 def members(segments: Array, slots: int | None) -> Bool[Array, "B S L"]:
@@ -68,7 +69,7 @@ class LastPooling(nn.Module):
 class AttentionPooling(nn.Module):
     """softmax(q k^T / sqrt(D)) v with one learned query and `num_heads` heads. Source: arXiv:2509.20354 s3.2."""
 
-    num_heads: int = 4
+    num_heads: Size = 4
     packs = True
 
     @nn.compact

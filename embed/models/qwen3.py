@@ -6,21 +6,22 @@ from embed.models.attention import Heads
 from embed.models.kernels import Reach
 from embed.models.layers import Norm
 from embed.models.transformer import Blocks, TransformerEncoder
+from embed.ranges import Layers, Positive, Size
 
 
 class Qwen3(TransformerEncoder):
     """Token ids to one vector per token. Defaults are Qwen3-Embedding-0.6B's. `causal` False opens it to both sides."""
 
-    vocab_size: int = 151_669
-    width: int = 1024
-    num_layers: int = 28
-    num_heads: int = 16
-    num_kv_heads: int = 8
-    head_dim: int = 128
-    mlp_dim: int = 3072
+    vocab_size: Size = 151_669
+    width: Size = 1024
+    num_layers: Layers = 28
+    num_heads: Size = 16
+    num_kv_heads: Size = 8
+    head_dim: Size = 128
+    mlp_dim: Size = 3072
     causal: bool = True
-    rope_base: float = 1_000_000.0
-    norm_eps: float = 1e-6
+    rope_base: Positive = 1_000_000.0
+    norm_eps: Positive = 1e-6
     attention_bias: bool = False
 
     @nn.nowrap

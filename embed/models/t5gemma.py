@@ -6,6 +6,7 @@ from embed.models.attention import Heads
 from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
 from embed.models.transformer import Blocks, TransformerEncoder
+from embed.ranges import Layers, Natural, Positive, Size
 
 
 class T5GemmaEncoder(TransformerEncoder):
@@ -15,19 +16,19 @@ class T5GemmaEncoder(TransformerEncoder):
     first release: 4,095). Every `global_every`-th layer is global.
     """
 
-    vocab_size: int = 256_000
-    width: int = 2304
-    num_layers: int = 26
-    num_heads: int = 8
-    num_kv_heads: int = 4
-    head_dim: int = 256
-    mlp_dim: int = 9216
-    window: int = 4096
-    global_every: int = 2
-    query_scale: float = 256**-0.5
-    softcap: float | None = 50.0
-    rope_base: float = 10_000.0
-    norm_eps: float = 1e-6
+    vocab_size: Size = 256_000
+    width: Size = 2304
+    num_layers: Layers = 26
+    num_heads: Size = 8
+    num_kv_heads: Size = 4
+    head_dim: Size = 256
+    mlp_dim: Size = 9216
+    window: Natural = 4096
+    global_every: Size = 2
+    query_scale: Positive = 256**-0.5
+    softcap: Positive | None = 50.0
+    rope_base: Positive = 10_000.0
+    norm_eps: Positive = 1e-6
 
     @nn.nowrap
     def blocks(self) -> Blocks:

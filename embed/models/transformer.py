@@ -1,17 +1,21 @@
 """The transformer all families share: blocks, their stack, and the encoder around it. A family says what it is made of."""
 
 import dataclasses
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+from msgspec import Meta
 
+from embed import ranges
 from embed.errors import ConfigError, did_you_mean
 from embed.models import layout
 from embed.models.attention import Attention, Heads, rotary_table, segment_positions
 from embed.models.kernels import Reach, Xla, choose
 from embed.models.layers import MLP, PRODUCT, Embedding, Norm, activation, compute_dtype
+from embed.ranges import Count, Layers, Size
 from embed.sharding import constrain
 
 # What the forward pass keeps for the backward pass; the rest is computed again.
@@ -172,14 +176,14 @@ class Stack(nn.Module):
 class TransformerEncoder(nn.Module):
     """Token ids to one vector per token: token table, stack, final norm. Families give `blocks` and override the rest."""
 
-    vocab_size: int = 0
-    width: int = 0
-    num_layers: int = 0
-    num_heads: int = 0
-    mlp_dim: int = 0
-    dropout: float = 0.0
+    vocab_size: Size = 0
+    width: Size = 0
+    num_layers: Layers = 0
+    num_heads: Size = 0
+    mlp_dim: Size = 0
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     remat: str = "none"
-    unroll: int = 1
+    unroll: Count = 1
     dtype: str = "float32"
     attention: str = "auto"  # or one of kernels.KERNELS
     packs = True  # rows may hold several texts
@@ -227,13 +231,7 @@ class TransformerEncoder(nn.Module):
         name = type(self).__name__
         if self.remat not in REMAT:
             raise ConfigError(f"remat {self.remat!r}{did_you_mean(self.remat, REMAT)}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"{name}.dropout = {self.dropout} must lie in [0, 1)")
-        whole = [f for f, v in self.__dataclass_fields__.items() if v.type in (int, "int")]
-        for field in whole:
-            least = 0 if field in ("window", "position_offset") else 1
-            if getattr(self, field) < least:
-                raise ConfigError(f"{name}.{field} = {getattr(self, field)}; it must be at least {least}")
+        ranges.check_fields(self)
         blocks = self.blocks()
         heads = blocks.heads
         if heads.num_heads % heads.num_kv_heads or heads.head_dim % 2 or heads.head_dim < 1:

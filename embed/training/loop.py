@@ -14,9 +14,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, files, hosts, sharding
+from embed import bundles, checkpoints, files, hosts, ranges, sharding
 from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
+from embed.ranges import Count
 from embed.training import reports
 from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
@@ -35,12 +36,15 @@ class Schedule:
     With `patience` it ends early, once that many evaluations after the best one were no better by the run's `best_metric`.
     """
 
-    steps: int
-    log_every: int = 20
-    checkpoint_every: int = 100
-    keep_last: int = 5
-    evaluate_every: int | None = None
-    patience: int | None = None
+    steps: Count
+    log_every: Count = 20
+    checkpoint_every: Count = 100
+    keep_last: Count = 5
+    evaluate_every: Count | None = None
+    patience: Count | None = None
+
+    def __post_init__(self):
+        ranges.check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,20 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
+from msgspec import Meta
 
 from embed.checkpoints import flatten
 from embed.errors import ConfigError
+from embed.ranges import Count, Natural, NonNegative, Positive, Share
 
 Schedule = Callable[[jax.Array], jax.Array]
 _NOT_DECAYED = re.compile(r"(scale|bias)$")
 
 
 def schedule(
-    peak: float, total_steps: int, warmup_steps: int = 0, decay: str = "cosine", final_ratio: float = 0.0
+    peak: NonNegative, total_steps: Count, warmup_steps: Natural = 0, decay: str = "cosine", final_ratio: Share = 0.0
 ) -> Schedule:
     """Returns the learning rate per step: linear warm-up to `peak`, then constant, linear, cosine or rsqrt decay.
 
@@ -90,14 +93,14 @@ def freeze(optimizer: optax.GradientTransformation, part: str) -> optax.Gradient
 
 
 def adamw(
-    learning_rate: Schedule | float,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    max_grad_norm: float | None = 1.0,
+    learning_rate: Schedule | NonNegative,
+    b1: Annotated[float, Meta(ge=0, lt=1)] = 0.9,
+    b2: Annotated[float, Meta(ge=0, lt=1)] = 0.999,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    max_grad_norm: Positive | None = 1.0,
     frozen: Sequence[str] = (),
-    rate_multipliers: Mapping[str, float] | None = None,
+    rate_multipliers: Mapping[str, NonNegative] | None = None,
 ) -> optax.GradientTransformation:
     """Returns AdamW. Norm scales and biases are not decayed; parameters whose path holds a `frozen` pattern stay as they are
     and take no optimiser memory."""
@@ -106,12 +109,12 @@ def adamw(
 
 
 def adafactor(
-    learning_rate: Schedule | float,
-    weight_decay: float = 0.0,
-    min_dim_size_to_factor: int = 128,
-    max_grad_norm: float | None = 1.0,
+    learning_rate: Schedule | NonNegative,
+    weight_decay: NonNegative = 0.0,
+    min_dim_size_to_factor: Count = 128,
+    max_grad_norm: Positive | None = 1.0,
     frozen: Sequence[str] = (),
-    rate_multipliers: Mapping[str, float] | None = None,
+    rate_multipliers: Mapping[str, NonNegative] | None = None,
 ) -> optax.GradientTransformation:
     """Returns Adafactor without momentum: second moments of matrices are kept as rows and columns. Source: arXiv:1804.04235.
 

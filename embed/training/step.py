@@ -38,6 +38,7 @@ def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int
         negatives_mask=flat.get("negatives_mask"),
         query_id=flat["query_id"],
         target_id=flat["target_id"],
+        negatives_id=flat.get("negatives_id"),
     )
 
 

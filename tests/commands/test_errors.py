@@ -107,6 +107,9 @@ def test_negatives_asked_for_but_not_there(here, capsys):
     for name in ("first", "second"):
         (here / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     code, _, err = call(capsys, *TRAIN)
+    assert code == 65 and "first.jsonl:2: no record up to here, the last, has the field 'wrong'" in one_line(err)
+    optional = "--gin.first/sources.JsonLines.optional=('negatives',)"
+    code, _, err = call(capsys, *TRAIN, optional)
     assert code == 78 and "no task of mixture 'made_up' has negatives" in one_line(err)
 
 

@@ -34,6 +34,8 @@ def example(task, i, most_negatives):
         "target": np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 7))]).astype(np.int32),
         "negatives": rng.integers(10, 99, sizes.sum()).astype(np.int32),
         "negatives_lengths": sizes,
+        "negatives_id": rng.integers(-(2**63), 2**63 - 1, len(sizes), dtype=np.int64),
+        "target_text_ids": np.array([task, i]),
         "query_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
         "target_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
         "truncated": np.zeros(3, np.int32),
@@ -317,7 +319,7 @@ def long_texts(folder):
     for k in range(3):
         rows = (
             {"query": np.ones(a, np.int32), "target": np.ones(b, np.int32), "negatives": [], "negatives_lengths": [],
-             "query_id": 0, "target_id": 0, "truncated": np.zeros(3, np.int32)}
+             "negatives_id": [], "target_text_ids": [0, 0], "query_id": 0, "target_id": 0, "truncated": np.zeros(3, np.int32)}
             for a, b in sizes[k]
         )  # fmt: skip
         caches.append(cache.write(RegisteredTask(f"long{k}", "none"), NamedTokenizer(), Lengths(96, 96), folder, rows))

@@ -39,6 +39,8 @@ def example(rng, most=9):
         "target": draw(rng.integers(0, most)),
         "negatives": draw(counts.sum()),
         "negatives_lengths": counts,
+        "negatives_id": rng.integers(-(2**63), 2**63 - 1, len(counts), dtype=np.int64),
+        "target_text_ids": rng.integers(-(2**63), 2**63 - 1, 2, dtype=np.int64),
         "query_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
         "target_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
         "truncated": rng.integers(0, 2, 3).astype(np.int32),
@@ -102,9 +104,13 @@ def test_packed_records_of_other_fields_and_ranks():
 
 
 def test_the_bytes_of_a_record_by_hand():
-    row = {"query": [1], "target": [2, 3], "negatives": [], "negatives_lengths": [0], "query_id": 4, "target_id": -1}
+    row = {"query": [1], "target": [2, 3], "negatives": [], "negatives_lengths": [0],
+           "negatives_id": [7], "query_id": 4, "target_id": -1}  # fmt: skip
     ints = lambda *values: b"".join(v.to_bytes(4, "little") for v in values)  # noqa: E731
-    assert records.pack(row) == ints(1, 2, 0, 1) + ints(1) + ints(2, 3) + ints(0) + ints(4, 0) + b"\xff" * 8
+    assert (
+        records.pack(row)
+        == ints(1, 2, 0, 1, 1) + ints(1) + ints(2, 3) + ints(0) + ints(7, 0) + ints(4, 0) + b"\xff" * 8
+    )
 
 
 def test_unpacked_arrays_are_read_only():

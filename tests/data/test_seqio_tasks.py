@@ -58,7 +58,7 @@ def rows(count=7):
 def file_task(folder, name="letters", content=None, **settings):
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (rows() if content is None else content)))
-    return Task(name, JsonLines(str(path), PAIR), **settings)
+    return Task(name, JsonLines(str(path), PAIR, optional=("negatives", "title")), **settings)
 
 
 def same_as_encoder(found, task, tokenizer, records, lengths=LENGTHS):
@@ -108,9 +108,9 @@ def test_the_seqio_task_gives_the_encoders_tokens(tmp_path, tokenizer, seqio):
     records = [record for _, record in task.source.examples()]
     wanted = PairEncoder(tokenizer, LENGTHS, task.query_prompt, task.target_prompt)(records)
     for row, expected in zip(dataset.as_numpy_iterator(), wanted, strict=True):
-        for name in ("query", "target", "negatives", "negatives_lengths"):
+        for name in ("query", "target", "negatives", "negatives_lengths", "negatives_id"):
             np.testing.assert_array_equal(row[name], expected[name], err_msg=name)
-        assert row["ids"].tolist() == [expected["query_id"], expected["target_id"]]
+        assert row["ids"].tolist() == [expected["query_id"], expected["target_id"], *expected["target_text_ids"]]
 
 
 def test_a_source_with_keys_of_its_own_keeps_them(tokenizer):

@@ -307,10 +307,10 @@ def test_a_cut_gzip_stream_is_refused_with_its_place(tmp_path):
     assert [record["query"] for _, record in found] == [row["q"] for row in rows[:5]]
 
 
-@pytest.mark.parametrize(("line", "columns"), [("a", 1), ("a\tb\tc", 3), ("", 1)])
+@pytest.mark.parametrize(("line", "columns"), [("a", 1), ("a\tb\tc", 3)])
 def test_a_wrong_number_of_columns_is_refused(tmp_path, line, columns):
     path = write(tmp_path / "bad.tsv", f"q\tt\na\tb\n{line}\nc\td\n")
-    refused(sources.TabSeparated(path, PAIR), f"{path}:3: {columns} columns, the header has 2", "must be removed")
+    refused(sources.TabSeparated(path, PAIR), f"{path}:3: {columns} columns, the header has 2", "in quotes")
 
 
 def test_a_missing_column_and_an_empty_cell_are_refused(tmp_path):
@@ -459,7 +459,7 @@ def test_what_is_written_is_read_back_and_depends_on_the_rows_alone(tmp_path):
     for name in ("one.tsv.gz", "two.tsv.gz"):
         sources.write_tsv(tmp_path / name, ["a", "b", "c"], cells)
     assert (tmp_path / "one.tsv.gz").read_bytes() == (tmp_path / "two.tsv.gz").read_bytes()
-    assert [list(row.values()) for _, row in sources.read_tsv(str(tmp_path / "one.tsv.gz"))] == cells
+    assert [list(row.values()) for _, row in sources.read_table(str(tmp_path / "one.tsv.gz"))] == cells
 
 
 @pytest.mark.parametrize("name", ["conala", "medquad", "tldr-command"])

@@ -76,7 +76,7 @@ def test_zero_vectors_and_zero_prefixes_are_finite():
 
 @pytest.mark.parametrize("dims", [(), (4, 4), (0, 4), (-1,)])
 def test_dims_must_be_different_and_positive(dims):
-    with pytest.raises(ConfigError, match="Matryoshka.dims.*different positive"):
+    with pytest.raises(ConfigError, match="Matryoshka.dims.*(different positive|an integer >= 1)"):
         Matryoshka(LOSS, dims)
 
 

@@ -51,6 +51,7 @@ def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) 
                 "target": text(),
                 "negatives": np.concatenate([*own, np.zeros(0, np.int32)]),
                 "negatives_lengths": np.array([len(n) for n in own], np.int32),
+                "negatives_id": np.array([1000 + 10 * i + k for k in range(len(own))], np.int64),
                 "query_id": i,
                 "target_id": i,
             }

@@ -1,0 +1,99 @@
+"""Raw rows to records: fields mapped to our roles, texts cleaned, and what is wrong with a row said with its location."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from embed.data.text import clean
+from embed.errors import DataError, did_you_mean
+from embed.files import parse_json
+
+Record = dict[str, Any]
+ROLES = ("query", "target", "title", "negatives")
+OPTIONAL_ROLES = ("title", "negatives")  # a record may lack their fields
+DEFAULT_FIELDS = {"query": "query", "target": "target"}
+
+
+def text_of(value: Any, field: str, where: str) -> str:
+    """Returns the cleaned text of a field; anything but a non-empty string is a DataError."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8", "strict")
+        except UnicodeDecodeError as e:
+            raise DataError(
+                f"{where}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
+            ) from e
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+    text = clean(value)
+    if not text:
+        raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
+    return text
+
+
+def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:
+    """Returns the record of `raw` under our roles. `negatives` may be a text or a list, and may be absent in a record."""
+    record: Record = {}
+    for role, field in fields.items():
+        if field not in raw and role not in OPTIONAL_ROLES:
+            raise DataError(f"{where}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
+        value = raw.get(field)
+        if role == "negatives":
+            record[role] = [text_of(v, field, where) for v in _texts_of(value, field, where)]
+        elif role == "title":
+            missing = value is None or (isinstance(value, str) and not value.strip())
+            record[role] = "" if missing else text_of(value, field, where)
+        else:
+            record[role] = text_of(value, field, where)
+    return record
+
+
+def _texts_of(value: Any, field: str, where: str) -> list:
+    """Returns the texts of a field that may hold none, one or several; a table's cell may hold several as a JSON list."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        text = value.strip()
+        if not (text.startswith("[") and text.endswith("]")):
+            return [value]
+        try:
+            return parse_json(text, where, list)
+        except DataError as e:
+            raise DataError(
+                f"{where}: field {field!r} looks like a list and is no JSON list ({text[:40]!r}); write one, or a single text"
+            ) from e
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text or a list of texts")
+    return list(value)
+
+
+def map_records(rows, fields: Mapping[str, str], optional: Sequence[str], owner: str) -> Iterator[tuple[str, Record]]:
+    """Yields (location, record) of raw rows. A mapped field that no row has is a DataError, but for the roles `optional`."""
+    check_fields(fields, owner)
+    for role in optional:
+        if role not in OPTIONAL_ROLES:
+            raise DataError(f"{owner}.optional: {role!r}{did_you_mean(role, OPTIONAL_ROLES)}")
+    unseen = {role for role in fields if role in OPTIONAL_ROLES and role not in optional}
+    raw: Mapping[str, Any] = {}
+    location = ""
+    for location, raw in rows:
+        unseen = {role for role in unseen if fields[role] not in raw} if unseen else unseen
+        yield location, map_fields(raw, fields, location)
+    for role in sorted(unseen) if location else ():
+        raise DataError(
+            f"{location}: no record up to here, the last, has the field {fields[role]!r} (mapped to {role})"
+            f"{did_you_mean(fields[role], raw)}; correct {owner}.fields, or take {role!r} out of it"
+        )
+
+
+def check_fields(fields: Mapping[str, str], name: str) -> None:
+    """Raises DataError for a field map with an unknown role or without query and target."""
+    for role in fields:
+        if role not in ROLES:
+            raise DataError(f"{name}.fields: unknown role {role!r}{did_you_mean(role, ROLES)}")
+    for role in ("query", "target"):
+        if role not in fields:
+            raise DataError(f"{name}.fields: no field is mapped to {role!r}; it is needed")
