@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from embed import files
+from embed import documents, files
 from embed.errors import EmbedError, StorageError
 
 PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
@@ -134,7 +134,7 @@ def write_bundle_by_blocks(
             raise
         except Exception as e:  # tensorstore wraps storage faults in many types
             raise StorageError(
-                f"{path}: could not be written ({files.first_line(e)}); free space or repair the disk"
+                f"{path}: could not be written ({documents.first_line(e)}); free space or repair the disk"
             ) from e
         check()
         for name, content in contents.items():

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from embed import arrays, files
+from embed import arrays, documents, files
 from embed.errors import DataError, EmbedError, NumericError, StorageError
 
 _LEFTOVER = re.compile(r"\.orbax-checkpoint-tmp|^\.deleting-")
@@ -172,33 +172,36 @@ class Saver:
                 shutil.rmtree(left, ignore_errors=True)
         steps = files.committed_steps(self.folder)
         return StorageError(
-            f"{self.folder / str(step)}: the checkpoint could not be written ({files.first_line(error)}); "
+            f"{self.folder / str(step)}: the checkpoint could not be written ({documents.first_line(error)}); "
             f"{f'step {steps[-1]} is intact' if steps else 'no step was written before'}; "
             "free space or repair the disk and run the same command again"
         )
 
 
-def latest_verified_step(folder, say: Callable[[str], None] = print, set_aside: bool = True) -> int | None:
-    """Returns the newest step whose files all match its manifest, or None.
-
-    A damaged step is set aside by renaming it to `<step>.damaged` (never deleted), and `say` is told.
-    """
-    folder = pathlib.Path(folder)
+def newest_intact_step(folder) -> tuple[int | None, dict[int, DataError]]:
+    """Returns the newest step whose files all match its manifest, or None, and the damaged steps that are newer."""
+    folder, damaged = pathlib.Path(folder), {}
     for step in reversed(files.committed_steps(folder)):
         try:
             files.verify_manifest(folder / str(step))
-            return step
+            return step, damaged
         except DataError as e:
-            if not set_aside:
-                raise
-            aside = folder / f"{step}.damaged"
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = folder / f"{step}.damaged-{number}"
-            (folder / str(step)).rename(aside)
-            say(f"checkpoint {step} is damaged and was set aside as {aside.name} ({e}); falling back to the one before")
-    return None
+            damaged[step] = e
+    return None, damaged
+
+
+def set_aside(folder, damaged: Mapping[int, DataError], say: Callable[[str], None] = print) -> None:
+    """Renames damaged steps to `<step>.damaged`, which nothing reads and nobody deletes, and says so."""
+    folder = pathlib.Path(folder)
+    for step, reason in damaged.items():
+        aside, number = folder / f"{step}.damaged", 1
+        while aside.exists():
+            number += 1
+            aside = folder / f"{step}.damaged-{number}"
+        (folder / str(step)).rename(aside)
+        say(
+            f"checkpoint {step} is damaged and was set aside as {aside.name} ({reason}); falling back to the one before"
+        )
 
 
 def tree_paths(step_folder, item: str) -> set[str]:

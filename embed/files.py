@@ -8,8 +8,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
-import math
 import os
 import pathlib
 import shutil
@@ -19,13 +17,12 @@ from collections.abc import Mapping
 from concurrent import futures
 from typing import Any, Required, TypedDict
 
-import msgspec
-
 from embed import ranges
+from embed.documents import digest_json, json_bytes, read_json
 from embed.errors import DataError, StorageError
 
 MANIFEST = "MANIFEST.json"
-MAX_JSON = 256 << 20  # bytes of a JSON file; the largest, the tokenizer.json of a vocabulary of 262,144, has 33 MB
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or a used up quota, is reported as
 
 
 class _Entry(TypedDict):
@@ -71,7 +68,7 @@ def write_atomic(path, content: bytes | str) -> None:
     """Writes `content` to `path` so that a reader sees the old file or the new one, never a part."""
     path = pathlib.Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as f:
             f.write(data)
@@ -84,96 +81,22 @@ def write_atomic(path, content: bytes | str) -> None:
         raise storage_error(path, e) from e
 
 
-def json_bytes(value) -> bytes:
-    """Returns `value` as indented JSON in UTF-8, keys in their own order."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def write_json(path, value) -> None:
     """Writes `value` as indented JSON, atomically."""
     write_atomic(path, json_bytes(value))
 
 
-def read_json(path, kind: Any = dict, max_bytes: int = MAX_JSON) -> Any:
-    """Returns the JSON value in `path`, which must be of type `kind` (a type that msgspec knows, ranges included).
-
-    Every JSON file of the project is read here. A file that is missing, too large, not UTF-8, not JSON, or of another type,
-    is a DataError of one line; so are an object with one key twice, and numbers that JSON does not know (NaN, 1e999).
-    """
-    path = pathlib.Path(path)
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise DataError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that such a file may have")
-        content = path.read_bytes()
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror or e}); check its permissions") from e
-    return parse_json(content, str(path), kind)
-
-
-def parse_json(
-    content: bytes | str, location: str, kind: Any = dict, advice: str = "restore it from its source"
-) -> Any:
-    """Returns the value of a JSON text of type `kind`, as `read_json` does; `location` and `advice` go into the error."""
-    try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
-    except RecursionError as e:
-        raise DataError(f"{location}: not valid JSON (nested too deeply); {advice}") from e
-    except ValueError as e:  # UnicodeDecodeError and JSONDecodeError among them
-        raise DataError(f"{location}: not valid JSON ({first_line(e)}); {advice}") from e
-    try:
-        msgspec.convert(value, kind)  # checks it; what it returns lacks the keys that a TypedDict does not name
-    except msgspec.ValidationError as e:
-        raise DataError(f"{location}: {ranges.plain(str(e))}; {advice}") from e
-    return value
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the dict of a JSON object; a key that stands twice is a ValueError, as readers disagree which one counts."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in an object")
-    return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return value
-
-
 def storage_error(path, error: OSError) -> StorageError:
     """Returns the StorageError that tells the user what to do about `error` at `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return StorageError(f"{path}: no space left to write ({error.strerror}); free some and run the command again")
     return StorageError(f"{path}: cannot write ({error.strerror or error}); check the path and its permissions")
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of what a library says went wrong, for a message of one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def sha256_file(path) -> str:
     """Returns the hex sha256 of a file's bytes."""
     with open(path, "rb", buffering=0) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def digest_json(value) -> str:
-    """Returns the hex sha256 of `value` in canonical JSON; values JSON does not know are taken by `repr`."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr).encode()).hexdigest()
 
 
 def begin_job(path, identity: Mapping[str, Any]) -> None:
@@ -279,19 +202,30 @@ def check_new(path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path, overwrite: bool = False):
-    """Yields a temporary folder that becomes `path` when the block ends without an error, else leaves nothing."""
+    """Yields a temporary folder that becomes `path` when the block ends without an error, else leaves nothing.
+
+    A second command with the same output is refused while this one works. What appears at `path` meanwhile stays as it is,
+    and the result is kept beside it; with `overwrite` it is replaced.
+    """
     path = pathlib.Path(path)
     if not overwrite:
         check_new(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _Lock(path.with_name(f".{path.name}.lock"), path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
+            if overwrite:
+                _remove(path)
+            try:
+                os.rename(temporary, path)  # fails where a file or a folder with content is there
+            except OSError as e:
+                if e.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                raise _kept_beside(temporary, path) from e
+            fsync_folder(path.parent)
     except OSError as e:
         raise storage_error(path, e) from e
     finally:
@@ -299,15 +233,21 @@ def new_folder(path, overwrite: bool = False):
 
 
 @contextlib.contextmanager
-def new_file(path):
-    """Yields the path of a temporary file that becomes `path` when the block ends without an error, else leaves nothing."""
+def new_file(path, overwrite: bool = False):
+    """Yields the path of a temporary file that becomes `path` when the block ends without an error, else leaves nothing.
+
+    What appears at `path` meanwhile stays as it is, and the result is kept beside it; with `overwrite` it is replaced.
+    """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _temporary(path)
     try:
         yield temporary
         with open(temporary, "rb+") as f:
             os.fsync(f.fileno())
-        os.replace(temporary, path)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _rename_new(temporary, path)
         fsync_folder(path.parent)
     except OSError as e:
         raise storage_error(path, e) from e
@@ -315,32 +255,95 @@ def new_file(path):
         temporary.unlink(missing_ok=True)
 
 
-class FolderLock:
-    """Holds a folder for one process; a second one gets a one-line StorageError. Freed when the process ends, however it ends."""
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
-    def __init__(self, folder):
-        self._path = pathlib.Path(folder) / ".lock"
+
+def _rename_new(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a file; StorageError, with the result kept, where `path` is there."""
+    try:
+        os.link(temporary, path)  # unlike a rename it never replaces what is there
+    except FileExistsError as e:
+        raise _kept_beside(temporary, path) from e
+    except OSError:  # a file system without links
+        if path.exists():
+            raise _kept_beside(temporary, path) from None
+        os.replace(temporary, path)
+
+
+def _kept_beside(temporary: pathlib.Path, path: pathlib.Path) -> StorageError:
+    kept = path.with_name(f"{path.name}.new-{os.getpid()}")
+    os.replace(temporary, kept)
+    return StorageError(f"{path}: appeared while the command worked and is left as it is; the result is kept as {kept}")
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Removes a folder, first from its name: it is never there in part."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.old-{os.getpid()}")
+        os.replace(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+class _Lock:
+    """Holds a file for one process and removes it in the end; a second process gets a StorageError about `subject`.
+
+    It is freed when the process ends, however it ends.
+    """
+
+    def __init__(self, path: pathlib.Path, subject: pathlib.Path):
+        self._path, self._subject = path, subject
         self._file = None
 
     def __enter__(self):
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
             self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
-        except OSError as e:
-            raise storage_error(self._path.parent, e) from e
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
-            self._file.close()
-            raise StorageError(
-                f"{self._path.parent}: in use by {holder}; wait for it to end or choose another folder"
-            ) from e
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as e:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "another process"
+                self._file.close()
+                raise StorageError(
+                    f"{self._subject}: in use by {holder}; wait for it to end or choose another folder"
+                ) from e
+            if self._is_in_place():
+                break
+            self._file.close()  # the holder before removed it after it was opened here
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
         return self
 
+    def _is_in_place(self) -> bool:
+        try:
+            return os.stat(self._path).st_ino == os.fstat(self._file.fileno()).st_ino
+        except FileNotFoundError:
+            return False
+
     def __exit__(self, *_):
+        self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+class FolderLock:
+    """Holds a folder, which is made when it is not there, for one process. One that was made and stays empty is removed."""
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder)
+        self._lock = _Lock(self._folder / ".lock", self._folder)
+
+    def __enter__(self):
+        self._made = [p for p in (self._folder, *self._folder.parents) if not p.exists()]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.__enter__()
+        except OSError as e:
+            raise storage_error(self._folder, e) from e
+        return self
+
+    def __exit__(self, *_):
+        self._lock.__exit__()
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self._made:
+                folder.rmdir()

@@ -8,7 +8,6 @@ all of them again for.
 
 import collections
 import json
-import math
 import os
 import statistics
 import sys
@@ -25,6 +24,10 @@ HEARTBEAT = 40  # seconds until JAX itself gives a silent host up, and ends this
 _BEAT, _LOST = 2.0, 25.0  # seconds between two signs of life, and without one until a host counts as lost
 _SLOWEST, _LEAST = 10, 120.0  # a step may take as many times the median, and so many seconds at least
 _BARRIER = 24 * 3600
+_LONG = 6 * 3600.0  # what has no limit of its own may take as many seconds: to score a large suite, say
+_FIRST_STEP = 2 * 3600.0  # a step that is compiled first
+SAVING = 3600.0  # seconds that writing a checkpoint may take
+_AGREEING = 1800.0  # until all hosts have come to the point where they agree on a value
 _watch: "Watch | None" = None
 _barriers: collections.Counter = collections.Counter()
 
@@ -82,8 +85,11 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def at(what: str, limit: float = math.inf) -> None:
-    """Tells the other hosts what this one does now, and how many seconds it may take at most; one alone tells nobody."""
+def at(what: str, limit: float = _LONG) -> None:
+    """Tells the other hosts what this one does now, and how many seconds it may take at most; one alone tells nobody.
+
+    When every host is past its limit the run is stuck, and all of them end and say where each stands.
+    """
     if _watch is not None:
         _watch.at(what, limit)
 
@@ -107,7 +113,10 @@ def agree(value: np.ndarray) -> np.ndarray:
         return value
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.broadcast_one_to_all(value))
+    at("waiting for the main host's value", _AGREEING)
+    agreed = np.asarray(multihost_utils.broadcast_one_to_all(value))
+    at("after the main host's value")
+    return agreed
 
 
 def least(value: float) -> float:
@@ -116,11 +125,14 @@ def least(value: float) -> float:
         return value
     from jax.experimental import multihost_utils
 
-    return float(np.min(multihost_utils.process_allgather(np.float32(value))))
+    at("waiting for the values of all hosts", _AGREEING)
+    values = multihost_utils.process_allgather(np.float32(value))
+    at("after the values of all hosts")
+    return float(np.min(values))
 
 
 class StepTimes:
-    """How long a step may take: ten times the median of the last hundred, 120 seconds at least. Without end before the first."""
+    """How long a step may take: ten times the median of the last hundred, 120 seconds at least; the first two hours."""
 
     def __init__(self):
         self._seconds: collections.deque = collections.deque(maxlen=100)
@@ -132,7 +144,7 @@ class StepTimes:
         if self._begun is not None:
             self._seconds.append(now - self._begun)
         self._begun = now
-        return max(_LEAST, _SLOWEST * statistics.median(self._seconds)) if self._seconds else math.inf
+        return max(_LEAST, _SLOWEST * statistics.median(self._seconds)) if self._seconds else _FIRST_STEP
 
     def pause(self) -> None:
         """Leaves out what is done until the next step begins."""
@@ -179,12 +191,12 @@ class Watch(threading.Thread):
         super().__init__(name="watch over the hosts", daemon=True)
         self._board, self._host, self._hosts = board, host, hosts
         self._beat, self._lost, self._end = beat, lost, end or _end
-        self._doing, self._limit, self._since = "starting", math.inf, time.monotonic()
+        self._doing, self._limit, self._since = "starting", _LONG, time.monotonic()
         self._seen: dict[int, tuple[str, float]] = {}
         self._begun = time.monotonic()
         self._stopped = threading.Event()
 
-    def at(self, what: str, limit: float = math.inf) -> None:
+    def at(self, what: str, limit: float = _LONG) -> None:
         """Notes what this host does from now on, and how many seconds it may take."""
         self._doing, self._limit, self._since = what, limit, time.monotonic()
 
@@ -198,7 +210,7 @@ class Watch(threading.Thread):
             number += 1
             idle = time.monotonic() - self._since
             try:
-                self._board.write(self._host, json.dumps([number, self._doing, idle, _finite(self._limit)]))
+                self._board.write(self._host, json.dumps([number, self._doing, idle, self._limit]))
                 found = dict(self._board.read())
             except Exception as e:  # of several types, by what the connection met
                 if not self._stopped.is_set():
@@ -222,7 +234,7 @@ class Watch(threading.Thread):
         if len(self._seen) < self._hosts:
             return None
         states = {h: json.loads(text) for h, (text, _) in sorted(self._seen.items())}
-        if any(limit is None or idle <= limit for _, _, idle, limit in states.values()):
+        if any(idle <= limit for _, _, idle, limit in states.values()):
             return None
         groups: dict[str, list[int]] = {}
         for host, (_, doing, _, _) in states.items():
@@ -232,10 +244,6 @@ class Watch(threading.Thread):
             f"{_names(hosts)}: {doing}" for doing, hosts in sorted(groups.items(), key=lambda g: len(g[1]))
         )
         return f"nothing has moved for {idle:.0f} s ({told})"
-
-
-def _finite(limit: float) -> float | None:
-    return None if math.isinf(limit) else limit
 
 
 def _names(hosts: list[int]) -> str:

@@ -12,6 +12,8 @@ LIBRARY = sorted((ROOT / "embed").rglob("*.py"))
 BASE = {
     "errors",
     "ranges",
+    "console",
+    "documents",
     "files",
     "types",
     "vectors",

@@ -1,7 +1,6 @@
 """The watch over the hosts of a run: who is lost, what has not moved, what it says. Real ones: tests/commands/test_hosts.py."""
 
 import json
-import math
 import time
 
 import jax
@@ -24,7 +23,7 @@ class Board(dict):
         return dict(self)
 
 
-def state(number, doing, idle, limit=None):
+def state(number, doing, idle, limit=1e9):
     return json.dumps([number, doing, idle, limit])
 
 
@@ -68,7 +67,7 @@ def test_what_has_not_moved_is_told_the_odd_one_first():
     )
 
 
-@pytest.mark.parametrize("other", [(119.0, 120.0), (5000.0, None)])
+@pytest.mark.parametrize("other", [(119.0, 120.0), (5000.0, 6000.0)])
 def test_while_one_may_go_on_nobody_ends(other):
     own = watch(2)
     assert own.look({0: state(1, "waiting for the others: x", 999.0, 0.0), 1: state(1, "y", *other)}, 0) is None
@@ -122,7 +121,7 @@ def test_a_step_may_take_ten_times_the_median(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(hosts.time, "monotonic", lambda: clock[0])
     times = hosts.StepTimes()
-    assert times.next() == math.inf  # the first: nothing is known
+    assert times.next() == hosts._FIRST_STEP  # nothing is known yet
     limits = []
     for seconds in (1, 1, 30, 30, 30):
         clock[0] += seconds

@@ -14,7 +14,7 @@ from concurrent import futures
 import ml_dtypes
 import numpy as np
 
-from embed import arrays, bundles, files
+from embed import arrays, bundles, documents, files
 from embed.errors import DataError, EmbedError, NumericError, UsageError
 
 _RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
@@ -151,7 +151,7 @@ class Average:
             raise
         except Exception as e:  # tensorstore wraps faults of reading in many types
             self.check()
-            raise DataError(f"the inputs could not be read: {files.first_line(e)}") from e
+            raise DataError(f"the inputs could not be read: {documents.first_line(e)}") from e
 
     def _mean(self, path: str, block: arrays.Block) -> np.ndarray:
         dtype = self._opened[0][path].dtype.numpy_dtype

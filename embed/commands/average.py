@@ -3,7 +3,7 @@
 import functools
 import pathlib
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes, vocabulary and an "
@@ -11,10 +11,14 @@ SUMMARY = (
     "--method=interpolate takes BASE and TUNED; with several alphas and a suite it keeps the best."
 )
 
+log_path = runtime.log_beside_output
+
 
 def add_arguments(parser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="MODEL", help="run folders, checkpoint step folders or bundles")
-    parser.add_argument("--output", required=True, help="the new bundle")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="MODEL", type=options.path, help="run folders, checkpoint step folders or bundles"
+    )
+    parser.add_argument("--output", required=True, type=options.path, help="the new bundle")
     parser.add_argument(
         "--method",
         default="uniform",
@@ -25,11 +29,13 @@ def add_arguments(parser) -> None:
         "--alpha", help="share of the second input (interpolate; default 0.5); several, with --suite, are a sweep"
     )
     parser.add_argument(
-        "--suite", help="suite that inputs and averages are scored on; choose on what you do not report"
+        "--suite",
+        type=options.path,
+        help="suite that inputs and averages are scored on; choose on what you do not report",
     )
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to choose on")
-    parser.add_argument("--trials", type=int, default=40, help="most averages that are scored (learned; 40)")
-    parser.add_argument("--last", type=int, help="of each run folder take its newest LAST checkpoints")
+    parser.add_argument("--trials", type=options.count, default=40, help="most averages that are scored (learned; 40)")
+    parser.add_argument("--last", type=options.count, help="of each run folder take its newest LAST checkpoints")
     parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
     parser.add_argument("--unrelated", action="store_true", help="average models that have no common ancestor")
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")

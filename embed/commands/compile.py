@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Compile the training, evaluation and encoding step of a recipe for the TPU slices named, with no TPU at hand, and say "
@@ -19,14 +19,14 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--mesh", action="append", help="DATA,FSDP,TENSOR, one of them -1; may be given again (the recipe's)"
     )
-    parser.add_argument("--micro_batches", type=int, help="parts of a batch (as few as fit)")
+    parser.add_argument("--micro_batches", type=options.count, help="parts of a batch (as few as fit)")
     parser.add_argument("--steps", default=",".join(STEPS), help=f"of {', '.join(STEPS)} (all)")
     parser.add_argument(
         "--advise",
         action="store_true",
         help="try meshes, what is recomputed, and micro-batches; name the best that fits",
     )
-    parser.add_argument("--output", help="markdown file for the table; one .json beside it")
+    parser.add_argument("--output", type=options.path, help="markdown file for the table; one .json beside it")
     parser.add_argument(
         "--add", action="store_true", help="keep what the file has of other recipes, slices, meshes and steps"
     )

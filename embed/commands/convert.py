@@ -2,17 +2,21 @@
 
 import sys
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Read a Hugging Face or sentence-transformers folder (safetensors, config.json, tokenizer) into a bundle that every "
     "other command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, T5Gemma encoder, ModernBERT, Qwen3. Needs no torch."
 )
 
+log_path = runtime.log_beside_output
+
 
 def add_arguments(parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="the folder, or a name on the Hugging Face Hub")
-    parser.add_argument("output", metavar="OUTPUT", help="the new bundle")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=options.path, help="the folder, or a name on the Hugging Face Hub"
+    )
+    parser.add_argument("output", metavar="OUTPUT", type=options.path, help="the new bundle")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument(
         "--prompt",
@@ -22,7 +26,9 @@ def add_arguments(parser) -> None:
         help="prompt of this name: a prefix, or a template with {content}; may be given again",
     )
     parser.add_argument("--matryoshka_dims", help="comma-separated sizes the model is good at (default: what it says)")
-    parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: what the folder says)")
+    parser.add_argument(
+        "--max_length", type=options.count, help="tokens a text is cut at (default: what the folder says)"
+    )
     parser.add_argument(
         "--bidirectional",
         action="store_true",

@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
@@ -11,10 +11,14 @@ SUMMARY = (
 )
 FORMATS = ("sentence-transformers", "stablehlo", "onnx")
 
+log_path = runtime.log_beside_output
+
 
 def add_arguments(parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
-    parser.add_argument("output", metavar="OUTPUT", help="the new folder")
+    parser.add_argument(
+        "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
+    )
+    parser.add_argument("output", metavar="OUTPUT", type=options.path, help="the new folder")
     parser.add_argument("--format", default=FORMATS[0], help=f"{', '.join(FORMATS)} (default: {FORMATS[0]})")
     parser.add_argument("--dtype", default="float32", help="type of the weights: float32 (default) or bfloat16")
     parser.add_argument(

@@ -6,8 +6,8 @@ import os
 import sys
 import traceback
 
-from embed import __version__
-from embed.errors import EmbedError, UsageError, did_you_mean
+from embed import __version__, console, files
+from embed.errors import EmbedError, StorageError, UsageError, did_you_mean
 
 # name -> one line of help; the module embed.commands.<name> is imported only when the command is run.
 COMMANDS = {
@@ -64,12 +64,15 @@ def _run(argv: list[str]) -> None:
     parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
+    console.stop_on_sigterm()
     bindings = [a for a in argv[1:] if a.startswith("--gin.")]
     arguments = parser.parse_args([a for a in argv[1:] if not a.startswith("--gin.")])
     if bindings and not hasattr(arguments, "gin_bindings"):
         raise UsageError(f"{argv[0]} takes no gin bindings, {bindings[0]!r} was given")
     if bindings:
         arguments.gin_bindings = [b.removeprefix("--gin.") for b in bindings]
+    if hasattr(command, "log_path"):
+        console.log_to(command.log_path(arguments))
     command.run(arguments)
 
 
@@ -92,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         argv = sys.argv[1:]
         if argv and argv[0] in COMMANDS:
             _tune_memory(argv)
+        console.keep()
     try:
         _run(argv)
         code = 0
@@ -100,9 +104,13 @@ def main(argv: list[str] | None = None) -> None:
             traceback.print_exc()
         print(f"embed: {' '.join(str(e).split())}", file=sys.stderr, flush=True)
         code = e.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except OSError as e:
+        if "--debug" in argv or e.filename is None and e.errno not in files.FULL:
+            raise
+        what = e.filename or "the disk"
+        line = f"{what}: {e.strerror}; check the path and its permissions"
+        print(f"embed: {files.storage_error(what, e) if e.errno in files.FULL else line}", file=sys.stderr)
+        code = StorageError.exit_code
     except KeyboardInterrupt:
         print("embed: interrupted; run the same command to go on", file=sys.stderr)
         code = 130
@@ -110,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         if "embed.hosts" in sys.modules:
             sys.modules["embed.hosts"].explain(e)
         raise
+    console.finish()
     if "embed.hosts" in sys.modules:  # only what computes imports it
         sys.modules["embed.hosts"].leave(code)
     sys.exit(code)

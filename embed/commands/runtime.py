@@ -5,10 +5,25 @@ import os
 import pathlib
 import time
 
+from embed import console
+from embed.commands import options
+
+
+def log_beside_output(arguments) -> pathlib.Path:
+    """Returns where a command with --output, or OUTPUT, keeps what it cannot print any more."""
+    return pathlib.Path(arguments.output) / console.LOG
+
 
 def add_gin_arguments(parser) -> None:
     """Adds --gin_file; `embed.commands.main` collects --gin.NAME=VALUE into `arguments.gin_bindings`."""
-    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file; may be given again")
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        type=options.path,
+        default=[],
+        metavar="FILE",
+        help="gin file; may be given again",
+    )
     parser.set_defaults(gin_bindings=())
     parser.epilog = "--gin.NAME=VALUE overrides a binding of the gin files, e.g. --gin.TRAIN_STEPS=200."
 

@@ -1,16 +1,29 @@
 """`embed train`: one run from a gin recipe. Wires the rooms together and hands over to the loop."""
 
+import functools
 import pathlib
 
-from embed.commands import runtime
+from embed import console
+from embed.commands import options, runtime
 
+TASKS_SHOWN = 20  # in the summary of a run
 SUMMARY = (
     "Train a model from a gin recipe. Running the same command again resumes the run, or says that it is complete."
 )
 
 
+def log_path(arguments) -> pathlib.Path:
+    """Returns where output is kept that cannot be printed any more."""
+    return pathlib.Path(arguments.run_dir) / console.LOG
+
+
 def add_arguments(parser) -> None:
-    parser.add_argument("--run_dir", required=True, help="folder of the run: config, checkpoints, metrics, evaluations")
+    parser.add_argument(
+        "--run_dir",
+        required=True,
+        type=options.path,
+        help="folder of the run: config, checkpoints, metrics, evaluations",
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
     runtime.add_gin_arguments(parser)
 
@@ -27,9 +40,8 @@ def run(arguments) -> None:
     recipe, given, operative = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     run_dir = pathlib.Path(arguments.run_dir)
     with FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
-        if hosts.is_main():
-            _describe_run(run_dir, given, operative)
-        train(start.complete(recipe), run_dir)
+        begin = functools.partial(_describe_run, run_dir, given, operative) if hosts.is_main() else lambda: None
+        train(start.complete(recipe), run_dir, begin)
 
 
 def _describe_run(run_dir: pathlib.Path, given: str, operative: str) -> None:
@@ -49,8 +61,8 @@ def _describe_run(run_dir: pathlib.Path, given: str, operative: str) -> None:
     files.write_json(run_dir / "environment.json", runtime.environment())
 
 
-def train(recipe, run_dir: pathlib.Path) -> None:
-    """Prepares missing caches, says what will happen, and trains `recipe` in `run_dir`."""
+def train(recipe, run_dir: pathlib.Path, begin=lambda: None) -> None:
+    """Prepares missing caches, says what will happen, and trains `recipe` in `run_dir`. `begin` is called when it begins."""
     from embed import bundles, sharding
     from embed.data import prepare
     from embed.data.loader import Batches, Examples
@@ -70,7 +82,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         pad_id=recipe.tokenizer.pad_id,
         most_shapes=recipe.most_shapes,
     )
-    contents = _contents(recipe, model, examples)
+    contents = _contents(recipe, model, examples, run_dir)
     for line in summary(recipe, model, examples, mesh):
         reports.say(line)
     learner, optimizer = recipe.learner(model)
@@ -91,6 +103,7 @@ def train(recipe, run_dir: pathlib.Path) -> None:
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
         micro_batches=recipe.micro_batches,
+        begin=begin,
     )
     step = int(loop.train(run).step)
     reports.say(f"done       {run_dir} at step {step}" + _best_text(bundles.read_best(run_dir)))
@@ -107,9 +120,13 @@ def _caches(recipe, prepare):
     from embed.errors import DataError
     from embed.training import reports
 
+    def say(line: str) -> None:
+        hosts.at("preparing token caches")  # the others wait as long as this goes on
+        reports.say(f"data       {line}")
+
     arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
     if hosts.is_main():
-        caches = prepare.ensure_caches(*arguments, say=lambda line: reports.say(f"data       {line}"))
+        caches = prepare.ensure_caches(*arguments, say=say)
     hosts.sync("token caches prepared")
     if not hosts.is_main():
         caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
@@ -133,6 +150,7 @@ def _identity(recipe, examples) -> dict:
     import dataclasses
 
     from embed import files
+    from embed.data import loader
     from embed.data.tasks import describe
 
     mixture = {k: v for k, v in describe(recipe.mixture).items() if k not in ("tasks", "type", "only")}
@@ -144,28 +162,48 @@ def _identity(recipe, examples) -> dict:
         "vocabulary": recipe.tokenizer.digest,
         "mixture": files.digest_json(mixture),
         "data": files.digest_json([c.digest for c in examples.caches]),
-        **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora), "start": _start_digest(recipe)}),
+        "order": loader.ORDER,
+        "start": _start_digest(recipe),
+        **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
     }
 
 
-def _start_digest(recipe) -> str | None:
-    """Returns the digest of the model a run starts from, which a frozen base is read from again when it is resumed."""
+def _start_digest(recipe) -> str:
+    """Returns what a run starts from: 'random', or the digest of a model.
+
+    Of a folder of another tool it is that of its weights: converting it again gives other files of the same model.
+    """
     from embed import bundles, files
 
-    return files.folder_digest(bundles.resolve(recipe.init_from)) if recipe.init_from else None
+    if recipe.init_from is None:
+        return "random"
+    folder = bundles.resolve(recipe.init_from)
+    weights = bundles.read_model_json(folder)["lineage"].get("weights")
+    return files.folder_digest(folder) if weights is None else files.digest_json(weights)
 
 
-def _contents(recipe, model, examples):
+def _came_from(recipe, run_dir: pathlib.Path) -> dict:
+    """Returns the part of a run's lineage that its start decides: that of its checkpoints, where it has any."""
+    from embed import bundles, files
+
+    steps = files.committed_steps(run_dir / "checkpoints")
+    if steps:
+        lineage = bundles.read_model_json(run_dir / "checkpoints" / str(steps[-1]))["lineage"]
+        return {name: lineage[name] for name in ("initial", "from") if name in lineage}
+    if recipe.init_from is None:
+        return {"initial": f"random, seed {recipe.seed}"}
+    start = bundles.resolve(recipe.init_from)
+    return {"initial": files.folder_digest(start), "from": bundles.read_model_json(start)["lineage"]}
+
+
+def _contents(recipe, model, examples, run_dir: pathlib.Path):
     """Returns the function that gives the small files of a checkpoint."""
     import dataclasses
 
-    from embed import bundles, files
+    from embed import bundles
 
-    start = bundles.resolve(recipe.init_from) if recipe.init_from else None
     tokenizer = recipe.tokenizer.content()
-    came_from = {"initial": f"random, seed {recipe.seed}"}
-    if start:
-        came_from = {"initial": files.folder_digest(start), "from": bundles.read_model_json(start)["lineage"]}
+    came_from = _came_from(recipe, run_dir)
 
     def contents(step: int) -> dict[str, bytes]:
         description = bundles.model_json(
@@ -278,7 +316,7 @@ def summary(recipe, model, examples, mesh) -> list[str]:
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
         f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
-        f"contrast   each query sees 1 positive, {recipe.num_negatives} hard and {pairs - 1} in-batch negatives",
+        f"contrast   each query sees 1 positive, {_hard_negatives(recipe, examples)} and {pairs - 1} in-batch negatives",
         f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:
@@ -288,13 +326,38 @@ def summary(recipe, model, examples, mesh) -> list[str]:
             f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
             f"({learning / count:.1%}); checkpoints hold the merged model"
         )
-    for cache, share in zip(examples.caches, examples.shares):
-        lines.append(
-            f"task       {cache.name}: {share:.1%} of batches, {steps * pairs * share / len(cache):.2f} epochs"
-        )
+    lines += _task_lines(examples, steps)
     for example in examples.read(0, 0, min(3, pairs)):
         query, target = (recipe.tokenizer.decode(example[side]) for side in ("query", "target"))
         lines.append(f"example    {_one_line(query)}  ->  {_one_line(target)}")
+    return lines
+
+
+def _hard_negatives(recipe, examples) -> str:
+    """Returns how many hard negatives a query has, and how many its data have beside those."""
+    most = max(cache.most_negatives for cache in examples.caches)
+    left_out = f" (the first of up to {most} in the data)" if most > recipe.num_negatives > 0 else ""
+    unused = f" (up to {most} in the data are not used)" if most and not recipe.num_negatives else ""
+    return f"{recipe.num_negatives} hard{left_out}{unused}"
+
+
+def _task_lines(examples, steps: int) -> list[str]:
+    """Returns how often each task will be drawn in the whole run, counted; of many tasks the largest, and the rest together."""
+    drawn = sorted(zip(examples.draws(steps), examples.caches), key=lambda pair: -pair[0])
+    total = steps * examples.batch_size
+    lines = [
+        f"task       {cache.name}: {count:,} of {total:,} examples ({count / total:.1%}), {count / len(cache):.2f} epochs"
+        for count, cache in drawn[:TASKS_SHOWN]
+    ]
+    rest = drawn[TASKS_SHOWN:]
+    if rest:
+        count = sum(count for count, _ in rest)
+        lines.append(f"           {len(rest):,} smaller tasks: {count:,} examples ({count / total:.1%}) together")
+    never = [cache.name for count, cache in drawn if not count]
+    if never:
+        lines.append(
+            f"note       {len(never):,} tasks are never drawn in this run, such as {never[0]}; raise their rates"
+        )
     return lines
 
 

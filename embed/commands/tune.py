@@ -2,7 +2,7 @@
 
 import pathlib
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Find the rates of a recipe's mixture: every task is trained alone until its score gets no better, rates are set in "
@@ -10,13 +10,17 @@ SUMMARY = (
     "best_metric and evaluate_every. What is done is kept: run the same command again to go on."
 )
 
+log_path = runtime.log_beside_output
+
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--output", required=True, help="folder for the runs, the table and rates.gin")
+    parser.add_argument(
+        "--output", required=True, type=options.path, help="folder for the runs, the table and rates.gin"
+    )
     parser.add_argument("--factors", default="0.5,2", help="what a rate is multiplied by, one at a time (0.5,2)")
     parser.add_argument("--whole", action="store_true", help="take every combination of the factors")
     parser.add_argument(
-        "--patience", type=int, default=2, help="evaluations without a better one that end a task's run (2)"
+        "--patience", type=options.count, default=2, help="evaluations without a better one that end a task's run (2)"
     )
     runtime.add_gin_arguments(parser)
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Run the texts of an export's parity.json through the exported form (torch, onnxruntime or jax) and print the largest "
@@ -11,7 +11,7 @@ SUMMARY = (
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="an export of `embed export`")
+    parser.add_argument("folder", metavar="FOLDER", type=options.path, help="an export of `embed export`")
     parser.add_argument(
         "--tolerance", type=float, help="largest difference of any number (default: what the file says)"
     )

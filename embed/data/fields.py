@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed.data.text import clean
+from embed.documents import parse_json
 from embed.errors import DataError, did_you_mean
-from embed.files import parse_json
 
 Record = dict[str, Any]
 ROLES = ("query", "target", "title", "negatives")

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from embed import files
+from embed import documents
 from embed.errors import ConfigError, DataError, did_you_mean
 
 MAX_LINE = 256 << 20  # bytes
@@ -73,7 +73,7 @@ def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
         return
     if first[1].lstrip().startswith("["):
         text = "\n".join(line for _, line in itertools.chain([first], lines))
-        values = ((f"{path}[{i}]", value) for i, value in enumerate(files.parse_json(text, str(path), list)))
+        values = ((f"{path}[{i}]", value) for i, value in enumerate(documents.parse_json(text, str(path), list)))
     else:
         values = ((location, _object_of(line, location)) for location, line in itertools.chain([first], lines))
     for location, value in values:
@@ -84,10 +84,10 @@ def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
 
 def _object_of(line: str, location: str) -> Any:
     try:
-        return json.loads(line, object_pairs_hook=files.unique_keys)
+        return json.loads(line, object_pairs_hook=documents.unique_keys)
     except (ValueError, RecursionError) as e:
         advice = "give each record a line of its own, or all in one array" if line.strip() in "{[" else _ADVICE
-        raise DataError(f"{location}: not valid JSON ({files.first_line(e)}); {advice}") from e
+        raise DataError(f"{location}: not valid JSON ({documents.first_line(e)}); {advice}") from e
 
 
 def read_table(path: str, quoting: str = "auto") -> Iterator[tuple[str, dict[str, str]]]:

@@ -18,8 +18,9 @@ from typing import Any
 from embed import ranges
 from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records
 from embed.data.lines import read_json_lines, read_table
+from embed.documents import digest_json, first_line
 from embed.errors import DataError
-from embed.files import digest_json, first_line, sha256_file
+from embed.files import sha256_file
 from embed.ranges import Count
 
 

@@ -7,7 +7,7 @@ import gc
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from embed import bundles, checkpoints, files, hosts, ranges, sharding
 from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
-from embed.ranges import Count
+from embed.ranges import Count, Natural
 from embed.training import reports
 from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
@@ -27,6 +27,15 @@ from embed.types import Loss, Model, Params
 
 STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
 _AHEAD = 2  # steps that wait in a device's queue
+
+
+class _Meta(TypedDict):
+    """What meta.json of a checkpoint holds of the run."""
+
+    step: Natural
+    skipped: Natural
+    identity: dict[str, Any]
+    micro_batches: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Run:
     """Everything one training run is made of. `evaluate` scores parameters; `best_metric` of its values picks the best step.
 
     `contents(step)` gives the small files of a checkpoint (model.json, tokenizer); `start_from` replaces the random
-    initial parameters; `identity` must be the same when a run is resumed. `micro_batches` is in how many parts a batch is
+    initial parameters; `identity` must be the same when a run is resumed. `begin` is called once the run is accepted and has
+    steps left: until then nothing is written to its folder. `micro_batches` is in how many parts a batch is
     embedded; None takes as few as fit into the device's memory, and as many again when the run is resumed.
     """
 
@@ -72,6 +82,7 @@ class Run:
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
     best_metric: str | None = None
     micro_batches: int | None = None
+    begin: Callable[[], None] = lambda: None
 
 
 def train(run: Run) -> TrainState:
@@ -81,13 +92,18 @@ def train(run: Run) -> TrainState:
         abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
         placed = layout(run.model, abstract, run.mesh)
         saver = checkpoints.Saver(run.run_dir / "checkpoints", keep_last=run.schedule.keep_last)
-        saver.clean()
         restored, micro_batches = _restore(run, abstract, placed) or (None, None)
         state = restored or _create(run, placed)
         first = int(state.step)
+        if first == run.schedule.steps and not _evaluation_due(run, first):
+            reports.say(f"state      complete at step {first} of {run.schedule.steps}; nothing is written")
+            saver.close()
+            return state
         reports.say(
             f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}"
         )
+        run.begin()
+        saver.clean()
         if micro_batches and run.batches.examples.batch_size % (run.batches.shards * micro_batches):
             micro_batches = (
                 None  # the run goes on on another mesh, which the batch does not split over in as many parts
@@ -97,6 +113,7 @@ def train(run: Run) -> TrainState:
         _give_back_memory()
         try:
             state = _loop(run, state, programs, saver, reporter, preemption)
+            hosts.at("writing the last checkpoint", hosts.SAVING)
             saver.wait()
         finally:
             reporter.close()
@@ -128,21 +145,18 @@ def _create(run: Run, placed: TrainState) -> TrainState:
 def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainState, int | None] | None:
     """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
-    found = checkpoints.latest_verified_step(folder, reports.say) if hosts.is_main() else None
+    found, damaged = checkpoints.newest_intact_step(folder) if hosts.is_main() else (None, {})
     agreed = int(hosts.agree(np.int32(-1 if found is None else found)))
     found = None if agreed < 0 else agreed
     if found is None:
+        checkpoints.set_aside(folder, damaged, reports.say)
         return None
     step_folder = folder / str(found)
-    meta = files.read_json(step_folder / "meta.json")
-    for name, value in run.identity.items():
-        if meta["identity"].get(name) != value:
-            raise DataError(
-                f"{step_folder}: the run began with {name} {_short(meta['identity'].get(name))}, now it is {_short(value)}; "
-                "give the same, or start another --run_dir"
-            )
+    meta = files.read_json(step_folder / "meta.json", _Meta)
+    _check_identity(run, meta["identity"], step_folder)
     if found > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
+    checkpoints.set_aside(folder, damaged, reports.say)
     layouts = placed.trees(run.model.frozen)
     restored = {
         name: checkpoints.restore(step_folder, name, with_shardings(tree, layouts[name]), verified=True)
@@ -155,6 +169,21 @@ def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainS
     scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in small.items()}
     state = TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
     return state, meta.get("micro_batches")
+
+
+def _check_identity(run: Run, before: Mapping[str, Any], step_folder: pathlib.Path) -> None:
+    """Raises DataError where a run began with something else that decides its result."""
+    for name, value in run.identity.items():
+        if name not in before:
+            raise DataError(
+                f"{step_folder}: an older version of embed began the run, and did not write down its {name}; end it with that "
+                "version, or start another --run_dir"
+            )
+        if before[name] != value:
+            raise DataError(
+                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(value)}; "
+                "give the same, or start another --run_dir"
+            )
 
 
 def _short(value) -> str:
@@ -214,7 +243,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
             reporter.log(done, {**values, **reporter.rates(done, flops)})
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
             times.pause()
-            hosts.at(f"saving step {done}")
+            hosts.at(f"saving step {done}", hosts.SAVING)
             _save(run, state, saver, done)
         if _evaluation_due(run, done):
             hosts.at(f"evaluating step {done}")
@@ -225,6 +254,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
             f"step {best['step']} by {run.best_metric}"
         )
     elif done < schedule.steps:
+        hosts.at(f"saving step {done}", hosts.SAVING)
         _save(run, state, saver, done)
         saver.wait()
         raise Preempted(
