@@ -4,13 +4,34 @@ MODEL is a run folder, a checkpoint step folder or a bundle. A bundle is data: o
 """
 
 import pathlib
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from embed import files
+from embed import documents, files, ranges
 from embed.errors import DataError
 
 FORMAT = 1
+
+
+class _Description(TypedDict):
+    """What every model.json holds."""
+
+    format: int
+    architecture: dict[str, Any]
+    tokenizer: dict[str, Any]
+    prompts: dict[str, str]
+    lengths: dict[str, ranges.Count]
+    lineage: dict[str, Any]
+    matryoshka_dims: list[ranges.Size]
+    text_normalization: NotRequired[str]
+
+
 BEST = "best.json"
+
+
+class _Best(TypedDict):
+    step: ranges.Natural
+    score: float
+    metric: str
 
 
 def model_json(
@@ -22,16 +43,20 @@ def model_json(
     matryoshka_dims,
     lengths: dict,
     lineage: dict,
+    text_normalization: str,
+    **others: Any,
 ) -> dict[str, Any]:
-    """Returns the content of model.json."""
+    """Returns the content of model.json. `text_normalization` is a name of `data.text.NORMALIZATIONS`."""
     return {
         "format": FORMAT,
         "architecture": model_description,
         "matryoshka_dims": list(matryoshka_dims),
         "tokenizer": {**tokenizer_options, "digest": tokenizer_digest},
         "prompts": prompts,
+        "text_normalization": text_normalization,
         "lengths": lengths,
         "lineage": lineage,
+        **others,
     }
 
 
@@ -67,23 +92,18 @@ def resolve(path) -> pathlib.Path:
 def read_best(run_dir) -> dict | None:
     """Returns {"step", "score", "metric"} of a run's best checkpoint, or None."""
     path = pathlib.Path(run_dir) / BEST
-    best = files.read_json(path) if path.is_file() else None
-    if best is not None and not {"step", "score", "metric"} <= best.keys():
-        raise DataError(f"{path}: lacks step, score or metric; remove it, the next evaluation writes it anew")
-    return best
+    return documents.read_json(path, _Best) if path.is_file() else None
 
 
 def read_model_json(folder) -> dict[str, Any]:
     """Returns a bundle's model.json, checking that this version can read it."""
-    description = files.read_json(pathlib.Path(folder) / "model.json")
+    path = pathlib.Path(folder) / "model.json"
+    description = documents.read_json(path)
     if description.get("format") != FORMAT:
-        raise DataError(
-            f"{folder}/model.json: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed"
-        )
-    missing = {"architecture", "tokenizer", "prompts", "lengths", "lineage"} - description.keys()
-    if missing:
-        raise DataError(f"{folder}/model.json: lacks {', '.join(sorted(missing))}; restore the folder from its source")
-    return description
+        raise DataError(f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed")
+    documents.check(description, _Description, str(path))
+    # Bundles of older versions do not say it: all normalised so.
+    return {"text_normalization": "NFC, strip", **description}
 
 
 def serving_item(folder) -> str:
@@ -92,8 +112,9 @@ def serving_item(folder) -> str:
 
 
 def tokenizer_file(folder) -> pathlib.Path:
-    """Returns the tokenizer file of a bundle."""
-    for name in ("tokenizer.model", "tokenizer.json"):
-        if (pathlib.Path(folder) / name).is_file():
-            return pathlib.Path(folder) / name
-    raise DataError(f"{folder}: holds no tokenizer (tokenizer.model or tokenizer.json); restore it from its source")
+    """Returns the tokenizer file of a bundle, the one that its model.json is of."""
+    kind = read_model_json(folder)["tokenizer"].get("kind")
+    path = pathlib.Path(folder) / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")
+    if not path.is_file():
+        raise DataError(f"{folder}: holds no {path.name}, which model.json is of; restore it from its source")
+    return path

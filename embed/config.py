@@ -84,6 +84,15 @@ def _find(name: str, where: str) -> pathlib.Path:
     raise ConfigError(f"{where}: no gin file {name!r}; looked in {looked}")
 
 
+def _text_of(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not valid UTF-8 at byte {e.start}; convert the file to UTF-8") from e
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read ({e.strerror or e}); check its permissions") from e
+
+
 class _Reader:
     """Collects the statements of gin files, includes in place, with their locations.
 
@@ -101,7 +110,7 @@ class _Reader:
         if depth > _DEPTH:
             raise ConfigError(f"{path}: includes nest deeper than {_DEPTH}; does a file include itself?")
         seen: dict[str, str] = {}
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         if _FIRST_LINE not in text.splitlines():
             raise ConfigError(f"{path}:1: the first line must be: {_FIRST_LINE}")
         lines, copied = text.splitlines(), 0
@@ -132,8 +141,10 @@ class _Reader:
             list(config_parser.ConfigParser(f"{name} = {value}", _Delegate()))
         except SyntaxError:
             value = repr(value)
-        for statement in self._parse(f"{name} = {value}", "--gin"):
-            self._bind(statement, where, {})
+        statements = self._parse(f"{name} = {value}", "--gin")
+        if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
+            raise ConfigError(f"{where}: expected one --gin.NAME=VALUE; give each binding an option of its own")
+        self._bind(statements[0], where, {})
         self.lines.append(f"{name} = {value}")
         self.places.append(where)
 

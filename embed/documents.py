@@ -54,11 +54,16 @@ def parse_json(
         raise DataError(f"{location}: not valid JSON (nested too deeply); {advice}") from e
     except ValueError as e:  # UnicodeDecodeError and JSONDecodeError among them
         raise DataError(f"{location}: not valid JSON ({first_line(e)}); {advice}") from e
+    check(value, kind, location, advice)
+    return value
+
+
+def check(value: Any, kind: Any, location: str, advice: str = "restore it from its source") -> None:
+    """Raises DataError, with the path inside the value, unless it is of type `kind`. A TypedDict may have more keys."""
     try:
-        msgspec.convert(value, kind)  # checks it; what it returns lacks the keys that a TypedDict does not name
+        msgspec.convert(value, kind)
     except msgspec.ValidationError as e:
         raise DataError(f"{location}: {ranges.plain(str(e))}; {advice}") from e
-    return value
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

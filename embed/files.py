@@ -123,7 +123,12 @@ def _values(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str
 def write_manifest(folder, **extra) -> dict:
     """Commits `folder`: hashes every file in it and writes MANIFEST.json last. Returns the manifest."""
     folder = pathlib.Path(folder)
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    # A README is for people, who may add to it.
+    names = sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in (MANIFEST, "README.md")
+    )
     with futures.ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(lambda name: sha256_file(folder / name), names))
     entries = {name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)}

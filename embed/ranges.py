@@ -16,6 +16,7 @@ import typing
 from typing import Annotated, Any
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta
 
 from embed.errors import ConfigError
@@ -39,6 +40,7 @@ _WORDS = {
     "array": "a list",
     "null": "nothing",
 }
+_CLASSES = (msgspec.inspect.CustomType, msgspec.inspect.DataclassType)
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))  # what gin, JSON and options can hold
 
 
@@ -81,10 +83,9 @@ def plain(message: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def _is_known_cached(hint: Any) -> bool:
     try:
-        msgspec.json.Decoder(hint)
+        return not isinstance(msgspec.inspect.type_info(hint), _CLASSES)
     except (TypeError, NotImplementedError):
         return False
-    return True
 
 
 def _is_known(hint: Any) -> bool:

@@ -71,9 +71,9 @@ def _meaning(architecture: dict) -> dict:
     return {**{k: v for k, v in architecture.items() if k != "matryoshka_dims"}, "encoder": encoder}
 
 
-def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[str]:
+def differences(folders: Sequence[pathlib.Path], item: str = "params", same_texts: bool = True) -> list[str]:
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
-    architecture, vocabulary."""
+    architecture, vocabulary and, with `same_texts`, prompts and text normalisation."""
     trees = [files.read_manifest(folder).get("trees", {}).get(item) for folder in folders]
     found = [f"{folder}: has no {item!r}" for folder, tree in zip(folders, trees) if tree is None]
     if found:
@@ -84,9 +84,28 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params") -> list[s
         found += [f"{folder}: {line}" for line in arrays.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             found.append(f"{folder}: another architecture than {folders[0]}")
-        if description["tokenizer"]["digest"] != first["tokenizer"]["digest"]:
-            found.append(f"{folder}: another vocabulary than {folders[0]}")
+        if description["tokenizer"] != first["tokenizer"]:
+            found.append(f"{folder}: another tokenizer than {folders[0]}")
+        if same_texts:
+            found += [f"{folder}: {line}" for line in _text_differences(description, first, folders[0])]
     return found
+
+
+def _text_differences(description: dict, first: dict, folder: pathlib.Path) -> list[str]:
+    """Returns how two models read the same text differently."""
+    lines = []
+    if description["text_normalization"] != first["text_normalization"]:
+        names = description["text_normalization"], first["text_normalization"]
+        lines.append(f"normalises texts by {names[0]!r}, {folder} by {names[1]!r}")
+    prompts, others = description["prompts"], first["prompts"]
+    different = [name for name in {**prompts, **others} if prompts.get(name) != others.get(name)]
+    if different:
+        name = different[0]
+        lines.append(
+            f"other prompts than {folder}: {name!r} is {prompts.get(name)!r} and {others.get(name)!r}"
+            + (f", and {len(different) - 1} more" if len(different) > 1 else "")
+        )
+    return lines
 
 
 class Average:
@@ -96,8 +115,10 @@ class Average:
     met. Nothing made is to be kept before `check` has returned.
     """
 
-    def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params"):
-        found = differences(folders, item)
+    def __init__(
+        self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params", same_texts: bool = True
+    ):
+        found = differences(folders, item, same_texts)
         if found:
             raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
         # Beside the averaging, which would wait for it as long again where there are cores enough.

@@ -38,6 +38,11 @@ def add_arguments(parser) -> None:
     parser.add_argument("--last", type=options.count, help="of each run folder take its newest LAST checkpoints")
     parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
     parser.add_argument("--unrelated", action="store_true", help="average models that have no common ancestor")
+    parser.add_argument(
+        "--other_prompts",
+        action="store_true",
+        help="average models of different prompts or text normalisation; those of the first are kept (interpolate: the second)",
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
 
 
@@ -61,10 +66,14 @@ def _chosen(arguments):
     """Returns the inputs, their weights, and the files that tell how they and the average score, where there is a suite."""
     from embed import files
     from embed.averaging import lineage, soup
+    from embed.errors import DataError
 
     files.check_new(arguments.output)
     given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     folders = soup.expand(arguments.inputs, arguments.last)
+    found = soup.differences(folders, arguments.item, not arguments.other_prompts)  # before anything is scored
+    if found:
+        raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
     _check(arguments, alphas, len(folders))
     if not arguments.unrelated:
         lineage.check(folders)
@@ -74,6 +83,7 @@ def _chosen(arguments):
 def _write(arguments, folders, weights, extra) -> None:
     from embed import bundles, files
     from embed.averaging import soup
+    from embed.data import tokenizers
 
     output = pathlib.Path(arguments.output)
     for folder, weight in zip(folders, weights):
@@ -82,9 +92,10 @@ def _write(arguments, folders, weights, extra) -> None:
     described = folders[-1] if arguments.method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
-    tokenizer = bundles.tokenizer_file(described)
-    contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}
-    soup.write(output, soup.Average(folders, weights, arguments.item), contents, runtime.progress_bar("averaging"))
+    tokenizer = tokenizers.from_folder(described, description["tokenizer"])
+    contents = {**bundles.contents(description, tokenizer.filename, tokenizer.content()), **extra}
+    average = soup.Average(folders, weights, arguments.item, not arguments.other_prompts)
+    soup.write(output, average, contents, runtime.progress_bar("averaging"))
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
     )

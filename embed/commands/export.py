@@ -50,12 +50,17 @@ def run(arguments) -> None:
         print("checking   texts in several scripts through the trained model", flush=True)
         files.write_json(folder / parity.FILE, _parity(trained, arguments))
         _write_card(trained, arguments, folder, name, scores)
+        files.sync(folder)
+        files.write_manifest(folder, kind="export", form=arguments.format)
+    for note in exporting.text_notes(trained, arguments.format):
+        print(f"note       {note}")
     size = sum(f.stat().st_size for f in pathlib.Path(arguments.output).rglob("*") if f.is_file())
     print(f"wrote      {arguments.output} ({size / 1e6:.0f} MB); prove it: embed verify {arguments.output}")
 
 
 def _write(arguments, trained, folder) -> None:
-    from embed.interop import sentence_transformers, stablehlo, torch_twin
+    from embed import files
+    from embed.interop import exporting, sentence_transformers, stablehlo, torch_twin
 
     if arguments.format == "sentence-transformers":
         sentence_transformers.write(folder, trained, arguments.dtype)
@@ -69,6 +74,7 @@ def _write(arguments, trained, folder) -> None:
             torch_twin.to_onnx(twin, folder / "onnx" / "model.onnx", sentence_transformers.pooling_name(trained))
         sentence_transformers.write_tokenizer(folder, trained)
         sentence_transformers.write_prompts(folder, trained)
+        files.write_json(folder / "model.json", exporting.public_description(trained))
 
 
 def _parity(trained, arguments):
@@ -89,6 +95,8 @@ def _parity(trained, arguments):
         max_length=trained.max_length,
         model=trained.digest,
         dtype=dtype,
+        text_normalization=trained.description["text_normalization"],
+        strips_content=arguments.format != "sentence-transformers",
     )
 
 

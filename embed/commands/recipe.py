@@ -1,17 +1,27 @@
 """What a gin recipe builds: every part of a run, as one object that `prepare` and `train` share."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from embed import ranges
-from embed.data import encoding, tasks
+from embed.data import encoding, tasks, text
 from embed.errors import ConfigError
 from embed.models.lora import Lora
 from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.training import loop, optimizers
 from embed.types import Model
+
+
+def _losses(loss: Any) -> Iterator[Any]:
+    """Yields a loss and those that it is made of."""
+    yield loss
+    for field in dataclasses.fields(loss) if dataclasses.is_dataclass(loss) else ():
+        value = getattr(loss, field.name)
+        for inner in value.values() if isinstance(value, Mapping) else [value]:
+            if dataclasses.is_dataclass(inner):
+                yield from _losses(inner)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +31,13 @@ class Recipe:
     `batch_size` is the global batch in pairs, which are all compared with each other. Its texts are embedded in
     `micro_batches` parts, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
-    `tokenizer` or `prompts` are not given they are its own too. `model_changes` replaces fields of that model, e.g.
-    {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at when the model is
-    used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
-    `schedule.evaluate_every` steps, and `best_metric` ('task/score', a type, or 'mean of the types') picks the best
-    checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn; checkpoints hold the merged
-    model. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have negatives):
-    more leave less padding, fewer compile sooner.
+    `tokenizer`, `prompts` or `text_normalization` (a name of `data.text.NORMALIZATIONS`) are not given, those of `init_from`
+    are taken. `model_changes` replaces fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}.
+    `max_length` is what a text is cut at when the model is used, in tokens (default: as in `init_from`, else the longer side
+    of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and `best_metric` ('task/score', a type, or 'mean
+    of the types') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn;
+    checkpoints hold the merged model. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many
+    where some have negatives): more leave less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
@@ -50,6 +60,7 @@ class Recipe:
     most_shapes: Count = 6
     init_from: str | None = None
     prompts: Mapping[str, str] | None = None
+    text_normalization: str | None = None
     suite: str | None = None
     best_metric: str | None = None
 
@@ -63,6 +74,13 @@ class Recipe:
             )
         if self.best_metric is not None and (self.suite is None or self.schedule.evaluate_every is None):
             raise ConfigError("Recipe.best_metric needs Recipe.suite and Schedule.evaluate_every, or nothing is scored")
+        if (self.suite is None) != (self.schedule.evaluate_every is None):
+            raise ConfigError(
+                "Recipe.suite and Schedule.evaluate_every have an effect together only: what is scored, and how often"
+            )
+        if self.text_normalization is not None:
+            text.normalizer(self.text_normalization)
+        self._check_negatives()
         if self.lora is not None and self.ema_decay is not None:
             raise ConfigError(
                 "Recipe.ema_decay does not go with Recipe.lora: average the checkpoints instead (embed average)"
@@ -74,6 +92,25 @@ class Recipe:
             raise ConfigError(
                 "Recipe.model_changes goes with the model of init_from; bind the fields of Recipe.model instead"
             )
+
+    def _check_negatives(self) -> None:
+        """Raises ConfigError for what is said of hard negatives in a recipe that uses none."""
+        if self.num_negatives:
+            return
+        for task in self.mixture.tasks:
+            source = getattr(task, "source", None)
+            field = getattr(source, "fields", {}).get("negatives")
+            if field is not None and "negatives" not in source.optional:
+                raise ConfigError(
+                    f"task {task.name!r} maps 'negatives' to {field!r}, and Recipe.num_negatives = 0 uses none of them; set "
+                    "Recipe.num_negatives, or take 'negatives' out of the source's fields"
+                )
+        for loss in _losses(self.loss):
+            if getattr(loss, "hardness", 0):
+                raise ConfigError(
+                    f"{type(loss).__name__}.hardness = {loss.hardness} weighs hard negatives, and Recipe.num_negatives = 0 "
+                    "uses none; set one of them"
+                )
 
     def learner(self, model: Model) -> tuple[Model, Any]:
         """Returns what learns of the built `model`, all of it or its adapters, and the optimiser for that."""

@@ -29,10 +29,17 @@ def complete(recipe: Recipe) -> Recipe:
             model_changes={},
             tokenizer=recipe.tokenizer or tokenizers.from_folder(folder, description["tokenizer"]),
             max_length=recipe.max_length or max(description["lengths"].values()),
+            text_normalization=recipe.text_normalization or description["text_normalization"],
         )
     longest = max(recipe.lengths.query, recipe.lengths.target)
     mixture = dataclasses.replace(recipe.mixture, tasks=[_with_prompts(t, given) for t in recipe.mixture.tasks])
-    return dataclasses.replace(recipe, mixture=mixture, prompts=given, max_length=recipe.max_length or longest)
+    return dataclasses.replace(
+        recipe,
+        mixture=mixture,
+        prompts=given,
+        max_length=recipe.max_length or longest,
+        text_normalization=recipe.text_normalization or text.DEFAULT_NORMALIZATION,
+    )
 
 
 def _with_prompts(task, prompts):

@@ -211,6 +211,7 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
             tokenizer_options=recipe.tokenizer.options(),
             tokenizer_digest=recipe.tokenizer.digest,
             prompts=dict(recipe.prompts),
+            text_normalization=recipe.text_normalization,
             matryoshka_dims=model.matryoshka_dims,
             lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
             lineage={

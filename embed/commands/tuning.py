@@ -55,11 +55,14 @@ class Job:
         return [
             f"--gin.tasks.Mixture.only={(name,)!r}",
             "--gin.tasks.Mixture.rates=proportional",
+            "--gin.tasks.Mixture.temperature=2.0",
             f"--gin.loop.Schedule.patience={self.patience}",
         ]
 
     def _rates(self, point: Mapping[str, float]) -> list[str]:
-        return [f"--gin.tasks.Mixture.rates={ {name: round(x, 6) for name, x in point.items()}!r}"]
+        # Rates that are given leave no effect to what makes rates of sizes.
+        rates_given = f"--gin.tasks.Mixture.rates={ {name: round(x, 6) for name, x in point.items()}!r}"
+        return [rates_given, "--gin.tasks.Mixture.maximum=None", "--gin.tasks.Mixture.temperature=2.0"]
 
     def _train(self, what: str, folder: pathlib.Path, more: Sequence[str]) -> dict:
         """Returns {"step", "score"} of the best checkpoint of a run."""
@@ -97,7 +100,7 @@ class Job:
         files.write_atomic(
             self.output / "rates.gin",
             "# Rates found by embed tune; include after a recipe.\nfrom __gin__ import dynamic_registration\n\n"
-            f"from embed.data import tasks\n\ntasks.Mixture.rates = {found!r}\n",
+            f"from embed.data import tasks\n\ntasks.Mixture.rates = {found!r}\ntasks.Mixture.maximum = None\n",
         )
         print(
             f"\n{text}\nwrote {self.output}: rates.md, rates.gin; best {self.metric} {100 * best_score:.2f} with {_told(best)}"

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from embed import files
+from embed import documents, files
 from embed.data import records
 from embed.data.tasks import AnyTask, cache_key
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError
+from embed.errors import DataError, StorageError
 
 _RECORDS_PER_SHARD = 200_000
 _LENGTHS = "lengths.npy"
@@ -141,10 +141,10 @@ def write(
         for example in examples:
             if count % _RECORDS_PER_SHARD == 0:
                 if writer is not None:
-                    writer.close()
+                    _write(folder, writer.close)
                 shards.append(f"records-{len(shards):05d}.array_record")
                 writer = array_record_module.ArrayRecordWriter(str(temporary / shards[-1]), "group_size:1")
-            writer.write(records.pack(example))
+            _write(folder, writer.write, records.pack(example))
             truncated += example["truncated"]
             tokens += [len(example["query"]), len(example["target"]), len(example["negatives"])]
             sizes.append(
@@ -156,7 +156,7 @@ def write(
                 progress(count)
         if writer is None:
             raise DataError(f"task {task.name!r}: its source gave no examples; correct the source")
-        writer.close()
+        _write(folder, writer.close)
         lengths = _table(sizes)
         is_positive = ids.are_positives(lengths.shape[1] - 2)
         lengths[:, 2:][is_positive] = 0
@@ -179,6 +179,16 @@ def write(
         )
     progress(count)
     return Cache(folder, manifest)
+
+
+def _write(folder: pathlib.Path, operation: Callable, *arguments) -> None:
+    """Writes with array_record, whose faults have types and lines of their own."""
+    try:
+        operation(*arguments)
+    except Exception as e:
+        raise StorageError(
+            f"{folder}: the cache could not be written ({documents.first_line(e)}); free space or repair the disk"
+        ) from e
 
 
 class _Ids:

@@ -111,6 +111,15 @@ class Mixture:
             if names.count(name) > 1:
                 raise ConfigError(f"Mixture {self.name!r} has two tasks called {name!r}; give each its own name")
         ranges.check_fields(self)
+        if self.rates != "temperature" and self.temperature != type(self).temperature:
+            raise ConfigError(
+                f"Mixture.temperature = {self.temperature} has an effect with rates = 'temperature' only, not {self.rates!r}"
+            )
+        if isinstance(self.rates, Mapping) and self.maximum is not None:
+            raise ConfigError(
+                f"Mixture.maximum = {self.maximum} has an effect where rates follow from sizes, and they are given: "
+                f"{dict(self.rates)}"
+            )
         if isinstance(self.rates, str):
             if self.rates not in ("proportional", "temperature"):
                 raise ConfigError(

@@ -2,10 +2,11 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Callable
 
 import numpy as np
 
-from embed.errors import ConfigError
+from embed.errors import ConfigError, did_you_mean
 
 # Source: arXiv:2509.20354, the model card's prompts. Names are what `--prompt`, suites and tasks refer to.
 PROMPTS = {
@@ -42,6 +43,19 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+# What a model does to a text before its prompt is put around it, by the name that model.json has for it. Training data are
+# always cleaned; 'none' is for models of other tools, which read texts as they are.
+NORMALIZATIONS: dict[str, Callable[[str], str]] = {"NFC, strip": clean, "none": lambda text: text}
+DEFAULT_NORMALIZATION = "NFC, strip"
+
+
+def normalizer(name: str) -> Callable[[str], str]:
+    """Returns the normalisation of this name; an unknown one is a ConfigError."""
+    if name not in NORMALIZATIONS:
+        raise ConfigError(f"text normalisation {name!r}{did_you_mean(name, NORMALIZATIONS)}")
+    return NORMALIZATIONS[name]
+
+
 def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
     """Returns the template that `prompt` names, or `prompt` itself when it is a template (holds {content}).
 
@@ -58,7 +72,7 @@ def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
 
 
 def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
-    """Returns the prompted text. Both are already clean.
+    """Returns the prompted text, without white space at its ends. Both are already normalised.
 
     A title goes where the template says {title}, and 'none' where there is no title, as in EmbeddingGemma; a template
     without that place gets it in front of the text, as MTEB puts it.

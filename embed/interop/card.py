@@ -1,12 +1,15 @@
 """The model card: how to use the folder, what it was made from, how it was trained, what it scores."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from embed import markdown
+from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
-from embed.interop import prompts, stablehlo
-from embed.interop.exporting import Trained
+from embed.interop import prompts, readers, tokenizer_json
+from embed.interop.exporting import Trained, text_notes
 from embed.interop.parity import FILE
 
 _FRONT = """---
@@ -15,30 +18,15 @@ pipeline_tag: sentence-similarity
 tags: [sentence-transformers, sentence-similarity, feature-extraction, matryoshka]
 ---
 """
-_SENTENCE_TRANSFORMERS = """```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{folder}")
-query = model.encode("What is the capital of France?", prompt_name="query")
-documents = model.encode(["Paris is the capital of France."], prompt_name="document")
-small = model.encode("...", prompt_name="query", truncate_dim={small}, normalize_embeddings=True)
-```
-
-Vectors have unit length: the dot product is the cosine. A prefix of a vector must be scaled back to unit length
-(`normalize_embeddings=True`).
+_UNIT = """
+Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
+scaled back to unit length.
 """
-_ONNX = """```python
-import numpy as np, onnxruntime
-from tokenizers import Tokenizer
-
-session = onnxruntime.InferenceSession("{folder}/onnx/model.onnx")
-ids = np.array([Tokenizer.from_file("{folder}/tokenizer.json").encode("{prompt}What is the capital of France?").ids])
-vectors = session.run(["sentence_embedding"], {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
-```
-
-Pooling, linear maps and the scaling to unit length are inside the graph.
-"""
-_USAGE = {"sentence-transformers": _SENTENCE_TRANSFORMERS, "stablehlo": stablehlo.USAGE, "onnx": _ONNX}
+_NORMALIZATION = {
+    "NFC, strip": "A text is normalised to Unicode's NFC, and white space at its ends is removed, before its prompt is put around "
+    "it.\n",
+    "none": "A text is taken as it is; white space at the ends of the prompted text is removed.\n",
+}
 
 
 def write(
@@ -47,34 +35,64 @@ def write(
     """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration."""
     found = prompts.exported(trained.description["prompts"])
     dims = trained.matryoshka_dims
-    usage = _USAGE[form].format(folder=folder_name, small=dims[-1], prompt=found.get("query", ""))
     parts = [
         _FRONT if form == "sentence-transformers" else "",
-        f"# {folder_name}\n",
+        f"# {markdown.inline(folder_name)}\n",
         f"A text embedding model: {dims[0]} dimensions, {trained.max_length} tokens, Matryoshka sizes "
         f"{', '.join(map(str, dims))}. Trained and exported with embed (JAX).\n",
         "## Use\n",
-        usage,
+        _usage(trained, form, folder_name, found),
+        _UNIT.format(small=dims[-1]),
+        "## Texts\n",
+        _NORMALIZATION[trained.description["text_normalization"]],
+        "".join(f"{note[0].upper()}{note[1:]}.\n" for note in text_notes(trained, form)),
         "## Prompts\n",
         _prompt_table(found),
         "## Check any server\n",
         f"`{FILE}` holds texts in several scripts with prompts, token ids and float32 vectors made by the trained model. "
-        f"`embed verify {folder_name}` runs them through this folder; send the same texts to a server and compare.\n",
+        f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a server and compare.\n",
         "## What it was made from\n",
         _lineage(trained.description["lineage"]),
         scores_table(scores) if scores else "",
     ]
     if recipe:
         parts.append(
-            f"## Recipe\n\n<details><summary>operative gin configuration</summary>\n\n```\n{recipe}\n```\n\n</details>\n"
+            "## Recipe\n\n<details><summary>operative gin configuration</summary>\n\n"
+            f"{markdown.code_block(recipe)}\n\n</details>\n"
         )
     return "\n".join(part for part in parts if part)
+
+
+def _usage(trained: Trained, form: str, folder_name: str, found: Mapping[str, str]) -> str:
+    """Returns the code that reads the folder, which is the code that `embed verify` runs, and how it is called."""
+    question, folder = "What is the capital of France?", repr(folder_name)
+    prompted = readers.PROMPTED[trained.description["text_normalization"]]
+    if form == "sentence-transformers":
+        name = "query" if "query" in found else None
+        functions, call = (readers.open_sentence_transformers,), f"({folder})([{question!r}], prompt_name={name!r})"
+    else:
+        as_json = isinstance(trained.tokenizer, HuggingFace) or form == "onnx" or _has_json(trained)
+        stable = readers.open_stablehlo if as_json else readers.open_stablehlo_sentencepiece
+        functions = (prompted, readers.open_onnx if form == "onnx" else stable)
+        prompt = found.get("query", "") if form == "onnx" else trained.description["prompts"].get("query", "")
+        call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt!r})"
+    code = f"{readers.source(*functions)}\n\nvector = {functions[-1].__name__}{call}"
+    return markdown.code_block(code, "python") + "\n"
+
+
+def _has_json(trained: Trained) -> bool:
+    """Returns whether a tokenizer.json can do what the model's SentencePiece vocabulary does."""
+    try:
+        tokenizer_json.from_sentencepiece(trained.tokenizer)
+    except DataError:
+        return False
+    return True
 
 
 def _prompt_table(found: Mapping[str, str]) -> str:
     if not any(found.values()):
         return "None: texts are encoded as they are.\n"
-    rows = [f"| {name} | `{prefix}` |" if prefix else f"| {name} | |" for name, prefix in found.items()]
+    rows = [f"| {markdown.cell(name)} | {markdown.code(prefix) if prefix else ''} |" for name, prefix in found.items()]
     return "\n".join(["| name | prefix |", "|---|---|", *rows, ""])
 
 
@@ -91,11 +109,11 @@ def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:
             lines.append(_lineage(value, indent + "  ").rstrip())
         elif key == "mixture":
             lines.append(f"{indent}- data:")
-            lines += [f"{indent}  - {name}: {share:.1%} of batches" for name, share in value.items()]
+            lines += [f"{indent}  - {markdown.inline(name)}: {share:.1%} of batches" for name, share in value.items()]
         elif isinstance(value, Mapping):
-            lines.append(f"{indent}- {key}: `{json.dumps(value, ensure_ascii=False)}`")
+            lines.append(f"{indent}- {markdown.inline(key)}: {markdown.code(json.dumps(value, ensure_ascii=False))}")
         else:
-            lines.append(f"{indent}- {key}: {value}")
+            lines.append(f"{indent}- {markdown.inline(key)}: {markdown.inline(str(value))}")
     return "\n".join([*lines, ""])
 
 
@@ -109,7 +127,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
 
 def _scores_table(results: Mapping[str, Any]) -> str:
     lines = [
-        f"## Scores\n\nSuite `{results['suite']}`, percent.\n",
+        f"## Scores\n\nSuite {markdown.code(results['suite'])}, percent.\n",
         "| model | task | dimensions | metric | score |",
         "|---|---|---:|---|---:|",
     ]
@@ -117,5 +135,6 @@ def _scores_table(results: Mapping[str, Any]) -> str:
         for task, by_dim in entry["results"].items():
             for dim, metrics in by_dim.items():
                 metric = next(iter(metrics))
-                lines.append(f"| {name} | {task} | {dim} | {metric} | {100 * metrics[metric]:.1f} |")
+                cells = [*map(markdown.cell, (name, task, dim, metric)), f"{100 * metrics[metric]:.1f}"]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

@@ -37,6 +37,30 @@ class Trained:
         return list(self.description["matryoshka_dims"])
 
 
+def public_description(trained: Trained) -> dict[str, Any]:
+    """Returns the model.json of an export: what a user of its vectors must know, without the architecture."""
+    description = {k: v for k, v in trained.description.items() if k != "architecture"}
+    return {**description, "padding_token_id": trained.tokenizer.pad_id}
+
+
+def text_notes(trained: Trained, form: str) -> list[str]:
+    """Returns what a user must do with texts that the exported form does not do by itself, for the model card and the screen.
+
+    sentence-transformers strips a text with its prompt; the model strips it before. Where the tokenizer gives blanks behind a
+    prompt tokens of their own, the vectors differ.
+    """
+    if form != "sentence-transformers" or trained.description["text_normalization"] == "none":
+        return []
+    heads = {template.partition("{content}")[0] for template in trained.description["prompts"].values()}
+    encode = lambda text: trained.tokenizer.encode_batch([text], trained.max_length)[0][0].tolist()  # noqa: E731
+    if all(encode(f"{head}text") == encode(f"{head}  text") for head in heads if head.strip()):
+        return []
+    return [
+        "strip white space from the beginning of texts: behind a prompt sentence-transformers leaves it, and the vectors differ "
+        "from the trained model's"
+    ]
+
+
 def open_trained(path) -> Trained:
     """Returns the model that MODEL names, every file that is read verified."""
     folder = bundles.resolve(path)

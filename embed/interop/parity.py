@@ -7,17 +7,18 @@ This file is how anybody can check any server.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from embed import files
-from embed.data.text import apply_prompt, clean, template
+from embed import documents, ranges
+from embed.data.text import apply_prompt, normalizer, template
 from embed.errors import DataError, NumericError
 
 FILE = "parity.json"
 # The largest difference of any number of any unit vector, by the type of the exported weights.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+FORMAT = 2
 _LONG = 1200  # tokens, about: beyond every local window that is used
 TEXTS = (
     "What is the capital of France?",
@@ -34,12 +35,35 @@ TEXTS = (
     "กรุงเทพฯ เป็นเมืองหลวงของประเทศไทย",
     "Two  spaces, a\ttab, 3.14159, 1,000,000 and an emoji \U0001f600 with a joined one \U0001f469\u200d\U0001f52c.",
     "a",
+    "Cafe\u0301 na\u0131\u0308ve: letters and accents apart, as macOS writes the names of files",
+    "  blanks before and behind, a line\nand an end of one \n",
 )
+
+
+class _Entry(TypedDict):
+    text: ranges.Text
+    prompt: str
+    prompted: str
+    token_ids: list[ranges.Natural]
+    vector: list[float]
+
+
+class _Content(TypedDict):
+    """What parity.json holds."""
+
+    format: int
+    model: str
+    dtype: Literal["float32", "bfloat16"]
+    tolerance: float
+    max_length: ranges.Count
+    text_normalization: str
+    prompts: dict[str, str]
+    entries: list[_Entry]
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One text as it was encoded: `text` is cleaned, `prompted` is what is tokenised."""
+    """One text as it was encoded: `text` is what a user gives, `prompted` is what is tokenised."""
 
     text: str
     prompt: str
@@ -56,12 +80,16 @@ def make(
     max_length: int,
     model: str,
     dtype: str,
+    text_normalization: str,
+    strips_content: bool,
 ) -> dict[str, Any]:
     """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's; `prompts` are
     its own, `written` those the export has, as templates.
 
-    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut.
+    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut. A reader that
+    does not strip a text behind a prompt (`strips_content` False) is not asked for one that begins with white space there.
     """
+    normalize = normalizer(text_normalization)
     long = " ".join(f"word{i}" for i in range(min(max_length, _LONG)))
     plan = [(name, [*TEXTS, long]) for name in ("query", "document")]
     seen = {prompts.get("query"), prompts.get("document")}
@@ -71,7 +99,9 @@ def make(
             plan.append((name, [TEXTS[0]]))
     entries = []
     for name, texts in plan:
-        texts = [clean(t) for t in texts]
+        head = template(name, dict(prompts)).partition("{content}")[0]
+        is_stripped = strips_content or not head.strip() or text_normalization == "none"
+        texts = [t for t in texts if is_stripped or t == t.lstrip()]
         vectors = encode(texts, name)
         if not np.all(np.isfinite(vectors)):
             raise NumericError(f"prompt {name!r}: the model gives vectors that are not finite; it cannot be exported")
@@ -80,17 +110,18 @@ def make(
                 {
                     "text": text,
                     "prompt": name,
-                    "prompted": apply_prompt(template(name, dict(prompts)), text),
+                    "prompted": apply_prompt(template(name, dict(prompts)), normalize(text)),
                     "token_ids": [int(i) for i in ids],
                     "vector": [float(v) for v in np.float32(vector)],
                 }
             )
     return {
-        "format": 1,
+        "format": FORMAT,
         "model": model,
         "dtype": dtype,
         "tolerance": TOLERANCE[dtype],
         "max_length": max_length,
+        "text_normalization": text_normalization,
         "prompts": dict(written),
         "entries": entries,
     }
@@ -101,17 +132,19 @@ def read(folder) -> tuple[list[Check], dict[str, Any]]:
     path = pathlib.Path(folder) / FILE
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a folder that embed export wrote")
-    content = files.read_json(path)
-    try:
-        checks = [
-            Check(e["text"], e["prompt"], e["prompted"], list(e["token_ids"]), np.array(e["vector"], np.float32))
-            for e in content["entries"]
-        ]
-        content["tolerance"], content["max_length"], content["prompts"]  # noqa: B018 - must be there
-        if not checks or len({c.vector.shape for c in checks}) > 1:
-            raise ValueError("no entries, or vectors of different lengths")
-    except (KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{path}: not a parity file of this format ({e}); export the model again") from e
+    content = documents.read_json(path, _Content)
+    checks = [
+        Check(e["text"], e["prompt"], e["prompted"], e["token_ids"], np.array(e["vector"], np.float32))
+        for e in content["entries"]
+    ]
+    normalizer(content["text_normalization"])
+    # A file that could say how much error it lets pass would prove anything.
+    is_allowed = content["tolerance"] == TOLERANCE[content["dtype"]]
+    if not checks or len({c.vector.shape for c in checks}) > 1 or content["format"] != FORMAT or not is_allowed:
+        raise DataError(
+            f"{path}: not a parity file of this version (its format, its tolerance, or vectors of different lengths); export "
+            "the model again"
+        )
     return checks, content
 
 

@@ -69,7 +69,7 @@ def write_prompts(folder: pathlib.Path, trained: Trained) -> None:
         {
             "__version__": {"sentence_transformers": "3.0.0", "transformers": "4.41.0", "pytorch": "2.3.0"},
             "prompts": prompts.exported(trained.description["prompts"]),
-            "default_prompt_name": None,
+            "default_prompt_name": trained.description.get("default_prompt_name"),
             "similarity_fn_name": "cosine",
         },
     )
@@ -128,14 +128,17 @@ def _config(trained: Trained, family, dtype: str) -> dict:
 
 
 def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
-    """Writes tokenizer.json and tokenizer_config.json; a SentencePiece model becomes a tokenizer.json of the same ids."""
+    """Writes tokenizer.json and tokenizer_config.json; a SentencePiece model becomes a tokenizer.json of the same ids.
+
+    Texts are cut at the model's length and not padded, whatever the file that was read says: readers go by what is written.
+    """
     tokenizer = trained.tokenizer
     if isinstance(tokenizer, HuggingFace):
         content = tokenizer.content()
     else:
         content = tokenizer_json.from_sentencepiece(tokenizer)
-    files.write_atomic(folder / "tokenizer.json", content)
-    made = json.loads(content)
+    made = tokenizer_json.for_readers(content, trained.max_length, trained.description["text_normalization"])
+    files.write_atomic(folder / "tokenizer.json", json.dumps(made, ensure_ascii=False))
     special = {token["id"]: token["content"] for token in made.get("added_tokens", ()) if token.get("special")}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

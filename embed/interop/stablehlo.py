@@ -1,5 +1,6 @@
 """A model as one StableHLO program that jax alone reloads, for any batch and any length, on CPU, GPU and TPU."""
 
+import json
 import pathlib
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 
 from embed import arrays, files
 from embed.errors import DataError
-from embed.interop.exporting import Trained
+from embed.interop import tokenizer_json
+from embed.interop.exporting import Trained, public_description
 from embed.models import api
 
 PROGRAM = "model.stablehlo"
@@ -30,31 +32,18 @@ def write(folder: pathlib.Path, trained: Trained) -> None:
     exported = jax.export.export(jax.jit(embed), platforms=_PLATFORMS)(params, tokens, mask)
     (folder / PROGRAM).write_bytes(exported.serialize())
     np.savez(folder / PARAMETERS, **{path: trained.read(path) for path in trained.shapes})
-    (folder / trained.tokenizer.filename).write_bytes(trained.tokenizer.content())
-    description = {k: v for k, v in trained.description.items() if k != "architecture"}
-    files.write_json(folder / "model.json", {**description, "padding_token_id": trained.tokenizer.pad_id})
+    _write_tokenizer(folder, trained)
+    files.write_json(folder / "model.json", public_description(trained))
 
 
-def load(folder):
-    """Returns embed(token_ids, mask) of an exported folder."""
-    folder = pathlib.Path(folder)
-    try:
-        program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-        with open(folder / PARAMETERS, "rb") as f, np.load(f, allow_pickle=False) as stored:
-            params = {name: jnp.asarray(stored[name]) for name in stored.files}
-    except Exception as e:  # flatbuffers and zip files fail in many types
-        raise DataError(f"{folder}: not a whole StableHLO export ({str(e)[:120]}); export the model again") from e
-    call = jax.jit(program.call)
-    return lambda token_ids, mask: np.asarray(call(params, token_ids, mask))
-
-
-USAGE = """```python
-import jax, numpy as np
-from tokenizers import Tokenizer        # or sentencepiece, where the folder has tokenizer.model
-
-program = jax.export.deserialize(bytearray(open("{folder}/model.stablehlo", "rb").read()))
-parameters = dict(np.load("{folder}/parameters.npz"))
-ids = Tokenizer.from_file("{folder}/tokenizer.json").encode("{prompt}What is the capital of France?").ids
-vectors = program.call(parameters, np.array([ids], np.int32), np.ones((1, len(ids)), bool))
-```
-"""
+def _write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
+    """Writes tokenizer.json, or the SentencePiece model where no tokenizer.json can do what it does."""
+    content = trained.tokenizer.content()
+    if trained.tokenizer.filename != "tokenizer.json":
+        try:
+            content = tokenizer_json.from_sentencepiece(trained.tokenizer)
+        except DataError:
+            (folder / trained.tokenizer.filename).write_bytes(content)
+            return
+    made = tokenizer_json.for_readers(content, trained.max_length, trained.description["text_normalization"])
+    (folder / "tokenizer.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")

@@ -4,10 +4,31 @@ import json
 import re
 from typing import Any
 
+from embed import documents
 from embed.data.tokenizers import SentencePiece
 from embed.errors import DataError
 
 _SPACE = "\u2581"
+
+
+def for_readers(content: bytes, max_length: int, text_normalization: str) -> dict[str, Any]:
+    """Returns a tokenizer.json that gives the model's token ids to whoever reads it and nothing else.
+
+    It cuts at `max_length` tokens and does not pad. Where the model normalises texts to NFC, so does the tokenizer: tools such
+    as sentence-transformers hand it texts as they are.
+    """
+    tokenizer = documents.parse_json(content, "tokenizer.json")
+    tokenizer["padding"] = None
+    tokenizer["truncation"] = {
+        "direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0,
+    }  # fmt: skip
+    if text_normalization.startswith("NFC"):
+        first = tokenizer.get("normalizer")
+        if first is None:
+            tokenizer["normalizer"] = {"type": "NFC"}
+        elif first != {"type": "NFC"}:
+            tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, first]}
+    return tokenizer
 
 
 def token(made: dict[str, Any], number: int) -> str:

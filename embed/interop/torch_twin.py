@@ -5,14 +5,16 @@ import logging
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
+from embed.documents import first_line
 from embed.errors import DataError, UsageError
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Keeps third parties' warnings and progress bars off the screen, and the network out."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -37,10 +39,27 @@ def need(*names: str) -> None:
         raise UsageError(f"this needs {', '.join(missing)}; run: pip install 'embed[export]'")
 
 
+def opened(open_folder: Callable, folder: str):
+    """Returns the function embed(texts, prompt_name) that `open_folder` gives, its result as float32, without third parties'
+    prints. What stops the folder from loading is a DataError."""
+    need("torch", "sentence_transformers")
+    with quiet():
+        try:
+            embed = open_folder(folder)
+        except Exception as e:  # of many types
+            raise DataError(f"{folder}: sentence-transformers cannot load it ({first_line(e)})") from e
+
+    def quietly(texts, prompt_name):
+        with quiet():
+            return np.asarray(embed(texts, prompt_name), np.float32)
+
+    return quietly
+
+
 def load(folder):
     """Returns the SentenceTransformer of a folder, on the CPU; no code from the folder is run."""
     need("torch", "sentence_transformers")
-    with _quiet():
+    with quiet():
         import transformers
         from sentence_transformers import SentenceTransformer
 
@@ -49,21 +68,7 @@ def load(folder):
         try:
             return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
         except Exception as e:  # whatever stops the folder from loading is what is being looked for
-            lines = str(e).strip().splitlines() or [type(e).__name__]
-            raise DataError(f"{folder}: sentence-transformers cannot load it ({lines[0][:200]})") from e
-
-
-def token_ids(model, texts, max_length: int) -> list[list[int]]:
-    """Returns what the folder's own tokenizer makes of prompted texts."""
-    encoded = model.tokenizer(list(texts), truncation=True, max_length=max_length, padding=False)
-    return encoded["input_ids"]
-
-
-def encode(model, texts, prefix: str) -> np.ndarray:
-    """Returns float32 vectors of texts behind one prompt, as a user's `encode` does."""
-    with _quiet():
-        found = model.encode(list(texts), prompt=prefix or None, batch_size=4, show_progress_bar=False)
-    return np.asarray(found, np.float32)
+            raise DataError(f"{folder}: sentence-transformers cannot load it ({first_line(e)})") from e
 
 
 def to_onnx(folder, path: pathlib.Path, pooling: str) -> None:
@@ -100,7 +105,7 @@ def to_onnx(folder, path: pathlib.Path, pooling: str) -> None:
 
     ids = torch.ones((2, 7), dtype=torch.long)
     dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1)}
-    with _quiet(), torch.no_grad(), contextlib.redirect_stdout(None):
+    with quiet(), torch.no_grad(), contextlib.redirect_stdout(None):
         torch.onnx.export(
             Whole(),
             (ids, torch.ones_like(ids)),
@@ -111,23 +116,3 @@ def to_onnx(folder, path: pathlib.Path, pooling: str) -> None:
             dynamo=True,
             verbose=False,
         )
-
-
-def run_onnx(path, checks_tokens, pad_id: int) -> np.ndarray:
-    """Returns the vectors of tokenised texts from an ONNX file, four texts a call."""
-    need("onnxruntime")
-    import onnxruntime
-
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as e:  # the runtime's own types
-        raise DataError(f"{path}: onnxruntime cannot load it ({str(e).splitlines()[0][:160]})") from e
-    out = []
-    for start in range(0, len(checks_tokens), 4):
-        rows = checks_tokens[start : start + 4]
-        ids = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        out.append(session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0])
-    return np.concatenate(out)

@@ -26,6 +26,10 @@ def schedule(
     """
     if not 0 <= warmup_steps <= total_steps:
         raise ConfigError(f"schedule.warmup_steps = {warmup_steps} must lie between 0 and total_steps = {total_steps}")
+    if final_ratio and decay in ("constant", "rsqrt"):
+        raise ConfigError(
+            f"schedule.final_ratio = {final_ratio} has no effect with decay = {decay!r}; use linear or cosine"
+        )
     left = max(1, total_steps - warmup_steps)
     after = {
         "constant": lambda: optax.constant_schedule(peak),

@@ -1,6 +1,7 @@
 """Records keep every value; a cache is whole or not there, found again, and refused when a byte of it changed."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from embed.data import cache, prepare, records
 from embed.data.encoding import Lengths, PairEncoder
 from embed.data.sources import JsonLines
 from embed.data.tasks import RegisteredTask, Task
+from embed.data.text import target_id
 from embed.errors import DataError
 
 LENGTHS = Lengths(6, 9)
@@ -343,3 +345,33 @@ def test_every_file_of_the_room_is_imported_without_tensorflow():
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert {"cache", "loader", "prepare", "seqio_tasks", "sources", "tokenizers"} <= set(ran.stdout.split())
+
+
+# Negatives that are positives.
+
+
+def test_negatives_that_are_positives_of_their_query_are_counted_and_never_given(tmp_path):
+    """Known by the whole task: the own target, that of another row, and a titled target with and without its title."""
+    rows = [
+        {"query": "a", "target": "A", "negatives": ["A", "x", "B"]},
+        {"query": "a", "target": "B", "negatives": ["y"]},
+        {"query": "b", "target": "T", "title": "H", "negatives": ["T", "H T", "A", "z"]},
+        {"query": "c", "target": "C", "negatives": []},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"query": "query", "target": "target", "negatives": "negatives", "title": "title"}
+    task = Task("t", JsonLines(str(path), fields), "none", "none")
+    encoder = PairEncoder(TOKENIZER, LENGTHS, task.query_prompt, task.target_prompt)
+    records_ = [record for _, record in task.source.examples()]
+    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", encoder(records_))
+    assert written.manifest["false_negatives"] == 4
+    text = lambda tokens: "".join(map(chr, tokens))  # noqa: E731
+    for number, kept in enumerate((["x"], ["y"], ["A", "z"], [])):
+        example = written.read([number])[0]
+        parts = np.split(example["negatives"], np.cumsum(example["negatives_lengths"]))[:-1]
+        assert [text(part) for part in parts] == kept
+        assert example["negatives_id"].tolist() == [int(target_id(t)) for t in kept]
+        lengths = written.lengths[number, 2:]
+        assert lengths[lengths > 0].tolist() == [len(t) for t in kept]
+    assert "4 negatives are positives of their query and are left out" in prepare.summary(written)

@@ -29,14 +29,13 @@ class FixedTokenizer:
     ("settings", "expected"),
     [
         ({}, [100 / 3500, 900 / 3500, 2500 / 3500]),
-        ({"rates": "proportional", "temperature": 5.0}, [100 / 3500, 900 / 3500, 2500 / 3500]),
         ({"maximum": 400}, [100 / 900, 400 / 900, 400 / 900]),
         ({"maximum": 50}, [1 / 3, 1 / 3, 1 / 3]),
         ({"rates": "temperature"}, [10 / 90, 30 / 90, 50 / 90]),
         ({"rates": "temperature", "temperature": 1.0}, [100 / 3500, 900 / 3500, 2500 / 3500]),
         ({"rates": "temperature", "maximum": 400}, [10 / 50, 20 / 50, 20 / 50]),
         ({"rates": {"c": 1, "a": 2, "b": 5.0}}, [2 / 8, 5 / 8, 1 / 8]),
-        ({"rates": {"a": 0.1, "b": 0.1, "c": 0.1}, "maximum": 3}, [1 / 3, 1 / 3, 1 / 3]),
+        ({"rates": {"a": 0.1, "b": 0.1, "c": 0.1}}, [1 / 3, 1 / 3, 1 / 3]),
     ],
 )
 def test_shares_by_hand(settings, expected):
@@ -65,6 +64,14 @@ def test_shares_follow_the_order_of_the_tasks():
         (mixture(rates={"a": 1, "b": float("inf"), "c": 1}), ["Mixture.rates", "finite number at b"]),
         (mixture(rates="temperature", temperature=0.0), ["temperature = 0.0", "a number > 0"]),
         (mixture(rates="temperature", temperature=-1.0), ["temperature = -1.0", "a number > 0"]),
+        (
+            mixture(rates="proportional", temperature=5.0),
+            ["temperature = 5.0 has an effect with rates = 'temperature' only"],
+        ),
+        (
+            mixture(rates={"a": 1, "b": 1, "c": 1}, maximum=3),
+            ["maximum = 3 has an effect where rates follow from sizes"],
+        ),
         (mixture(maximum=0), ["maximum = 0", "an integer >= 1"]),
         (mixture(maximum=-5), ["maximum = -5", "an integer >= 1"]),
     ],

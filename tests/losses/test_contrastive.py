@@ -1,5 +1,6 @@
 """The contrastive loss against published golden values, a loop written from the formula, and its corners."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -353,3 +354,47 @@ def test_batches_of_more_pairs_of_pairs_than_32_bits_count(size):
 
 def test_is_a_loss():
     assert isinstance(Contrastive(), Loss)
+
+
+def loop_with_positive_negatives(outputs: Outputs, temperature: float) -> float:
+    """The formula as loops in float64; a hard negative that is a positive of its query, by ids, does not enter."""
+    query, target, negatives = (np.asarray(x, np.float64) for x in (outputs.query, outputs.target, outputs.negatives))
+    query_id, target_id, negatives_id = (
+        [tuple(i) for i in np.asarray(x).reshape(-1, 2)]
+        for x in (outputs.query_id, outputs.target_id, outputs.negatives_id)
+    )
+    size, count = negatives.shape[:2]
+    total = 0.0
+    for i in range(size):
+        positives = {target_id[j] for j in range(size) if query_id[j] == query_id[i]}
+        terms = [math.exp(query[i] @ target[i] / temperature)]
+        for j in range(size):
+            if j != i and query_id[j] != query_id[i] and target_id[j] != target_id[i]:
+                terms.append(math.exp(query[i] @ target[j] / temperature))
+        for n in range(count):
+            if negatives_id[i * count + n] not in positives:
+                terms.append(math.exp(query[i] @ negatives[i, n] / temperature))
+        total += math.log(sum(terms)) - query[i] @ target[i] / temperature
+    return total / size
+
+
+def test_a_hard_negative_that_is_a_positive_of_its_query_is_masked():
+    """Row 0 has its own target as a negative, row 1 that of row 2, which asks the same; row 3 has the target of another query."""
+    random = np.random.default_rng(0)
+    unit = lambda *shape: (x := random.standard_normal(shape)) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    ids = lambda values: np.stack([np.array(values), np.full(len(values), 5)], -1).astype(np.uint32)  # noqa: E731
+    outputs = Outputs(
+        query=jnp.asarray(unit(4, 8), jnp.float32),
+        target=jnp.asarray(unit(4, 8), jnp.float32),
+        negatives=jnp.asarray(unit(4, 2, 8), jnp.float32),
+        query_id=ids([1, 2, 2, 3]),
+        target_id=ids([11, 12, 13, 14]),
+        negatives_id=ids([11, 99, 98, 13, 97, 96, 11, 95]).reshape(4, 2, 2),
+    )
+    loss = Contrastive(0.1)
+    assert float(loss(outputs)[0]) == pytest.approx(loop_with_positive_negatives(outputs, 0.1), rel=1e-5)
+    apart = ids([90, 99, 98, 91, 97, 96, 11, 95]).reshape(4, 2, 2)  # the target of another query stays a negative
+    unmasked = dataclasses.replace(outputs, negatives_id=apart)
+    assert float(loss(unmasked)[0]) > float(loss(outputs)[0]) + 1e-3
+    assert float(loss(unmasked)[0]) == pytest.approx(loop_with_positive_negatives(unmasked, 0.1), rel=1e-5)
+    assert float(Contrastive(0.1, mask_duplicates=False)(outputs)[0]) > float(loss(outputs)[0])

@@ -25,11 +25,18 @@ DECAYS = {
 
 @pytest.mark.parametrize("decay", DECAYS)
 def test_schedule_matches_the_formula(decay):
-    rate = schedule(0.4, total_steps=100, warmup_steps=20, decay=decay, final_ratio=0.1)
+    final_ratio = 0.1 if decay in ("linear", "cosine") else 0.0
+    rate = schedule(0.4, total_steps=100, warmup_steps=20, decay=decay, final_ratio=final_ratio)
     for step in (0, 1, 10, 19):
         assert at(rate, step) == pytest.approx(0.4 * step / 20, rel=1e-5)
     for step in (20, 21, 60, 99, 100):
         assert at(rate, step) == pytest.approx(0.4 * DECAYS[decay]((step - 20) / 80), rel=1e-5)
+
+
+@pytest.mark.parametrize("decay", ["constant", "rsqrt"])
+def test_an_end_that_a_decay_does_not_have_is_refused(decay):
+    with pytest.raises(ConfigError, match=f"final_ratio = 0.1 has no effect with decay = '{decay}'"):
+        schedule(0.4, total_steps=100, decay=decay, final_ratio=0.1)
 
 
 @pytest.mark.parametrize("decay", ["linear", "cosine"])

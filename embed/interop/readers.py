@@ -1,0 +1,114 @@
+"""How other tools read an export. The model card shows the source of these functions, and `embed verify` runs them.
+
+They use nothing of this package, so that what is proved is what a user of the exported folder gets. Imports stand inside,
+where a reader of the card needs them.
+"""
+
+import inspect
+import pathlib
+import textwrap
+from collections.abc import Callable
+
+
+def prompted(prompt, text):
+    """Returns a text as the model was trained to read it; a prompt is a prefix, or a template with {content}."""
+    import unicodedata
+
+    text = unicodedata.normalize("NFC", text).strip()
+    template = prompt if "{content}" in prompt else prompt + "{content}"
+    return template.replace("{title}", "none").replace("{content}", text).strip()
+
+
+def prompted_as_it_is(prompt, text):
+    """Returns a text as the model reads it; a prompt is a prefix, or a template with {content}."""
+    template = prompt if "{content}" in prompt else prompt + "{content}"
+    return template.replace("{title}", "none").replace("{content}", text).strip()
+
+
+def open_sentence_transformers(folder):
+    """Returns embed(texts, prompt_name) of the folder."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder)
+    return lambda texts, prompt_name=None: model.encode(texts, prompt_name=prompt_name, show_progress_bar=False)
+
+
+def open_onnx(folder, prompted):
+    """Returns embed(text, prompt) of the folder. Pooling, linear maps and the scaling to unit length are in the graph."""
+    import numpy as np
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    session = onnxruntime.InferenceSession(f"{folder}/onnx/model.onnx", providers=["CPUExecutionProvider"])
+
+    def embed(text, prompt=""):
+        ids = np.array([tokenizer.encode(prompted(prompt, text)).ids])
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        return session.run(["sentence_embedding"], inputs)[0][0]
+
+    return embed
+
+
+def open_stablehlo(folder, prompted):
+    """Returns embed(text, prompt) of the folder; texts are filled up to few lengths, so that few programs are compiled."""
+    import jax
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    with open(f"{folder}/model.stablehlo", "rb") as f:
+        program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
+    parameters = dict(np.load(f"{folder}/parameters.npz"))
+    max_length = tokenizer.truncation["max_length"]
+
+    def embed(text, prompt=""):
+        ids = tokenizer.encode(prompted(prompt, text)).ids
+        tokens = np.zeros((1, min(-(-len(ids) // 32) * 32, max_length)), np.int32)
+        tokens[0, : len(ids)] = ids
+        return np.asarray(program(parameters, tokens, np.arange(tokens.shape[1])[None] < len(ids)))[0]
+
+    return embed
+
+
+def open_stablehlo_sentencepiece(folder, prompted):
+    """Returns embed(text, prompt) of a folder whose vocabulary only SentencePiece reads."""
+    import json
+
+    import jax
+    import numpy as np
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=f"{folder}/tokenizer.model")
+    with open(f"{folder}/model.json", encoding="utf-8") as f:
+        description = json.load(f)
+    max_length = max(description["lengths"].values())
+    head = [processor.bos_id()] * description["tokenizer"]["add_bos"]
+    tail = [processor.eos_id()] * description["tokenizer"]["add_eos"]
+    with open(f"{folder}/model.stablehlo", "rb") as f:
+        program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
+    parameters = dict(np.load(f"{folder}/parameters.npz"))
+
+    def embed(text, prompt=""):
+        pieces = processor.encode(prompted(prompt, text))
+        ids = head + pieces[: max_length - len(head) - len(tail)] + tail
+        tokens = np.zeros((1, min(-(-len(ids) // 32) * 32, max_length)), np.int32)
+        tokens[0, : len(ids)] = ids
+        return np.asarray(program(parameters, tokens, np.arange(tokens.shape[1])[None] < len(ids)))[0]
+
+    return embed
+
+
+# The normalisation that model.json names -> the function that does it
+PROMPTED = {"NFC, strip": prompted, "none": prompted_as_it_is}
+
+
+def stablehlo_of(folder: pathlib.Path) -> Callable:
+    """Returns the function that opens a StableHLO export, by the tokenizer that it has."""
+    has_json = (pathlib.Path(folder) / "tokenizer.json").is_file()
+    return open_stablehlo if has_json else open_stablehlo_sentencepiece
+
+
+def source(*functions: Callable) -> str:
+    """Returns the source of functions, for a model card."""
+    return "\n\n".join(textwrap.dedent(inspect.getsource(function)).rstrip() for function in functions) + "\n"
