@@ -43,7 +43,7 @@ def model_json(
     matryoshka_dims,
     lengths: dict,
     lineage: dict,
-    text_normalization: str,
+    text_normalization: str = "NFC, strip",
     **others: Any,
 ) -> dict[str, Any]:
     """Returns the content of model.json. `text_normalization` is a name of `data.text.NORMALIZATIONS`."""

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, Required, TypedDict
 
@@ -218,7 +218,7 @@ def new_folder(path, overwrite: bool = False):
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _Lock(path.with_name(f".{path.name}.lock"), path):
+        with Lock(path.with_name(f".{path.name}.lock"), path):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             yield temporary
@@ -290,14 +290,14 @@ def _remove(path: pathlib.Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-class _Lock:
-    """Holds a file for one process and removes it in the end; a second process gets a StorageError about `subject`.
+class Lock:
+    """Holds a file for one process and removes it in the end; it is freed when the process ends, however it ends.
 
-    It is freed when the process ends, however it ends.
+    A second process gets a StorageError about `subject` or, with `wait`, waits its turn: `wait` is called with the holder.
     """
 
-    def __init__(self, path: pathlib.Path, subject: pathlib.Path):
-        self._path, self._subject = path, subject
+    def __init__(self, path: pathlib.Path, subject: pathlib.Path, wait: Callable[[str], None] | None = None):
+        self._path, self._subject, self._wait = path, subject, wait
         self._file = None
 
     def __enter__(self):
@@ -308,10 +308,13 @@ class _Lock:
             except OSError as e:
                 self._file.seek(0)
                 holder = self._file.read().strip() or "another process"
-                self._file.close()
-                raise StorageError(
-                    f"{self._subject}: in use by {holder}; wait for it to end or choose another folder"
-                ) from e
+                if self._wait is None:
+                    self._file.close()
+                    raise StorageError(
+                        f"{self._subject}: in use by {holder}; wait for it to end or choose another folder"
+                    ) from e
+                self._wait(holder)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
             if self._is_in_place():
                 break
             self._file.close()  # the holder before removed it after it was opened here
@@ -336,7 +339,7 @@ class FolderLock:
 
     def __init__(self, folder):
         self._folder = pathlib.Path(folder)
-        self._lock = _Lock(self._folder / ".lock", self._folder)
+        self._lock = Lock(self._folder / ".lock", self._folder)
 
     def __enter__(self):
         self._made = [p for p in (self._folder, *self._folder.parents) if not p.exists()]

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = sorted((ROOT / "embed").rglob("*.py"))
 BASE = {
     "errors",
+    "markdown",
     "ranges",
     "console",
     "documents",

@@ -83,15 +83,21 @@ def test_a_model_json_that_is_no_object_is_refused(tmp_path, content):
         bundles.read_model_json(tmp_path)
 
 
-def test_the_tokenizer_file_is_found_by_its_name(tmp_path):
-    assert bundles.tokenizer_file(write(tmp_path / "b")).name == "tokenizer.model"
-    (tmp_path / "tokenizer.json").write_text("{}")
-    assert bundles.tokenizer_file(tmp_path).name == "tokenizer.json"
+def test_the_tokenizer_file_is_the_one_that_model_json_is_of(tmp_path):
+    folder = write(tmp_path / "b")
+    (folder / "tokenizer.json").write_text("{}")  # a stray one
+    (folder / "tokenizer.model").write_text("")
+    for kind, name in (("huggingface", "tokenizer.json"), ("sentencepiece", "tokenizer.model")):
+        description = {**bundles.read_model_json(folder), "tokenizer": {"kind": kind}}
+        (folder / "model.json").write_text(json.dumps(description))
+        assert bundles.tokenizer_file(folder).name == name
 
 
 def test_a_bundle_without_tokenizer_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no tokenizer"):
-        bundles.tokenizer_file(tmp_path)
+    folder = write(tmp_path / "b")
+    bundles.tokenizer_file(folder).unlink()
+    with pytest.raises(DataError, match="holds no tokenizer.model, which model.json is of"):
+        bundles.tokenizer_file(folder)
 
 
 # resolve

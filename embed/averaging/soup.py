@@ -84,8 +84,10 @@ def differences(folders: Sequence[pathlib.Path], item: str = "params", same_text
         found += [f"{folder}: {line}" for line in arrays.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             found.append(f"{folder}: another architecture than {folders[0]}")
-        if description["tokenizer"] != first["tokenizer"]:
-            found.append(f"{folder}: another tokenizer than {folders[0]}")
+        if description["tokenizer"].get("digest") != first["tokenizer"].get("digest"):
+            found.append(f"{folder}: another vocabulary than {folders[0]}")
+        elif description["tokenizer"] != first["tokenizer"]:
+            found.append(f"{folder}: other settings of the tokenizer than {folders[0]}")
         if same_texts:
             found += [f"{folder}: {line}" for line in _text_differences(description, first, folders[0])]
     return found

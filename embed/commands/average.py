@@ -83,7 +83,6 @@ def _chosen(arguments):
 def _write(arguments, folders, weights, extra) -> None:
     from embed import bundles, files
     from embed.averaging import soup
-    from embed.data import tokenizers
 
     output = pathlib.Path(arguments.output)
     for folder, weight in zip(folders, weights):
@@ -92,8 +91,8 @@ def _write(arguments, folders, weights, extra) -> None:
     described = folders[-1] if arguments.method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
-    tokenizer = tokenizers.from_folder(described, description["tokenizer"])
-    contents = {**bundles.contents(description, tokenizer.filename, tokenizer.content()), **extra}
+    tokenizer = bundles.tokenizer_file(described)
+    contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}
     average = soup.Average(folders, weights, arguments.item, not arguments.other_prompts)
     soup.write(output, average, contents, runtime.progress_bar("averaging"))
     print(

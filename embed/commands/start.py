@@ -78,7 +78,11 @@ def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
     description = convert.describe(source, name)
     folder = cache_dir / f"start-{files.digest_json(description)[:12]}"
     if hosts.is_main() and not (folder / files.MANIFEST).is_file():
-        reports.say(f"start      converting {name} into {folder}")
-        convert.convert(source, folder, name)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        wait = lambda holder: reports.say(f"start      waiting for {holder}, which converts {name}")  # noqa: E731
+        with files.Lock(folder.with_name(f".{folder.name}.converting"), folder, wait):
+            if not (folder / files.MANIFEST).is_file():
+                reports.say(f"start      converting {name} into {folder}")
+                convert.convert(source, folder, name)
     hosts.sync("the start was converted")
     return folder

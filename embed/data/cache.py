@@ -93,6 +93,11 @@ def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
     return f"{safe}-{files.digest_json(key)[:12]}-{files.digest_json(fingerprint)[:8]}"
 
 
+def folder_of(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> pathlib.Path:
+    """Returns the folder of a task's cache as the task is declared, and its source stands, now."""
+    return pathlib.Path(cache_dir) / _folder_name(task, cache_key(task, tokenizer, lengths), _fingerprint(task))
+
+
 def find(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> Cache | None:
     """Returns the verified cache of a task as it is declared now, or None when it has to be prepared.
 
@@ -133,8 +138,7 @@ def write(
 
     key = cache_key(task, tokenizer, lengths)
     fingerprint = _fingerprint(task)
-    folder = pathlib.Path(cache_dir) / _folder_name(task, key, fingerprint)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(task, tokenizer, lengths, cache_dir)
     count, shards, writer, sizes, ids = 0, [], None, [], _Ids()
     truncated, tokens = np.zeros(3, np.int64), np.zeros(3, np.int64)
     with files.new_folder(folder, overwrite=True) as temporary:

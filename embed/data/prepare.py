@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from embed import files
 from embed.data import cache, seqio_tasks, text
 from embed.data.encoding import Lengths
-from embed.data.tasks import Mixture, Task
+from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import ConfigError, DataError, EmbedError
 
@@ -97,15 +97,25 @@ def ensure_caches(
     ensure_vocabulary(tokenizer, mixture, say)
     caches = []
     for task in mixture.tasks:
-        found = cache.find(task, tokenizer, lengths, cache_dir)
-        if found is None:
-            say(f"task {task.name!r}: preparing its token cache")
-            rows = seqio_tasks.examples(task, tokenizer, lengths)
-            report = lambda n, name=task.name: say(f"task {name!r}: {n} examples") if n % 10_000 == 0 else None  # noqa: E731
-            found = cache.write(task, tokenizer, lengths, cache_dir, rows, report)
+        found = cache.find(task, tokenizer, lengths, cache_dir) or _prepare(task, tokenizer, lengths, cache_dir, say)
         say(summary(found))
         caches.append(found)
     return caches
+
+
+def _prepare(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, cache_dir, say: Say) -> cache.Cache:
+    """Returns the cache of a task after writing it, or after another run on this machine has."""
+    folder = cache.folder_of(task, tokenizer, lengths, cache_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wait = lambda holder: say(f"task {task.name!r}: waiting for {holder}, which prepares its token cache")  # noqa: E731
+    with files.Lock(folder.with_name(f".{folder.name}.preparing"), folder, wait):
+        found = cache.find(task, tokenizer, lengths, cache_dir)
+        if found is not None:
+            return found
+        say(f"task {task.name!r}: preparing its token cache")
+        rows = seqio_tasks.examples(task, tokenizer, lengths)
+        report = lambda n: say(f"task {task.name!r}: {n} examples") if n % 10_000 == 0 else None  # noqa: E731
+        return cache.write(task, tokenizer, lengths, cache_dir, rows, report)
 
 
 def summary(found: cache.Cache) -> str:

@@ -50,7 +50,8 @@ def write(
         _prompt_table(found),
         "## Check any server\n",
         f"`{FILE}` holds texts in several scripts with prompts, token ids and float32 vectors made by the trained model. "
-        f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a server and compare.\n",
+        f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a "
+        "server and compare.\n",
         "## What it was made from\n",
         _lineage(trained.description["lineage"]),
         scores_table(scores) if scores else "",
@@ -92,7 +93,7 @@ def _has_json(trained: Trained) -> bool:
 def _prompt_table(found: Mapping[str, str]) -> str:
     if not any(found.values()):
         return "None: texts are encoded as they are.\n"
-    rows = [f"| {markdown.cell(name)} | {markdown.code(prefix) if prefix else ''} |" for name, prefix in found.items()]
+    rows = [f"| {markdown.cell(name)} | {markdown.code_cell(prefix)} |" for name, prefix in found.items()]
     return "\n".join(["| name | prefix |", "|---|---|", *rows, ""])
 
 
