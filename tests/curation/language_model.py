@@ -77,8 +77,8 @@ class Server:
             fault = self.faults.pop(0) if self.faults else None
         try:
             time.sleep(self.delay)
-            if handler.headers["authorization"] != f"Bearer {self.key}":
-                given = handler.headers["authorization"].removeprefix("Bearer ")
+            given = (handler.headers["authorization"] or "").removeprefix("Bearer ")
+            if given != self.key:
                 send(handler, 401, {"error": {"message": f"wrong key: {given}"}})
             elif handler.path == "/v1/completions" and body["model"] == "tiny":
                 with self._lock:

@@ -6,9 +6,10 @@ import time
 import pytest
 from language_model import FAULTS, Server, broken, send, silent, texts_of, trickling
 
-from embed.curation.asking import Asker, Budget, Rejected, Spent
+from embed.curation.asking import Asker, Rejected
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
+from embed.curation.sending import Budget, Spent
 from embed.curation.words import Words
 from embed.errors import EndpointError
 
