@@ -14,8 +14,11 @@ _FORMAT = 2
 
 
 def check(output: pathlib.Path) -> int:
-    """Returns how many requests the summary in `output` counts. Raises DataError where the summary or the rows were changed
-    since they were written: they are written anew, and what was changed would be lost."""
+    """Returns how many requests the summary in `output` counts whose end is known.
+
+    Raises DataError where the summary or the rows were changed since they were written: they are written anew, and what was
+    changed would be lost.
+    """
     rows, path = output / ROWS, output / SUMMARY
     if not path.is_file():
         if rows.is_file():
@@ -29,10 +32,10 @@ def check(output: pathlib.Path) -> int:
             )
         if rows.is_file() and files.sha256_file(rows) not in (summary["rows_sha256"], summary["replaces"]):
             raise DataError(f"{rows}: was changed since it was written; move it away and run the command again")
-    requests = summary.get("requests")
-    if type(requests) is not int or requests < 0:
+    requests, interrupted = summary.get("requests"), summary.get("requests_interrupted", 0)
+    if not all(type(count) is int and count >= 0 for count in (requests, interrupted)):
         raise DataError(f"{path}: counts {requests!r} requests; restore it, or move it and {ROWS} away")
-    return requests
+    return requests - interrupted
 
 
 def write(output: pathlib.Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any], ledger: Ledger) -> None:

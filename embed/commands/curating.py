@@ -61,6 +61,9 @@ def check(arguments) -> None:
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     _check_ranges(arguments)
+    for name in ("model", "labels", "kind", *_FIELDS):
+        if not (getattr(arguments, name) or "").isprintable():  # bytes that are no UTF-8 are not either
+            raise UsageError(f"--{name}: holds control characters or bytes that are no UTF-8; write it without them")
     if "input" in defaults:
         if not arguments.input:
             raise UsageError(f"curate {arguments.what} needs --input")
@@ -154,8 +157,8 @@ class Job:
             raise DataError(f"{salt}: was changed; restore it, or give another --output")
         self._ledger = Ledger(ledger, secret)
         problem = None
-        if self._ledger.requests < counted:
-            problem = f"{ledger}: lacks requests that {curate_rows.SUMMARY} counts"
+        if self._ledger.replies + self._ledger.failures < counted:
+            problem = f"{ledger}: lacks requests or replies that {curate_rows.SUMMARY} counts"
         elif self._ledger.requests and not (self._output / JOB).is_file():
             problem = f"{self._output / JOB}: missing beside {LEDGER}"
         if problem:

@@ -103,7 +103,10 @@ class Asker:
         return float(reply.text)
 
     async def _reply(self, request: Request | Continuation) -> Reply:
-        key = request.key(self.endpoint.model, self.endpoint.structured)
+        try:
+            key = request.key(self.endpoint.model, self.endpoint.structured)
+        except UnicodeEncodeError:  # half a surrogate pair, which no JSON in UTF-8 holds
+            raise Rejected(f"{request.prompt}: the text is not UTF-8") from None
         kept = self.ledger.get(key)
         if kept is not None:
             self.cached += 1
@@ -126,8 +129,6 @@ class Asker:
                     raise self._sender.stop(e) from None
                 self._last_refusal = e
                 raise Rejected(f"{request.prompt}: refused by the server, status {e.status}") from None
-            except UnicodeEncodeError:
-                raise Rejected(f"{request.prompt}: the text is not UTF-8") from None
             self.asked += 1
             return reply
 

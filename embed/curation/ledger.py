@@ -70,26 +70,26 @@ class Ledger:
         offset = 0
         with open(self._path, "rb") as lines:
             while line := lines.readline(_MAX_LINE):
-                if not line.endswith(b"\n") and not self._is_whole(line, offset):
+                cut = not line.endswith(b"\n")
+                if cut and not self._is_whole(line, offset):
                     self._file.truncate(offset)
                     break
                 self._count(self._row(line, offset), offset)
                 offset += len(line)
+                if cut:
+                    self._file.write(b"\n")
+                    break
         if not self._lines:
             self._append({"ledger": _VERSION, "salt": self._salt})
 
     def _is_whole(self, line: bytes, offset: int) -> bool:
-        """Completes a last line that lacks its end alone and returns True; returns False for the beginning of a line, which is
-        what a kill leaves. Raises DataError for a line that no kill cut."""
+        """Returns whether a last line lacks its end alone; False for the beginning of a line, which is what a kill leaves.
+        Raises DataError for a line that no kill cut."""
         if len(line) == _MAX_LINE:
             raise self._damaged(offset, "no line ends there")
         if _is_json(line[:-1]):
             raise self._damaged(offset, "the line was changed at its end")
-        if not _is_json(line):
-            return False
-        self._row(line, offset)
-        self._file.write(b"\n")
-        return True
+        return _is_json(line)
 
     def _row(self, line: bytes, offset: int) -> dict[str, Any]:
         """Returns the content of a line after checking its digest and number."""

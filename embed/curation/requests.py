@@ -41,11 +41,14 @@ class Request:
     path = "chat/completions"
 
     def key(self, model: str, structured: bool) -> str:
-        """Returns the digest of all that decides the reply, which it is kept by."""
+        """Returns the digest of all that decides the reply, which it is kept by.
+
+        Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
+        """
         return files.digest_json([model, structured, dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
-        """Returns the JSON that is sent. Raises UnicodeEncodeError for a text that UTF-8 cannot hold."""
+        """Returns the JSON that is sent."""
         body = {
             "model": model,
             "messages": [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}],
@@ -82,11 +85,14 @@ class Continuation:
     path = "completions"
 
     def key(self, model: str, structured: bool) -> str:
-        """Returns the digest of all that decides the reply, which it is kept by."""
+        """Returns the digest of all that decides the reply, which it is kept by.
+
+        Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
+        """
         return files.digest_json([model, "continuation", dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
-        """Returns the JSON that is sent. Raises UnicodeEncodeError for a text that UTF-8 cannot hold."""
+        """Returns the JSON that is sent."""
         body = {
             "model": model,
             "prompt": self.text + self.continuation,

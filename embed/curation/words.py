@@ -79,7 +79,9 @@ def check(folder: pathlib.Path) -> None:
         raise DataError(f"{folder}: no such folder; write one with: embed curate prompts --output={folder}")
     paths = sorted(folder.glob("*.txt"))
     if not paths:
-        raise DataError(f"{folder}: holds no prompt (NAME.txt); write them with: embed curate prompts --output=NEW_FOLDER")
+        raise DataError(
+            f"{folder}: holds no prompt (NAME.txt); write them with: embed curate prompts --output=NEW_FOLDER"
+        )
     for path in paths:
         if path.stem not in names():
             raise DataError(f"{path}: no prompt is called {path.stem!r}{did_you_mean(path.stem, names())}")
@@ -118,7 +120,9 @@ def _parts(text: str, location: str) -> tuple[str, str]:
     """Returns the system and the user part of a prompt's file."""
     before, *parts = re.split(r"^--- (\w+)\s*$", text, flags=re.MULTILINE)
     if sorted(parts[::2]) != ["system", "user"]:
-        raise DataError(f"{location}: needs a line '--- system' and a line '--- user', each once and followed by its part")
+        raise DataError(
+            f"{location}: needs a line '--- system' and a line '--- user', each once and followed by its part"
+        )
     if before.strip():
         raise DataError(f"{location}: has text before its first part; move it below '--- system' or '--- user'")
     contents = dict(zip(parts[::2], map(str.strip, parts[1::2])))

@@ -7,15 +7,18 @@ import functools
 import gzip
 import io
 import json
+import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import ssl
+import subprocess
+import sys
 
-import pytest
 from fault_model import Model
-from fault_server import BILLED, FAULTS, FINAL, FREE, REFUSED, RIGHT, SLOW, WRONG, FaultServer, right_answer
+from fault_server import BILLED, FINAL, FREE, REFUSED, RIGHT, SLOW, WRONG, FaultServer, right_answer
 
 from embed import files
 from embed.commands.main import main
@@ -47,7 +50,9 @@ class Script:
         if what == "queries":
             items = [{"text": text} for text in passages]
         else:
-            items = [{"query": f"of {p}", "positive": p, "negative": [f"no {n} {p}" for n in range(2)]} for p in passages]
+            items = [
+                {"query": f"of {p}", "positive": p, "negative": [f"no {n} {p}" for n in range(2)]} for p in passages
+            ]
         options = {
             "concurrency": choose.choice([1, 1, 2, 4]),
             "attempts": choose.choice([1, 2, 3, 5, 8]),
@@ -189,15 +194,48 @@ class InProcess:
             patch.setattr(files, "failpoint", failpoint)
             patch.setattr(sending.Connection, "send", alive)
             patch.setenv(VARIABLE, key)
+            code = None
             try:
                 main(argv)
             except SystemExit as e:
-                return Outcome(e.code, output.getvalue(), errors.getvalue())
+                code = e.code
             except Killed:
-                shutil.rmtree(folder / "out")
-                (folder / "kept").rename(folder / "out")
-                return Outcome(None, output.getvalue(), errors.getvalue())
-        raise AssertionError("main returned")
+                assert killed
+        if killed:  # also where another error came first: nobody would have seen it
+            shutil.rmtree(folder / "out")
+            (folder / "kept").rename(folder / "out")
+            code = None
+        return Outcome(code, output.getvalue(), errors.getvalue())
+
+
+class AsUser:
+    """Runs the command as a process of its own. A kill is SIGKILL when one of the first five requests of a run reaches
+    the server, which is before it is answered."""
+
+    unfit = {"429 inf", "429 absurd", "429 date", "oversize", *SLOW}  # waits of a minute; a size that is not reached
+
+    def __init__(self, server: FaultServer):
+        self._server = server
+
+    def __call__(self, argv: list[str], folder: pathlib.Path, key: str, kill_at: int | None) -> Outcome:
+        command = [sys.executable, "-m", "embed", *argv]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, env={**os.environ, VARIABLE: key}, text=True, **pipes)
+        seen = 0
+
+        def kill(_: int) -> None:
+            nonlocal seen
+            seen += 1
+            if kill_at is not None and seen == 1 + kill_at % 5:
+                process.kill()
+
+        self._server.on_request = kill
+        try:
+            output, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
+            process.wait()
+        return Outcome(None if process.returncode == -signal.SIGKILL else process.returncode, output, errors)
 
 
 def open_keys(ledger: pathlib.Path) -> set[str]:
@@ -323,14 +361,3 @@ def check_end(script, server, folder, outcome) -> None:
     if outcome.code == 0:
         summary = files.read_json(folder / "out" / "summary.json")
         assert summary["complete"] and summary["rows"] == len(rows) and summary["requests"] >= server.received
-
-
-@pytest.fixture
-def fault_server():
-    server = FaultServer()
-    yield server
-    server.close()
-
-
-def all_faults() -> set[str]:
-    return set(FAULTS)

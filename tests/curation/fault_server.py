@@ -35,6 +35,10 @@ def completion(text, usage=USAGE) -> bytes:
     return json.dumps(value).encode()
 
 
+def escaped(text: str) -> str:
+    return "".join(f"\\u{ord(c):04X}" for c in text)
+
+
 def response(status: int, body: bytes = b"", **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} Something", "content-type: application/json", f"content-length: {len(body)}"]
     lines += ["connection: close"] * (status != 200)
@@ -114,9 +118,7 @@ WRONG = {
     "surrogate": lambda s, b: completion('{"task": "search result", "query": "half \\ud83d", "rating": 5}'),
     "raw surrogate": lambda s, b: completion('{"task": "search result", "query": "half \ud83d", "rating": 5}'),
     "key": lambda s, b: completion(json.dumps({"task": "search result", "query": f"the key is {s.key}"})),
-    "escaped key": lambda s, b: completion(
-        '{"task": "search result", "query": "%s"}' % "".join(f"\\u{ord(c):04X}" for c in s.key)
-    ),
+    "escaped key": lambda s, b: completion(escaped(s.key).join(['{"task": "search result", "query": "', '"}'])),
     "key in words": lambda s, b: completion(f"Authorization: Bearer {s.key}"),
 }
 # These are right answers, with what a server may say beside them.
@@ -127,11 +129,15 @@ RIGHT = {
     ),
     "no usage": lambda s, b: completion(json.dumps(right_answer(b)), None),
     "zero usage": lambda s, b: completion(json.dumps(right_answer(b)), {"prompt_tokens": 0, "completion_tokens": 0}),
-    "usage of text": lambda s, b: completion(json.dumps(right_answer(b)), {"prompt_tokens": "1", "completion_tokens": "2"}),
+    "usage of text": lambda s, b: completion(
+        json.dumps(right_answer(b)), {"prompt_tokens": "1", "completion_tokens": "2"}
+    ),
     "usage nan": lambda s, b: completion(
         json.dumps(right_answer(b)), {"prompt_tokens": float("nan"), "completion_tokens": float("-inf")}
     ),
-    "absurd usage": lambda s, b: completion(json.dumps(right_answer(b)), {"prompt_tokens": 10**30, "completion_tokens": 1}),
+    "absurd usage": lambda s, b: completion(
+        json.dumps(right_answer(b)), {"prompt_tokens": 10**30, "completion_tokens": 1}
+    ),
     "usage of lists": lambda s, b: completion(json.dumps(right_answer(b)), [1, 2]),
     "in fences": lambda s, b: completion(f"```json\n{json.dumps(right_answer(b))}\n```"),
 }
