@@ -13,7 +13,7 @@ from embed.curation.requests import Continuation, Reply, Request
 from embed.curation.secret import printable
 from embed.curation.sending import Budget, Sender
 from embed.curation.words import Words
-from embed.errors import EndpointError, UsageError
+from embed.errors import DataError, EndpointError, UsageError
 
 _TRIES = 3  # times that a model is asked for the same thing when its answer is not what was asked for
 _PATIENCE = 20  # things in a row without any right answer, after which no other will come
@@ -100,7 +100,14 @@ class Asker:
                     "leave out --likelihood, or serve the model with vLLM"
                 )
             )
-        return float(reply.text)
+        try:
+            return float(reply.text)
+        except ValueError as e:
+            raise self._sender.stop(
+                DataError(
+                    f"the reply kept for {words.name!r} is no number; restore the file of replies, or give another --output"
+                )
+            ) from e
 
     async def _reply(self, request: Request | Continuation) -> Reply:
         try:

@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint (vLLM, Gemini's, `transformers serve`): where it is, and one HTTP request to it.
 
 What a server sends is not trusted: redirects are not followed, bodies are read up to a size, compressed ones are not read, and
-what is told of them is freed of the key and of control characters.
+what an error says of them is freed of the key and of control characters.
 """
 
 import asyncio
@@ -94,8 +94,16 @@ class Connection:
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         if endpoint.key:
             headers["Authorization"] = f"Bearer {endpoint.key}"
-        # The deadline bounds the whole of a request, and the asker how many there are at once.
-        self._client = httpx2.AsyncClient(headers=headers, timeout=None, limits=httpx2.Limits(), follow_redirects=False)
+        try:
+            # The deadline bounds the whole of a request, and the asker how many there are at once.
+            self._client = httpx2.AsyncClient(
+                headers=headers, timeout=None, limits=httpx2.Limits(), follow_redirects=False
+            )
+        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as e:
+            raise UsageError(
+                f"the HTTP client cannot be set up ({type(e).__name__}); check the environment variables HTTP_PROXY, HTTPS_PROXY, "
+                "ALL_PROXY and SSL_CERT_FILE"
+            ) from None  # the error may show a proxy's password
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -116,9 +124,9 @@ class Connection:
         except TimeoutError:
             raise Again(f"no reply within {self._endpoint.deadline:g} s") from None
         except self._httpx.ConnectError as e:
-            raise Again(self._told(str(e) or "no connection"), free=True) from None
+            raise Again(self._clean(str(e) or "no connection"), free=True) from None
         except (self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError, ValueError) as e:
-            raise Again(self._told(str(e) or type(e).__name__)) from None
+            raise Again(self._clean(str(e) or type(e).__name__)) from None
         self._check_status(response, data, request)
         try:
             reply = parse(data, request, len(body))
@@ -149,7 +157,7 @@ class Connection:
         url, status = self._endpoint.base_url, response.status_code
         if status == 200:
             return
-        told = self._told(data.decode("utf-8", "replace")) or self._told(response.reason_phrase)
+        message = self._clean(data.decode("utf-8", "replace")) or self._clean(response.reason_phrase)
         if 300 <= status < 400:
             raise EndpointError(
                 f"{url}: sends elsewhere{self._target(response)}, status {status}; a redirect is not "
@@ -157,19 +165,19 @@ class Connection:
             )
         if status in (401, 403):
             raise EndpointError(
-                f"{url}: refuses the key (status {status}: {told}); set the environment variable "
+                f"{url}: refuses the key (status {status}: {message}); set the environment variable "
                 f"{self._endpoint.key_variable}"
             )
         if status == 404:
-            raise EndpointError(f"{url}: has no model {self._endpoint.model!r}, or is no such address ({told})")
+            raise EndpointError(f"{url}: has no model {self._endpoint.model!r}, or is no such address ({message})")
         if status == 429:
-            raise Again(f"too many requests: {told}", _retry_after(response), free=True)
+            raise Again(f"too many requests: {message}", _retry_after(response), free=True)
         if status >= 500 or status in (408, 409, 425) or status < 300:
-            raise Again(f"status {status}: {told}", _retry_after(response), _is_free(status))
+            raise Again(f"status {status}: {message}", _retry_after(response), _is_free(status))
         hint = (
             "; --plain asks without a JSON schema" if self._endpoint.structured and isinstance(request, Request) else ""
         )
-        raise Refused(f"{url}: refuses the request, status {status}: {told}{hint}", status)
+        raise Refused(f"{url}: refuses the request, status {status}: {message}{hint}", status)
 
     def _target(self, response) -> str:
         """Returns ' to SCHEME://HOST' of a redirect. The rest of the address may hold secrets, and is not needed."""
@@ -178,9 +186,9 @@ class Connection:
             host = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
         except (KeyError, ValueError):
             return ""
-        return f" to {self._told(host)}"
+        return f" to {self._clean(host)}"
 
-    def _told(self, text: str) -> str:
+    def _clean(self, text: str) -> str:
         """Returns the beginning of what a server or the HTTP library says, for a message."""
         return printable(self._endpoint.secret.remove(text))
 

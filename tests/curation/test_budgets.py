@@ -16,33 +16,33 @@ from embed.errors import EndpointError
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_the_budget_is_never_passed(server, tmp_path, concurrency):
     server.delay = 0.01
-    found = asker(server, tmp_path, concurrency, Budget(requests=12))
+    job = asker(server, tmp_path, concurrency, Budget(requests=12))
     taken = []
 
     async def work(item):
-        return await found.ask(WORDS, SCHEMA, {"passage": item})
+        return await job.ask(WORDS, SCHEMA, {"passage": item})
 
     with pytest.raises(Spent, match="12 requests"):
-        found.run(work, ITEMS, lambda item, result: taken.append(item))
-    assert server.received == 12 == found.ledger.requests
+        job.run(work, ITEMS, lambda item, result: taken.append(item))
+    assert server.received == 12 == job.ledger.requests
     assert taken == ITEMS[: len(taken)] and len(taken) == 12
-    found.ledger.close()
+    job.ledger.close()
     assert run(asker(server, tmp_path, concurrency, Budget(requests=30)), ITEMS) == WANTED
     assert server.received == 30
 
 
 def test_tokens_are_a_budget_too(server, tmp_path):
-    found = asker(server, tmp_path, 1, Budget(tokens=3000))
+    job = asker(server, tmp_path, 1, Budget(tokens=3000))
     with pytest.raises(Spent, match=r"3,000 tokens is spent \(1,760 are counted, the next request can cost 1,\d\d\d\)"):
-        run(found, ITEMS)
-    assert found.ledger.tokens == 1760 == 110 * server.received
+        run(job, ITEMS)
+    assert job.ledger.tokens == 1760 == 110 * server.received
 
 
 def test_tokens_of_requests_under_way_are_waited_for(server, tmp_path):
     """Eight at once could cost more than is left, but cost less: none is left out for that."""
     server.delay = 0.02
-    found = asker(server, tmp_path, 8, Budget(tokens=30 * 110 + 1400))
-    assert run(found, ITEMS) == WANTED
+    job = asker(server, tmp_path, 8, Budget(tokens=30 * 110 + 1400))
+    assert run(job, ITEMS) == WANTED
     assert 1 < server.most_at_once < 8
 
 
@@ -51,20 +51,20 @@ def test_tokens_of_requests_under_way_are_waited_for(server, tmp_path):
 def test_retries_spend_the_budget(server, tmp_path, fault, concurrency):
     server.faults = [fault] * 1000
     for _ in range(2):  # the second run finds it spent
-        found = asker(server, tmp_path, concurrency, Budget(requests=10), attempts=64)
+        job = asker(server, tmp_path, concurrency, Budget(requests=10), attempts=64, first_wait=1e-5)
         with pytest.raises(Spent, match="10 requests is spent"):
-            run(found, ITEMS)
-        assert server.received == 10 == found.ledger.requests == found.ledger.failures
-        assert "failed 10 of 10 requests" in str(found.failure("10 requests is spent"))
+            run(job, ITEMS)
+        assert server.received == 10 == job.ledger.requests == job.ledger.failures
+        assert "failed 10 of 10 requests" in str(job.failure("10 requests is spent"))
 
 
 @pytest.mark.parametrize(("fault", "costs"), [(too_many, False), (not_json, True), (half_sent, True), (broken, True)])
 def test_a_failure_costs_tokens_unless_the_model_surely_did_not_work(server, tmp_path, fault, costs):
     server.faults = [fault]
-    found = asker(server, tmp_path)
-    run(found, ITEMS[:1])
-    assert (found.ledger.requests, found.ledger.failures) == (2, 1)
-    assert (found.ledger.tokens > 110 + 512) if costs else (found.ledger.tokens == 110)
+    job = asker(server, tmp_path)
+    run(job, ITEMS[:1])
+    assert (job.ledger.requests, job.ledger.failures) == (2, 1)
+    assert (job.ledger.tokens > 110 + 512) if costs else (job.ledger.tokens == 110)
 
 
 def test_a_try_that_waits_ends_with_the_job(server, tmp_path):
@@ -91,36 +91,36 @@ def test_a_try_that_waits_ends_with_the_job(server, tmp_path):
 )
 def test_an_endpoint_is_at_fault_only_when_it_fails_to_the_end(server, tmp_path, faults, message):
     server.faults = [broken if fault == "f" else lambda handler, body: False for fault in faults]
-    found = asker(server, tmp_path, 1, Budget(requests=6), attempts=20)
+    job = asker(server, tmp_path, 1, Budget(requests=6), attempts=20)
     with pytest.raises(Spent):
-        run(found, ITEMS)
-    failure = found.failure("6 requests is spent")
+        run(job, ITEMS)
+    failure = job.failure("6 requests is spent")
     assert (failure is None) if message is None else re.search(message, str(failure))
 
 
 def test_a_model_that_never_gives_the_schema_is_at_fault_for_a_budget_that_is_spent(server, tmp_path):
     server.reply = lambda body: "I would rather not."
-    found = asker(server, tmp_path, 1, Budget(requests=6))
+    job = asker(server, tmp_path, 1, Budget(requests=6))
     with pytest.raises(Spent):
-        run(found, ITEMS)
-    assert "none of 6 replies of 'tiny' was what prompt 'query' asks for" in str(found.failure("6 requests is spent"))
+        run(job, ITEMS)
+    assert "none of 6 replies of 'tiny' was what prompt 'query' asks for" in str(job.failure("6 requests is spent"))
 
 
 def test_an_error_of_the_caller_lets_nothing_more_out(server, tmp_path):
-    found = asker(server, tmp_path, 2)
+    job = asker(server, tmp_path, 2)
 
     async def work(item):
-        return await found.ask(WORDS, SCHEMA, {"passage": item})
+        return await job.ask(WORDS, SCHEMA, {"passage": item})
 
     def full_disk(item, result):
         raise OSError("disk full")
 
     server.delay = 0.05
     with pytest.raises(OSError, match="disk full"):
-        found.run(work, ITEMS, full_disk)
+        job.run(work, ITEMS, full_disk)
     assert server.received <= 5
-    assert found.ledger.unknown == 0, "those under way came home"
-    found.ledger.close()
+    assert job.ledger.unknown == 0, "those under way came home"
+    job.ledger.close()
 
 
 def test_a_server_that_says_when_to_come_back_is_obeyed(server, tmp_path):
@@ -184,12 +184,12 @@ def test_a_cost_that_cannot_be_right_counts_with_the_most_possible(server, tmp_p
         return True
 
     server.faults = [odd]
-    found = asker(server, tmp_path)
-    assert run(found, ITEMS[:1]) == [(ITEMS[0], "q")]
-    assert found.ledger.estimated == 1 and found.ledger.tokens_out == 512 and 500 < found.ledger.tokens_in < 2000
+    job = asker(server, tmp_path)
+    assert run(job, ITEMS[:1]) == [(ITEMS[0], "q")]
+    assert job.ledger.estimated == 1 and job.ledger.tokens_out == 512 and 500 < job.ledger.tokens_in < 2000
 
 
 def test_a_text_that_cannot_be_sent_is_left_out_and_not_counted(server, tmp_path):
-    found = asker(server, tmp_path)
-    assert run(found, ["half \ud83d", ITEMS[0]]) == WANTED[:1]
-    assert found.rejects == {"query: the text is not UTF-8": 1} and found.ledger.requests == 1
+    job = asker(server, tmp_path)
+    assert run(job, ["half \ud83d", ITEMS[0]]) == WANTED[:1]
+    assert job.rejects == {"query: the text is not UTF-8": 1} and job.ledger.requests == 1

@@ -12,9 +12,10 @@ from askers import ITEMS, WANTED, asker, run
 from language_model import Server, hung_up, send
 
 from embed.curation.endpoint import Endpoint
-from embed.curation.requests import Continuation, Malformed, Request, parse
+from embed.curation.requests import Continuation, Malformed, Reply, Request, parse
 from embed.curation.secret import Secret
-from embed.errors import EndpointError, UsageError
+from embed.curation.words import Words
+from embed.errors import DataError, EndpointError, UsageError
 
 
 @pytest.mark.parametrize("option", ["base_url", "model"])
@@ -92,9 +93,9 @@ def test_a_key_that_is_echoed_is_written_nowhere(tmp_path, place):
         with pytest.raises(EndpointError, match=r"bad \[key removed\]"):
             run(asker(echoing, tmp_path), ITEMS[:1])
     else:
-        found = asker(echoing, tmp_path)
-        assert run(found, ITEMS[:1]) == []
-        assert found.rejects == {"query: led astray by the text": 1}
+        job = asker(echoing, tmp_path)
+        assert run(job, ITEMS[:1]) == []
+        assert job.rejects == {"query: led astray by the text": 1}
     kept = (tmp_path / "replies.jsonl").read_text()
     assert "[key removed]" in kept
     for _ in range(3):
@@ -154,6 +155,31 @@ def test_what_a_server_says_cannot_command_the_terminal(server, tmp_path):
     with pytest.raises(EndpointError, match=r"status 400: \[2Jgone new") as caught:
         run(asker(server, tmp_path, 1), ITEMS)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "what://user:pw-1@host"),
+        ("ALL_PROXY", "socks5://user:pw-1@host"),
+        ("SSL_CERT_FILE", "/no/such/file"),
+    ],
+)
+def test_an_environment_that_the_http_client_cannot_use(server, tmp_path, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match="check the environment variables HTTP_PROXY") as caught:
+        run(asker(server, tmp_path), ITEMS[:1])
+    assert "pw-1" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_kept_likelihood_that_is_no_number(server, tmp_path):
+    words = Words("query_likelihood", "", "$passage")
+    job = asker(server, tmp_path)
+    key = Continuation(words.name, words.plain({"passage": "text"}), " query").key("tiny", True)
+    job.ledger.answer(job.ledger.reserve(key, 1), key, Reply("x3.5", 1, 1))
+    with pytest.raises(DataError, match="the reply kept for 'query_likelihood' is no number; restore"):
+        job.run(lambda item: job.likelihood(words, {"passage": item}, "query"), ["text"], print)
+    job.ledger.close()
 
 
 REQUEST = Request("query", "system", "user", {"type": "object"})
