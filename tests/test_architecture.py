@@ -40,7 +40,7 @@ HOMES = {
     "orbax": {"checkpoints"},
     "tensorstore": {"arrays"},
     "matplotlib": {"evaluation"},
-    "openai": {"curation"},
+    "httpx2": {"curation"},
     "tenacity": {"curation"},
     "jsonschema": {"curation"},
     "bm25s": {"evaluation"},

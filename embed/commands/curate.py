@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import secrets
 
 from embed.commands import runtime
 
@@ -12,6 +11,7 @@ SUMMARY = (
     "rank lowest), or prompts (write our prompts to a folder, to be edited and given back with --prompts). Every reply is kept: "
     "run the same command again after a stop, and nothing is asked twice."
 )
+KEY_VARIABLE = "EMBED_API_KEY"
 WHATS = ("queries", "texts", "filter", "pick", "prompts")
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--endpoint", help="base URL, such as http://localhost:8000/v1")
     parser.add_argument("--model", help="the model's name there")
     parser.add_argument(
-        "--key_variable", default="EMBED_API_KEY", help="environment variable that holds the key (EMBED_API_KEY)"
+        "--key_variable", default=KEY_VARIABLE, help=f"environment variable that holds the key ({KEY_VARIABLE})"
     )
     parser.add_argument("--input", help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs")
     parser.add_argument("--sample", type=int, help="queries: take this many of the passages, drawn")
@@ -41,8 +41,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
     parser.add_argument("--prompts", help="folder with prompts of your own, by the names of ours")
     parser.add_argument("--seed", type=int, default=0, help="of draws and of the model's sampling")
-    parser.add_argument("--max_requests", type=int, help="most requests in all, runs before included")
-    parser.add_argument("--max_tokens", type=int, help="most tokens in all, in and out")
+    parser.add_argument(
+        "--max_requests", type=int, help="most HTTP requests in all: retries, failures and runs before are counted"
+    )
+    parser.add_argument(
+        "--max_tokens", type=int, help="most tokens in all, in and out; a request must fit with all that it can cost"
+    )
     parser.add_argument("--price", help="IN,OUT: price of a million tokens, to tell the cost")
     parser.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
     parser.add_argument("--attempts", type=int, default=8, help="tries of a request that fails (8)")
@@ -52,12 +56,13 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed import files
     from embed.commands import curating
     from embed.errors import UsageError, did_you_mean
 
     if arguments.what not in WHATS:
         raise UsageError(f"curate {arguments.what}{did_you_mean(arguments.what, WHATS)}")
+    if not arguments.output:
+        raise UsageError("--output: is empty; give the folder to write to")
     output = pathlib.Path(arguments.output)
     if arguments.what == "prompts":
         curating.write_prompts(output)
@@ -65,18 +70,6 @@ def run(arguments) -> None:
     for name in ("endpoint", "model"):
         if not getattr(arguments, name):
             raise UsageError(f"curate {arguments.what} needs --{name}")
-    key = os.environ.get(arguments.key_variable, "").strip()
     curating.check(arguments)
-    with files.FolderLock(output):
-        job = curating.Job(arguments, output, key, _salt(output), runtime.numbers("price", arguments.price))
-        job.run()
-
-
-def _salt(output: pathlib.Path) -> bytes:
-    """Returns the job's own secret, which is drawn once."""
-    from embed import files
-
-    path = output / "salt"
-    if not path.is_file():
-        files.write_atomic(path, secrets.token_hex(16))
-    return path.read_bytes()
+    key = curating.read_key(arguments.key_variable, KEY_VARIABLE, os.environ)
+    curating.Job(arguments, output, key, runtime.numbers("price", arguments.price)).run()

@@ -2,36 +2,27 @@
 
 import asyncio
 import collections
-import dataclasses
+import contextlib
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from embed.curation.endpoint import Connection, Continuation, Endpoint, Refused, Reply, Request
+from embed.curation.endpoint import Endpoint, Refused
 from embed.curation.ledger import Ledger
+from embed.curation.requests import Continuation, Reply, Request
+from embed.curation.secret import printable
+from embed.curation.sending import Budget, Sender
 from embed.curation.words import Words
-from embed.errors import EndpointError, StorageError, UsageError
+from embed.errors import DataError, EndpointError, UsageError
 
 _TRIES = 3  # times that a model is asked for the same thing when its answer is not what was asked for
 _PATIENCE = 20  # things in a row without any right answer, after which no other will come
+_MAX_FAILURES = 3  # in a row, after which a budget that is spent was spent on a failing endpoint
 Item = TypeVar("Item")
 
 
 class Rejected(Exception):
     """One thing that is left out, and why; the reasons are counted."""
-
-
-class Spent(Exception):
-    """The budget is reached."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """The most that may be asked in all, runs before included. None is without limit."""
-
-    requests: int | None = None
-    tokens: int | None = None
 
 
 class Asker:
@@ -42,10 +33,11 @@ class Asker:
         self.concurrency = concurrency
         self.rejects: collections.Counter[str] = collections.Counter()
         self.asked = self.cached = 0
-        self._answered, self._failed_in_a_row = False, 0
-        self._flying: dict[str, tuple[asyncio.Future, int]] = {}
-        self._stopped: Exception | None = None
-        self._connection: Connection | None = None
+        self._answered, self._unanswered_in_a_row = False, 0
+        self._wrong_replies, self._last_wrong = 0, ""
+        self._refusals, self._last_refusal = 0, None
+        self._under_way: dict[str, asyncio.Future] = {}
+        self._sender: Sender | None = None
         self._slots: asyncio.Semaphore | None = None
 
     async def ask(
@@ -60,24 +52,41 @@ class Asker:
     ) -> dict[str, Any]:
         """Returns the answer to a prompt: an object of the schema. Raises Rejected when none of the tries gives one."""
         system, user, forbidden = words.fill(self._salt, texts, **values)
+        forbidden = (*forbidden, self.endpoint.secret.mark)
         reason = ""
         for attempt in range(_TRIES):
             request = Request(words.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt)
             reply = await self._reply(request)
             answer, reason = _answer(reply.text, schema, forbidden)
             if answer is not None:
-                self._answered, self._failed_in_a_row = True, 0
+                self._answered, self._unanswered_in_a_row = True, 0
                 return answer
-        self._failed_in_a_row += 1
-        if not self._answered and self._failed_in_a_row >= _PATIENCE:
-            raise self._stop(
-                EndpointError(
-                    f"{self.endpoint.base_url}: none of {_PATIENCE * _TRIES} replies of {self.endpoint.model!r} was what "
-                    f"prompt {words.name!r} asks for ({reason}; the last: {reply.text[:80]!r}); take another model or "
-                    "reword the prompt"
-                )
-            )
+            self._wrong_replies += 1
+            self._last_wrong = f"{words.name!r} asks for ({reason}; the last: {printable(reply.text, 80)!r})"
+        self._unanswered_in_a_row += 1
+        if not self._answered and self._unanswered_in_a_row >= _PATIENCE:
+            raise self._sender.stop(self._no_right_reply())
         raise Rejected(f"{words.name}: {reason}")
+
+    def _no_right_reply(self) -> EndpointError:
+        return EndpointError(
+            f"{self.endpoint.base_url}: none of {self._wrong_replies} replies of {self.endpoint.model!r} was what prompt "
+            f"{self._last_wrong}; take another model or reword the prompt"
+        )
+
+    def failure(self, spent: str) -> EndpointError | None:
+        """Returns what is wrong with an endpoint that used up a budget without use; None where the budget was well spent.
+
+        `spent` says which budget that is. One that fails now and then is not at fault.
+        """
+        ledger = self.ledger
+        if ledger.failures and (not ledger.replies or ledger.failures_in_a_row >= _MAX_FAILURES):
+            return EndpointError(
+                f"{self.endpoint.base_url}: failed {ledger.failures:,} of {ledger.requests:,} requests, the last "
+                f"{ledger.failures_in_a_row:,} in a row ({ledger.last_failure}), and the budget of {spent}; what came before "
+                "is kept: run the same command with a higher budget when the endpoint answers"
+            )
+        return self._no_right_reply() if self._wrong_replies and not self._answered else None
 
     async def likelihood(self, words: Words, texts: dict[str, str], continuation: str) -> float:
         """Returns the log-probability that the model gives `continuation` after a prompt. Nothing is generated, so that the
@@ -85,63 +94,50 @@ class Asker:
         request = Continuation(words.name, words.plain(texts), f" {continuation}")
         reply = await self._reply(request)
         if not reply.text:
-            raise self._stop(
+            raise self._sender.stop(
                 EndpointError(
                     f"{self.endpoint.base_url}: tells no log-probabilities of a text that it is given (completions with echo); "
                     "leave out --likelihood, or serve the model with vLLM"
                 )
             )
-        return float(reply.text)
+        try:
+            return float(reply.text)
+        except ValueError as e:
+            raise self._sender.stop(
+                DataError(
+                    f"the reply kept for {words.name!r} is no number; restore the file of replies, or give another --output"
+                )
+            ) from e
 
     async def _reply(self, request: Request | Continuation) -> Reply:
-        key = request.key(self.endpoint)
-        found = self.ledger.get(key)
-        if found is not None:
+        try:
+            key = request.key(self.endpoint.model, self.endpoint.structured)
+        except UnicodeEncodeError:  # half a surrogate pair, which no JSON in UTF-8 holds
+            raise Rejected(f"{request.prompt}: the text is not UTF-8") from None
+        kept = self.ledger.get(key)
+        if kept is not None:
             self.cached += 1
-            return found
-        if key not in self._flying:
-            needed = request.size + request.max_tokens
-            future = asyncio.ensure_future(self._send(key, request, needed))
-            self._flying[key] = future, needed
-            future.add_done_callback(lambda _: self._flying.pop(key))
-        return await asyncio.shield(self._flying[key][0])
+            return kept
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.ensure_future(self._send(key, request))
+            self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
+        return await asyncio.shield(self._under_way[key])
 
-    async def _send(self, key: str, request: Request | Continuation, needed: int) -> Reply:
+    async def _send(self, key: str, request: Request | Continuation) -> Reply:
         async with self._slots:
-            if self._stopped is not None:
-                raise self._stopped
-            self._check_budget(needed)
-            self._in_flight += 1
-            self._expected += needed
+            if self._sender.stopped is not None:
+                raise self._sender.stopped
             try:
-                reply = await self._connection.send(request)
+                reply = await self._sender.send(request, key)
             except Refused as e:
-                if self.ledger.requests:  # others were taken: it is this one that is too long, or not to be spoken of
-                    raise Rejected(f"{request.prompt}: refused by the server, status {e.status}") from e
-                raise self._stop(e) from e
-            except (EndpointError, StorageError) as e:
-                raise self._stop(e) from e
-            finally:
-                self._in_flight -= 1
-                self._expected -= needed
-            try:
-                self.ledger.put(key, reply)
-            except StorageError as e:
-                raise self._stop(e) from e
+                self._refusals += 1
+                # Where others were taken it is this one that is too long, or that the model does not speak of.
+                if not self.ledger.replies and self._refusals >= self.concurrency:
+                    raise self._sender.stop(e) from None
+                self._last_refusal = e
+                raise Rejected(f"{request.prompt}: refused by the server, status {e.status}") from None
             self.asked += 1
             return reply
-
-    def _check_budget(self, needed: int) -> None:
-        most = self._budget
-        if most.requests is not None and self.ledger.requests + self._in_flight >= most.requests:
-            raise self._stop(Spent(f"{most.requests:,} requests"))
-        if most.tokens is not None and self.ledger.tokens + self._expected + needed > most.tokens:
-            raise self._stop(Spent(f"{most.tokens:,} tokens"))
-
-    def _stop(self, error: Exception) -> Exception:
-        """Lets no further request out; those that fly come home and are written down."""
-        self._stopped = self._stopped or error
-        return self._stopped
 
     def run(
         self,
@@ -157,37 +153,46 @@ class Asker:
 
     async def _run(self, work, items, take) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
-        self._connection = self.endpoint.open(lambda reply: self.ledger.put(None, reply))
-        self._in_flight = self._expected = 0
+        self._sender = Sender(self.endpoint, self.ledger, self._budget)
+        results = _in_order(work, items, self.concurrency, self._sender.stop)
         try:
-            async for item, result in _in_order(work, items, self.concurrency):
-                if isinstance(result, Rejected):
-                    self.rejects[str(result)] += 1
-                else:
-                    take(item, result)
+            async with contextlib.aclosing(results):
+                async for item, result in results:
+                    if isinstance(result, Rejected):
+                        self.rejects[str(result)] += 1
+                    else:
+                        take(item, result)
+            if self._refusals and not self.ledger.replies:
+                raise self._last_refusal
         finally:
-            await self._connection.close()
+            await self._sender.close()
 
 
-async def _in_order(work, items: Iterable[Item], at_once: int) -> AsyncIterator[tuple[Item, Any]]:
-    """Yields (item, result or Rejected) in order. `at_once` are under way, so that a stop leaves no more than these undone;
-    some more may be done and wait for their turn."""
+class _Interrupted(Exception):
+    """The run ends for a reason of its own, such as Ctrl-C or a full disk."""
+
+
+async def _in_order(work, items: Iterable[Item], concurrency: int, stop) -> AsyncIterator[tuple[Item, Any]]:
+    """Yields (item, result or Rejected) in order. `concurrency` are under way, so that a stop leaves no more than these undone;
+    some more may be done and wait for their turn. Ended early, it calls `stop` and waits for those under way."""
     window: collections.deque = collections.deque()
-    places = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
 
-    async def placed(item):
-        async with places:
+    async def limited(item):
+        async with slots:
             return await work(item)
 
     try:
         for item in items:
-            window.append((item, asyncio.ensure_future(placed(item))))
-            if len(window) >= 4 * at_once:
+            window.append((item, asyncio.ensure_future(limited(item))))
+            if len(window) >= 4 * concurrency:
                 yield await _first(window)
         while window:
             yield await _first(window)
     finally:
-        await asyncio.gather(*(task for _, task in window), return_exceptions=True)
+        if window:
+            stop(_Interrupted())
+            await asyncio.gather(*(task for _, task in window), return_exceptions=True)
 
 
 async def _first(window: collections.deque):
@@ -207,19 +212,20 @@ def _answer(text: str, schema: Mapping[str, Any], forbidden: tuple[str, ...]) ->
     if any(word in text for word in forbidden):
         return None, "led astray by the text"
     # Models without a schema wrap their JSON in words or fences: from the first brace to the last.
-    braces = re.search(r"\{.*\}", text, re.DOTALL)
+    start, end = text.find("{"), text.rfind("}") + 1
     try:
-        value = json.loads(braces[0] if braces else text)
-        jsonschema.validate(value, dict(schema))
+        value = json.loads(text[start:end] if 0 <= start < end else text)
+        # The schemas are ours: they are not checked anew for each reply, as jsonschema.validate does.
+        error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(dict(schema)).iter_errors(value))
         decoded = json.dumps(value, ensure_ascii=False)
         decoded.encode()
     except UnicodeEncodeError:
         return None, "not UTF-8"
     except (ValueError, RecursionError):
         return None, "not JSON"
-    except jsonschema.ValidationError as e:
-        place = "/".join(map(str, e.absolute_path)) or "the object"
-        return None, f"not of the schema at {place}"
+    if error is not None:
+        location = "/".join(map(str, error.absolute_path)) or "the object"
+        return None, f"not of the schema at {location}"
     if any(word in decoded for word in forbidden):
         return None, "led astray by the text"
     return value, ""

@@ -1,121 +1,46 @@
-"""An OpenAI-compatible endpoint (vLLM, Gemini's, `transformers serve`): one request, its reply, and what is tried again."""
+"""An OpenAI-compatible endpoint (vLLM, Gemini's, `transformers serve`): where it is, and one HTTP request to it.
+
+What a server sends is not trusted: redirects are not followed, bodies are read up to a size, compressed ones are not read, and
+what an error says of them is freed of the key and of control characters.
+"""
 
 import asyncio
 import dataclasses
+import email.utils
+import time
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from embed import files
+from embed.curation.requests import Continuation, Malformed, Reply, Request, parse
+from embed.curation.secret import Secret, printable
 from embed.errors import EndpointError, UsageError
 
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One question to a model. `schema` is the JSON schema of the answer, `prompt` the name of the words that were filled in."""
-
-    prompt: str
-    system: str
-    user: str
-    schema: Mapping[str, Any]
-    temperature: float = 0.7
-    max_tokens: int = 512
-    seed: int = 0
-
-    def key(self, endpoint: "Endpoint") -> str:
-        """Returns the digest of all that decides the reply, which it is kept by."""
-        return files.digest_json([endpoint.model, endpoint.structured, dataclasses.asdict(self)])
-
-    @property
-    def size(self) -> int:
-        """About how many tokens the question has; few scripts need more than one for three bytes."""
-        return len((self.system + self.user).encode("utf-8", "surrogatepass")) // 3
-
-    def send(self, client, endpoint: "Endpoint"):
-        """Returns the call that asks `client`."""
-        body = {
-            "model": endpoint.model,
-            "messages": [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            # Servers that know it give the same reply, and bill it once, when a request comes again after a kill.
-            "extra_headers": {"Idempotency-Key": self.key(endpoint)},
-        }
-        if endpoint.structured:
-            schema = {"name": self.prompt.replace(" ", "_"), "schema": dict(self.schema), "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return client.chat.completions.create(**body)
-
-    def read(self, found) -> str:
-        """Returns the text of a response; a message without text, where a model refuses, is a reply too: that of nothing."""
-        return str(found.choices[0].message.content or "")
+MAX_REPLY_BYTES = 8 << 20
+_MAX_ERROR_BYTES = 4096
+_NO_WORK_DONE = 503  # besides all below 500: a server that answers so has not asked its model
 
 
-@dataclasses.dataclass(frozen=True)
-class Continuation:
-    """How likely a model finds `continuation` after `text`: asked of the completions endpoint, which must echo a given text
-    with its log-probabilities (vLLM does; chat endpoints do not)."""
+class Again(Exception):
+    """A failure that the next try may not have.
 
-    prompt: str
-    text: str
-    continuation: str
-    max_tokens: int = 1
+    `after` is the wait in seconds that the server asked for; `free` says that the model has surely not worked for it.
+    """
 
-    def key(self, endpoint: "Endpoint") -> str:
-        """Returns the digest of all that decides the reply, which it is kept by."""
-        return files.digest_json([endpoint.model, "continuation", dataclasses.asdict(self)])
-
-    @property
-    def size(self) -> int:
-        """About how many tokens the question has."""
-        return len((self.text + self.continuation).encode("utf-8", "surrogatepass")) // 3
-
-    def send(self, client, endpoint: "Endpoint"):
-        """Returns the call that asks `client`."""
-        return client.completions.create(
-            model=endpoint.model,
-            prompt=self.text + self.continuation,
-            max_tokens=self.max_tokens,
-            temperature=0.0,
-            echo=True,
-            logprobs=1,
-            extra_headers={"Idempotency-Key": self.key(endpoint)},
-        )
-
-    def read(self, found) -> str:
-        """Returns the sum of the log-probabilities of the continuation's tokens, "" where the response has none.
-
-        Places are taken from the tokens' own words: offsets that a server tells are moved by the words of a beginning token.
-        """
-        told = getattr(found.choices[0], "logprobs", None)
-        tokens, values = getattr(told, "tokens", None), getattr(told, "token_logprobs", None)
-        if not tokens or not values or len(tokens) != len(values):
-            return ""
-        # From the back: what was generated, then the continuation.
-        generated = len(found.choices[0].text) - len(self.text) - len(self.continuation)
-        own, end = [], -generated
-        for word, value in zip(reversed(tokens), reversed(values)):
-            if end >= len(self.continuation):
-                break
-            end += len(word)
-            if end > 0 and value is not None:
-                own.append(value)
-        return repr(float(sum(own))) if own and end >= len(self.continuation) else ""
+    def __init__(self, reason: str, after: float | None = None, free: bool = False):
+        super().__init__(reason)
+        self.after, self.free = after, free
 
 
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What came back: the text, and what it cost in tokens."""
+class Refused(EndpointError):
+    """The server is there and takes requests, but not this one: it is too long, say. `status` is its status code."""
 
-    text: str
-    tokens_in: int
-    tokens_out: int
+    def __init__(self, reason: str, status: int):
+        super().__init__(reason)
+        self.status = status
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where a model is served. `key` is a secret: it is neither shown nor written anywhere.
+    """Where a model is served. `key` is a secret: it is neither shown nor written anywhere; empty where none is needed.
 
     A request is tried `attempts` times, after waits that double from `first_wait` seconds or are what the server asks for;
     one that is not through after `deadline` seconds, however slowly it trickles, counts as failed. `structured` asks the
@@ -124,152 +49,162 @@ class Endpoint:
 
     base_url: str
     model: str
-    key: str = dataclasses.field(default="none", repr=False)
+    key: str = dataclasses.field(default="", repr=False)
     key_variable: str = "EMBED_API_KEY"  # where the user keeps it, for advice
     attempts: int = 8
     deadline: float = 120.0
     first_wait: float = 1.0
     longest_wait: float = 60.0
     structured: bool = True
+    secret: Secret = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        found = urllib.parse.urlsplit(self.base_url)
-        try:
-            usable = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-        except ValueError:  # a port that is no number
-            usable = False
-        if not usable:
-            raise UsageError(f"--endpoint={self.base_url}: not a base URL such as http://localhost:8000/v1")
-        if not (self.key.isascii() and self.key.isprintable()):
-            raise UsageError(f"{self.key_variable}: the key holds characters that no key has; set it again")
+        _check_url(self.base_url, self.key_variable)
+        object.__setattr__(self, "secret", Secret(self.key, self.key_variable))
+        for option, value in (("--endpoint", self.base_url), ("--model", self.model)):
+            if self.secret.is_in(value):
+                raise UsageError(f"{option}: holds the key of {self.key_variable}; leave it out there")
 
-    def open(self, lost: Callable[[Reply], None]) -> "Connection":
-        """Returns the connection that requests go through; `lost` is told what a reply of no use cost."""
-        return Connection(self, lost)
+
+def _check_url(url: str, key_variable: str) -> None:
+    """Raises UsageError for what is no base URL. One that may hold a secret is not shown."""
+    if any(mark in url for mark in "@?#"):
+        raise UsageError(
+            "--endpoint: takes a base URL such as http://localhost:8000/v1 without user, password, ? and #; set the key in "
+            f"the environment variable {key_variable}"
+        )
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise UsageError(f"--endpoint={printable(url)}: not a base URL such as http://localhost:8000/v1")
 
 
 class Connection:
-    """Sends requests, and tries again what may work the next time."""
+    """Sends requests, each exactly once."""
 
-    def __init__(self, endpoint: Endpoint, lost: Callable[[Reply], None]):
+    def __init__(self, endpoint: Endpoint):
         try:
-            import openai
-            import tenacity
+            import httpx2
         except ImportError as e:
             raise UsageError("language models need packages; run: pip install 'embed[curation]'") from e
-        self._openai, self._tenacity, self._endpoint, self._lost = openai, tenacity, endpoint, lost
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.key, max_retries=0, timeout=endpoint.deadline
-        )
-        self.retried = 0
+        self._httpx, self._endpoint = httpx2, endpoint
+        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        if endpoint.key:
+            headers["Authorization"] = f"Bearer {endpoint.key}"
+        try:
+            # The deadline bounds the whole of a request, and the asker how many there are at once.
+            self._client = httpx2.AsyncClient(
+                headers=headers, timeout=None, limits=httpx2.Limits(), follow_redirects=False
+            )
+        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as e:
+            raise UsageError(
+                f"the HTTP client cannot be set up ({type(e).__name__}); check the environment variables HTTP_PROXY, HTTPS_PROXY, "
+                "ALL_PROXY and SSL_CERT_FILE"
+            ) from None  # the error may show a proxy's password
 
     async def close(self) -> None:
         """Closes the connection."""
-        await self._client.close()
+        await self._client.aclose()
 
-    async def send(self, request: Request | Continuation) -> Reply:
-        """Returns the reply.
+    async def send(self, request: Request | Continuation, body: bytes, key: str) -> Reply:
+        """Returns the reply to `body`, which is the request's.
 
-        What no second try can mend is an EndpointError at once, all else one after the last; a Refused where it is this
-        request that the server does not take.
+        Raises Again for what another try may mend, Refused where it is this request that the server does not take, and
+        EndpointError for all else. No error is chained to one of the HTTP library, which holds the headers with the key.
         """
-        tries = self._tenacity.AsyncRetrying(
-            retry=self._tenacity.retry_if_exception_type(_Again),
-            stop=self._tenacity.stop_after_attempt(self._endpoint.attempts),
-            wait=self._wait,
-            before_sleep=self._note,
-            reraise=True,
+        url = f"{self._endpoint.base_url.rstrip('/')}/{request.path}"
+        # Servers that know the header give the same reply, and bill it once, when a request comes again after a kill.
+        sent = self._client.stream("POST", url, content=body, headers={"Idempotency-Key": key})
+        try:
+            async with asyncio.timeout(self._endpoint.deadline), sent as response:
+                data = await self._body(response)
+        except TimeoutError:
+            raise Again(f"no reply within {self._endpoint.deadline:g} s") from None
+        except self._httpx.ConnectError as e:
+            raise Again(self._clean(str(e) or "no connection"), free=True) from None
+        except (self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError, ValueError) as e:
+            raise Again(self._clean(str(e) or type(e).__name__)) from None
+        self._check_status(response, data, request)
+        try:
+            reply = parse(data, request, len(body))
+        except Malformed as e:
+            raise Again(str(e)) from None
+        return dataclasses.replace(reply, text=self._endpoint.secret.remove(reply.text))
+
+    async def _body(self, response) -> bytes:
+        """Returns the body of a response as it came over the wire."""
+        answered = response.status_code == 200
+        max_bytes = MAX_REPLY_BYTES if answered else _MAX_ERROR_BYTES
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):  # a few bytes can stand for gigabytes
+            if answered:
+                raise Again("a compressed reply, which was not asked for")
+            return b""
+        data = bytearray()
+        async for chunk in response.aiter_raw():
+            data += chunk
+            if len(data) > max_bytes:
+                if answered:
+                    raise Again(f"a reply of more than {max_bytes:,} bytes")
+                break
+        return bytes(data)
+
+    def _check_status(self, response, data: bytes, request: Request | Continuation) -> None:
+        """Raises what a response of another status than 200 stands for."""
+        url, status = self._endpoint.base_url, response.status_code
+        if status == 200:
+            return
+        message = self._clean(data.decode("utf-8", "replace")) or self._clean(response.reason_phrase)
+        if 300 <= status < 400:
+            raise EndpointError(
+                f"{url}: sends elsewhere{self._target(response)}, status {status}; a redirect is not "
+                "followed: give the address that is meant as --endpoint"
+            )
+        if status in (401, 403):
+            raise EndpointError(
+                f"{url}: refuses the key (status {status}: {message}); set the environment variable "
+                f"{self._endpoint.key_variable}"
+            )
+        if status == 404:
+            raise EndpointError(f"{url}: has no model {self._endpoint.model!r}, or is no such address ({message})")
+        if status == 429:
+            raise Again(f"too many requests: {message}", _retry_after(response), free=True)
+        if status >= 500 or status in (408, 409, 425) or status < 300:
+            raise Again(f"status {status}: {message}", _retry_after(response), _is_free(status))
+        hint = (
+            "; --plain asks without a JSON schema" if self._endpoint.structured and isinstance(request, Request) else ""
         )
+        raise Refused(f"{url}: refuses the request, status {status}: {message}{hint}", status)
+
+    def _target(self, response) -> str:
+        """Returns ' to SCHEME://HOST' of a redirect. The rest of the address may hold secrets, and is not needed."""
         try:
-            return await tries(self._once, request)
-        except _Again as e:
-            raise EndpointError(
-                f"{self._endpoint.base_url}: gave no reply in {self._endpoint.attempts} tries ({e}); what came before is "
-                "kept: run the same command again when it answers"
-            ) from e
+            target = urllib.parse.urlsplit(urllib.parse.urljoin(self._endpoint.base_url, response.headers["location"]))
+            host = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
+        except (KeyError, ValueError):
+            return ""
+        return f" to {self._clean(host)}"
 
-    def _note(self, state) -> None:
-        self.retried += 1
-
-    def _wait(self, state) -> float:
-        asked = getattr(state.outcome.exception(), "after", None)
-        backoff = self._tenacity.wait_random_exponential(self._endpoint.first_wait, self._endpoint.longest_wait)
-        return min(asked, self._endpoint.longest_wait) if asked is not None else backoff(state)
-
-    async def _once(self, request: Request) -> Reply:
-        openai, url = self._openai, self._endpoint.base_url
-        try:
-            async with asyncio.timeout(self._endpoint.deadline):
-                found = await request.send(self._client, self._endpoint)
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as e:
-            raise EndpointError(
-                f"{url}: refuses the key ({self._short(e)}); set the environment variable {self._endpoint.key_variable}"
-            ) from e
-        except openai.NotFoundError as e:
-            raise EndpointError(
-                f"{url}: has no model {self._endpoint.model!r}, or is no such address ({self._short(e)})"
-            ) from e
-        except openai.RateLimitError as e:
-            raise _Again(f"too many requests: {self._short(e)}", _retry_after(e)) from e
-        except openai.APIStatusError as e:
-            if e.status_code >= 500 or e.status_code in (408, 409, 425):
-                raise _Again(f"status {e.status_code}: {self._short(e)}", _retry_after(e)) from e
-            structured = self._endpoint.structured and isinstance(request, Request)
-            hint = "; --plain asks without a JSON schema" if structured else ""
-            raise Refused(
-                f"{url}: refuses the request, status {e.status_code}: {self._short(e)}{hint}", e.status_code
-            ) from e
-        except TimeoutError as e:
-            raise _Again(f"no reply within {self._endpoint.deadline:g} s") from e
-        except (openai.APIConnectionError, openai.APITimeoutError) as e:
-            raise _Again(self._short(e)) from e
-        except (openai.OpenAIError, ValueError) as e:  # half a body, or one that is no JSON
-            self._lost(Reply("", request.size, 0))
-            raise _Again(self._short(e)) from e
-        try:
-            return _reply(found, request)
-        except _Again:
-            self._lost(Reply("", request.size, 0))
-            raise
-
-    def _short(self, error: Exception) -> str:
-        """Returns an error in a few words, with its cause when that says more, and never with the key."""
-        cause = error.__cause__
-        text = " ".join(str(error if cause is None or str(error) not in ("Connection error.", "") else cause).split())
-        key = self._endpoint.key
-        return (text.replace(key, "***") if len(key) > 4 else text)[:160] or type(error).__name__
+    def _clean(self, text: str) -> str:
+        """Returns the beginning of what a server or the HTTP library says, for a message."""
+        return printable(self._endpoint.secret.remove(text))
 
 
-class _Again(Exception):
-    """A failure that the next try may not have; `after` is the wait in seconds that the server asked for."""
-
-    def __init__(self, why: str, after: float | None = None):
-        super().__init__(why)
-        self.after = after
+def _is_free(status: int) -> bool:
+    return 300 <= status < 500 or status == _NO_WORK_DONE
 
 
-class Refused(EndpointError):
-    """The server is there and takes requests, but not this one: it is too long, say. `status` is what it said."""
-
-    def __init__(self, why: str, status: int):
-        super().__init__(why)
-        self.status = status
-
-
-def _reply(found, request: Request | Continuation) -> Reply:
-    """Returns the reply of a response that has one; anything else is worth another try."""
+def _retry_after(response) -> float | None:
+    """Returns the seconds in the header Retry-After, which may be a number or a date; None where it says nothing."""
+    value = response.headers.get("retry-after", "")
     try:
-        text = request.read(found)
-    except (AttributeError, IndexError, TypeError) as e:
-        raise _Again("a reply without a message") from e
-    usage = getattr(found, "usage", None)
-    tokens_in = getattr(usage, "prompt_tokens", None) or request.size
-    tokens_out = getattr(usage, "completion_tokens", None) or len(text.encode("utf-8", "surrogatepass")) // 3
-    return Reply(text, int(tokens_in), int(tokens_out))
-
-
-def _retry_after(error) -> float | None:
-    try:
-        return max(0.0, float(error.response.headers["retry-after"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError, TypeError):
+            return None
+    return max(0.0, seconds) if seconds == seconds else None

@@ -74,34 +74,56 @@ class Words:
 
 
 def check(folder: pathlib.Path) -> None:
-    """Raises DataError for a folder of prompts that is not there, or holds one of a name that no prompt has."""
+    """Raises DataError for a folder of prompts that is not there, holds none, or holds one of a name that no prompt has."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; write one with: embed curate prompts --output={folder}")
-    for path in sorted(folder.glob("*.txt")):
+    paths = sorted(folder.glob("*.txt"))
+    if not paths:
+        raise DataError(
+            f"{folder}: holds no prompt (NAME.txt); write them with: embed curate prompts --output=NEW_FOLDER"
+        )
+    for path in paths:
         if path.stem not in names():
             raise DataError(f"{path}: no prompt is called {path.stem!r}{did_you_mean(path.stem, names())}")
+        if not path.is_file():
+            raise DataError(f"{path}: is no file; remove it, and our own prompt is taken")
 
 
 def read(name: str, folder: pathlib.Path | None, wanted: set[str]) -> Words:
     """Returns a prompt from `folder`, or our own when it has none of that name. `wanted` are the $names it must hold."""
     path = folder / f"{name}.txt" if folder is not None else None
-    own = path is None or not path.is_file()
-    where = f"prompt {name}" if own else str(path)
-    try:
-        text = source(name) if own else path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path}: not valid UTF-8 at byte {e.start}; convert the file to UTF-8") from e
-    parts = re.split(r"^--- (\w+)\s*$", text, flags=re.MULTILINE)
-    found = dict(zip(parts[1::2], map(str.strip, parts[2::2])))
-    if set(found) != {"system", "user"}:
-        raise DataError(f"{where}: needs a line '--- system' and a line '--- user', each followed by its part")
-    words = Words(name, found["system"], found["user"])
+    ours = path is None or not path.is_file()
+    location = f"prompt {name}" if ours else str(path)
+    words = Words(name, *_parts(source(name) if ours else _text(path), location))
     try:
         missing, unknown = wanted - words.fields, words.fields - wanted
     except ValueError as e:
-        raise DataError(f"{where}: a $ that begins no name ({e}); write $$ for a dollar sign") from e
+        raise DataError(f"{location}: a $ that begins no name ({e}); write $$ for a dollar sign") from e
     if missing:
-        raise DataError(f"{where}: lacks ${min(missing)}, which what it is about is put in for")
+        raise DataError(f"{location}: lacks ${min(missing)}, which what it is about is put in for")
     if unknown:
-        raise DataError(f"{where}: nothing is called ${min(unknown)}{did_you_mean(min(unknown), wanted)}")
+        raise DataError(f"{location}: nothing is called ${min(unknown)}{did_you_mean(min(unknown), wanted)}")
     return words
+
+
+def _text(path: pathlib.Path) -> str:
+    """Returns the text of a prompt's file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path}: not valid UTF-8 at byte {e.start}; convert the file to UTF-8") from e
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+
+
+def _parts(text: str, location: str) -> tuple[str, str]:
+    """Returns the system and the user part of a prompt's file."""
+    before, *parts = re.split(r"^--- (\w+)\s*$", text, flags=re.MULTILINE)
+    if sorted(parts[::2]) != ["system", "user"]:
+        raise DataError(
+            f"{location}: needs a line '--- system' and a line '--- user', each once and followed by its part"
+        )
+    if before.strip():
+        raise DataError(f"{location}: has text before its first part; move it below '--- system' or '--- user'")
+    contents = dict(zip(parts[::2], map(str.strip, parts[1::2])))
+    return contents["system"], contents["user"]

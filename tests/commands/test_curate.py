@@ -1,12 +1,19 @@
 """`embed curate` as a user runs it: queries, texts, filtered and picked pairs; killed and run again without asking twice."""
 
+import contextlib
+import dataclasses
 import gzip
+import io
 import json
+import os
+import random
+import re
 import signal
 
 import pytest
-from language_model import Server, answer, mute, number, send, texts_of
+from language_model import Server, answer, broken, mute, number, send, texts_of
 
+from embed.commands.main import main
 from embed.files import read_json
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick", "cloud", "small"]
@@ -45,6 +52,30 @@ def curate(server, folder, run_embed):
     def run(what, output, *more, **environment):
         given = [f"--endpoint={server.url}", "--model=tiny", f"--output={output}", "--first_wait=0.01", *more]
         return run_embed(folder, "curate", what, *given, **{"EMBED_API_KEY": "secret", **environment})
+
+    return run
+
+
+@dataclasses.dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def curate_here(server, folder, monkeypatch):
+    """The same in this process, which is faster."""
+
+    def run(what, output, *more, **environment):
+        given = [f"--endpoint={server.url}", "--model=tiny", f"--output={output}", "--first_wait=0.01", *more]
+        monkeypatch.chdir(folder)
+        for name, value in {"EMBED_API_KEY": "secret", **environment}.items():
+            monkeypatch.setenv(name, value)
+        with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()) as output:
+            with pytest.raises(SystemExit) as caught:
+                main(["curate", what, *given])
+        return Done(caught.value.code, output.getvalue(), errors.getvalue())
 
     return run
 
@@ -131,8 +162,8 @@ def test_a_killed_run_asks_nothing_twice(curate, folder, server, concurrency):
     done = curate("queries", "killed", *given, EMBED_FAIL_AT="curate.after_reply_31")
     assert done.returncode == -signal.SIGKILL
     assert not (folder / "killed" / "rows.jsonl.gz").exists()
-    kept = len((folder / "killed" / "replies.jsonl").read_text().splitlines())
-    assert kept == 31
+    kept = [json.loads(line) for line in (folder / "killed" / "replies.jsonl").read_text().splitlines()]
+    assert sum("reply" in row for row in kept) == 31 and sum("sent" in row for row in kept) < 31 + concurrency
     done = curate("queries", "killed", *given)
     assert done.returncode == 0, done.stderr
     assert "31 replies are here already and are not asked for again" in done.stdout
@@ -174,16 +205,16 @@ def test_prompts_can_be_edited(curate, folder, server, run_embed):
     ("text", "message"),
     [
         ("--- user\n$passage", "needs a line '--- system'"),
+        ("--- system\nx\n--- user\n$passage\n--- user\n$passage", "each once"),
+        ("Write.\n--- system\nx\n--- user\n$passage", "has text before its first part"),
         ("--- system\nx\n--- user\nno name", r"query.txt: lacks \$passage"),
         ("--- system\nx\n--- user\n$passage $passages", r"nothing is called \$passages; did you mean 'passage'"),
     ],
 )
-def test_a_prompt_that_cannot_be_used_is_named(curate, folder, text, message):
-    import re
-
+def test_a_prompt_that_cannot_be_used_is_named(curate_here, folder, text, message):
     (folder / "mine").mkdir()
     (folder / "mine" / "query.txt").write_text(text)
-    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--prompts=mine")
     assert done.returncode == 65 and re.search(message, done.stderr), done.stderr
 
 
@@ -209,16 +240,33 @@ def test_a_prompt_that_cannot_be_used_is_named(curate, folder, text, message):
         (["queries", "--input=passages.jsonl", "--sample=-1"], 64, "--sample=-1: at least 1"),
         (["queries", "--input=passages.jsonl", "--endpoint=http://127.0.0.1:port/v1"], 64, "not a base URL"),
         (["queries", "--input=passages.jsonl", "--endpoint=localhost"], 64, "not a base URL"),
+        (["queries", "--input=passages.jsonl", "--endpoint=http://a:sk@host/v1"], 64, "without user, password"),
+        (["queries", "--input=passages.jsonl", "--sample=41"], 64, "has 40 passages; leave out --sample"),
+        (["queries", "--input=passages.jsonl", "--price=nan,1"], 64, "--price takes two numbers"),
+        (["queries", "--input=passages.jsonl", "--price=-1,1"], 64, "--price takes two numbers"),
+        (["queries", "--input=passages.jsonl", "--seed=-1"], 64, "--seed=-1: at least 0"),
+        (["queries", "--input=passages.jsonl", "--concurrency=9999999"], 64, "--concurrency=9999999: at most 1,024"),
+        (
+            ["queries", "--input=passages.jsonl", "--deadline=inf"],
+            64,
+            "--deadline=inf: seconds above 0, at most 86,400",
+        ),
+        (["queries", "--input=passages.jsonl", "--first_wait=nan"], 64, "--first_wait=nan: seconds above 0"),
+        (["queries", "--input=passages.jsonl", "--model=a\x1b[2J"], 64, "--model: holds control characters"),
+        (["queries", "--input=passages.jsonl", "--output="], 64, "--output: is empty"),
+        (["queries", "--input=blank.jsonl"], 65, "blank.jsonl: holds no record"),
+        (["filter", "--input=pairs.jsonl", "--query_field=positive"], 64, "name three fields"),
+        (["texts", "--labels=a,b,a", "--kind=reviews"], 64, "names 'a' twice"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(curate, folder, given, code, message):
-    import re
-
-    done = curate(given[0], "out", *given[1:])
+def test_what_cannot_be_done_is_told_in_one_line(curate_here, folder, given, code, message):
+    (folder / "blank.jsonl").write_text("")
+    done = curate_here(given[0], "out", *given[1:])
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "out" / "rows.jsonl.gz").exists()
+    assert code == 69 or not (folder / "out").exists()
 
 
 def test_a_wrong_key_is_told_without_the_key(curate, folder):
@@ -236,6 +284,152 @@ def test_white_space_around_a_key_is_no_part_of_it(curate, folder, key):
 def test_a_key_that_cannot_be_one_is_told_without_it(curate, folder):
     done = curate("queries", "out", "--input=passages.jsonl", EMBED_API_KEY="sk-very\nsecret")
     assert done.returncode == 64 and "EMBED_API_KEY" in done.stderr and "very" not in done.stderr + done.stdout
+
+
+def test_a_key_is_not_taken_for_the_name_of_its_variable(curate, folder):
+    for name, message in [("sk-123-456", "not the key itself"), ("sk_123_456", "no environment variable of that name")]:
+        done = curate("queries", "out", "--input=passages.jsonl", f"--key_variable={name}", "--debug")
+        assert done.returncode == 64 and message in done.stderr
+        assert name not in done.stderr + done.stdout
+    assert not (folder / "out").exists()
+
+
+def test_a_request_counts_when_a_kill_comes_between_it_and_its_reply(curate, folder, server):
+    """The server kills the client before it answers; another client kills itself when a request is counted and not sent."""
+    given = ["--input=passages.jsonl", "--concurrency=4", "--max_requests=10"]
+
+    def kill(handler, body):
+        pid = int((folder / "out" / ".lock").read_text().split()[1])
+        os.kill(pid, signal.SIGKILL)
+        return True
+
+    server.faults = [lambda handler, body: False] * 5 + [kill]
+    assert curate("queries", "out", *given).returncode == -signal.SIGKILL
+    first = server.received
+    assert 6 <= first <= 9
+    sent = [json.loads(line) for line in (folder / "out" / "replies.jsonl").read_text().splitlines()]
+    assert sum("sent" in row for row in sent) >= first
+    number = sum("sent" in row for row in sent) + 1
+    done = curate("queries", "out", *given, EMBED_FAIL_AT=f"curate.after_request_{number}")
+    assert done.returncode == -signal.SIGKILL
+    assert "requests were under way when a run was killed; they count as sent" in done.stdout
+    done = curate("queries", "out", *given)
+    assert done.returncode == 75 and "the budget of 10 requests is spent" in done.stderr
+    assert server.received <= 9  # the one that was counted and not sent is the tenth
+    summary = read_json(folder / "out" / "summary.json")
+    assert summary["requests"] == 10 and summary["requests_interrupted"] >= 2 and summary["tokens_interrupted"] > 1000
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_budget_that_failures_spend_is_the_endpoints_fault(curate_here, folder, server, concurrency):
+    server.faults = [broken] * 1000
+    given = [
+        "--input=passages.jsonl",
+        f"--concurrency={concurrency}",
+        "--max_requests=10",
+        "--attempts=64",
+        "--first_wait=1e-4",
+    ]
+    for _ in range(2):
+        done = curate_here("queries", "out", *given)
+        assert done.returncode == 69 and len(done.stderr.strip().splitlines()) == 1
+        assert "failed 10 of 10 requests, the last 10 in a row (status 500" in done.stderr and "oops" in done.stderr
+        assert server.received == 10
+    server.faults = []
+    done = curate_here("queries", "out", *given[:2], "--max_requests=90")
+    assert done.returncode == 0 and "failed     10 of 90 requests" in done.stdout
+    assert server.received == 90
+
+
+def test_now_and_then_a_failure_is_not_the_endpoints_fault(curate_here, folder, server):
+    server.faults = [broken, lambda handler, body: False] * 20
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--concurrency=1", "--max_requests=10")
+    assert done.returncode == 75
+    assert "the budget of 10 requests is spent (5 requests failed, the last: status 500" in done.stderr
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
+def test_the_key_and_control_characters_are_found_nowhere(curate_here, folder, server, status):
+    """Also not in the traceback of --debug: the errors of the HTTP library hold the headers."""
+    key = "sk-/very+secret="
+    server.key = key
+    echo = {"error": f"bad {key} \x1b[31m", "choices": [{"message": {"content": f"it is {key} \x1b[31m"}}]}
+    server.faults = [lambda handler, body: send(handler, status, echo) or True] * 99
+    given = ["--input=passages.jsonl", "--debug", "--attempts=2", "--max_requests=60"]
+    done = curate_here("queries", "out", *given, EMBED_API_KEY=key)
+    assert done.returncode in (65, 69)
+    kept = [path.read_bytes() for path in (folder / "out").iterdir()]
+    texts = [done.stdout, done.stderr, *(data.decode(errors="replace") for data in kept)]
+    assert not any(key in text or "very" in text for text in texts)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "Traceback" in done.stderr and "httpcore" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["replies.jsonl", "salt", "job.json", "rows.jsonl.gz", "summary.json"])
+def test_every_damage_to_the_output_is_told_and_nothing_is_asked_anew(curate_here, folder, server, name):
+    """Bytes are flipped, cut and removed in this process: what stands on the disk is the same for every run."""
+    assert curate_here("queries", "out", "--input=passages.jsonl", "--sample=4").returncode == 0
+    asked, path = server.received, folder / "out" / name
+    whole, choose = path.read_bytes(), random.Random(name)
+    rows = (folder / "out" / "rows.jsonl.gz").read_bytes()
+    trials = [("cut", choose.randrange(len(whole))) for _ in range(5)] + [("gone", 0)]
+    trials += [("flip", choose.randrange(len(whole))) for _ in range(20)] + [("flip", len(whole) - 1)]
+    for kind, position in trials:
+        path.write_bytes(whole)
+        if kind == "gone":
+            path.unlink()
+        elif kind == "cut":
+            path.write_bytes(whole[:position])
+        else:
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        before = sorted(p.name for p in (folder / "out").iterdir())
+        done = curate_here("queries", "out", "--input=passages.jsonl", "--sample=4")
+        assert server.received == asked, (kind, position)
+        if done.returncode == 0:
+            assert (folder / "out" / "rows.jsonl.gz").read_bytes() == rows
+        else:
+            assert done.returncode == 65 and len(done.stderr.splitlines()) == 1, (kind, position, done.stderr)
+            assert sorted(p.name for p in (folder / "out").iterdir()) == before
+
+
+def test_rows_that_somebody_changed_are_not_written_over(curate_here, folder):
+    given = ["--input=passages.jsonl", "--sample=6"]
+    assert curate_here("queries", "out", *given, "--max_requests=6").returncode == 75
+    path = folder / "out" / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"query": "my own", "positive": "row"}\n'))
+    done = curate_here("queries", "out", *given)
+    assert done.returncode == 65 and "rows.jsonl.gz: was changed since it was written; move it away" in done.stderr
+    path.rename(folder / "mine.gz")
+    assert curate_here("queries", "out", *given).returncode == 0
+
+
+def test_the_output_of_an_earlier_version_is_gone_on_with(curate_here, folder, server):
+    given = ["--input=passages.jsonl", "--sample=6"]
+    assert curate_here("queries", "out", *given).returncode == 0
+    rows, asked = rows_of(folder / "out"), server.received
+    path = folder / "out" / "replies.jsonl"
+    old = []
+    for row in map(json.loads, path.read_text().splitlines()):
+        if "reply" in row:
+            old.append({"key": row["key"], "reply": {n: row["reply"][n] for n in ("text", "tokens_in", "tokens_out")}})
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    summary = read_json(folder / "out" / "summary.json")
+    kept = ("what", "complete", "rows", "rejected", "model", "requests", "tokens_in", "tokens_out")
+    (folder / "out" / "summary.json").write_text(json.dumps({name: summary[name] for name in kept}))
+    done = curate_here("queries", "out", *given)
+    assert done.returncode == 0 and "12 replies are here already" in done.stdout
+    assert rows_of(folder / "out") == rows and server.received == asked
+
+
+def test_a_refused_command_writes_nothing(curate_here, folder):
+    (folder / "empty").mkdir()
+    for more in (
+        ["--input=none.jsonl"],
+        ["--input=passages.jsonl", "--prompts=empty"],
+        ["--input=passages.jsonl", "--price=x"],
+    ):
+        assert curate_here("queries", "out", *more).returncode in (64, 65)
+        assert not (folder / "out").exists()
 
 
 def test_another_job_needs_another_folder(curate, folder, server):
@@ -359,12 +553,18 @@ def test_picking_by_grade_and_likelihood_takes_the_lowest_of_both(curate, folder
     assert done.returncode == 69 and "tells no log-probabilities" in done.stderr and "vLLM" in done.stderr
 
 
-def test_prompts_of_no_known_name_are_told(curate, folder):
+def test_prompts_of_no_known_name_are_told(curate_here, folder):
     (folder / "mine").mkdir()
     (folder / "mine" / "queries.txt").write_text("--- system\nx\n--- user\n$passage")
-    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--prompts=mine")
     assert done.returncode == 65 and "did you mean 'query'" in done.stderr
     (folder / "mine" / "queries.txt").rename(folder / "mine" / "query.txt")
     (folder / "mine" / "query.txt").write_bytes(b"--- system\nfor\xeat\n--- user\n$passage")
-    done = curate("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--prompts=mine")
     assert done.returncode == 65 and "query.txt: not valid UTF-8" in done.stderr
+    (folder / "mine" / "query.txt").unlink()
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    assert done.returncode == 65 and "holds no prompt (NAME.txt)" in done.stderr
+    (folder / "mine" / "query.txt").mkdir()
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--prompts=mine")
+    assert done.returncode == 65 and "query.txt: is no file; remove it" in done.stderr

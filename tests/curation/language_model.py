@@ -65,7 +65,8 @@ class Server:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
 
     def _post(self, handler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
@@ -77,8 +78,8 @@ class Server:
             fault = self.faults.pop(0) if self.faults else None
         try:
             time.sleep(self.delay)
-            if handler.headers["authorization"] != f"Bearer {self.key}":
-                given = handler.headers["authorization"].removeprefix("Bearer ")
+            given = (handler.headers["authorization"] or "").removeprefix("Bearer ")
+            if given != self.key:
                 send(handler, 401, {"error": {"message": f"wrong key: {given}"}})
             elif handler.path == "/v1/completions" and body["model"] == "tiny":
                 with self._lock:
@@ -102,6 +103,7 @@ class Server:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._thread.join()
 
 
 def likelihood(before: str, word: str) -> float | None:

@@ -13,6 +13,7 @@ import urllib.request
 import pytest
 
 pytest.importorskip("fastapi")
+pytest.importorskip("openai")  # whose types `transformers serve` uses
 pytest.importorskip("uvicorn")
 pytest.importorskip("accelerate")
 
@@ -80,7 +81,11 @@ def endpoint(model):
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @pytest.mark.slow
@@ -105,6 +110,7 @@ def test_a_real_server_is_asked_once_for_each_thing(model, endpoint, tmp_path, r
     assert [row["judged"]["target"] for row in kept] == [2] * 5 and all(row["negative"] == [] for row in kept)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["tokens_in"] > 500 and 10 <= summary["tokens_out"] <= 40
+    assert summary["requests"] == 10 and summary["requests_failed"] == summary["replies_without_usage"] == 0
     again = run_embed(tmp_path, *given)
     assert again.returncode == 0 and "asked 0 times, 10 replies were here" in again.stdout
     wrong = run_embed(

@@ -1,0 +1,125 @@
+"""What `embed curate` will ask: the inputs, read and checked, the work on each of them, and how much that is at most."""
+
+import dataclasses
+import pathlib
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from embed.curation import judging, synthesis, words
+from embed.curation.asking import Asker
+from embed.data.fields import map_fields
+from embed.data.lines import read_json_lines
+from embed.data.texts import Text, read_texts
+from embed.errors import DataError, UsageError
+
+# WHAT -> its prompts, and the names that each is filled in with
+FIELDS = {
+    "queries": {n: synthesis.FIELDS[n] for n in ("query", "rate_query")},
+    "texts": {n: synthesis.FIELDS[n] for n in ("people", "subjects", "labelled_text")},
+    "filter": judging.FIELDS,
+    "pick": judging.FIELDS,
+}
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is to be asked: `work` on each of `items`; `requests`, `tokens_in` and `tokens_out` are how much that is at most."""
+
+    work: Callable
+    items: Sequence
+    unit: str
+    requests: int
+    tokens_in: int
+    tokens_out: int
+
+
+def read_prompts(given) -> dict[str, words.Words]:
+    """Returns the prompts that the job needs, those of --prompts first."""
+    folder = None if given.prompts is None else pathlib.Path(given.prompts)
+    if folder is not None:
+        words.check(folder)
+    more = judging.LIKELIHOOD_FIELDS if given.what == "pick" and given.likelihood else {}
+    return {name: words.read(name, folder, fields) for name, fields in {**FIELDS[given.what], **more}.items()}
+
+
+def read_labels(given) -> list[str]:
+    """Returns the labels of `curate texts`."""
+    labels = [label.strip() for label in (given.labels or "").split(",") if label.strip()]
+    if len(labels) < 2 or not given.kind:
+        raise UsageError("curate texts needs --labels=A,B,... (two at least) and --kind='product reviews'")
+    if len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise UsageError(f"--labels: names {twice!r} twice; give each label once")
+    return labels
+
+
+def read_passages(given) -> list[Text]:
+    """Returns the passages that queries are written for."""
+    passages = list(read_texts(given.input, title_field="title", titles_may_lack=True))
+    if given.sample is None:
+        return passages
+    if given.sample > len(passages):
+        raise UsageError(f"--sample={given.sample}: {given.input} has {len(passages):,} passages; leave out --sample")
+    chosen = random.Random(given.seed).sample(range(len(passages)), given.sample)
+    return [passages[i] for i in sorted(chosen)]
+
+
+def read_pairs(given) -> list[judging.Pair]:
+    """Returns the pairs that are judged."""
+    roles = {"query": given.query_field, "target": given.target_field, "negatives": given.negatives_field}
+    pairs = []
+    for location, raw in read_json_lines(given.input):
+        record = map_fields(raw, roles, location)
+        pairs.append(judging.Pair(raw, record["query"], record["target"], tuple(record["negatives"])))
+    return pairs
+
+
+def read_inputs(given) -> list[Any]:
+    """Returns what the job is about, checked: labels, passages or pairs."""
+    inputs = {"texts": read_labels, "queries": read_passages}.get(given.what, read_pairs)(given)
+    if not inputs:
+        raise DataError(f"{given.input}: holds no record; give a file with some")
+    return inputs
+
+
+def plan_queries(given, asker: Asker, prompts: dict[str, words.Words], passages: Sequence[Text]) -> Plan:
+    """Returns the plan for queries: one is written and one rated for each passage."""
+    work = synthesis.Queries(asker, prompts, given.least, given.seed)
+    size = sum(estimated_tokens(passage.text) for passage in passages)
+    fixed = sum(estimated_tokens(prompt.system + prompt.user) for prompt in prompts.values())
+    count = len(passages)
+    return Plan(work, passages, "passages", 2 * count, 2 * size + count * fixed, 60 * count)
+
+
+def plan_lists(given, asker: Asker, prompts: dict[str, words.Words], labels: Sequence[str]) -> Plan:
+    """Returns the plan for labelled texts up to the lists of people and subjects, whose entries the texts are drawn from."""
+    work = synthesis.Labelled(asker, prompts, given.kind, labels, seed=given.seed)
+    lists = [(name, number) for name in ("people", "subjects") for number in range(-(-given.count // 200))]
+    fixed = estimated_tokens(prompts["labelled_text"].system + prompts["labelled_text"].user) + 60
+    return Plan(work, lists, "texts", given.count + len(lists), fixed * given.count, 150 * given.count)
+
+
+def plan_judged(given, asker: Asker, prompts: dict[str, words.Words], pairs: Sequence[judging.Pair]) -> Plan:
+    """Returns the plan for judged pairs: a grade, and with --likelihood a likelihood, of each text."""
+    judge = judging.Judge(asker, prompts, given.seed)
+    if given.what == "filter":
+        work = judging.Filter(judge, given.negatives_field, given.least)
+    else:
+        work = judging.Pick(judge, given.negatives_field, given.keep, likelihood=given.likelihood)
+    per_pair = 1 if given.what == "filter" else 0
+    requests = sum(per_pair + len(pair.negatives) for pair in pairs)
+    size = sum(
+        (per_pair + len(pair.negatives)) * estimated_tokens(pair.query)
+        + per_pair * estimated_tokens(pair.target)
+        + sum(map(estimated_tokens, pair.negatives))
+        for pair in pairs
+    )
+    fixed = sum(estimated_tokens(prompt.system + prompt.user) for prompt in prompts.values()) * requests
+    times = len(prompts)  # a negative is graded, and its likelihood is asked for
+    return Plan(work, pairs, "pairs", times * requests, times * size + fixed, 8 * requests)
+
+
+def estimated_tokens(text: str) -> int:
+    """Returns about how many tokens a text has."""
+    return len(text) // 4 + 1
