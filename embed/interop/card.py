@@ -20,7 +20,7 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, matryoshk
 """
 _UNIT = """
 Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
-scaled back to unit length.
+scaled back to unit length (sentence-transformers: `encode(..., truncate_dim={small}, normalize_embeddings=True)`).
 """
 _NORMALIZATION = {
     "NFC, strip": "A text is normalised to Unicode's NFC, and white space at its ends is removed, before its prompt is put around "

@@ -59,7 +59,8 @@ def open_stablehlo(folder, prompted):
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     with open(f"{folder}/model.stablehlo", "rb") as f:
         program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
-    parameters = dict(np.load(f"{folder}/parameters.npz"))
+    with open(f"{folder}/parameters.npz", "rb") as f, np.load(f) as stored:
+        parameters = dict(stored)
     max_length = tokenizer.truncation["max_length"]
 
     def embed(text, prompt=""):
@@ -87,7 +88,8 @@ def open_stablehlo_sentencepiece(folder, prompted):
     tail = [processor.eos_id()] * description["tokenizer"]["add_eos"]
     with open(f"{folder}/model.stablehlo", "rb") as f:
         program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
-    parameters = dict(np.load(f"{folder}/parameters.npz"))
+    with open(f"{folder}/parameters.npz", "rb") as f, np.load(f) as stored:
+        parameters = dict(stored)
 
     def embed(text, prompt=""):
         pieces = processor.encode(prompted(prompt, text))

@@ -13,7 +13,7 @@ from embed.commands.main import main
 from embed.data import tokenizers
 from embed.data.text import PROMPTS
 from embed.errors import DataError
-from embed.interop import card, exporting, families, sentence_transformers
+from embed.interop import card, exporting, families, readers, sentence_transformers
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
@@ -53,6 +53,7 @@ def test_the_files(exported):
         "2_Dense/model.safetensors",
         "3_Dense/config.json",
         "3_Dense/model.safetensors",
+        "MANIFEST.json",
         "README.md",
         "config.json",
         "config_sentence_transformers.json",
@@ -151,7 +152,10 @@ def test_gemmas_configuration_is_flat(exported):
 
 
 def test_the_tokenizer_needs_no_class_of_its_own(exported, gemma_bundle):
-    assert (exported / "tokenizer.json").read_bytes() == (gemma_bundle / "tokenizer.json").read_bytes()
+    ours, theirs = (load(folder, "tokenizer.json") for folder in (gemma_bundle, exported))
+    assert {k for k in theirs if theirs[k] != ours.get(k)} == {"truncation", "normalizer"}
+    assert theirs["padding"] is None and theirs["truncation"]["max_length"] == 48
+    assert theirs["normalizer"] == {"type": "NFC"} and ours["normalizer"] is None
     assert load(exported, "tokenizer_config.json") == {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 48,
@@ -288,8 +292,10 @@ def test_the_card(exported, gemma_bundle):
     text = (exported / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: sentence-transformers\n") and "# mine\n" in text
     assert "10 dimensions, 48 tokens, Matryoshka sizes 10, 4." in text
-    assert 'SentenceTransformer("mine")' in text and "truncate_dim=4" in text
-    assert "| query | `find: ` |" in text and "| Reranking-document | `text: ` |" in text and "| STS | |" in text
+    assert readers.source(readers.open_sentence_transformers) in text and "truncate_dim=4" in text
+    assert """open_sentence_transformers('mine')(['What is the capital of France?'], prompt_name='query')""" in text
+    assert "normalised to Unicode's NFC, and white space at its ends is removed" in text
+    assert "| query | `find: ` |" in text and "| Reranking-document | `text: ` |" in text and "| STS |  |" in text
     assert "embed verify mine" in text and "`parity.json`" in text
     lineage = bundles.read_model_json(gemma_bundle)["lineage"]
     assert "- converted_from: a folder" in text and lineage["weights"]["model.safetensors"] in text
@@ -310,4 +316,4 @@ def test_the_card_tells_data_recipe_and_inputs(trained):
     assert "  - weight 0.5, digest `abcdef012345`" in text and "- step: 7" in text
     for form, use in (("stablehlo", "jax.export.deserialize"), ("onnx", "onnxruntime.InferenceSession")):
         text = card.write(made, form, "mine")
-        assert use in text and "sentence_transformers" not in text and "library_name" not in text
+        assert use in text and "open_sentence_transformers" not in text and "library_name" not in text

@@ -54,7 +54,7 @@ def test_every_text_with_both_sides_and_every_other_prompt_once(content):
     pairs = [(e["prompt"], e["text"]) for e in content["entries"]]
     sides = [(name, [t for p, t in pairs if p == name]) for name in ("query", "document")]
     for _, texts in sides:
-        assert texts[:-1] == [unicodedata.normalize("NFC", t).strip() for t in parity.TEXTS]
+        assert texts[:-1] == list(parity.TEXTS)
         assert texts[-1].startswith("word0 word1 ")
     others = [(p, t) for p, t in pairs if p not in ("query", "document")]
     # Names that repeat a prompt (question answering is the query's here) say nothing new.
@@ -67,7 +67,8 @@ def test_texts_are_of_many_scripts():
     assert wanted <= names
     everything = "".join(parity.TEXTS)
     assert "\n" in everything and "\t" in everything and "  " in everything and "\u200d" in everything
-    assert all(unicodedata.is_normalized("NFC", t) and t == t.strip() for t in parity.TEXTS)
+    assert not all(unicodedata.is_normalized("NFC", t) for t in parity.TEXTS)
+    assert any(t != t.lstrip() for t in parity.TEXTS) and any(t != t.rstrip() for t in parity.TEXTS)
 
 
 def test_prompts_and_token_ids_are_what_the_tokenizer_gives(content, program):
@@ -75,7 +76,7 @@ def test_prompts_and_token_ids_are_what_the_tokenizer_gives(content, program):
     own.no_padding()
     own.no_truncation()
     for entry in content["entries"]:
-        assert entry["prompted"] == PREFIXES[entry["prompt"]] + entry["text"]
+        assert entry["prompted"] == PREFIXES[entry["prompt"]] + unicodedata.normalize("NFC", entry["text"]).strip()
         ids = own.encode(entry["prompted"]).ids
         cut = ids if len(ids) <= 48 else [*ids[:47], ids[-1]]  # [SEP] stays at the end of what is cut
         assert entry["token_ids"] == cut
@@ -99,7 +100,8 @@ def test_vectors_are_the_models(content, model):
 def test_what_the_file_says_of_itself(content, model):
     assert content["prompts"] == model.prompts
     del content["entries"], content["max_length"], content["prompts"]
-    assert content == {"format": 1, "model": model.digest, "dtype": "float32", "tolerance": 1e-5}
+    normalization = {"text_normalization": "NFC, strip"}
+    assert content == {"format": 2, "model": model.digest, "dtype": "float32", "tolerance": 1e-5, **normalization}
 
 
 def test_the_program_runs_with_jax_alone(program):
@@ -129,7 +131,9 @@ def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign)
     described = json.loads((program / "model.json").read_text())
     assert "architecture" not in described and described["padding_token_id"] == 0
     assert described["matryoshka_dims"] == [10, 4] and described["lengths"]["query"] == 48
-    assert (program / "tokenizer.json").read_bytes() == (gemma_bundle / "tokenizer.json").read_bytes()
+    ours, theirs = (json.loads((f / "tokenizer.json").read_text()) for f in (gemma_bundle, program))
+    changed = {k for k in theirs if theirs[k] != ours.get(k)}
+    assert changed == {"truncation", "normalizer"} and theirs["truncation"]["max_length"] == 48
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "t5gemma"])
@@ -140,14 +144,16 @@ def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
     mask = np.arange(20) < np.array([20, 9, 1])[:, None]
     params = arrays.unflatten({path: trained.read(path) for path in trained.shapes})
     wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, tokens, mask))
-    found = stablehlo.load(tmp_path)(tokens, mask)
+    program = jax.jit(jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call)
+    with np.load(tmp_path / "parameters.npz", allow_pickle=False) as stored:
+        found = np.asarray(program({name: stored[name] for name in stored.files}, tokens, mask))
     assert np.max(np.abs(found - wanted)) <= 1e-5 and np.max(np.std(wanted, axis=0)) > 1e-3
 
 
 def test_verify_passes(program, call):
     code, out, err = call("verify", program)
     assert code == 0, err
-    assert out.startswith(f"{program}: 33 texts in jax: token ids equal, largest error ") and "tolerance 1e-05" in out
+    assert out.startswith(f"{program}: 37 texts in jax: token ids equal, largest error ") and "tolerance 1e-05" in out
 
 
 def failed(call, folder, *options) -> str:
@@ -156,10 +162,17 @@ def failed(call, folder, *options) -> str:
     return err
 
 
+def commit(folder) -> None:
+    """Makes the manifest one of what the folder holds now, as who tampers with a folder would."""
+    (folder / files.MANIFEST).unlink()
+    files.write_manifest(folder)
+
+
 def rewrite(folder, change) -> None:
     content = json.loads((folder / "parity.json").read_text())
     change(content["entries"])
     (folder / "parity.json").write_text(json.dumps(content))
+    commit(folder)
 
 
 def test_verify_sees_an_altered_vector(copy, call):
@@ -171,7 +184,38 @@ def test_verify_sees_an_altered_vector(copy, call):
     assert float(err.split("largest error ")[1].split()[0]) == pytest.approx(2e-5, rel=0.05)
     assert "above 1e-05" in err and "Москва" in err and "'query'" in err
     assert "its vectors are not the trained model's" in err
-    assert call("verify", copy, "--tolerance=1e-3")[0] == 0
+
+
+@pytest.mark.parametrize("tolerance", [1e9, 1e-4, -1.0, "NaN", None, "0.00001"])
+def test_the_file_that_is_checked_does_not_say_how_much_error_it_may_have(copy, call, tolerance):
+    content = json.loads((copy / "parity.json").read_text())
+    content["entries"][5]["vector"][3] += 0.5
+    text = json.dumps({**content, "tolerance": "HERE"}).replace(
+        '"HERE"', "NaN" if tolerance == "NaN" else json.dumps(tolerance)
+    )
+    (copy / "parity.json").write_text(text)
+    commit(copy)
+    code, _, err = call("verify", copy)
+    assert code == 65 and err.count("\n") == 1 and "parity.json" in err
+
+
+@pytest.mark.parametrize("tolerance", ["1e9", "nan", "inf", "0", "-1", "2e-5"])
+def test_nor_does_the_command_line(program, call, tolerance):
+    code, _, err = call("verify", program, f"--tolerance={tolerance}")
+    assert code == 64 and err.count("\n") == 1
+    assert call("verify", program, "--tolerance=1e-5")[0] == 0
+
+
+def test_any_file_that_changed_is_seen_before_a_text_is_run(program, call, tmp_path):
+    random = np.random.default_rng(0)
+    names = sorted(p.name for p in program.iterdir() if p.name != "README.md")
+    for number, name in enumerate(names):
+        copy = shutil.copytree(program, tmp_path / str(number))
+        data = bytearray((copy / name).read_bytes())
+        data[random.integers(len(data))] ^= 1 << int(random.integers(8))
+        (copy / name).write_bytes(data)
+        code, _, err = call("verify", copy)
+        assert code == 65 and err.count("\n") == 1, (name, err)
 
 
 def test_verify_sees_an_altered_token_id(copy, call):
@@ -188,6 +232,7 @@ def test_verify_sees_an_altered_parameter(copy, call):
         parameters = {name: stored[name].copy() for name in stored.files}
     parameters["projection_1/kernel"][2, 3] += 0.01
     np.savez(copy / "parameters.npz", **parameters)
+    commit(copy)
     assert "its vectors are not the trained model's" in failed(call, copy)
 
 
@@ -196,6 +241,7 @@ def test_verify_sees_another_tokenizer(copy, call):
     for token in made["post_processor"]["special_tokens"].values():
         token["ids"] = [1]  # [CLS] and [SEP] become [UNK]
     (copy / "tokenizer.json").write_text(json.dumps(made))
+    commit(copy)
     assert "has other token ids" in failed(call, copy)
 
 
@@ -204,28 +250,34 @@ def test_verify_sees_values_that_are_not_finite(copy, call):
         parameters = {name: stored[name].copy() for name in stored.files}
     parameters["projection_1/kernel"][0, 0] = np.nan
     np.savez(copy / "parameters.npz", **parameters)
+    commit(copy)
     assert "largest error inf" in failed(call, copy)
 
 
 DAMAGE = {
     "no file": (lambda f: (f / "parity.json").unlink(), "parity.json: no such file"),
     "not JSON": (lambda f: (f / "parity.json").write_text("{"), "parity.json: not valid JSON"),
-    "no entries": (lambda f: (f / "parity.json").write_text("{}"), "parity.json: not a parity file of this format"),
-    "empty": (lambda f: rewrite(f, lambda entries: entries.clear()), "parity.json: not a parity file of this format"),
-    "no vector": (lambda f: rewrite(f, lambda entries: entries[0].pop("vector")), "not a parity file of this format"),
-    "ragged": (lambda f: rewrite(f, lambda entries: entries[1]["vector"].pop()), "not a parity file of this format"),
+    "no entries": (lambda f: (f / "parity.json").write_text("{}"), "parity.json: object missing required field"),
+    "empty": (lambda f: rewrite(f, lambda entries: entries.clear()), "parity.json: not a parity file of this version"),
+    "no vector": (
+        lambda f: rewrite(f, lambda entries: entries[0].pop("vector")),
+        "required field vector at entries[0]",
+    ),
+    "ragged": (lambda f: rewrite(f, lambda entries: entries[1]["vector"].pop()), "not a parity file of this version"),
     "cut program": (
-        lambda f: (f / "model.stablehlo").write_bytes((f / "model.stablehlo").read_bytes()[:500]),
-        "not a whole StableHLO export",
+        lambda f: ((f / "model.stablehlo").write_bytes((f / "model.stablehlo").read_bytes()[:500]), commit(f)),
+        "jax cannot read it",
     ),
     "cut parameters": (
-        lambda f: (f / "parameters.npz").write_bytes((f / "parameters.npz").read_bytes()[:5000]),
-        "not a whole StableHLO export",
+        lambda f: ((f / "parameters.npz").write_bytes((f / "parameters.npz").read_bytes()[:5000]), commit(f)),
+        "jax cannot read it",
     ),
-    "no parameters": (lambda f: (f / "parameters.npz").unlink(), "not a whole StableHLO export"),
-    "no model.json": (lambda f: (f / "model.json").unlink(), "model.json: no such file"),
-    "no tokenizer": (lambda f: (f / "model.json").write_text("{}"), "model.json"),
-    "no export": (lambda f: (f / "model.stablehlo").unlink(), "holds no export that can be run"),
+    "no parameters": (lambda f: ((f / "parameters.npz").unlink(), commit(f)), "jax cannot read it"),
+    "no model.json": (lambda f: ((f / "model.json").unlink(), commit(f)), "model.json: no such file"),
+    "no prompts": (lambda f: ((f / "model.json").write_text("{}"), commit(f)), "model.json: prompts"),
+    "no export": (lambda f: ((f / "model.stablehlo").unlink(), commit(f)), "holds no export that can be run"),
+    "no manifest": (lambda f: (f / files.MANIFEST).unlink(), "no MANIFEST.json"),
+    "a file changed": (lambda f: (f / "model.json").write_text("{}"), "model.json: 2 bytes, but MANIFEST.json says"),
 }
 
 
