@@ -105,7 +105,7 @@ def log_to(path) -> None:
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, _Stream)]
     for stream in streams:
         stream.move_to_log()
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    if streams and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda number, frame: [s.lose("the terminal was closed") for s in streams])
 
 
@@ -116,8 +116,7 @@ def stop_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
         raise Preempted("stopped by SIGTERM; run the same command again to go on")
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def finish() -> None:

@@ -64,7 +64,6 @@ def _run(argv: list[str]) -> None:
     parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
-    console.stop_on_sigterm()
     bindings = [a for a in argv[1:] if a.startswith("--gin.")]
     arguments = parser.parse_args([a for a in argv[1:] if not a.startswith("--gin.")])
     if bindings and not hasattr(arguments, "gin_bindings"):
@@ -96,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         if argv and argv[0] in COMMANDS:
             _tune_memory(argv)
         console.keep()
+        console.stop_on_sigterm()
     try:
         _run(argv)
         code = 0

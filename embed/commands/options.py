@@ -29,6 +29,7 @@ def of(hint: Any) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text}: {reason}")
         return value
 
+    number.hint = hint
     return number
 
 
