@@ -76,18 +76,28 @@ def write_json(path, value) -> None:
     write_atomic(path, json_bytes(value))
 
 
-def read_json(path) -> dict:
-    """Returns the JSON object in `path`; a missing or malformed file is a one-line DataError."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object; a name that it has twice is a ValueError, because readers differ in which they take."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} is there twice in one object")
+    return value
+
+
+def read_json(path, kind: type = dict) -> Any:
+    """Returns the JSON value in `path`, an object or a `kind`; a missing or malformed file is a one-line DataError."""
     path = pathlib.Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except FileNotFoundError as e:
         raise DataError(f"{path}: no such file") from e
-    except (ValueError, UnicodeDecodeError) as e:
+    except (ValueError, UnicodeDecodeError, RecursionError) as e:
         raise DataError(f"{path}: not valid JSON ({e}); restore the file from its source") from e
-    if not isinstance(value, dict):
+    if not isinstance(value, kind):
+        expected = {dict: "an object", list: "a list"}[kind]
         raise DataError(
-            f"{path}: holds a JSON {type(value).__name__}, expected an object; restore the file from its source"
+            f"{path}: holds a JSON {type(value).__name__}, expected {expected}; restore the file from its source"
         )
     return value
 
