@@ -88,11 +88,6 @@ TOKENIZER_CONFIG = SPECIAL_TOKENS_MAP | table(
     },
 )
 
-TOKENIZER_JSON = table(
-    honoured=("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model", "truncation", "padding"),
-    no_effect=("version", "decoder"),
-)
-
 SENTENCE_BERT_CONFIG = table(
     honoured=(
         "max_seq_length",

@@ -14,11 +14,11 @@ import tokenizers
 from tokenizers import AddedToken
 
 from embed import files
-from embed.data.tokenizers import HuggingFace, SentencePiece, Tokenizer
+from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import entries, tokenizer_classes
 from embed.interop.entries import Entry
-from embed.interop.known_entries import SPECIAL_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, TOKENIZER_JSON
+from embed.interop.known_entries import SPECIAL_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 
 _CONFIG, _FILE = "tokenizer_config.json", "tokenizer.json"
 # Larger numbers mean that nothing was said: transformers writes 1e30.
@@ -29,7 +29,7 @@ _UNLIMITED = 1_000_000_000
 class Found:
     """The tokenizer of a folder. `max_length` is the length that its files say, None when they do not."""
 
-    tokenizer: Tokenizer
+    tokenizer: HuggingFace
     max_length: int | None
     notes: tuple[str, ...]
 
@@ -47,7 +47,7 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str
     notes += _check_values(path, options, config)
     length = _max_length(path, options)
     if not (folder / _FILE).is_file():
-        return Found(_sentencepiece(folder, options, config, lower_case), length, tuple(notes))
+        raise DataError(f"{folder}: {_without_tokenizer_json(folder)}")
     name = tokenizer_classes.class_of(
         path if "tokenizer_class" in options else folder / "config.json",
         options.get("tokenizer_class") or config.get("tokenizer_class"),
@@ -99,7 +99,7 @@ def _tokenizer_json(
     """Returns the tokenizer of class `name` and notes of what differs from tokenizer.json."""
     path = folder / _FILE
     content = path.read_bytes()
-    entries_notes = entries.check(path, files.read_json(path), TOKENIZER_JSON)
+    files.read_json(path)  # for its checks: what is there twice, and what is no JSON
     spec, truncation, padding = _canonical(path, content)
     if spec["model"].get("dropout"):
         raise DataError(f"{path}: model.dropout = {spec['model']['dropout']} draws tokens at random; set it to null")
@@ -110,7 +110,7 @@ def _tokenizer_json(
     _check_ids(folder, made, arguments["added_tokens_decoder"])
     _check_type_ids(path, made, config)
     built = json.loads(made.to_str())
-    notes = entries_notes + _differences(path, name, spec, built) + _add_ends_notes(folder, options, made, special)
+    notes = _differences(path, name, spec, built) + _add_ends_notes(folder, options, made, special)
     if name == "TokenizersBackend":
         _check_prefix_space(folder, options, spec)
     pad = special.get("pad_token", padding.get("pad_token"))
@@ -118,7 +118,7 @@ def _tokenizer_json(
         path=str(path),
         pad_token=pad.content if isinstance(pad, AddedToken) else pad,
         truncation_side=options.get("truncation_side", str(truncation.get("direction", "right")).lower()),
-        given=None if built == spec else json.dumps(built, ensure_ascii=False).encode(),
+        given=None if _same(spec, built) else json.dumps(built, ensure_ascii=False).encode(),
     )
     return tokenizer, notes
 
@@ -174,10 +174,11 @@ def _token(path: pathlib.Path, name: str, value: Any) -> Any:
 
 def _added(path: pathlib.Path, name: str, fields: Mapping[str, Any], **changes) -> AddedToken:
     known = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
-    try:
-        return AddedToken(**({k: v for k, v in fields.items() if k in known} | changes))
-    except TypeError as e:
-        raise DataError(f"{path}: {name} holds a token that cannot be ({e}); save the tokenizer again") from e
+    given = {k: v for k, v in fields.items() if k in known} | changes
+    content = given.pop("content", None)
+    if not isinstance(content, str) or not content or not all(isinstance(v, bool) for v in given.values()):
+        raise DataError(f"{path}: {name} holds a token that cannot be: {dict(fields)!r:.100}; save the tokenizer again")
+    return AddedToken(content, **given)
 
 
 def _added_tokens(folder: pathlib.Path, options: dict[str, Any], spec: dict) -> dict[int, AddedToken]:
@@ -240,6 +241,10 @@ def _check_ids(folder: pathlib.Path, made: tokenizers.Tokenizer, added: Mapping[
 
 
 _COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "model", "added_tokens")
+
+
+def _same(spec: dict, built: dict) -> bool:
+    return all(spec[part] == built[part] for part in _COMPONENTS)
 
 
 def _differences(path: pathlib.Path, name: str, spec: dict, built: dict) -> list[str]:
@@ -321,17 +326,13 @@ def _agrees(path: pathlib.Path, vocab: Mapping[str, int]) -> bool:
     return all(processor.id_to_piece(i) in vocab for i in numbers)
 
 
-def _sentencepiece(folder: pathlib.Path, options: Mapping[str, Any], config: Mapping[str, Any], lower_case: bool):
-    """Returns the tokenizer of a folder that has a SentencePiece model alone."""
-    path = folder / "tokenizer.model"
-    if not path.is_file() or lower_case:
-        raise DataError(
-            f"{folder}: has neither tokenizer.json nor tokenizer.model; save it with a fast tokenizer: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-        )
-    return SentencePiece(
-        path=str(path),
-        add_bos=options.get("add_bos_token", True),
-        add_eos=options.get("add_eos_token", False),
-        truncation_side=options.get("truncation_side", "right"),
-    )
+def _without_tokenizer_json(folder: pathlib.Path) -> str:
+    """Returns why a folder without tokenizer.json is not read, and what to do.
+
+    What transformers makes of a SentencePiece model or a word list depends on its class: '<s>' written in a text becomes the
+    special token, which SentencePiece itself never does.
+    """
+    names = ("tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json")
+    there = [name for name in names if (folder / name).is_file()]
+    what = f"has {there[0]} without a tokenizer.json" if there else "has no tokenizer.json"
+    return f"{what}; save it with a fast tokenizer: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
