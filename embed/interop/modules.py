@@ -56,6 +56,16 @@ def read(folder: pathlib.Path) -> Modules:
     return Modules(folders["Transformer"][0], folders["Pooling"][0], tuple(dense), normalize[0] if normalize else None)
 
 
+def unread(folder: pathlib.Path, modules: Modules) -> list[str]:
+    """Returns a note of a model beside the one in the transformer's own folder."""
+    names = [name for name in ("config.json", "model.safetensors", "tokenizer.json") if (folder / name).is_file()]
+    if modules.transformer.resolve() == folder.resolve() or not names:
+        return []
+    return [
+        f"{folder}: {', '.join(names)} not read; modules.json says that the transformer is in {modules.transformer.name}"
+    ]
+
+
 def _module(path: pathlib.Path, entry: Any) -> tuple[str, str]:
     """Returns the kind and the folder of one entry of modules.json."""
     if not isinstance(entry, dict):

@@ -90,6 +90,7 @@ def read(
         max_length=length,
         notes=(
             *pooling_notes,
+            *folder_modules.unread(folder, modules),
             *folder_modules.normalisation(modules),
             *notes,
             *loading.notes,

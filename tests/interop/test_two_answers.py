@@ -212,6 +212,17 @@ def test_without_modules_the_files_of_sentence_transformers_are_not_read(theirs)
     assert sum("not read, because sentence-transformers does not read it" in n for n in source.notes) == 2
 
 
+def test_a_nested_transformer_beside_a_model_at_the_top(theirs, foreign):
+    nested = foreign.write_folder(theirs / "0_Transformer", tensors=foreign.draw(foreign.SHAPES["bert"], seed=9))
+    modules = json.loads((theirs / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    foreign.write_json(theirs / "modules.json", modules)
+    source = sources.read(theirs)
+    assert source.weights == nested
+    (note,) = [n for n in source.notes if "modules.json says that the transformer is in 0_Transformer" in n]
+    assert "config.json, model.safetensors, tokenizer.json not read" in note
+
+
 def test_two_files_of_one_purpose(theirs):
     (theirs / "sentence_roberta_config.json").write_text('{"max_seq_length": 3}')
     source = sources.read(theirs)
