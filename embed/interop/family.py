@@ -192,7 +192,7 @@ def layer_pattern(config: dict, entry: str, *, every: int, last: bool) -> int:
     `layer_types` says it, or else the number `entry`; `every` is the family's default when there is neither.
     """
     count = size(config, "num_hidden_layers")
-    given = size(config, entry, every) if entry in config else every
+    given = every if config.get(entry) is None else size(config, entry)
     types = config.get("layer_types")
     if types is None:
         return given

@@ -74,7 +74,13 @@ def read(
         projection=sizes,
         matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
     )
-    found = tokenizer_files.read(path.parent, config, loading.tokenizer, loading.lower_case)
+    found = tokenizer_files.read(
+        path.parent,
+        config,
+        vocab_size=encoder.vocab_size,
+        arguments=loading.tokenizer,
+        lower_case=loading.lower_case,
+    )
     _check_vocabulary(found.tokenizer, encoder.vocab_size, path.parent)
     prompts = sentence_config.read_prompts(folder, modules.given)
     length, length_notes = _length(path.parent, family, config, inner, encoder, loading, found, max_length)
@@ -90,7 +96,6 @@ def read(
         max_length=length,
         notes=(
             *pooling_notes,
-            *folder_modules.unread(folder, modules),
             *folder_modules.normalisation(modules),
             *notes,
             *loading.notes,
@@ -98,10 +103,17 @@ def read(
             *found.notes,
             *prompts.notes,
             *length_notes,
-            *_chat_notes(path.parent, modules.given),
-            *(note for place in (path.parent, *modules.dense) for note in weight_files(place)[1]),
+            *_unread_notes(folder, modules),
         ),
     )
+
+
+def _unread_notes(folder: pathlib.Path, modules: folder_modules.Modules) -> list[str]:
+    """Returns notes of files in the folder that are not read."""
+    notes = folder_modules.unread(folder, modules) + _chat_notes(modules.transformer, modules.given)
+    for weights in (modules.transformer, *modules.dense):
+        notes += weight_files(weights)[1]
+    return notes
 
 
 def _family(config: dict, path: pathlib.Path) -> tuple[Family, dict, list[str]]:

@@ -34,15 +34,22 @@ class Found:
     notes: tuple[str, ...]
 
 
-def read(folder: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str, Any], lower_case: bool) -> Found:
-    """Returns the tokenizer of `folder` whose config.json is `config`.
+def read(
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    vocab_size: int,
+    arguments: Mapping[str, Any] | None = None,
+    lower_case: bool = False,
+) -> Found:
+    """Returns the tokenizer of `folder` whose config.json is `config` and whose model has `vocab_size` token vectors.
 
     `arguments` replace entries of tokenizer_config.json (tokenizer_args of sentence_bert_config.json). With `lower_case`,
     texts are lower-cased before anything else, as sentence-transformers does for do_lower_case.
     """
     path = folder / _CONFIG
     options = files.read_json(path) if path.is_file() else {}
-    options |= arguments
+    options |= arguments or {}
     notes = entries.check(path, options, TOKENIZER_CONFIG | _named_tokens(options))
     notes += _check_values(path, options, config)
     length = _max_length(path, options)
@@ -53,7 +60,7 @@ def read(folder: pathlib.Path, config: Mapping[str, Any], arguments: Mapping[str
         options.get("tokenizer_class") or config.get("tokenizer_class"),
         str(config.get("model_type")),
     )
-    tokenizer, more = _tokenizer_json(folder, name, options, config, lower_case)
+    tokenizer, more = _tokenizer_json(folder, name, options, config, lower_case, vocab_size)
     notes += [*more, *_other_vocabularies(folder)]
     return Found(tokenizer, length, tuple(notes))
 
@@ -68,9 +75,9 @@ def _check_values(path: pathlib.Path, options: Mapping[str, Any], config: Mappin
     for name in ("truncation_side", "padding_side"):
         if options.get(name, "right") not in ("left", "right"):
             raise DataError(f"{path}: {name} = {options[name]!r} is neither left nor right; correct it")
-    for name in ("do_lower_case", "tokenize_chinese_chars", "add_bos_token", "add_eos_token"):
+    for name in ("do_lower_case", "tokenize_chinese_chars"):
         entries.flag(path, options, name, True)
-    for name in ("strip_accents", "add_prefix_space"):
+    for name in ("strip_accents", "add_prefix_space", "add_bos_token", "add_eos_token"):
         if options.get(name) is not None:
             entries.flag(path, options, name, True)
     inputs = options.get("model_input_names", ["attention_mask"])
@@ -94,7 +101,12 @@ def _max_length(path: pathlib.Path, options: Mapping[str, Any]) -> int | None:
 
 
 def _tokenizer_json(
-    folder: pathlib.Path, name: str, options: Mapping[str, Any], config: Mapping[str, Any], lower_case: bool
+    folder: pathlib.Path,
+    name: str,
+    options: Mapping[str, Any],
+    config: Mapping[str, Any],
+    lower_case: bool,
+    vocab_size: int,
 ) -> tuple[HuggingFace, list[str]]:
     """Returns the tokenizer of class `name` and notes of what differs from tokenizer.json."""
     path = folder / _FILE
@@ -114,9 +126,11 @@ def _tokenizer_json(
     if name == "TokenizersBackend":
         _check_prefix_space(folder, options, spec)
     pad = special.get("pad_token", padding.get("pad_token"))
+    pad = pad.content if isinstance(pad, AddedToken) else pad
+    notes += _leave_out(path, made, built, vocab_size, pad)
     tokenizer = HuggingFace(
         path=str(path),
-        pad_token=pad.content if isinstance(pad, AddedToken) else pad,
+        pad_token=pad,
         truncation_side=options.get("truncation_side", str(truncation.get("direction", "right")).lower()),
         given=None if _same(spec, built) else json.dumps(built, ensure_ascii=False).encode(),
     )
@@ -243,6 +257,22 @@ def _check_ids(folder: pathlib.Path, made: tokenizers.Tokenizer, added: Mapping[
 _COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "model", "added_tokens")
 
 
+def _leave_out(
+    path: pathlib.Path, made: tokenizers.Tokenizer, built: dict, vocab_size: int, pad: str | None
+) -> list[str]:
+    """Removes special tokens that the model has no vector for from `built`, and returns a note.
+
+    Gemma 3's text models have '<image_soft_token>', which only the models with pictures have a vector for.
+    """
+    beyond = [t for t in built["added_tokens"] if t["id"] >= vocab_size]
+    needed = {pad, *made.encode("").tokens}
+    if not beyond or any(not t["special"] or t["content"] in needed for t in beyond):
+        return []  # the check of the vocabulary's size refuses the folder
+    built["added_tokens"] = [t for t in built["added_tokens"] if t["id"] < vocab_size]
+    names = ", ".join(repr(t["content"]) for t in beyond[:3]) + (" ..." if len(beyond) > 3 else "")
+    return [f"{path}: the model has no vector for {names}; such a name in a text is ordinary text here"]
+
+
 def _same(spec: dict, built: dict) -> bool:
     return all(spec[part] == built[part] for part in _COMPONENTS)
 
@@ -268,7 +298,7 @@ def _add_ends_notes(folder: pathlib.Path, options: Mapping[str, Any], made, spec
     wrong = []
     for entry, role in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         token = special.get(role)
-        if entry in options and token is not None:
+        if options.get(entry) is not None and token is not None:
             text = token.content if isinstance(token, AddedToken) else token
             if options[entry] != (made.token_to_id(text) in ids):
                 wrong.append(f"{entry} = {options[entry]}".lower())

@@ -119,7 +119,8 @@ CONFIGS = {
     "gemma3_text": {
         **_GEMMA,
         "num_hidden_layers": 3,
-        "sliding_window_pattern": 2,
+        "_sliding_window_pattern": 2,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         "use_bidirectional_attention": True,
         "rope_theta": 500_000.0,
         "rope_local_base_freq": 9_000.0,

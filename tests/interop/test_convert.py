@@ -157,7 +157,7 @@ def test_both_dialects_of_sentence_transformers_give_one_bundle(foreign, tmp_pat
     config = json.loads((tmp_path / "v6" / "config.json").read_text())
     bases = {"full_attention": config.pop("rope_theta"), "sliding_attention": config.pop("rope_local_base_freq")}
     config["rope_parameters"] = {k: {"rope_type": "default", "rope_theta": v} for k, v in bases.items()}
-    pattern = config.pop("sliding_window_pattern")
+    pattern = config.pop("_sliding_window_pattern")
     kinds = ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(3)]
     foreign.write_json(tmp_path / "v6" / "config.json", {**config, "layer_types": kinds, "dtype": "float32"})
     foreign.to_bundle(tmp_path / "v6", tmp_path / "nested-bundle")

@@ -55,8 +55,10 @@ def change(folder, **parts) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | parts))
 
 
-def read(folder, model_type: str = "bert", lower_case: bool = False, **arguments):
-    return tokenizer_files.read(folder, {"model_type": model_type}, arguments, lower_case)
+def read(folder, model_type: str = "bert", lower_case: bool = False, vocab_size: int = 20, **arguments):
+    return tokenizer_files.read(
+        folder, {"model_type": model_type}, vocab_size=vocab_size, arguments=arguments, lower_case=lower_case
+    )
 
 
 def ids(folder, text: str, length: int = 50, **more) -> list[int]:
@@ -179,6 +181,25 @@ def test_tokens_of_the_older_files(bert):
     assert "special_tokens_map.json: does not know something; only special tokens can be in this file" in error(bert)
 
 
+def test_special_tokens_without_a_vector_are_left_out_and_told(bert):
+    options(bert, image_token="<image>")
+    assert ids(bert, "the<image>the") == [2, 5, 15, 5, 3]
+    assert ids(bert, "the<image>the", vocab_size=15) == [2, 5, 1, 1, 1, 5, 3]
+    found = read(bert, vocab_size=15)
+    assert found.tokenizer.vocab_size == 15
+    assert any(
+        "the model has no vector for '<image>'; such a name in a text is ordinary text here" in n for n in found.notes
+    )
+    # A word, the padding and the ends of a text are needed.
+    options(bert, pad_token="<image>")
+    assert read(bert, vocab_size=15).tokenizer.vocab_size == 16
+    options(bert, pad_token="[PAD]", image_token=None, cls_token="<image>")
+    assert read(bert, vocab_size=15).tokenizer.vocab_size == 16
+    options(bert, cls_token="[CLS]")
+    (bert / "added_tokens.json").write_text('{"NEW": 15}')
+    assert read(bert, vocab_size=15).tokenizer.vocab_size == 16
+
+
 def test_a_special_token_that_is_none(bert):
     options(bert, mask_token={"content": "[MASK]"})
     assert "mask_token = {'content': '[MASK]'} is no token of transformers; save the tokenizer again" in error(bert)
@@ -213,7 +234,8 @@ def test_a_class_that_is_not_repeated(bert):
     assert "tokenizer_config.json: tokenizer_class = 'LlamaTokenizerFast' is not supported, only BertTokenizer" in err
     assert "set it to PreTrainedTokenizerFast where tokenizer.json is complete" in err
     options(bert, tokenizer_class=None)
-    found = tokenizer_files.read(bert, {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}, {}, False)
+    config = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
+    found = tokenizer_files.read(bert, config, vocab_size=20)
     assert found.tokenizer.content() == (bert / "tokenizer.json").read_bytes()
 
 

@@ -189,7 +189,7 @@ def theirs(folder, texts, length: int | None):
 
 
 def ours(folder):
-    return tokenizer_files.read(folder, files.read_json(folder / "config.json"), {}, False)
+    return tokenizer_files.read(folder, files.read_json(folder / "config.json"), vocab_size=5000)
 
 
 def assert_same(folder, lengths=LENGTHS, texts=TEXTS) -> None:

@@ -74,16 +74,27 @@ _ENTRIES = CONFIG | entries.table(
 )
 
 
-def _fields(config: dict) -> dict:
-    full, sliding = nested_rope(config, scaled=("full_attention",))
-    global_base, global_scale = rope(full, positive(config, "rope_theta", 1_000_000.0), ("default", "linear"))
-    local_base, _ = rope(sliding, positive(config, "rope_local_base_freq", 10_000.0))
+def _global_every(config: dict) -> int:
+    """Returns N where every N-th layer is global.
+
+    transformers only reads layer_types, or else sliding_window_pattern; files that it wrote have _sliding_window_pattern too.
+    """
+    if config.get("layer_types") is not None:
+        return layer_pattern(config, "_sliding_window_pattern", every=6, last=True)
     every = layer_pattern(config, "sliding_window_pattern", every=6, last=True)
-    if "layer_types" not in config and size(config, "_sliding_window_pattern", every) != every:
+    if config.get("_sliding_window_pattern", every) not in (None, every):
         raise DataError(
             f"config.json: _sliding_window_pattern = {config['_sliding_window_pattern']}, but transformers reads "
             f"sliding_window_pattern and layer_types, which say {every}; write layer_types into the file"
         )
+    return every
+
+
+def _fields(config: dict) -> dict:
+    full, sliding = nested_rope(config, scaled=("full_attention",))
+    global_base, global_scale = rope(full, positive(config, "rope_theta", 1_000_000.0), ("default", "linear"))
+    local_base, _ = rope(sliding, positive(config, "rope_local_base_freq", 10_000.0))
+    every = _global_every(config)
     return {
         **read_fields(config, DECODER_SIZES),
         "window": size(config, "sliding_window"),
