@@ -9,20 +9,34 @@ import hashlib
 import json
 import pathlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from embed.errors import ConfigError, DataError
 
-# No token of a real vocabulary is longer on average; a 10 MB text is cut before it is tokenised, and counted.
-_CHARACTERS_PER_TOKEN = 48
+# Texts of one call to a tokenizer, so that what it keeps of many long texts is bounded by the longest of them.
+_CHARACTERS_PER_CALL = 4_000_000
 
 
-def _cut(texts: Sequence[str], max_length: int) -> tuple[list[str], list[bool]]:
-    limit = max(2000, _CHARACTERS_PER_TOKEN * max_length)
-    return [t[:limit] for t in texts], [len(t) > limit for t in texts]
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the texts in order, in lists of a bounded number of characters; a longer text is alone in its list."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and characters + len(text) > _CHARACTERS_PER_CALL:
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch
+
+
+def _check_side(side: str, location: str) -> None:
+    if side not in ("left", "right"):
+        raise ConfigError(f"{location}: truncation_side is {side!r}; it is 'left' or 'right'")
 
 
 def _read(path: str, kind: str) -> bytes:
@@ -38,13 +52,15 @@ def _read(path: str, kind: str) -> bytes:
 class SentencePiece:
     """A SentencePiece vocabulary; ids of unknown, begin, end and padding come from the model file.
 
-    With `train_vocab_size`, `embed prepare` trains the file on the mixture's texts when it is not there yet.
+    A text that is too long loses tokens at its `truncation_side`. With `train_vocab_size`, `embed prepare` trains the file
+    on the mixture's texts when it is not there yet.
     """
 
     path: str
     add_bos: bool = True
     add_eos: bool = True
     train_vocab_size: int | None = None
+    truncation_side: str = "right"
 
     @property
     def filename(self) -> str:
@@ -61,7 +77,8 @@ class SentencePiece:
 
     def options(self) -> dict[str, Any]:
         """Returns what, beside the file, decides the token ids; kept in model.json."""
-        return {"kind": "sentencepiece", "add_bos": self.add_bos, "add_eos": self.add_eos}
+        fields = {"kind": "sentencepiece", "add_bos": self.add_bos, "add_eos": self.add_eos}
+        return fields | _side_option(self.truncation_side)
 
     @property
     def vocab_size(self) -> int:
@@ -73,8 +90,8 @@ class SentencePiece:
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
         """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
+        _check_side(self.truncation_side, self.path)
         processor = _sentencepiece(self.path)
-        texts, cut = _cut(texts, max_length)
         room = max_length - self.add_bos - self.add_eos
         if room < 1:
             raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
@@ -86,9 +103,13 @@ class SentencePiece:
                 raise DataError(f"{self.path}: the vocabulary has no {name}; set SentencePiece.add_{name} = False")
         head = [processor.bos_id()] if self.add_bos else []
         tail = [processor.eos_id()] if self.add_eos else []
-        pieces = processor.encode(texts, out_type=int)
-        rows = [np.array(head + ids[:room] + tail, np.int32) for ids in pieces]
-        return rows, [c or len(ids) > room for c, ids in zip(cut, pieces)]
+        kept = slice(-room, None) if self.truncation_side == "left" else slice(room)
+        rows, cut = [], []
+        for batch in _batches(texts):
+            for ids in processor.encode(batch, out_type=int):
+                rows.append(np.array(head + ids[kept] + tail, np.int32))
+                cut.append(len(ids) > room)
+        return rows, cut
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`, special tokens left out."""
@@ -129,10 +150,16 @@ def _open_sentencepiece(path: str, version: tuple):
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFace:
-    """A Hugging Face tokenizer.json, without transformers. Special tokens are those its post-processor adds."""
+    """A Hugging Face tokenizer.json, without transformers. Special tokens are those its post-processor adds.
+
+    A text that is too long loses tokens at its `truncation_side`. `given` is the content of the file when it is not that of
+    `path`: a foreign folder's tokenizer with the settings of the folder's other files.
+    """
 
     path: str
     pad_token: str | None = None
+    truncation_side: str = "right"
+    given: bytes | None = dataclasses.field(default=None, repr=False)
 
     @property
     def filename(self) -> str:
@@ -140,25 +167,31 @@ class HuggingFace:
 
     def content(self) -> bytes:
         """Returns the bytes of the vocabulary file."""
-        return _read(self.path, "tokenizer.json")
+        return _read(self.path, "tokenizer.json") if self.given is None else self.given
 
     @property
     def digest(self) -> str:
-        """The sha256 of the file."""
+        """The sha256 of the file together with the options."""
         return hashlib.sha256(self.content() + json.dumps(self.options()).encode()).hexdigest()
 
     def options(self) -> dict[str, Any]:
         """Returns what, beside the file, decides the token ids; kept in model.json."""
-        return {"kind": "huggingface", "pad_token": self.pad_token}
+        return {"kind": "huggingface", "pad_token": self.pad_token} | _side_option(self.truncation_side)
+
+    def _open(self):
+        """Returns the opened tokenizer and the lock that guards its truncation."""
+        if self.given is None:
+            return _open_huggingface(self.path, _version(self.path))
+        return _parse_huggingface(self.path, self.given)
 
     @property
     def vocab_size(self) -> int:
-        tokenizer = _huggingface(self.path)[0]
+        tokenizer = self._open()[0]
         return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
     def pad_id(self) -> int:
-        tokenizer = _huggingface(self.path)[0]
+        tokenizer = self._open()[0]
         names = [self.pad_token] if self.pad_token else ["<pad>", "[PAD]", "<|endoftext|>"]
         found = [i for i in map(tokenizer.token_to_id, names) if i is not None]
         if not found:
@@ -167,36 +200,48 @@ class HuggingFace:
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
         """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
-        tokenizer, lock = _huggingface(self.path)
-        texts, cut = _cut(texts, max_length)
+        _check_side(self.truncation_side, self.path)
+        tokenizer, lock = self._open()
         if max_length <= tokenizer.num_special_tokens_to_add(False):
             raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
-        with lock:
-            if not tokenizer.truncation or tokenizer.truncation["max_length"] != max_length:
-                tokenizer.enable_truncation(max_length)
-            encoded = tokenizer.encode_batch(texts)
-        return [np.array(e.ids, np.int32) for e in encoded], [c or bool(e.overflowing) for c, e in zip(cut, encoded)]
+        rows, cut = [], []
+        for batch in _batches(texts):
+            with lock:
+                tokenizer.enable_truncation(max_length, direction=self.truncation_side)
+                encoded = tokenizer.encode_batch_fast(batch)
+            rows += [np.array(e.ids, np.int32) for e in encoded]
+            cut += [bool(e.overflowing) for e in encoded]
+        return rows, cut
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`, special tokens left out."""
-        return _huggingface(self.path)[0].decode([int(i) for i in ids])
+        return self._open()[0].decode([int(i) for i in ids])
 
 
-def _huggingface(path: str):
-    return _open_huggingface(path, _version(path))
+def _side_option(side: str) -> dict[str, str]:
+    """Returns the option of a truncation side; none for the usual side, whose digests are older than the option."""
+    return {} if side == "right" else {"truncation_side": side}
 
 
 @functools.lru_cache(maxsize=8)
 def _open_huggingface(path: str, version: tuple):
+    return _parse(path, _read(path, "tokenizer.json"))
+
+
+@functools.lru_cache(maxsize=2)
+def _parse_huggingface(path: str, content: bytes):
+    return _parse(path, content)
+
+
+def _parse(path: str, content: bytes):
     import tokenizers
 
-    content = _read(path, "tokenizer.json")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content.decode("utf-8"))
     except Exception as e:  # the library raises bare Exception for every kind of malformed file
         raise DataError(f"{path}: not a tokenizer.json ({str(e)[:120]}); save the tokenizer again") from e
     tokenizer.no_padding()
-    tokenizer.no_truncation()  # the file's own side and stride must not decide ours
+    tokenizer.no_truncation()  # the lengths in the file must not decide ours
     return tokenizer, threading.Lock()
 
 

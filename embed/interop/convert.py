@@ -44,7 +44,7 @@ def describe(source: sources.Source, name: str) -> dict[str, Any]:
     """Returns model.json for a foreign folder; `name` is what the user called it."""
     model = api.build(source.module)
     places = [*Reader(source.weights).files, *(p for d in source.dense for p in Reader(d).files)]
-    return bundles.model_json(
+    description = bundles.model_json(
         model.description,
         tokenizer_options=source.tokenizer.options(),
         tokenizer_digest=source.tokenizer.digest,
@@ -56,6 +56,10 @@ def describe(source: sources.Source, name: str) -> dict[str, Any]:
             "weights": {p.relative_to(source.folder).as_posix(): files.sha256_file(p) for p in places},
         },
     )
+    if source.default_prompt_name is None:
+        return description
+    # What sentence-transformers does without being asked; an export says it again.
+    return {**description, "default_prompt_name": source.default_prompt_name}
 
 
 def convert(source: sources.Source, output, name: str, progress: Progress = lambda share: None) -> pathlib.Path:

@@ -7,7 +7,7 @@ from embed.errors import DataError, StorageError, UsageError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Weights as safetensors, configurations, tokenizers: no pickles, no code.
-_PATTERNS = ["*.safetensors", "*.json", "*.model", "*/*.safetensors", "*/*.json"]
+_PATTERNS = ["*.safetensors", "*.json", "*.model", "vocab.txt", "*.jinja", "*/*.safetensors", "*/*.json"]
 
 
 def fetch(name: str, revision: str | None = None) -> pathlib.Path:

@@ -8,19 +8,23 @@ from typing import Any
 from embed import files
 from embed.data import tokenizers
 from embed.errors import DataError
-from embed.interop import families, prompts
-from embed.interop.family import Family
+from embed.interop import entries, families, sentence_config, tokenizer_files
+from embed.interop import modules as folder_modules
+from embed.interop.family import Family, size
+from embed.interop.modules import POOLING_NAMES
+from embed.interop.tensors import weight_files
 from embed.models.embedder import Embedder
-from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
 
-_POOLING = {"mean": MeanPooling, "cls": FirstPooling, "lasttoken": LastPooling}
-POOLING_NAMES = {MeanPooling: "mean", FirstPooling: "cls", LastPooling: "lasttoken"}
-_DEFAULT_LENGTH = 512  # of a folder that does not say
+__all__ = ["POOLING_NAMES", "Source", "read"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a foreign folder holds, without its weights. `dense` are the folders of its linear maps, in order."""
+    """What a foreign folder holds, without its weights. `dense` are the folders of its linear maps, in order.
+
+    `default_prompt_name` is the prompt that sentence-transformers uses without being asked. `notes` say what was chosen where
+    the folder says a thing twice, and what is read or computed differently from its own files.
+    """
 
     folder: pathlib.Path
     weights: pathlib.Path
@@ -29,6 +33,7 @@ class Source:
     dense: tuple[pathlib.Path, ...]
     tokenizer: tokenizers.Tokenizer
     prompts: dict[str, str]
+    default_prompt_name: str | None
     max_length: int
     notes: tuple[str, ...]
 
@@ -50,57 +55,129 @@ def read(
         raise DataError(
             f"{folder}: no such folder; give a folder with config.json and safetensors weights, or a Hub name"
         )
-    modules = _modules(folder)
-    inner = folder / modules["Transformer"][0]
-    if not (inner / "config.json").is_file():
+    modules = folder_modules.read(folder)
+    path = modules.transformer / "config.json"
+    if not path.is_file():
         raise DataError(
-            f"{inner}: no config.json, so not a model of Hugging Face or sentence-transformers; check the path"
+            f"{path.parent}: no config.json, so not a model of Hugging Face or sentence-transformers; check the path"
         )
-    config = files.read_json(inner / "config.json")
-    _refuse_code(config, inner / "config.json")
-    family = families.of_config(config, inner / "config.json")
-    try:
-        fields = family.fields(config)
-    except KeyError as e:
-        raise DataError(
-            f"{inner / 'config.json'}: lacks {e.args[0]!r}, or has a value we do not know; complete it"
-        ) from e
-    except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError) as e:
-        raise DataError(
-            f"{inner / 'config.json'}: has a value that cannot be ({type(e).__name__}: {e}); complete it"
-        ) from e
-    except DataError as e:
-        raise DataError(f"{inner}/{e}") from e
-    unknown = set(changes or {}) - set(family.module.__dataclass_fields__)
-    if unknown:
-        raise DataError(f"{inner / 'config.json'}: {family.model_type} has no {sorted(unknown)[0]!r} to change")
-    encoder = family.module(**{**fields, **(changes or {})})
-    dense = tuple(folder / path for path in modules["Dense"])
-    sizes = _dense_sizes(dense, encoder.width)
-    pooling, note = _pooling(folder, modules["Pooling"], family)
+    loading = sentence_config.loading(path.parent, modules.given)
+    config = {**files.read_json(path), **loading.config}
+    family, inner, notes = _family(config, path)
+    encoder = family.module(**{**_fields(family, inner, path), **_changes(family, changes, path)})
+    sizes, dense_notes = folder_modules.dense_sizes(modules, encoder.width)
+    folder_modules.pooling_width(modules, encoder.width)
+    pooling, pooling_notes = folder_modules.pooling(modules, config)
     module = Embedder(
         encoder,
         pooling,
         projection=sizes,
         matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
     )
-    tokenizer = _tokenizer(inner, config)
-    _check_vocabulary(tokenizer, encoder.vocab_size, inner)
-    notes = [note] if note else []
-    if modules["given"] and not modules["Normalize"]:
-        notes.append("the folder leaves its vectors as they are; here, and when exported, they have unit length")
-    most = family.max_length(encoder)
+    found = tokenizer_files.read(
+        path.parent,
+        config,
+        vocab_size=encoder.vocab_size,
+        arguments=loading.tokenizer,
+        lower_case=loading.lower_case,
+    )
+    _check_vocabulary(found.tokenizer, encoder.vocab_size, path.parent)
+    prompts = sentence_config.read_prompts(folder, modules.given)
+    length, length_notes = _length(path.parent, family, config, inner, encoder, loading, found, max_length)
     return Source(
         folder=folder,
-        weights=inner,
+        weights=path.parent,
         family=family,
         module=module,
-        dense=dense,
-        tokenizer=tokenizer,
-        prompts={**_prompts(folder), **(prompt_overrides or {})},
-        max_length=_length(inner, config, most, max_length),
-        notes=tuple(notes),
+        dense=modules.dense,
+        tokenizer=found.tokenizer,
+        prompts={**prompts.templates, **(prompt_overrides or {})},
+        default_prompt_name=prompts.default_name,
+        max_length=length,
+        notes=(
+            *pooling_notes,
+            *folder_modules.normalisation(modules),
+            *notes,
+            *loading.notes,
+            *dense_notes,
+            *found.notes,
+            *prompts.notes,
+            *length_notes,
+            *_unread_notes(folder, modules),
+        ),
     )
+
+
+def _unread_notes(folder: pathlib.Path, modules: folder_modules.Modules) -> list[str]:
+    """Returns notes of files in the folder that are not read."""
+    notes = folder_modules.unread(folder, modules) + _chat_notes(modules.transformer, modules.given)
+    for weights in (modules.transformer, *modules.dense):
+        notes += weight_files(weights)[1]
+    return notes
+
+
+def _family(config: dict, path: pathlib.Path) -> tuple[Family, dict, list[str]]:
+    """Returns the family of a config.json, the object in it that describes the encoder, and notes."""
+    _refuse_code(config, path)
+    family = families.of_config(config, path)
+    notes = entries.check(path, config, _outer(family, config))
+    name = family.inner.get(config["model_type"])
+    if name is None or name not in config:
+        return family, config, notes + sentence_config.dtype_notes(path, config)
+    inner = config[name]
+    if not isinstance(inner, dict):
+        raise DataError(f"{path}: {name} is not an object; restore the file from its source")
+    notes += entries.check(path, inner, family.entries, f"{name}.")
+    twice = [k for k in inner if k in config and config[k] != inner[k] and family.entries.get(k) == entries.HONOURED]
+    twice = [k for k in twice if k not in ("model_type", "torch_dtype", "dtype", "pad_token_id")]
+    if twice:
+        notes.append(f"{path}: {', '.join(twice)} of {name} is used, not that beside it, as in transformers")
+    return family, inner, notes + sentence_config.dtype_notes(path, config)
+
+
+def _outer(family: Family, config: dict) -> dict[str, entries.Entry]:
+    """Returns the table of the outermost object; what describes the encoder is refused in the object it is read from."""
+    name = family.inner.get(config["model_type"])
+    if name is None or name not in config:
+        return dict(family.entries)
+    return dict.fromkeys(family.entries, entries.HONOURED) | {
+        name: entries.HONOURED,
+        "quantization_config": family.entries["quantization_config"],
+    }
+
+
+def _fields(family: Family, inner: dict, path: pathlib.Path) -> dict[str, Any]:
+    """Returns the fields of our encoder, from the entries of config.json."""
+    try:
+        return family.fields(inner)
+    except KeyError as e:
+        raise DataError(f"{path}: lacks {e.args[0]!r}, or has a value we do not know; complete it") from e
+    except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError) as e:
+        raise DataError(f"{path}: has a value that cannot be ({type(e).__name__}: {e}); complete it") from e
+    except DataError as e:
+        raise DataError(f"{path.parent}/{e}") from e
+
+
+def _changes(family: Family, changes: Mapping[str, Any] | None, path: pathlib.Path) -> dict[str, Any]:
+    unknown = set(changes or {}) - set(family.module.__dataclass_fields__)
+    if unknown:
+        raise DataError(f"{path}: {family.model_type} has no {sorted(unknown)[0]!r} to change")
+    return dict(changes or {})
+
+
+def _chat_notes(folder: pathlib.Path, has_modules: bool) -> list[str]:
+    """Returns a note where sentence-transformers would put texts into a chat's template."""
+    if has_modules:
+        return []
+    path = folder / "tokenizer_config.json"
+    given = files.read_json(path).get("chat_template") if path.is_file() else None
+    names = ["chat_template.jinja"] if (folder / "chat_template.jinja").is_file() else []
+    names += [path.name] if given else []
+    if not names:
+        return []
+    return [
+        f"{folder / names[0]}: the chat template is not used; sentence-transformers 6 uses it where modules.json is missing"
+    ]
 
 
 def _sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
@@ -122,113 +199,6 @@ def _refuse_code(config: dict, where) -> None:
         )
 
 
-def _modules(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns {kind: [folders of the modules of that kind]} of modules.json; a plain Hugging Face folder has one module."""
-    found: dict[str, Any] = {"Transformer": [], "Pooling": [], "Dense": [], "Normalize": [], "given": True}
-    path = folder / "modules.json"
-    if not path.is_file():
-        return {**found, "Transformer": ["."], "given": False}
-    kinds = [k for k in found if k != "given"]
-    order = []
-    for entry in _read_list(path):
-        name, place = str(entry.get("type", "")), str(entry.get("path", ""))
-        kind = name.rpartition(".")[2]
-        if not name.startswith("sentence_transformers."):
-            raise DataError(f"{path}: module {name!r} is code of its own, which is never executed")
-        if kind not in kinds:
-            raise DataError(f"{path}: module {name!r} is not supported; known: {', '.join(kinds)}")
-        if pathlib.PurePath(place).is_absolute() or ".." in pathlib.PurePath(place).parts:
-            raise DataError(f"{path}: module path {place!r} leads out of the folder")
-        found[kind].append(place or ".")
-        order.append(kind)
-    wanted = ["Transformer", "Pooling", *["Dense"] * len(found["Dense"]), *["Normalize"] * len(found["Normalize"])]
-    if order != wanted or len(found["Normalize"]) > 1:
-        raise DataError(
-            f"{path}: modules in the order {', '.join(order)}; only Transformer, Pooling, Dense ..., Normalize is supported"
-        )
-    return found
-
-
-def _read_list(path: pathlib.Path) -> list[dict]:
-    import json
-
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise DataError(f"{path}: not valid JSON ({e}); restore the file from its source") from e
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        raise DataError(f"{path}: not a list of modules; restore the file from its source")
-    return value
-
-
-def _pooling(folder: pathlib.Path, places: list[str], family: Family):
-    """Returns the pooling module and a note when it had to be chosen."""
-    if not places:
-        mode = "lasttoken" if family.model_type == "qwen3" else "mean"
-        return _POOLING[mode](), f"no sentence-transformers modules: {mode} pooling, no projection"
-    path = folder / places[0] / "config.json"
-    config = files.read_json(path)
-    if not config.get("include_prompt", True):
-        raise DataError(f"{path}: leaves the prompt out of the pooling, which is not supported")
-    modes = [k.removeprefix("pooling_mode_") for k, v in config.items() if k.startswith("pooling_mode_") and v is True]
-    modes = [{"cls_token": "cls", "mean_tokens": "mean"}.get(m, m) for m in modes]
-    if "pooling_mode" in config:
-        given = config["pooling_mode"]
-        modes = [given] if isinstance(given, str) else list(given) if isinstance(given, list) else []
-    if len(modes) != 1 or modes[0] not in _POOLING:
-        raise DataError(
-            f"{path}: pooling {' and '.join(modes) or 'none'} is not supported; known: {', '.join(_POOLING)}"
-        )
-    return _POOLING[modes[0]](), None
-
-
-def _dense_sizes(dense: tuple[pathlib.Path, ...], width: int) -> tuple[int, ...]:
-    sizes = []
-    for place in dense:
-        config = files.read_json(place / "config.json")
-        activation = str(config.get("activation_function", "")).rpartition(".")[2]
-        if config.get("bias") or activation != "Identity":
-            raise DataError(
-                f"{place / 'config.json'}: a linear map with {'a bias' if config.get('bias') else activation}; "
-                "only maps without bias and activation are supported"
-            )
-        if not isinstance(config.get("out_features"), int) or config["out_features"] < 1:
-            raise DataError(f"{place / 'config.json'}: out_features is not a size; restore the file from its source")
-        if config.get("in_features") != (sizes[-1] if sizes else width):
-            raise DataError(f"{place / 'config.json'}: in_features does not fit what comes before it")
-        sizes.append(int(config["out_features"]))
-    return tuple(sizes)
-
-
-def _tokenizer(folder: pathlib.Path, config: dict) -> tokenizers.Tokenizer:
-    given = folder / "tokenizer_config.json"
-    options = files.read_json(given) if given.is_file() else {}
-    if (folder / "tokenizer.json").is_file():
-        pad = options.get("pad_token")
-        pad = pad.get("content") if isinstance(pad, dict) else pad
-        _check_lower_case(folder)
-        return tokenizers.HuggingFace(path=str(folder / "tokenizer.json"), pad_token=pad)
-    if (folder / "tokenizer.model").is_file():
-        return tokenizers.SentencePiece(
-            path=str(folder / "tokenizer.model"),
-            add_bos=bool(options.get("add_bos_token", True)),
-            add_eos=bool(options.get("add_eos_token", False)),
-        )
-    raise DataError(
-        f"{folder}: has neither tokenizer.json nor tokenizer.model; save it with a fast tokenizer: "
-        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-    )
-
-
-def _check_lower_case(folder: pathlib.Path) -> None:
-    """Refuses a folder whose texts sentence-transformers lower-cases before a tokenizer that would not."""
-    path = folder / "sentence_bert_config.json"
-    if not path.is_file() or not files.read_json(path).get("do_lower_case"):
-        return
-    if '"lowercase":true' not in (folder / "tokenizer.json").read_text(encoding="utf-8").replace(" ", ""):
-        raise DataError(f"{path}: do_lower_case with a tokenizer that keeps case is not supported")
-
-
 def _check_vocabulary(tokenizer: tokenizers.Tokenizer, size: int, folder) -> None:
     found = tokenizer.vocab_size
     if found > size:
@@ -238,23 +208,46 @@ def _check_vocabulary(tokenizer: tokenizers.Tokenizer, size: int, folder) -> Non
     tokenizer.pad_id  # noqa: B018 - raises when there is no padding token
 
 
-def _prompts(folder: pathlib.Path) -> dict[str, str]:
-    path = folder / "config_sentence_transformers.json"
-    given = (files.read_json(path).get("prompts") if path.is_file() else None) or {}
-    if not isinstance(given, dict) or not all(p is None or isinstance(p, str) for p in given.values()):
-        raise DataError(f"{path}: prompts must be texts by name; restore the file from its source")
-    return prompts.imported(given)
+def _length(
+    folder: pathlib.Path,
+    family: Family,
+    config: dict,
+    inner: dict,
+    encoder,
+    loading: sentence_config.Loading,
+    found: tokenizer_files.Found,
+    wanted: int | None,
+) -> tuple[int, list[str]]:
+    """Returns the tokens a text is cut at, as sentence-transformers chooses them, and a note where the files differ.
 
-
-def _length(folder: pathlib.Path, config: dict, most: int, wanted: int | None) -> int:
-    """Returns the tokens a text is cut at: what the folder says, at most what the model has positions for."""
+    A model with a table of positions takes no more than those. Raises DataError for a `wanted` length that is longer than
+    config.json says.
+    """
+    try:
+        stated = size(inner, "max_position_embeddings", family.max_positions)
+    except DataError as e:
+        raise DataError(f"{folder}/{e}") from e
+    has_table = hasattr(encoder, "max_positions")
+    positions = family.max_length(encoder) if has_table else stated
     if wanted is not None:
-        if not 1 <= wanted <= most:
-            raise DataError(f"{folder}: a length of {wanted} tokens, but the model takes 1 to {most}")
-        return wanted
-    places = (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"))
-    for name, key in places:
-        value = files.read_json(folder / name).get(key) if (folder / name).is_file() else None
-        if isinstance(value, int) and 0 < value < 1_000_000:
-            return min(value, most)
-    return min(_DEFAULT_LENGTH, most)
+        if not 1 <= wanted <= positions:
+            raise DataError(f"{folder}: a length of {wanted} tokens, but the model takes 1 to {positions}")
+        return wanted, []
+    if loading.max_length is not None and "model_max_length" not in loading.tokenizer:
+        length = loading.max_length
+    elif "model_max_length" in loading.tokenizer:
+        length = found.max_length
+    else:
+        # sentence-transformers looks at the outermost object alone.
+        outer = stated if inner is config else config.get("max_position_embeddings")
+        length = min((n for n in (found.max_length, outer) if n is not None), default=None)
+    length = positions if length is None else min(length, positions) if has_table else length
+    lengths = {
+        f"max_seq_length of {loading.name}": loading.max_length,
+        "model_max_length of the tokenizer": found.max_length,
+        "the positions of config.json": positions,
+    }
+    others = [f"{name} is {n}" for name, n in lengths.items() if n not in (None, length)]
+    if not others or (len(others) == 1 and length < positions):
+        return length, []
+    return length, [f"texts are cut at {length} tokens, as in sentence-transformers; {', '.join(others)}"]

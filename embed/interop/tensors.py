@@ -5,7 +5,6 @@ that lists them all. Foreign linear weights are [out, in]; our kernels are [in, 
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from embed import files
 from embed.errors import DataError
 
 INDEX = "model.safetensors.index.json"
@@ -81,8 +81,9 @@ class Reader:
         import safetensors
 
         self._open: dict[str, Any] = {}
+        self._file_of: dict[str, str] = {}
         self.folder = folder
-        self.files = _weight_files(folder)
+        self.files, _ = weight_files(folder)
         for path in self.files:
             try:
                 handle = safetensors.safe_open(path, framework="numpy")
@@ -91,7 +92,13 @@ class Reader:
                     f"{path}: not a whole safetensors file ({str(e)[:120]}); download or copy it again"
                 ) from e
             for name in handle.keys():  # noqa: SIM118 - not a dict
+                if name in self._open:
+                    raise DataError(
+                        f"{path}: holds {name}, which another file of the index holds too; download them again"
+                    )
                 self._open[name] = handle
+                self._file_of[name] = path.name
+        _check_index(self.folder / INDEX, self.files, self._file_of)
 
     def names(self) -> list[str]:
         return list(self._open)
@@ -118,29 +125,61 @@ class Reader:
         return array
 
 
-def _weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-            if not all(isinstance(n, str) for n in names):
-                raise ValueError("its files are not named")
-        except (ValueError, KeyError, AttributeError, TypeError) as e:
-            raise DataError(f"{folder / INDEX}: not an index of safetensors files; download it again") from e
-        wrong = [n for n in names if pathlib.PurePath(n).name != n]
-        missing = [n for n in names if n not in wrong and not (folder / n).is_file()]
-        if wrong or missing:
-            what = f"names files outside the folder: {wrong[0]}" if wrong else f"lacks {', '.join(missing)}"
-            raise DataError(f"{folder / INDEX}: {what}; download the folder again")
-        return [folder / n for n in names]
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
+def weight_files(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """Returns the safetensors files of a folder that transformers reads, and notes of weights that are left out.
+
+    One whole file comes before an index of several.
+    """
     pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
-    if pickles:
+    if (folder / WEIGHTS).is_file():
+        used = [folder / WEIGHTS]
+    elif (folder / INDEX).is_file():
+        used = [folder / name for name in sorted(set(_weight_map(folder / INDEX).values()))]
+    elif pickles:
         raise DataError(
             f"{folder}: only has {pickles[0]}, a pickle, which can run code when it is opened; where you trust it, "
             "convert it with transformers: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW, safe_serialization=True)"
         )
-    raise DataError(f"{folder}: holds no {WEIGHTS} or {INDEX}; point to a folder with safetensors weights")
+    else:
+        raise DataError(f"{folder}: holds no {WEIGHTS} or {INDEX}; point to a folder with safetensors weights")
+    others = [
+        p.name for p in sorted(folder.glob("*.safetensors")) if p not in used and p.name != "adapter_model.safetensors"
+    ]
+    if (folder / "adapter_config.json").is_file():
+        raise DataError(
+            f"{folder}: has an adapter (adapter_config.json), which sentence-transformers would add; merge it into the "
+            "weights: merge_and_unload() of peft"
+        )
+    if (folder / INDEX).is_file() and used == [folder / WEIGHTS]:
+        others.insert(0, INDEX)
+    return used, [f"{folder}: {', '.join(u.name for u in used[:3])} is read, not {_some(others)}"] if others else []
+
+
+def _weight_map(path: pathlib.Path) -> dict[str, str]:
+    """Returns which file an index says that each tensor is in, after checking that those files are there."""
+    weight_map = files.read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
+        raise DataError(f"{path}: not an index of safetensors files; download it again")
+    names = sorted(set(weight_map.values()))
+    wrong = [n for n in names if pathlib.PurePath(n).name != n]
+    missing = [n for n in names if n not in wrong and not (path.parent / n).is_file()]
+    if wrong or missing:
+        what = f"names files outside the folder: {wrong[0]}" if wrong else f"lacks {', '.join(missing)}"
+        raise DataError(f"{path}: {what}; download the folder again")
+    return weight_map
+
+
+def _check_index(path: pathlib.Path, used: Sequence[pathlib.Path], file_of: Mapping[str, str]) -> None:
+    """Raises DataError when an index that is used is not what its files hold."""
+    if not path.is_file() or used[0].name == WEIGHTS:
+        return
+    weight_map = _weight_map(path)
+    for name in sorted({*weight_map, *file_of}):
+        if weight_map.get(name) != file_of.get(name):
+            raise DataError(
+                f"{path}: says that {name} is in {weight_map.get(name, 'no file')}, but it is in "
+                f"{file_of.get(name, 'no file')}; download the folder again"
+            )
 
 
 def find_prefix(names: Sequence[str], tensors: Sequence[Tensor], prefixes: Sequence[str]) -> str:

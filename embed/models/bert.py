@@ -53,12 +53,28 @@ class Bert(TransformerEncoder):
             raise DataError(
                 f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length"
             )
-        places = positions + self.position_offset
-        table = Embedding(self.max_positions, self.width, name="position_embedding")(jnp.atleast_2d(places))
+        table = Embedding(self.max_positions, self.width, name="position_embedding")(
+            self._position_ids(tokens, positions)
+        )
         types = Embedding(self.num_token_types, self.width, name="type_embedding")(jnp.zeros((1, 1), jnp.int32))
         x = Embedding(self.vocab_size, self.width, name="embedding")(tokens) + types + table
         x = self.blocks().norm.make("embedding_norm")(constrain(x, "batch", "length", None))
         return nn.Dropout(self.dropout, deterministic=not is_training)(x)
+
+    @nn.nowrap
+    def _position_ids(self, tokens, positions):
+        """Returns the rows of the position table.
+
+        XLM-RoBERTa counts the tokens that are not the padding's: '<pad>' written in a text is a token at the padding's position.
+        """
+        if self.position_offset == 0:
+            return jnp.atleast_2d(positions)
+        is_padding = tokens == self.position_offset - 1
+        count = jnp.cumsum(is_padding, axis=1)
+        before = jnp.pad(count, ((0, 0), (1, 0)))[:, :-1]
+        start = jnp.broadcast_to(jnp.arange(tokens.shape[1]) - positions, tokens.shape)
+        in_text = count - jnp.take_along_axis(before, start, axis=1)
+        return jnp.where(is_padding, 0, positions - in_text + 1) + self.position_offset - 1
 
     @nn.nowrap
     def finish(self, x):

@@ -120,6 +120,7 @@ CONFIGS = {
         **_GEMMA,
         "num_hidden_layers": 3,
         "_sliding_window_pattern": 2,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         "use_bidirectional_attention": True,
         "rope_theta": 500_000.0,
         "rope_local_base_freq": 9_000.0,
@@ -145,6 +146,11 @@ V6_TYPES = {
     "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "pad_token": "[PAD]",
+    "model_max_length": LENGTH,
 }
 IDENTITY = "torch.nn.modules.linear.Identity"
 
@@ -184,7 +190,7 @@ def write_folder(folder, family: str = "bert", tensors=None, config=None, tokeni
     write_json(folder / "config.json", {"model_type": family, **(CONFIGS[family] if config is None else config)})
     if tokenizer:
         (folder / "tokenizer.json").write_text(byte_tokenizer())
-        write_json(folder / "tokenizer_config.json", {"pad_token": "[PAD]", "model_max_length": LENGTH})
+        write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     return folder
 
 

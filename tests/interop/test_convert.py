@@ -8,10 +8,9 @@ import safetensors.numpy
 
 from embed import bundles, checkpoints, files
 from embed.data.text import PROMPTS
-from embed.data.tokenizers import SentencePiece, train_sentencepiece
 from embed.interop import convert, hub, tensors
 from embed.interop import source as sources
-from embed.models.pooling import FirstPooling, LastPooling
+from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
 
@@ -212,8 +211,12 @@ def test_pooling_survives_the_round(family, pooling, module, foreign, tmp_path):
 
 def test_a_plain_folder_says_what_was_chosen(plain, foreign, tmp_path):
     assert sources.read(plain).notes == ("no sentence-transformers modules: mean pooling, no projection",)
-    qwen = sources.read(foreign.write_folder(tmp_path / "qwen", "qwen3"))
-    assert type(qwen.module.pooling) is LastPooling and "lasttoken pooling" in qwen.notes[0]
+    # As sentence-transformers 6 chooses: the last token of a causal language model, else the mean.
+    for names, module in ((["Qwen3ForCausalLM"], LastPooling), (["Qwen3Model"], MeanPooling)):
+        config = {**foreign.CONFIGS["qwen3"], "architectures": names}
+        qwen = sources.read(foreign.write_folder(tmp_path / names[0], "qwen3", config=config))
+        assert type(qwen.module.pooling) is module
+        assert f"{'lasttoken' if module is LastPooling else 'mean'} pooling" in qwen.notes[0]
     foreign.write_folder(tmp_path / "raw")
     foreign.add_modules(tmp_path / "raw", normalize=False)
     (note,) = sources.read(tmp_path / "raw").notes
@@ -233,22 +236,6 @@ def test_options_of_the_command(call, foreign, tmp_path):
     assert found["lineage"]["converted_from"] == str(folder)
     assert "gemma3_text" in out and "texts cut at 33" in out
     assert f"digest {files.folder_digest(tmp_path / 'out')[:12]}" in out
-
-
-def test_a_sentencepiece_folder(foreign, tmp_path):
-    texts = ["hello world, this is a tiny text", "another tiny text of some words"] * 20
-    table = {"embeddings.word_embeddings.weight": (300, 12)}
-    theirs = foreign.draw({**foreign.SHAPES["bert"], **table})
-    config = {**foreign.CONFIGS["bert"], "vocab_size": 300}
-    folder = foreign.write_folder(tmp_path / "theirs", "bert", theirs, config, tokenizer=False)
-    (folder / "tokenizer.model").write_bytes(train_sentencepiece(texts, 285))
-    tokenizer = sources.read(folder).tokenizer
-    assert isinstance(tokenizer, SentencePiece) and tokenizer.add_bos and not tokenizer.add_eos
-    foreign.write_json(folder / "tokenizer_config.json", {"add_bos_token": False, "add_eos_token": True})
-    tokenizer = sources.read(folder).tokenizer
-    assert not tokenizer.add_bos and tokenizer.add_eos
-    bundle = foreign.to_bundle(folder, tmp_path / "bundle")
-    assert (bundle / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
 
 
 def test_the_hub_is_only_asked_for_what_is_not_here(plain, monkeypatch, tmp_path, refused, call):

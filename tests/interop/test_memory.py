@@ -52,7 +52,8 @@ def write_checkpoint(folder, tokenizer_json: bytes) -> None:
     config = {"model_type": "gemma3_text", **GEMMA3.config(Gemma()), "matryoshka_dimensions": [768, 512, 256, 128]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_bytes(tokenizer_json)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<pad>", "model_max_length": 2048}))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "model_max_length": 2048}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
     kinds = [
         ("", "Transformer"),
         ("1_Pooling", "Pooling"),

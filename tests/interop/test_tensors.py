@@ -322,13 +322,15 @@ BROKEN_INDEX = {
 def test_a_broken_index(kind, tmp_path):
     content = BROKEN_INDEX[kind]
     (tmp_path / INDEX).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match=f"{INDEX}: not an index of safetensors files; download it again"):
+    advice = "not an index of safetensors files; download it again|not valid JSON|holds a JSON list, expected an object"
+    with pytest.raises(DataError, match=f"{INDEX}: ({advice})"):
         tensors.Reader(tmp_path)
 
 
 def test_a_broken_index_at_the_command_line(foreign, refused, tmp_path):
     folder = foreign.write_folder(tmp_path / "theirs")
-    (folder / INDEX).write_text("{")
+    (folder / "model.safetensors").unlink()
+    (folder / INDEX).write_text('{"weight_map": 3}')
     assert f"{folder / INDEX}: not an index of safetensors files; download it again" in refused(folder)
 
 
@@ -342,7 +344,8 @@ def test_a_broken_index_at_the_command_line(foreign, refused, tmp_path):
 )
 def test_an_index_of_files_that_are_not_there(name, message, foreign, tmp_path):
     folder = foreign.write_folder(tmp_path / "theirs")
-    names = dict.fromkeys(foreign.SHAPES["bert"], "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = dict.fromkeys(foreign.SHAPES["bert"], "model-00001-of-00002.safetensors")
     (folder / INDEX).write_text(json.dumps({"weight_map": {**names, QUERY: name}}))
     with pytest.raises(DataError) as e:
         tensors.Reader(folder)
@@ -351,6 +354,7 @@ def test_an_index_of_files_that_are_not_there(name, message, foreign, tmp_path):
 
 def test_a_missing_shard_at_the_command_line(foreign, refused, tmp_path):
     folder = foreign.write_folder(tmp_path / "theirs")
+    (folder / "model.safetensors").unlink()
     (folder / INDEX).write_text(json.dumps({"weight_map": {QUERY: "model-00002-of-00002.safetensors"}}))
     assert f"{folder / INDEX}: lacks model-00002-of-00002.safetensors; download the folder again" in refused(folder)
 

@@ -1,6 +1,9 @@
 """BERT (all-MiniLM, bge, e5) and XLM-RoBERTa (multilingual-e5, bge-m3): one layout, two positions' tables."""
 
-from embed.interop.family import ACTIVATIONS, FOREIGN_ACTIVATIONS, SIZES, Family, read_fields, require, write_fields
+from embed.interop import entries
+from embed.interop.entries import only
+from embed.interop.family import FOREIGN_ACTIVATIONS, SIZES, Family, activation, epsilon, read_fields, write_fields
+from embed.interop.known_entries import CONFIG
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.bert import Bert
 
@@ -25,13 +28,18 @@ _TENSORS = (
 _IGNORED = (r"embeddings\.(position_ids|token_type_ids)", r"pooler\..*", r"cls\..*", r"lm_head\..*", r"classifier\..*")
 
 
+_ENTRIES = CONFIG | entries.table(
+    honoured=(*_SIZES.values(), "hidden_act", "layer_norm_eps"),
+    no_effect=("is_causal",),  # only decoders read it
+    refused={"position_embedding_type": only("absolute", None)},
+)
+
+
 def _fields(config: dict) -> dict:
-    require(config, "position_embedding_type", "absolute")
-    require(config, "is_decoder", False)
     return {
         **read_fields(config, _SIZES),
-        "activation": ACTIVATIONS[config.get("hidden_act", "gelu")],
-        "norm_eps": config.get("layer_norm_eps", 1e-12),
+        "activation": activation(config, "hidden_act", "gelu"),
+        "norm_eps": epsilon(config, "layer_norm_eps", 1e-12),
     }
 
 
@@ -47,6 +55,11 @@ def _config(encoder: Bert) -> dict:
     }
 
 
+def _offset(config: dict) -> int:
+    """Returns where positions begin: behind the padding's, pad_token_id + 1."""
+    return entries.whole_number("config.json", config, "pad_token_id", 0, config["max_position_embeddings"] - 2, 1) + 1
+
+
 BERT = Family(
     model_type="bert",
     class_name="BertModel",
@@ -55,6 +68,8 @@ BERT = Family(
     fields=_fields,
     config=_config,
     max_length=lambda encoder: encoder.max_positions,
+    entries=_ENTRIES,
+    max_positions=512,
     tensors=_TENSORS,
     prefixes=("", "bert."),
     ignored=_IGNORED,
@@ -66,10 +81,11 @@ XLM_ROBERTA = Family(
     class_name="XLMRobertaModel",
     module=Bert,
     owns=lambda encoder: encoder.position_offset > 0,
-    # Positions begin behind the padding's: pad_token_id + 1.
-    fields=lambda config: {**_fields(config), "position_offset": config.get("pad_token_id", 1) + 1},
+    fields=lambda config: {**_fields(config), "position_offset": _offset(config)},
     config=lambda encoder: {**_config(encoder), "pad_token_id": encoder.position_offset - 1},
     max_length=lambda encoder: encoder.max_positions - encoder.position_offset,
+    entries=_ENTRIES,
+    max_positions=512,
     tensors=_TENSORS,
     prefixes=("", "roberta."),
     ignored=_IGNORED,

@@ -1,15 +1,22 @@
 """Gemma 3 text: EmbeddingGemma (bidirectional) and the causal decoders, with or without the parts for pictures."""
 
+from embed.errors import DataError
+from embed.interop import entries
+from embed.interop.entries import only
 from embed.interop.family import (
     DECODER_SIZES,
     Family,
+    flag,
     layer_pattern,
     layer_types,
+    nested_rope,
+    positive,
     read_fields,
-    require,
-    rope_factor,
+    rope,
+    size,
     write_fields,
 )
+from embed.interop.known_entries import CONFIG
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.gemma import Gemma
 
@@ -34,23 +41,71 @@ TENSORS = (
 )
 
 
+_ENTRIES = CONFIG | entries.table(
+    honoured=(
+        *DECODER_SIZES.values(),
+        "query_pre_attn_scalar",
+        "sliding_window",
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "layer_types",
+        "use_bidirectional_attention",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "rope_local_base_freq",
+    ),
+    no_effect=(
+        "final_logit_softcapping",
+        "mm_tokens_per_image",
+        "boi_token_index",
+        "eoi_token_index",
+        "image_token_index",
+        "vision_config",
+        "cache_implementation",
+        "hidden_act",  # of Gemma 1 and 2; hidden_activation is read
+    ),
+    refused={
+        "hidden_activation": only("gelu_pytorch_tanh"),
+        "attention_bias": only(False),
+        "attn_logit_softcapping": only(None),
+        "is_causal": only(True, None),
+    },
+)
+
+
+def _global_every(config: dict) -> int:
+    """Returns N where every N-th layer is global.
+
+    transformers only reads layer_types, or else sliding_window_pattern; files that it wrote have _sliding_window_pattern too.
+    """
+    if config.get("layer_types") is not None:
+        return layer_pattern(config, "_sliding_window_pattern", every=6, last=True)
+    every = layer_pattern(config, "sliding_window_pattern", every=6, last=True)
+    if config.get("_sliding_window_pattern", every) not in (None, every):
+        raise DataError(
+            f"config.json: _sliding_window_pattern = {config['_sliding_window_pattern']}, but transformers reads "
+            f"sliding_window_pattern and layer_types, which say {every}; write layer_types into the file"
+        )
+    return every
+
+
 def _fields(config: dict) -> dict:
-    config = config.get("text_config", config)
-    require(config, "hidden_activation", "gelu_pytorch_tanh")
-    require(config, "attention_bias", False)
-    require(config, "attn_logit_softcapping", None)
-    rope = config.get("rope_parameters") or {}
-    full, local = rope.get("full_attention") or {}, rope.get("sliding_attention") or {}
-    rope_factor(local, ("default",))
+    full, sliding = nested_rope(config, scaled=("full_attention",))
+    global_base, global_scale = rope(full, positive(config, "rope_theta", 1_000_000.0), ("default", "linear"))
+    local_base, _ = rope(sliding, positive(config, "rope_local_base_freq", 10_000.0))
+    every = _global_every(config)
     return {
         **read_fields(config, DECODER_SIZES),
-        "window": config["sliding_window"],
-        "global_every": layer_pattern(config, every=6, last=True),
-        "causal": not config.get("use_bidirectional_attention", False),
-        "query_scale": config["query_pre_attn_scalar"] ** -0.5,
-        "local_rope_base": float(local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))),
-        "global_rope_base": float(full.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
-        "global_rope_scale": rope_factor(config.get("rope_scaling") or full),
+        "window": size(config, "sliding_window"),
+        "global_every": every,
+        "causal": not (
+            config.get("use_bidirectional_attention") is not None and flag(config, "use_bidirectional_attention")
+        ),
+        "query_scale": positive(config, "query_pre_attn_scalar") ** -0.5,
+        "local_rope_base": local_base,
+        "global_rope_base": global_base,
+        "global_rope_scale": global_scale,
     }
 
 
@@ -85,6 +140,9 @@ GEMMA3 = Family(
     fields=_fields,
     config=_config,
     max_length=lambda encoder: 2048,
+    entries=_ENTRIES,
+    max_positions=131_072,
+    inner={"gemma3": "text_config"},
     tensors=TENSORS,
     prefixes=("", "model.", "language_model.model.", "model.language_model."),
     ignored=(

@@ -1,15 +1,22 @@
 """ModernBERT: queries, keys and values in one tensor, and so are the two halves of the gated MLP."""
 
+from embed.interop import entries
 from embed.interop.family import (
-    ACTIVATIONS,
     FOREIGN_ACTIVATIONS,
     SIZES,
     Family,
+    activation,
+    epsilon,
+    flag,
     layer_pattern,
+    nested_rope,
+    positive,
     read_fields,
-    rope_factor,
+    rope,
+    size,
     write_fields,
 )
+from embed.interop.known_entries import CONFIG
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.modernbert import ModernBert
 
@@ -34,22 +41,53 @@ _TENSORS = (
 )
 
 
+_ENTRIES = CONFIG | entries.table(
+    honoured=(
+        *SIZES.values(),
+        "local_attention",
+        "global_attn_every_n_layers",
+        "layer_types",
+        "rope_parameters",
+        "rope_scaling",
+        "global_rope_theta",
+        "local_rope_theta",
+        "hidden_activation",
+        "norm_eps",
+        "norm_bias",
+        "attention_bias",
+        "mlp_bias",
+    ),
+    no_effect=(
+        "position_embedding_type",  # transformers reads it nowhere; released files say absolute and mean rotary
+        "layer_norm_eps",  # norm_eps is read
+        "hidden_act",
+        "rope_theta",
+        "is_causal",
+        "decoder_bias",
+        "classifier_pooling",
+        "classifier_bias",
+        "classifier_activation",
+        "deterministic_flash_attn",
+        "sparse_prediction",
+        "sparse_pred_ignore_index",
+        "reference_compile",
+        "repad_logits_with_grad",
+        "sliding_window",
+    ),
+)
+
+
 def _fields(config: dict) -> dict:
-    rope = config.get("rope_parameters") or {}
-    full, local = rope.get("full_attention") or {}, rope.get("sliding_attention") or {}
-    for given in (full, local, config.get("rope_scaling")):
-        rope_factor(given, ("default",))
+    full, sliding = nested_rope(config, scaled=("full_attention", "sliding_attention"))
     return {
         **read_fields(config, SIZES),
-        "window": config.get("local_attention", 128),
-        "global_every": layer_pattern(config, every=3, last=False),
-        "local_rope_base": float(local.get("rope_theta", config.get("local_rope_theta", 10_000.0))),
-        "global_rope_base": float(full.get("rope_theta", config.get("global_rope_theta", 160_000.0))),
-        "activation": ACTIVATIONS[config.get("hidden_activation", "gelu")],
-        "norm_eps": config.get("norm_eps", 1e-5),
-        "norm_bias": config.get("norm_bias", False),
-        "attention_bias": config.get("attention_bias", False),
-        "mlp_bias": config.get("mlp_bias", False),
+        "window": size(config, "local_attention", 128),
+        "global_every": layer_pattern(config, "global_attn_every_n_layers", every=3, last=False),
+        "local_rope_base": rope(sliding, positive(config, "local_rope_theta", 10_000.0))[0],
+        "global_rope_base": rope(full, positive(config, "global_rope_theta", 160_000.0))[0],
+        "activation": activation(config, "hidden_activation", "gelu"),
+        "norm_eps": epsilon(config, "norm_eps", 1e-5),
+        **{name: flag(config, name) for name in ("norm_bias", "attention_bias", "mlp_bias")},
     }
 
 
@@ -82,6 +120,8 @@ MODERNBERT = Family(
     fields=_fields,
     config=_config,
     max_length=lambda encoder: 8192,
+    entries=_ENTRIES,
+    max_positions=8192,
     tensors=_TENSORS,
     prefixes=("", "model."),
     ignored=(r"head\..*", r"decoder\..*", r"classifier\..*"),

@@ -1,6 +1,10 @@
 """Qwen3 and Qwen3-Embedding: a causal decoder, the last token is the text."""
 
-from embed.interop.family import DECODER_SIZES, Family, read_fields, require, rope_factor, write_fields
+from embed.errors import DataError
+from embed.interop import entries
+from embed.interop.entries import only
+from embed.interop.family import DECODER_SIZES, Family, flag, flat_rope, read_fields, write_fields
+from embed.interop.known_entries import CONFIG
 from embed.interop.tensors import Tensor, linear, norm
 from embed.models.qwen3 import Qwen3
 
@@ -23,15 +27,30 @@ _TENSORS = (
 )
 
 
+_ENTRIES = CONFIG | entries.table(
+    honoured=(
+        *DECODER_SIZES.values(),
+        "attention_bias",
+        "is_causal",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "layer_types",
+    ),
+    # Only read with use_sliding_window.
+    no_effect=("sliding_window", "max_window_layers"),
+    refused={"hidden_act": only("silu"), "use_sliding_window": only(False, None)},
+)
+
+
 def _fields(config: dict) -> dict:
-    require(config, "hidden_act", "silu")
-    require(config, "use_sliding_window", False)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_factor(rope, ("default",))
+    if set(config.get("layer_types") or ()) - {"full_attention"}:
+        raise DataError("config.json: layer_types other than full_attention are not supported in qwen3")
     return {
         **read_fields(config, DECODER_SIZES),
-        "rope_base": float(rope.get("rope_theta", config.get("rope_theta", 1_000_000.0))),
-        "attention_bias": config.get("attention_bias", False),
+        "causal": flag(config, "is_causal", True),
+        "rope_base": flat_rope(config, 10_000.0),
+        "attention_bias": flag(config, "attention_bias"),
     }
 
 
@@ -61,6 +80,8 @@ QWEN3 = Family(
     fields=_fields,
     config=_config,
     max_length=lambda encoder: 32_768,
+    entries=_ENTRIES,
+    max_positions=32_768,
     tensors=_TENSORS,
     prefixes=("", "model."),
     ignored=(r"lm_head\.weight",),

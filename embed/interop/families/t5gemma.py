@@ -2,17 +2,21 @@
 
 import dataclasses
 
+from embed.interop import entries
+from embed.interop.entries import only
 from embed.interop.families import gemma3
 from embed.interop.family import (
     DECODER_SIZES,
     Family,
+    flat_rope,
     layer_pattern,
     layer_types,
+    positive,
     read_fields,
-    require,
-    rope_factor,
+    size,
     write_fields,
 )
+from embed.interop.known_entries import CONFIG
 from embed.models.t5gemma import T5GemmaEncoder
 
 # Gemma 3's, without the norms of queries and keys, and with names of its own for the norms around attention.
@@ -28,19 +32,36 @@ def _tensors():
             yield dataclasses.replace(tensor, name=name)
 
 
+_ENTRIES = CONFIG | entries.table(
+    honoured=(
+        *DECODER_SIZES.values(),
+        "query_pre_attn_scalar",
+        "sliding_window",
+        "layer_types",
+        "attn_logit_softcapping",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+    ),
+    no_effect=("final_logit_softcapping", "decoder", "cache_implementation", "hidden_act", "is_causal"),
+    refused={"hidden_activation": only("gelu_pytorch_tanh"), "attention_bias": only(False)},
+)
+
+
+def _softcap(config: dict) -> float | None:
+    """Returns the cap on attention's logits: 50 where the file does not say, none where it says null."""
+    given = config.get("attn_logit_softcapping", 50.0)
+    return None if given is None else positive(config, "attn_logit_softcapping", 50.0)
+
+
 def _fields(config: dict) -> dict:
-    config = config.get("encoder", config)
-    require(config, "hidden_activation", "gelu_pytorch_tanh")
-    require(config, "attention_bias", False)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    rope_factor(rope, ("default",))
     return {
         **read_fields(config, DECODER_SIZES),
-        "window": config["sliding_window"],
-        "global_every": layer_pattern(config, every=2, last=True),
-        "query_scale": config["query_pre_attn_scalar"] ** -0.5,
-        "softcap": config.get("attn_logit_softcapping"),
-        "rope_base": float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
+        "window": size(config, "sliding_window"),
+        "global_every": layer_pattern(config, "", every=2, last=True),
+        "query_scale": positive(config, "query_pre_attn_scalar") ** -0.5,
+        "softcap": _softcap(config),
+        "rope_base": flat_rope(config, 10_000.0),
     }
 
 
@@ -81,6 +102,9 @@ T5GEMMA = Family(
     fields=_fields,
     config=_config,
     max_length=lambda encoder: 8192,
+    entries=_ENTRIES,
+    max_positions=8192,
+    inner={"t5gemma": "encoder"},
     tensors=tuple(_tensors()),
     prefixes=("encoder.", "model.encoder.", ""),
     ignored=(r"(model\.)?decoder\..*", r"lm_head\..*"),
