@@ -48,8 +48,7 @@ def inline(text: str) -> str:
     >>> inline("# [a](b) <c>")
     '\\# \\[a\\](b) \\<c>'
     """
-    escaped = _SPECIAL.sub(lambda m: "\\" + m.group(), printable(text).strip())
-    escaped = _LINK.sub("\\\\", escaped)
+    escaped = _escaped(text)
     begins_block = _BLOCK.match(escaped)
     if begins_block is None:
         return escaped
@@ -58,13 +57,17 @@ def inline(text: str) -> str:
     return f"{escaped[:index]}\\{escaped[index:]}"
 
 
+def _escaped(text: str) -> str:
+    return _LINK.sub("\\\\", _SPECIAL.sub(lambda m: "\\" + m.group(), printable(text).strip()))
+
+
 def cell(text: str) -> str:
-    r"""Returns Markdown that shows `text` in a cell of a table. `Raw` text is Markdown already.
+    r"""Returns Markdown that shows `text` in a cell of a table, where no block begins. `Raw` text is Markdown already.
 
     >>> cell("a|b")
     'a\\|b'
     """
-    return text if isinstance(text, Raw) else _bars(inline(text))
+    return text if isinstance(text, Raw) else _bars(_escaped(text))
 
 
 def _bars(text: str) -> str:

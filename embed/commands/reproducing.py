@@ -37,7 +37,7 @@ def tell(claims: Mapping[str, Claim]) -> None:
     for name, claim in claims.items():
         size = f"{len(claim.arms)} x {len(claim.seeds)}" if claim.untestable is None else "not testable"
         cells.append([name, " ".join(f"--{n}" for n in sorted(claim.needs)) or "nothing", size, claim.title])
-    print(report.align(cells))
+    print(report.align(cells, markdown.printable))
 
 
 @dataclasses.dataclass(frozen=True)
