@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from embed.data import qrels
 from embed.data.text import clean
 from embed.errors import DataError, did_you_mean
 from embed.files import sha256_file
@@ -71,19 +72,6 @@ def read_tsv(path: str) -> Iterator[tuple[str, dict]]:
             )
         else:
             yield where, dict(zip(header, cells))
-
-
-def read_qrels(path: str) -> Iterator[tuple[str, str, str, float]]:
-    """Yields ("file:line", query id, document id, graded relevance) of a judgements file with one header line."""
-    for where, row in read_tsv(path):
-        cells = list(row.values())
-        try:
-            query, document, score = cells[0], cells[1], float(cells[2])
-            if score != score:
-                raise ValueError("relevance is nan")
-        except (IndexError, ValueError) as e:
-            raise DataError(f"{where}: expected query id, document id and a number ({e}); correct the line") from e
-        yield where, query, document, score
 
 
 def text_of(value: Any, field: str, where: str) -> str:
@@ -255,7 +243,7 @@ class BeirFolder:
         queries_path, corpus_path, qrels_path = self.parts()
         queries = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(queries_path)}
         corpus = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(corpus_path)}
-        for where, query, document, score in read_qrels(qrels_path):
+        for where, query, document, score in qrels.parse(read_lines(qrels_path)):
             if score <= 0:
                 continue
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
