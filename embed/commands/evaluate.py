@@ -92,9 +92,11 @@ def _evaluate(arguments) -> None:
         files.check_new(pathlib.Path(arguments.output))
     collected = outputs.Collected(suite, runtime.environment(), ["embed", *sys.argv[1:]])
     for task in suite.tasks:
-        if left_out := runner.unjudged(task):
-            collected.note(task.name, f"{left_out} queries without any judged document are left out")
-            say(f"{task.name}: {left_out} queries without any judged document are left out")
+        left_out = runner.unjudged(task)
+        told = [f"{left_out} queries without any judged document are left out"] if left_out else []
+        for remark in (*told, *task.remarks):
+            collected.note(task.name, remark)
+            say(f"{task.name}: {remark}")
     if "random" in baselines:
         _score(collected, "random", given[0][1], arguments, suite, random=True)
     for name, path in given:

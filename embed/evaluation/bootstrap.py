@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from embed import files
+from embed.evaluation.pairs import threshold_scores
 
 DRAWS = 1000
 
@@ -68,6 +69,34 @@ def _macro_mean(values, groups) -> float:
     return float(np.mean([values[groups == g].mean() for g in np.unique(groups)]))
 
 
+def _kendall(predicted, gold) -> float:
+    if np.ptp(predicted) == 0 or np.ptp(gold) == 0:
+        return float("nan")
+    return float(stats.kendalltau(gold, predicted).statistic)
+
+
+def _best_accuracy(values, labels) -> float:
+    """The accuracy at the best threshold between two similarities."""
+    return threshold_scores(values, labels)["accuracy"] if len(set(labels.tolist())) > 1 else float("nan")
+
+
+def _macro_f1(predicted, gold) -> float:
+    """The mean over experiments [n, experiments] of the mean F1 of the labels that occur."""
+    scores, size = [], int(max(predicted.max(), gold.max())) + 1
+    for one in predicted.T:
+        both = np.bincount(one, minlength=size) + np.bincount(gold, minlength=size)
+        right = np.bincount(gold[one == gold], minlength=size)
+        scores.append((2 * right[both > 0] / both[both > 0]).mean())
+    return float(np.mean(scores))
+
+
+def _labels_f1(predicted, gold) -> float:
+    """The mean over experiments of the mean F1 of all labels; predictions [n, experiments, labels], gold [n, labels]."""
+    right = np.minimum(predicted, gold[:, None]).sum(0, dtype=np.int64)
+    both = predicted.sum(0, dtype=np.int64) + gold.sum(0, dtype=np.int64)
+    return float((2 * right / np.maximum(both, 1)).mean())
+
+
 STATISTICS = {
     "mean": _mean,
     "macro_mean": _macro_mean,
@@ -75,6 +104,10 @@ STATISTICS = {
     "pearson": _pearson,
     "average_precision": _average_precision,
     "weighted_f1": _weighted_f1,
+    "kendall": _kendall,
+    "best_accuracy": _best_accuracy,
+    "macro_f1": _macro_f1,
+    "labels_f1": _labels_f1,
 }
 
 

@@ -126,7 +126,9 @@ def test_rescoring_orders_forty_candidates_again_and_leaves_the_rest(make_model,
     seen = {}
 
     def watched(rankings):
-        seen.update(rankings)
+        seen.update({query: list(scores) for query, scores in rankings.items()})
+        for scores in rankings.values():  # those of float32 queries above those of bits
+            assert list(scores.values()) == sorted(scores.values(), reverse=True)
         return Retrieval.of_rankings(task, rankings)
 
     object.__setattr__(task, "of_rankings", watched)

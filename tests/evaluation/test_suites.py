@@ -217,9 +217,9 @@ def test_an_unknown_field_is_refused_with_a_suggestion(suite):
     refused(suite, "'promt'", only=["foxes"])  # whichever tasks are run
 
 
-@pytest.mark.parametrize("field", ["path", "train_path", "corpus_path"])
-def test_a_missing_file_is_named(suite, field):
-    changed(suite, lambda c: c["tasks"][1].update({field: "gone.tsv"}))
+@pytest.mark.parametrize("field, kind", [("path", "sts"), ("train_path", "classification"), ("corpus_path", "xtreme_up")])
+def test_a_missing_file_is_named(suite, field, kind):
+    changed(suite, lambda c: c["tasks"][1].update({"type": kind, field: "gone.tsv"}))
     refused(suite, suite, "'pairs' needs", suite.parent / "gone.tsv", "not there")
 
 
@@ -242,6 +242,70 @@ def test_a_task_without_a_name_type_or_path_is_refused(suite, field):
 def test_fields_of_the_wrong_kind_are_refused(suite, field, value):
     changed(suite, lambda c: c["tasks"][1].update({field: value}))
     refused(suite, suite, field)
+
+
+VALUES = {
+    "ignore_identical_ids": ([True, False], [1, "true", None]),
+    "skip_first_result": ([True, False], [0, "false"]),
+    "k_values": ([[1], [1, 10, 1000]], [[], 10, [0], [10, 1], [1, 1], [1001], [1.0], ["1"], [True], None]),
+    "samples_per_label": ([1, 32], [0, -1, 2.5, "8", True, 10**9, None]),
+    "n_experiments": ([1, 10], [0, 1001, 2.5]),
+    "is_cross_validation": ([True, False], ["yes", 1]),
+    "fraction": ([0.04, 1, 1.0], [0, -0.5, 1.5, "half", True, float("nan"), float("inf"), None]),
+    "max_document_to_embed": ([1, 2048], [0, 0.5, "all"]),
+    "max_documents_per_cluster": ([1, 16384], [0, 10**9]),
+    "max_depth": ([1, 5], [0, 1.5]),
+    "sets": ([True, False], ["no", 0]),
+    "languages": ([[], ["de"]], ["de", [3], [""]]),
+    "prompt": (["query"], ["", " ", 3, "a\u0000b", "\ud800"]),
+    "mteb_task": (["STSBenchmark"], ["", 3, None]),
+}
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_values_have_a_type_and_a_range(suite, field):
+    right, wrong = VALUES[field]
+    for value in wrong:
+        changed(suite, lambda c, value=value: c["tasks"][0].update({field: value}))
+        refused(suite, suite, "task 'foxes'", repr(field), "expected")
+    for value in right:
+        assert suites._FIELDS[field].kind is list or suites._FIELDS[field].expected(value) is None
+
+
+def test_every_field_of_the_table_is_tried_and_documented():
+    always = {"name", "type", "path", "main", "train_path", "corpus_path"}
+    assert set(VALUES) | always == set(suites._FIELDS)
+    for field in suites._FIELDS:
+        assert f"`{field}`" in suites.__doc__
+
+
+def test_a_field_without_effect_is_refused(suite):
+    changed(suite, lambda c: c["tasks"][1].update(ignore_identical_ids=True))
+    refused(suite, suite, "'pairs'", "ignore_identical_ids has no effect on sts, only on retrieval", "leave it out")
+
+
+def test_two_ways_to_take_fewer_texts_are_refused(suite):
+    changed(suite, lambda c: c["tasks"][1].update(fraction=0.5, max_document_to_embed=3))
+    refused(suite, suite, "'pairs'", "give one of them")
+
+
+@pytest.mark.parametrize("change, part", [({"name": 3}, "'name'"), ({"nam": "x"}, "no field 'nam'; did you mean 'name'")])
+def test_a_field_of_the_suite_that_is_wrong_is_refused(suite, change, part):
+    refused(changed(suite, lambda c: c | change), suite, part)
+
+
+# rules of MTEB
+
+
+def test_rules_of_mteb_are_set_where_the_suite_names_its_task(suite):
+    changed(suite, lambda c: c["tasks"][0].update(mteb_task="ArguAna"))
+    before = suites.read_suite(suite)
+    assert before.tasks[0].rules.ignore_identical_ids and before.tasks[0].remarks == ()
+    changed(suite, lambda c: c["tasks"][0].update(ignore_identical_ids=False))
+    found = suites.read_suite(suite)
+    assert not found.tasks[0].rules.ignore_identical_ids
+    assert found.tasks[0].remarks == ("MTEB's ArguAna has ignore_identical_ids = true, the suite false",)
+    assert found.digest != before.digest
 
 
 def test_two_tasks_of_one_name_are_refused(suite):
