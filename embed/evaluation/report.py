@@ -74,7 +74,8 @@ def tasks_cells(results: Mapping, all_views: bool = False) -> list[list[str]]:
         for model, view, scores in columns:
             value = percent(scores.get(task))
             interval = results["models"][model].get("intervals", {}).get(task, {}).get(view)
-            line.append(f"{value} [{percent(interval[0])}, {percent(interval[1])}]" if interval else value)
+            known = interval is not None and not math.isnan(interval[0])
+            line.append(f"{value} [{percent(interval[0])}, {percent(interval[1])}]" if known else value)
         cells.append(line)
     return cells
 
