@@ -95,9 +95,12 @@ def differences_cells(results: Mapping) -> list[list[str]]:
 
 
 def references_cells(results: Mapping) -> list[list[str]]:
-    """Returns published scores of the tasks that are MTEB's own, beside ours; nothing when there are none."""
-    known = {t: facts["references"] for t, facts in results["tasks"].items() if facts.get("references")}
-    others = list(dict.fromkeys(model for own in known.values() for model in own))
+    """Returns published scores of the tasks that are MTEB's own, beside ours; nothing when there are none.
+
+    Several tasks that are sets of texts of one task of MTEB are one row with the mean of their main scores, as MTEB's is.
+    """
+    rows = _published(results)
+    others = list(dict.fromkeys(model for _, _, published in rows for model in published))
     if not others:
         return []
     ours, seen = [], set()
@@ -106,11 +109,27 @@ def references_cells(results: Mapping) -> list[list[str]]:
             ours.append((f"{model} {view}", scores))
         seen.add(model)
     cells = [["task", *(name for name, _ in ours), *others]]
-    for task, own in known.items():
-        cells.append(
-            [task, *(percent(scores.get(task)) for _, scores in ours), *(percent(own.get(model)) for model in others)]
-        )
+    for name, members, published in rows:
+        own = [percent(_mean([scores.get(task) for task in members])) for _, scores in ours]
+        cells.append([name, *own, *(percent(published.get(model)) for model in others)])
     return cells
+
+
+def _published(results: Mapping) -> list[tuple[str, list[str], Mapping[str, float]]]:
+    """Returns (row, tasks, published scores) of every task of MTEB that some tasks are of."""
+    members: dict[str, list[str]] = {}
+    for task, facts in results["tasks"].items():
+        if facts.get("references"):
+            members.setdefault(facts.get("mteb_task", task), []).append(task)
+    return [
+        (tasks[0] if len(tasks) == 1 else f"{name}, mean of {len(tasks)}", tasks, results["tasks"][tasks[0]]["references"])
+        for name, tasks in members.items()
+    ]
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Returns the mean of scores; None when one is missing."""
+    return None if None in scores else sum(scores) / len(scores)
 
 
 Escape = Callable[[str], str]  # what names in a table go through: `markdown.cell`, or `markdown.printable` for a terminal

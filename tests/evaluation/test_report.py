@@ -204,3 +204,11 @@ def test_a_bar_in_a_name_does_not_begin_a_new_column(results):
     # As GitHub reads it: a bar with a backslash before it is a letter.
     for table in (report.means_table(results), report.tasks_table(results)):
         assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+def test_sets_of_one_task_of_mteb_are_one_row_with_their_mean(results):
+    for task in ("foxes", "pairs"):
+        results["tasks"][task] |= {"references": {"One": 0.7}, "mteb_task": "Known"}
+    assert cells(report.references_table(results))[1:] == [["Known, mean of 2", "65.62", "-", "-", "70.00"]]
+    results["tasks"]["pairs"]["mteb_task"] = "Known/de"
+    assert [row[0] for row in cells(report.references_table(results))[1:]] == ["foxes", "pairs"]
