@@ -99,6 +99,9 @@ def _beir(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     queries = {key: _query(row, where) for where, key, row in _rows(queries_path)}
     corpus = _corpus(corpus_path)
     judged, remarks = _judgements(_qrels_path(path), queries, corpus)
+    if "ignore_identical_ids" not in entry:
+        same = sum(bool(text) and corpus.get(query, ("", ""))[0] == text for query, text in queries.items())
+        remarks += [f"{same} queries are documents too, by id and text; set ignore_identical_ids to leave them out"] if same else []
     remarks += remark_of_empty("queries", queries.values())
     remarks += remark_of_empty("documents", (text for text, _ in corpus.values()))
     return {

@@ -338,6 +338,15 @@ def test_rules_are_those_of_the_entry(tmp_path):
     refused("retrieval", tmp_path, "main 'accuracy'", k_values=[2, 25], main="accuracy")
 
 
+def test_queries_that_are_documents_too_are_told(tmp_path):
+    corpus = [*CORPUS, {"id": "q1", "text": " red fox"}, {"id": "q2", "text": "another text"}]
+    write_retrieval(tmp_path, corpus=corpus)
+    (remark,) = read("retrieval", tmp_path).remarks
+    assert remark == "1 queries are documents too, by id and text; set ignore_identical_ids to leave them out"
+    assert read("retrieval", tmp_path, ignore_identical_ids=False).remarks == ()
+    assert read("retrieval", tmp_path, ignore_identical_ids=True).remarks == ()
+
+
 @pytest.mark.parametrize("kind", ["retrieval", "reranking"])
 def test_lists_of_candidates_are_read(tmp_path, kind):
     lists = [{"query-id": "q1", "corpus-ids": ["d2", "d1"]}, {"query-id": 3, "corpus-ids": [7]}]
