@@ -56,7 +56,15 @@ FIELDS = {
     "max_depth": "max_depth",
 }
 # Attributes that decide scores and that no field of a suite states: at their type's value, or the task is unsupported.
-FIXED = ("n_splits", "n_clusters", "k_mean_batch_size", "n_samples", "input1_prompt_type", "input2_prompt_type", "evaluator")
+FIXED = (
+    "n_splits",
+    "n_clusters",
+    "k_mean_batch_size",
+    "n_samples",
+    "input1_prompt_type",
+    "input2_prompt_type",
+    "evaluator",
+)
 METHODS = (
     "evaluate", "_evaluate_subset", "_evaluate_subset_cross_validation", "_compute_metrics", "_compute_metrics_values",
     "_calculate_scores", "_calculate_avg_scores", "_undersample_data", "_undersample_data_indices", "_run_experiment",
@@ -121,7 +129,7 @@ def content() -> dict:
     """Returns what mteb_rules.json holds."""
     tasks, differ = {}, {}
     for task in sorted(text_tasks(), key=lambda t: t.metadata.name):
-        name, (ours, base) = task.metadata.name, type_of(task)
+        name, (ours, _) = task.metadata.name, type_of(task)
         tasks.setdefault(ours, {}).setdefault(task.metadata.type, []).append(name)
         found = rules(task)
         # The usual form of clustering is that of a type, and is said once.

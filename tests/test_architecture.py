@@ -9,7 +9,19 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = sorted((ROOT / "embed").rglob("*.py"))
-BASE = {"errors", "files", "types", "vectors", "hosts", "sharding", "config", "arrays", "checkpoints", "bundles", "markdown"}
+BASE = {
+    "errors",
+    "files",
+    "types",
+    "vectors",
+    "hosts",
+    "sharding",
+    "config",
+    "arrays",
+    "checkpoints",
+    "bundles",
+    "markdown",
+}
 LEAVES = {"data", "models", "losses"}
 PARTS = {"training", "averaging", "inference", "evaluation", "interop", "curation"}
 # library -> the only rooms or files that may import it

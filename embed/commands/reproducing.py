@@ -220,7 +220,13 @@ def write_table(told: Mapping[str, Mapping[str, Any]], folder: pathlib.Path) -> 
     for name, result in told.items():
         minutes = f"{result['seconds'] / 60:.0f}" if result["seconds"] else "-"
         rows.append(
-            [markdown.code_cell(name), result["title"], f"{result['paper']}: {result['figure']}", result["verdict"], minutes]
+            [
+                markdown.code_cell(name),
+                result["title"],
+                f"{result['paper']}: {result['figure']}",
+                result["verdict"],
+                minutes,
+            ]
         )
     parts = [f"## {name}\n\n{table(result)}" for name, result in told.items() if result["comparisons"]]
     text = (

@@ -147,7 +147,16 @@ def load(path) -> dict[str, Sample]:
                 name, statistic, part = member.filename.removesuffix(".npy").rsplit("\t", 2)
                 parts.setdefault((name, statistic), {})[part] = _array(archive, member)
         return {name: _sample(statistic, own) for (name, statistic), own in parts.items()}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as e:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as e:
         reason = files.first_line(e)
         raise DataError(f"{path}: not samples of an evaluation ({reason}); restore the file, or remove it") from e
 

@@ -40,8 +40,8 @@ def prompt_name(prompts: Mapping[str, str], task: str, kind: str, side: str | No
 class MtebEncoder:
     """A model of ours as MTEB wants one. `view` says at which size and precision its vectors are compared.
 
-    `model` has `encode(texts, prompt=..., allow_empty=...)`, `prompts` and `digest`: what `embed.load` returns. MTEB's files are kept by
-    `name`, which must differ for every view.
+    `model` has `encode(texts, prompt=..., allow_empty=...)`, `prompts` and `digest`: what `embed.load` returns. MTEB's files
+    are kept by `name`, which must differ for every view.
     """
 
     def __init__(self, model: Any, name: str = "embed/model", view: View | None = None):

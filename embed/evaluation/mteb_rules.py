@@ -30,7 +30,10 @@ def load() -> dict[str, Any]:
 def _types() -> dict[str, tuple[str, str]]:
     """Returns {name: (our type, MTEB's type)} of every text task of MTEB."""
     return {
-        name: (ours, theirs) for ours, kinds in load()["tasks"].items() for theirs, names in kinds.items() for name in names
+        name: (ours, theirs)
+        for ours, kinds in load()["tasks"].items()
+        for theirs, names in kinds.items()
+        for name in names
     }
 
 
@@ -44,7 +47,9 @@ def apply(entry: Mapping[str, Any], task: str) -> tuple[dict[str, Any], list[str
         return dict(entry), []
     name = entry["mteb_task"].partition("/")[0]
     if name not in _types():
-        raise DataError(f"{task}: mteb_task {name!r} is no text task of mteb {load()['mteb']}{did_you_mean(name, _types())}")
+        raise DataError(
+            f"{task}: mteb_task {name!r} is no text task of mteb {load()['mteb']}{did_you_mean(name, _types())}"
+        )
     ours, theirs = _types()[name]
     rules = {**load()["types"].get(ours, {}), **load()["differ"].get(name, {})}
     for attribute, value in rules.get("unsupported", {}).items():
@@ -53,7 +58,9 @@ def apply(entry: Mapping[str, Any], task: str) -> tuple[dict[str, Any], list[str
             "score the files by the plain protocol"
         )
     if entry["type"] != ours:
-        raise DataError(f"{task}: {name} is a task of type {ours!r}, not {entry['type']!r}; correct 'type' or 'mteb_task'")
+        raise DataError(
+            f"{task}: {name} is a task of type {ours!r}, not {entry['type']!r}; correct 'type' or 'mteb_task'"
+        )
     filled, remarks = {"prompt": _PROMPTS[theirs], **entry} if theirs in _PROMPTS else dict(entry), []
     for field, value in rules.items():
         if field in _NO_RULES:
@@ -78,7 +85,9 @@ def _of_subsets(entry: Mapping[str, Any], name: str, ours: str, subsets: int) ->
     if subsets == 1:
         return []
     is_subset = "/" in entry["mteb_task"]
-    remarks = [] if is_subset else [f"MTEB's score of {name} is the mean over {subsets:,} sets of texts; this is one set"]
+    remarks = (
+        [] if is_subset else [f"MTEB's score of {name} is the mean over {subsets:,} sets of texts; this is one set"]
+    )
     if ours in _DRAWN_ON:
         remarks.append(f"MTEB draws from all sets of {name} in turn; the draws here are those of its first set")
     return remarks

@@ -140,7 +140,9 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
             {"path": str(path), "suite_digest": found["suite_digest"], "command": found["command"]}
         )
     if len({s["suite_digest"] for s in merged["sources"]}) > 1:
-        remarks.append("These results are of different suites or data: means compare only where the tasks are the same.")
+        remarks.append(
+            "These results are of different suites or data: means compare only where the tasks are the same."
+        )
     if remarks:
         merged["remarks"] = list(dict.fromkeys(remarks))
     return with_differences(merged, samples, against), samples
@@ -166,7 +168,9 @@ def _samples(path: pathlib.Path, results: Mapping[str, Any]) -> tuple[dict[str, 
     if "samples_digest" not in results:
         return bootstrap.load(file), [f"{path}: does not say which {SAMPLES} is its own; the one beside it is taken."]
     if files.sha256_file(file) != results["samples_digest"]:
-        raise DataError(f"{file}: not the samples of {path.name} beside it; restore both from one evaluation, or remove it")
+        raise DataError(
+            f"{file}: not the samples of {path.name} beside it; restore both from one evaluation, or remove it"
+        )
     return bootstrap.load(file), []
 
 

@@ -167,7 +167,9 @@ def sweep(found: Mapping) -> bytes | None:
     figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
     for number, task in enumerate(base):
         change = [100 * (p[task] - base[task]) for p in points]
-        axis.plot(alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=_name(task))
+        axis.plot(
+            alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=_name(task)
+        )
     means = list(found["means"].values())
     mean = [100 * (m - means[0]) for m in means]
     axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean of the types")

@@ -81,7 +81,9 @@ def classification_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, 
     return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
 
 
-def cross_validation(vectors: np.ndarray, labels: Sequence[str], folds) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+def cross_validation(
+    vectors: np.ndarray, labels: Sequence[str], folds
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """Returns (means over the folds, predictions [rows, 1], labels [rows]). Every row is a test row of one fold."""
     (y,) = label_numbers(labels)
     predicted, scores = np.zeros((len(y), 1), np.int64), []
@@ -161,7 +163,9 @@ def _multilabel_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, flo
     }
 
 
-def regression_scores(train: np.ndarray, train_values, test: np.ndarray, test_values) -> tuple[dict[str, float], np.ndarray]:
+def regression_scores(
+    train: np.ndarray, train_values, test: np.ndarray, test_values
+) -> tuple[dict[str, float], np.ndarray]:
     """Returns (scores, predictions [test rows]) of a linear regression.
 
     MTEB fits it ten times on the same rows, as long as there are no more than 2,048.
@@ -219,7 +223,9 @@ def clustering_scores(
     return scores | {f"{n}_std": float(np.std(own)) for n, own in values.items()}, values
 
 
-def set_clustering_scores(sets: Sequence[np.ndarray], labels: Sequence[Sequence[str]]) -> tuple[dict[str, float], np.ndarray]:
+def set_clustering_scores(
+    sets: Sequence[np.ndarray], labels: Sequence[Sequence[str]]
+) -> tuple[dict[str, float], np.ndarray]:
     """Returns (mean and deviation of the V-measure, the V-measure of every set), each set clustered on its own.
 
     A set of one label scores 1. Source: MTEB's AbsTaskClusteringLegacy.

@@ -48,7 +48,9 @@ def _pairs(right: Mapping[str, float]) -> np.ndarray:
     for pair in pairs:
         for query in (f"{pair}_q1", f"{pair}_q2"):
             if query not in right:
-                raise DataError(f"paired_accuracy needs the queries {pair}_q1 and {pair}_q2, and {query!r} is not judged")
+                raise DataError(
+                    f"paired_accuracy needs the queries {pair}_q1 and {pair}_q2, and {query!r} is not judged"
+                )
     return np.array([float(right[f"{p}_q1"] == right[f"{p}_q2"] == 1) for p in pairs], np.float64)
 
 

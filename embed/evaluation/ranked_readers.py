@@ -89,7 +89,9 @@ def _qrels_path(path: pathlib.Path) -> str:
     if known or not others:
         return part(path, _RETRIEVAL, *_QRELS)
     if len(others) > 1:
-        raise DataError(f"{path}: several judgements ({', '.join(p.name for p in others)}); call the right one qrels.tsv")
+        raise DataError(
+            f"{path}: several judgements ({', '.join(p.name for p in others)}); call the right one qrels.tsv"
+        )
     return str(others[0])
 
 
@@ -101,7 +103,11 @@ def _beir(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     judged, remarks = _judgements(_qrels_path(path), queries, corpus)
     if "ignore_identical_ids" not in entry:
         same = sum(bool(text) and corpus.get(query, ("", ""))[0] == text for query, text in queries.items())
-        remarks += [f"{same} queries are documents too, by id and text; set ignore_identical_ids to leave them out"] if same else []
+        remarks += (
+            [f"{same} queries are documents too, by id and text; set ignore_identical_ids to leave them out"]
+            if same
+            else []
+        )
     remarks += remark_of_empty("queries", queries.values())
     remarks += remark_of_empty("documents", (text for text, _ in corpus.values()))
     return {
@@ -161,7 +167,9 @@ def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
             raise DataError(f"{path}: has no top_ranked.jsonl (.gz), the candidates of each query")
         return {**fields, "task_class": ranked_tasks.RankedCandidates}
     if entry.get("ignore_identical_ids"):
-        raise DataError(f"{path}: ignore_identical_ids needs ids; give MTEB's folder with corpus, queries, qrels and top_ranked")
+        raise DataError(
+            f"{path}: ignore_identical_ids needs ids; give MTEB's folder with corpus, queries, qrels and top_ranked"
+        )
     if entry.get("main") in query_groups.names(rules(entry).k_values):
         raise DataError(f"{path}: {entry['main']} goes by the ids of queries; give MTEB's folder, or another 'main'")
     queries, candidates, relevant = [], [], []
@@ -173,7 +181,9 @@ def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         queries.append(text_or_empty(row.get("query"), "query", where))
         candidates.append([text_or_empty(t, "positives and negatives", where) for side in sides for t in side])
         relevant.append([k == 0 for k, side in enumerate(sides) for _ in side])
-    remarks = remark_of_empty("queries", queries) + remark_of_empty("candidates", (c for own in candidates for c in own))
+    remarks = remark_of_empty("queries", queries) + remark_of_empty(
+        "candidates", (c for own in candidates for c in own)
+    )
     return {
         "queries": some(queries, path),
         "candidates": candidates,

@@ -177,7 +177,8 @@ class InstructionReranking(_Judged):
         queries, stored = view.queries(vectors("queries")), view.documents(vectors("corpus"))
         rankings = {q: self.rules.kept(q, r) for q, r in self.reranked(self.candidates, queries, stored).items()}
         before, after = (
-            {q.removesuffix(end): list(r) for q, r in rankings.items() if q.endswith(end)} for end in ("-og", "-changed")
+            {q.removesuffix(end): list(r) for q, r in rankings.items() if q.endswith(end)}
+            for end in ("-og", "-changed")
         )
         moved = ranking.instruction_change(before, after, self.changed)
         values = {n: mean(v) for n, v in ranking.scores(rankings, self.qrels, self.rules.k_values).items()}
@@ -249,7 +250,9 @@ class MultilingualRetrieval(_Questions):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = [str(i) for i in range(len(self.questions))]
-        found = nearest(names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
+        found = nearest(
+            names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS)
+        )
         values = np.array(
             [ranking.reciprocal_rank(list(found[q]), {target: 1.0}, 10) for q, target in zip(names, self.targets)]
         )

@@ -122,7 +122,11 @@ def _published(results: Mapping) -> list[tuple[str, list[str], Mapping[str, floa
         if facts.get("references"):
             members.setdefault(facts.get("mteb_task", task), []).append(task)
     return [
-        (tasks[0] if len(tasks) == 1 else f"{name}, mean of {len(tasks)}", tasks, results["tasks"][tasks[0]]["references"])
+        (
+            tasks[0] if len(tasks) == 1 else f"{name}, mean of {len(tasks)}",
+            tasks,
+            results["tasks"][tasks[0]]["references"],
+        )
         for name, tasks in members.items()
     ]
 
@@ -132,7 +136,9 @@ def _mean(scores: Sequence[float | None]) -> float | None:
     return None if None in scores else sum(scores) / len(scores)
 
 
-Escape = Callable[[str], str]  # what names in a table go through: `markdown.cell`, or `markdown.printable` for a terminal
+Escape = Callable[
+    [str], str
+]  # what names in a table go through: `markdown.cell`, or `markdown.printable` for a terminal
 
 
 def means_table(results: Mapping, escape: Escape = markdown.cell) -> str:

@@ -110,7 +110,9 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
         raise DataError(f"{path}: a suite without tasks; list at least one under 'tasks'")
     for field in suite:
         if field not in ("name", "tasks", "description"):
-            raise DataError(f"{path}: a suite has no field {field!r}{did_you_mean(field, ('name', 'tasks', 'description'))}")
+            raise DataError(
+                f"{path}: a suite has no field {field!r}{did_you_mean(field, ('name', 'tasks', 'description'))}"
+            )
     if _Field(str).expected(suite.get("name", path.stem)):
         raise DataError(f"{path}: 'name' is {suite['name']!r}, expected a text")
     for entry in entries:

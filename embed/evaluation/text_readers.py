@@ -98,7 +98,9 @@ def _values(path: str) -> tuple[list[str], list[float]]:
     return some(texts, path), values
 
 
-def _splits(path: pathlib.Path, entry: Entry, read: Callable[[str], tuple[list[str], list]], gold: str) -> dict[str, Any]:
+def _splits(
+    path: pathlib.Path, entry: Entry, read: Callable[[str], tuple[list[str], list]], gold: str
+) -> dict[str, Any]:
     """Returns the texts and `gold` (labels or values) of the training and test files."""
     train = str(entry["train_path"]) if "train_path" in entry else part(path, _SPLITS, "train.jsonl")
     test = str(path) if path.is_file() else part(path, _SPLITS, "test.jsonl")
@@ -150,7 +152,9 @@ def read_multilabel(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     if len({label for own in fields["test_labels"] for label in own}) < 2:
         raise DataError(f"{path}: the test texts have one label only; there is nothing to tell apart")
     if (number := len(fields["test"])) > _STRATIFIED:
-        fields["remarks"].append(f"all {number:,} test texts are scored; most tasks of MTEB score a sample of {_STRATIFIED:,}")
+        fields["remarks"].append(
+            f"all {number:,} test texts are scored; most tasks of MTEB score a sample of {_STRATIFIED:,}"
+        )
     return {**fields, **_sampling(entry)}
 
 
@@ -161,7 +165,9 @@ def read_regression(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder with train.jsonl and test.jsonl of {"text", "value"}; at most 2,048 training texts."""
     fields = _splits(path, entry, _values, "values")
     if len(fields["train"]) > _FITTED:
-        raise DataError(f"{path}: {len(fields['train']):,} training texts, of which MTEB draws {_FITTED:,}; give no more than that")
+        raise DataError(
+            f"{path}: {len(fields['train']):,} training texts, of which MTEB draws {_FITTED:,}; give no more than that"
+        )
     if len(set(fields["test_values"])) < 2:
         raise DataError(f"{path}: all test values are equal; there is no order to find")
     return fields
@@ -175,7 +181,9 @@ def read_clustering(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     first = next((row for _, row in sources.read_json_lines(str(path))), {})
     sets = isinstance(first.get("sentences"), list)
     if entry.get("sets", sets) != sets:
-        wanted = '{"sentences": [...], "labels": [...]}, each a set' if entry["sets"] else '{"text", "label"}, each a text'
+        wanted = (
+            '{"sentences": [...], "labels": [...]}, each a set' if entry["sets"] else '{"text", "label"}, each a text'
+        )
         raise DataError(f"{path}: the task needs lines of {wanted}")
     return _read_sets(path, entry) if sets else _read_one_set(path, entry)
 
@@ -191,8 +199,18 @@ def _read_one_set(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         # MTEB marks a level that a text lacks by -1, which among words is one more label.
         deepest = max(map(len, labels))
         labels = [own + ["-1"] * (deepest - len(own)) for own in labels]
-    options = {name: entry[name] for name in ("max_document_to_embed", "max_documents_per_cluster", "max_depth") if name in entry}
-    return {"texts": texts, "labels": labels, "fraction": fraction, "remarks": remark_of_empty("texts", texts), **options}
+    options = {
+        name: entry[name]
+        for name in ("max_document_to_embed", "max_documents_per_cluster", "max_depth")
+        if name in entry
+    }
+    return {
+        "texts": texts,
+        "labels": labels,
+        "fraction": fraction,
+        "remarks": remark_of_empty("texts", texts),
+        **options,
+    }
 
 
 def _read_sets(path: pathlib.Path, entry: Entry) -> dict[str, Any]:

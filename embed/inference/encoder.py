@@ -87,7 +87,9 @@ class Encoder:
         rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
         for i, row in enumerate(rows):
             if not len(row):
-                raise DataError(f"text {i} of {len(texts)} is empty, and the model adds no token to it; remove it or fill it")
+                raise DataError(
+                    f"text {i} of {len(texts)} is empty, and the model adds no token to it; remove it or fill it"
+                )
         self.overflow(sum(cut), len(cut))
         return rows
 

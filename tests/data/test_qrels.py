@@ -24,7 +24,9 @@ def refused(text: str, *parts: str) -> None:
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "qid\tdocid\trel\n", "Query ID\tDoc_No\tLabel\n"])
+@pytest.mark.parametrize(
+    "header", ["", "query-id\tcorpus-id\tscore\n", "qid\tdocid\trel\n", "Query ID\tDoc_No\tLabel\n"]
+)
 def test_beir_with_and_without_a_header(header):
     assert parsed(header + "q1\td1\t1\nq2\td 2\t0\nquery-id\tcorpus-id\t2\n") == BEIR
 
@@ -58,11 +60,16 @@ def test_quoted_cells_of_pandas():
 
 
 def test_an_index_with_a_header_is_left_out():
-    assert parsed("\tquery-id\tcorpus-id\tscore\n0\tq1\td1\t1\n1\tq2\td2\t1\n") == [("q1", "d1", 1.0), ("q2", "d2", 1.0)]
+    assert parsed("\tquery-id\tcorpus-id\tscore\n0\tq1\td1\t1\n1\tq2\td2\t1\n") == [
+        ("q1", "d1", 1.0),
+        ("q2", "d2", 1.0),
+    ]
     assert parsed("Unnamed: 0\tquery-id\tcorpus-id\tscore\n5\tq1\td1\t1\n") == [("q1", "d1", 1.0)]
 
 
-@pytest.mark.parametrize("number, value", [("1", 1), ("-1", -1), ("+2", 2), ("0.5", 0.5), (".5", 0.5), ("3.", 3), ("1e1", 10)])
+@pytest.mark.parametrize(
+    "number, value", [("1", 1), ("-1", -1), ("+2", 2), ("0.5", 0.5), (".5", 0.5), ("3.", 3), ("1e1", 10)]
+)
 def test_relevance_may_be_graded_or_a_fraction(number, value):
     assert parsed(f"q1\td1\t{number}\n") == [("q1", "d1", value)]
 

@@ -1,7 +1,7 @@
 """BM25 against a plain loop over the formula, and the words it counts."""
 
-import math
 import dataclasses
+import math
 import random
 
 import numpy as np

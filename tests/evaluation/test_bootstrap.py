@@ -30,7 +30,9 @@ def samples(seed: int = 0, count: int = 120) -> dict[str, Sample]:
         ),
         "weighted_f1": Sample("weighted_f1", draw.integers(0, 9, count), draw.integers(0, 7, count)),
         "kendall": Sample("kendall", values, np.round(values + draw.standard_normal(count))),
-        "best_accuracy": Sample("best_accuracy", np.round(values, 1), (values + draw.standard_normal(count) > 0).astype(int)),
+        "best_accuracy": Sample(
+            "best_accuracy", np.round(values, 1), (values + draw.standard_normal(count) > 0).astype(int)
+        ),
         "macro_f1": Sample("macro_f1", draw.integers(0, 5, (count, 3)), draw.integers(1, 6, count)),
         "labels_f1": Sample("labels_f1", draw.integers(0, 2, (count, 3, 4)), draw.integers(0, 2, (count, 4))),
     }

@@ -47,7 +47,9 @@ def named(request, results):
     }
     results["tasks"]["foxes"]["notes"] = ["a note"]
     results["tasks"]["foxes"]["references"] = {"One": 0.7}
-    words = {w: f"{name} {w}" for w in ("small", "foxes", "mine", "a note", "One", "task: search result | query: {content}")}
+    words = {
+        w: f"{name} {w}" for w in ("small", "foxes", "mine", "a note", "One", "task: search result | query: {content}")
+    }
     words["a longer name"] = name
     changed = renamed(copy.deepcopy(results), words) | {"remarks": [f"{name} remark"]}
     changed["command"] = ["embed", "evaluate", f"{name}=x"]
@@ -107,7 +109,14 @@ def test_the_page_shows_the_names(named, results, monkeypatch):
     found = Words(text)
     assert found.tags == plain and "script" not in found.tags
     words = "\n".join(found.words)
-    for expected in (f"{name} small", f"{name} foxes", f"{name} mine", f"{name} remark", f"{name} a note", f"{name} One"):
+    for expected in (
+        f"{name} small",
+        f"{name} foxes",
+        f"{name} mine",
+        f"{name} remark",
+        f"{name} a note",
+        f"{name} One",
+    ):
         assert markdown.printable(expected) in words, expected
     assert not any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in text) and "\u202e" not in text
 

@@ -334,7 +334,6 @@ def test_two_results_of_one_key_are_refused(evaluate):
         collected._add_sample("m/foxes/12", twice)
 
 
-
 def test_old_differences_are_not_kept(written, evaluate, tmp_path):
     collected = evaluate("m", "other")
     outputs.write(collected.results("m"), collected.samples, tmp_path)

@@ -189,9 +189,7 @@ def test_texts_without_labels_that_get_none_are_right():
 
 
 def test_fewer_rows_than_neighbours_all_vote():
-    found, _ = voted(
-        corners("aaa"), [["a"], ["a"], ["b"]], corners("aa"), [["a"], ["b"]], [[0, 1, 2]]
-    )
+    found, _ = voted(corners("aaa"), [["a"], ["a"], ["b"]], corners("aa"), [["a"], ["b"]], [[0, 1, 2]])
     assert found["accuracy"] == 0.5  # a by two of three votes
 
 

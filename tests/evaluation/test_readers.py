@@ -238,7 +238,9 @@ def test_judgements_of_unknown_queries_alone_are_refused(tmp_path):
     refused("retrieval", tmp_path, "qrels.tsv", "judges no query of the folder; correct")
 
 
-@pytest.mark.parametrize("lines", [["q1\t0\td1\t1", "3\t0\t7\t1"], ["q1 Q0 d1 1", "3 Q0 7 1"], ["q1\td1\t1", "3\t7\t1"]])
+@pytest.mark.parametrize(
+    "lines", [["q1\t0\td1\t1", "3\t0\t7\t1"], ["q1 Q0 d1 1", "3 Q0 7 1"], ["q1\td1\t1", "3\t7\t1"]]
+)
 @pytest.mark.parametrize("name", ["qrels.tsv", "qrels.dev.small.tsv", "qrels.trec8.txt.gz"])
 def test_judgements_may_be_of_trec_or_without_a_header(tmp_path, name, lines):
     write_retrieval(tmp_path)
@@ -319,7 +321,11 @@ def test_a_document_may_be_a_title_alone_or_empty(tmp_path):
 
 def test_a_query_is_followed_by_its_instruction(tmp_path):
     queries = [{**QUERIES[0], "instruction": "in winter"}, {**QUERIES[1], "instruction": None}, QUERIES[2]]
-    assert read("retrieval", write_retrieval(tmp_path, queries=queries)).queries == ["red fox in winter", "blue sky", "grass"]
+    assert read("retrieval", write_retrieval(tmp_path, queries=queries)).queries == [
+        "red fox in winter",
+        "blue sky",
+        "grass",
+    ]
     queries[0]["instruction"] = 3
     refused("retrieval", write_retrieval(tmp_path, queries=queries), "queries.jsonl:1", "'instruction'")
 
@@ -720,7 +726,13 @@ def test_one_label_in_the_training_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "row",
-    [{"text": "a"}, {"text": "a", "label": None}, {"text": "a", "label": ["x"]}, {"label": "x"}, {"text": "a", "label": {}}],
+    [
+        {"text": "a"},
+        {"text": "a", "label": None},
+        {"text": "a", "label": ["x"]},
+        {"label": "x"},
+        {"text": "a", "label": {}},
+    ],
 )
 def test_a_text_without_its_one_label_is_refused(tmp_path, row):
     splits(tmp_path, ROWS, [*ROWS, row])
@@ -770,10 +782,19 @@ def test_sets_of_sentences_are_known_by_their_form(tmp_path):
     path = write_json(tmp_path / "s.jsonl", rows)
     for fields in ({}, {"sets": True}):
         task = read("clustering", path, **fields)
-        assert task.type == "clustering" and task.sets == [["a", "b", ""], ["c"]] and task.labels == [["x", "2", "x"], ["y"]]
+        assert (
+            task.type == "clustering"
+            and task.sets == [["a", "b", ""], ["c"]]
+            and task.labels == [["x", "2", "x"], ["y"]]
+        )
         assert task.remarks == ("1 texts are empty; they are embedded as empty texts, as in MTEB",)
     refused("clustering", path, 'lines of {"text", "label"}, each a text', sets=False)
-    for field, value in {"fraction": 0.5, "max_document_to_embed": 2, "max_depth": 1, "max_documents_per_cluster": 9}.items():
+    for field, value in {
+        "fraction": 0.5,
+        "max_document_to_embed": 2,
+        "max_depth": 1,
+        "max_documents_per_cluster": 9,
+    }.items():
         refused("clustering", path, f"{field} has no effect on sets", **{field: value})
     refused("clustering", path, "v_measure alone", main="ami")
     flat = write_json(tmp_path / "f.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])

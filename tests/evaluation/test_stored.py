@@ -120,7 +120,9 @@ def every_path(value, path=()):
     """Yields the path of everything in a JSON value."""
     if path:
         yield path
-    for key, inside in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inside in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield from every_path(inside, (*path, key))
 
 

@@ -217,7 +217,9 @@ def test_an_unknown_field_is_refused_with_a_suggestion(suite):
     refused(suite, "'promt'", only=["foxes"])  # whichever tasks are run
 
 
-@pytest.mark.parametrize("field, kind", [("path", "sts"), ("train_path", "classification"), ("corpus_path", "xtreme_up")])
+@pytest.mark.parametrize(
+    "field, kind", [("path", "sts"), ("train_path", "classification"), ("corpus_path", "xtreme_up")]
+)
 def test_a_missing_file_is_named(suite, field, kind):
     changed(suite, lambda c: c["tasks"][1].update({"type": kind, field: "gone.tsv"}))
     refused(suite, suite, "'pairs' needs", suite.parent / "gone.tsv", "not there")
@@ -289,7 +291,9 @@ def test_two_ways_to_take_fewer_texts_are_refused(suite):
     refused(suite, suite, "'pairs'", "give one of them")
 
 
-@pytest.mark.parametrize("change, part", [({"name": 3}, "'name'"), ({"nam": "x"}, "no field 'nam'; did you mean 'name'")])
+@pytest.mark.parametrize(
+    "change, part", [({"name": 3}, "'name'"), ({"nam": "x"}, "no field 'nam'; did you mean 'name'")]
+)
 def test_a_field_of_the_suite_that_is_wrong_is_refused(suite, change, part):
     refused(changed(suite, lambda c: c | change), suite, part)
 

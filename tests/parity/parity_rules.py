@@ -34,7 +34,10 @@ def ranked(folder, task, entry) -> str:
         texts = [like(draw, text, kept) for kept in (4, 3, 2, 1)]
         # The query's own text under its own id, and the same text once more under another.
         corpus += [{"id": query, "title": "", "text": text}, {"id": f"same{i}", "title": "", "text": text}]
-        corpus += [{"id": f"d{i}-{k}", "title": sentence(draw, words=2) if k % 2 else "", "text": t} for k, t in enumerate(texts)]
+        corpus += [
+            {"id": f"d{i}-{k}", "title": sentence(draw, words=2) if k % 2 else "", "text": t}
+            for k, t in enumerate(texts)
+        ]
         own = {f"d{i}-{k}": draw.choice((0, 1, 1, 2)) for k in range(3)} | {query: draw.choice((0, 1))}
         judged[query] = {**own, f"gone{i}": 1} if i % 4 == 0 else own
     if grouped:
@@ -99,7 +102,9 @@ def instructed(folder, task, entry) -> str:
     queries, corpus, judged, lists, changed = [], [], {}, {}, {}
     for i in range(12):
         text, instruction = sentence(draw), sentence(draw)
-        corpus += [{"id": f"{i}-{k}", "title": "", "text": like(draw, text if k < 6 else instruction, 3)} for k in range(12)]
+        corpus += [
+            {"id": f"{i}-{k}", "title": "", "text": like(draw, text if k < 6 else instruction, 3)} for k in range(12)
+        ]
         relevant = [f"{i}-{k}" for k in (0, 3, 6)]
         judged[f"{i}-og"] = dict.fromkeys(relevant, 1) | {f"{i}-5": 0, f"gone{i}": 1}
         judged[f"{i}-changed"] = {d: int(d == relevant[0]) for d in relevant}
@@ -127,7 +132,10 @@ def _pair_texts(draw, count=200):
 
 def sts(folder, task, entry) -> str:
     draw, low, high = random.Random(3), task.min_score, task.max_score
-    rows = [(a, b, low + (high - low) * min(5, max(0, kept + draw.choice((-1, 0, 0.4)))) / 5) for a, b, kept in _pair_texts(draw)]
+    rows = [
+        (a, b, low + (high - low) * min(5, max(0, kept + draw.choice((-1, 0, 0.4)))) / 5)
+        for a, b, kept in _pair_texts(draw)
+    ]
     write_tsv(folder / "data.tsv", ("sentence1", "sentence2", "score"), rows)
     columns = dict(zip((*task.column_names, "score"), map(list, zip(*rows))))
     _put(task, Dataset.from_dict(columns))
