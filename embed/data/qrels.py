@@ -20,12 +20,13 @@ from embed.errors import DataError
 
 # role -> the names a header may give its column, without case, blanks and punctuation
 COLUMNS = {
-    "query": ("queryid", "query", "qid", "topicid", "topic", "topicnumber", "questionid"),
+    "query": ("queryid", "query", "qid", "q", "topicid", "topic", "topicnumber", "questionid"),
     "document": (
         "corpusid", "documentid", "docid", "docno", "did", "pid", "passageid", "document", "doc", "passage", "corpus",
+        "c", "d",
     ),
     "relevance": (
-        "score", "relevance", "rel", "label", "grade", "relevancy", "judgement", "judgment", "rating", "gain",
+        "score", "s", "relevance", "rel", "label", "grade", "relevancy", "judgement", "judgment", "rating", "gain",
     ),
     "iteration": ("iteration", "iter", "q0"),
     "index": ("", "index", "unnamed0"),
