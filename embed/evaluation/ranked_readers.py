@@ -17,6 +17,8 @@ def _identity(row: Mapping, where: str) -> str:
     key = row.get("_id", row.get("id"))
     if key is None:
         raise DataError(f"{where}: no field 'id'; every query and document needs one")
+    if isinstance(key, dict | list | bool):
+        raise DataError(f"{where}: the id is {str(key)[:40]!r}; it must be a text or a number")
     return str(key)
 
 

@@ -289,6 +289,9 @@ def test_a_retrieval_folder_without_a_part_is_refused(tmp_path, name):
         {"text": "x"},
         {"id": "d9", "text": 3},
         {"id": None, "text": "x"},
+        {"id": {}, "text": "x"},
+        {"id": ["d9"], "text": "x"},
+        {"id": True, "text": "x"},
         {"id": "d9", "text": "x", "title": 3},
     ],
 )

@@ -315,3 +315,58 @@ def test_rules_of_mteb_are_set_where_the_suite_names_its_task(suite):
 def test_two_tasks_of_one_name_are_refused(suite):
     changed(suite, lambda c: c["tasks"][1].update(name="foxes"))
     refused(suite, suite, "'foxes'", "its own name")
+
+
+def test_every_value_replaced_by_any_other_is_refused_in_one_line_or_read(suite):
+    content = json.loads(suite.read_text())
+    tried = 0
+    for index, entry in enumerate(content["tasks"]):
+        for field in suites._FIELDS:
+            for value in (
+                None,
+                0,
+                -1,
+                3,
+                2.5,
+                1e308,
+                True,
+                "x",
+                "",
+                "../data",
+                [],
+                ["a"],
+                [1],
+                {},
+                {"a": 1},
+                "sts",
+                "ArguAna",
+            ):
+                tasks = [dict(t) for t in content["tasks"]]
+                tasks[index] = {**entry, field: value}
+                suite.write_text(json.dumps({"tasks": tasks}))
+                tried += 1
+                try:
+                    suites.read_suite(suite)
+                except DataError as e:
+                    assert "\n" not in str(e)
+    assert tried > 500
+
+
+CELLS = (
+    "", "\ufeff", "q1\td1", "q1 0 d1 1", '{"id": "q1"}', '{"id": null, "text": "a"}', '{"id": {}, "text": []}', "[]", "null",
+    "NaN", '{"id": "q1", "text": "a", "title": {}}', "\x00", '{"text": "a", "label": [[]]}', "a\tb\tc\td\te", '"',
+    "1e999\t1e999\t1e999",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["foxes/corpus.jsonl", "foxes/queries.jsonl", "foxes/qrels.tsv", "pairs.tsv"])
+def test_every_line_replaced_by_another_is_refused_in_one_line_or_read(suite, tmp_path, name):
+    path = tmp_path / "data" / name
+    lines = path.read_text().splitlines()
+    for number in range(len(lines)):
+        for cells in CELLS:
+            path.write_text("\n".join([*lines[:number], cells, *lines[number + 1 :]]) + "\n")
+            try:
+                suites.read_suite(suite)
+            except DataError as e:
+                assert "\n" not in str(e) and "\x00" not in str(e)
