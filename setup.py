@@ -80,7 +80,7 @@ setup(
     python_requires=">=3.11,<3.14",
     # Not find_namespace_packages: that would install the folder gin/ over the package gin-config.
     packages=find_packages(include=["embed", "embed.*"]),
-    package_data={"embed.evaluation": ["references.json"], "embed.curation": ["prompts/*.txt"]},
+    package_data={"embed.evaluation": ["references.json", "mteb_rules.json"], "embed.curation": ["prompts/*.txt"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["embed = embed.commands.main:main"]},

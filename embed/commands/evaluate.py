@@ -77,7 +77,6 @@ def _evaluate(arguments) -> None:
     from embed import files, hosts
     from embed.errors import UsageError, did_you_mean
     from embed.evaluation import bm25, outputs, runner, suites
-    from embed.training.reports import say
 
     baselines = [b for b in arguments.baselines.split(",") if b]
     for baseline in baselines:
@@ -92,15 +91,17 @@ def _evaluate(arguments) -> None:
         files.check_new(pathlib.Path(arguments.output))
     collected = outputs.Collected(suite, runtime.environment(), ["embed", *sys.argv[1:]])
     for task in suite.tasks:
-        if left_out := runner.unjudged(task):
-            collected.note(task.name, f"{left_out} queries without any judged document are left out")
-            say(f"{task.name}: {left_out} queries without any judged document are left out")
+        left_out = runner.unjudged(task)
+        told = [f"{left_out} queries without any judged document are left out"] if left_out else []
+        for remark in (*told, *task.remarks):
+            collected.note(task.name, remark)
+            _say(f"{task.name}: {remark}")
     if "random" in baselines:
         _score(collected, "random", given[0][1], arguments, suite, random=True)
     for name, path in given:
         for weights in arguments.weights.split(","):
             called = name if weights == "float32" else f"{name} {weights}-weights"
-            say(f"scoring {called}")
+            _say(f"scoring {called}")
             _score(collected, called, path, arguments, suite, weights=weights)
     hosts.sync("all models are scored")
     if not hosts.is_main():
@@ -114,12 +115,23 @@ def _evaluate(arguments) -> None:
     _write(collected.results(arguments.against), collected.samples, arguments.output)
 
 
+def _say(line: str) -> None:
+    """Prints one line on the main host; names in it send no control characters to the terminal."""
+    from embed import markdown
+    from embed.training.reports import say
+
+    say(markdown.printable(line))
+
+
 def _named(models) -> list[tuple[str, str]]:
     """Returns (name, path) of each [NAME=]MODEL; two of one name are a UsageError."""
     from embed.errors import UsageError
 
     given = [(m.partition("=")[0], m.partition("=")[2]) if "=" in m else (pathlib.Path(m).name, m) for m in models]
     names = [name for name, _ in given]
+    for (name, path), model in zip(given, models):
+        if not name or not path:
+            raise UsageError(f"{model!r} has no {'path' if name else 'name'}; give NAME=MODEL, or MODEL alone")
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two models are called {name!r}; give them names: NAME=MODEL")
@@ -130,7 +142,7 @@ def _mteb(arguments) -> None:
     """Runs MTEB on every model and view; a folder that is there goes on where it stopped, as MTEB's own cache does."""
     import jax
 
-    from embed import files
+    from embed import files, markdown
     from embed.errors import UsageError
     from embed.evaluation import mteb, references, report, views
     from embed.inference import model as inference
@@ -144,7 +156,7 @@ def _mteb(arguments) -> None:
         model = inference.open_model(path, max_length=arguments.max_length)
         dims = runtime.numbers("dims", arguments.dims, int) or [model.encoder.model.embedding_dim]
         for view in views.views(dims, arguments.quantize.split(",")):
-            print(f"{name} {view.name}: {len(tasks)} tasks of {arguments.mteb}", flush=True)
+            _say(f"{name} {view.name}: {len(tasks)} tasks of {arguments.mteb}")
             found[f"{name} {view.name}"] = mteb.evaluate(mteb.MtebEncoder(model, name, view), tasks, folder)
     ranks = mteb.borda({n: {t: s["score"] for t, s in own.items()} for n, own in found.items()})
     cells = [["model", "Mean (Task)", "Mean (TaskType)", "Borda"]]
@@ -155,7 +167,8 @@ def _mteb(arguments) -> None:
         means = (report.percent(published.get(kind)) for kind in ("task", "type"))
         cells.append([f"{name} ({references.source(name)})", *means, "-"])
     files.write_json(folder / "summary.json", {"mteb": arguments.mteb, "scores": found, "borda": ranks})
-    print(f"\n{report.align(cells)}\n\nwrote {folder}/summary.json and MTEB's own files beside it")
+    table = report.align(cells, markdown.printable)
+    print(f"\n{table}\n\nwrote {folder}/summary.json and MTEB's own files beside it")
 
 
 def _score(collected, name: str, path: str, arguments, suite, random: bool = False, weights: str = "float32") -> None:
@@ -167,7 +180,6 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     from embed.evaluation.embeddings import Embeddings
     from embed.inference import model as inference
     from embed.inference import search
-    from embed.training.reports import say
 
     cut = [0, 0]
 
@@ -186,15 +198,15 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     served = views.views(dims, arguments.quantize.split(","))
     words = lambda prompt: template(prompt, model.prompts)  # noqa: E731
     kept = None if random or not hosts.is_main() else _vectors_folder(arguments.vectors, model)
-    embeddings = Embeddings(model.encode, words, kept, say, hosts.agree)
+    embeddings = Embeddings(model.encode, words, kept, _say, hosts.agree)
     parts = [part for task in suite.tasks for part in task.parts().values()]
     new, total = len(embeddings.missing(parts)), sum(len(p.texts) for p in parts)
-    say(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}")
+    _say(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(v.name for v in served)}")
     if not hosts.is_main():
         embeddings.embed(parts)
         return
     with runtime.text_bar(new, every_minute=True) as progress:
-        found = runner.run(suite, embeddings, served, search.top_k, say, progress)
+        found = runner.run(suite, embeddings, served, search.top_k, _say, progress)
     facts = {
         "model": str(path),
         "folder": str(model.folder),
@@ -231,12 +243,12 @@ def _compare(arguments) -> None:
 
 
 def _write(results, samples, output: str) -> None:
-    from embed import files
+    from embed import files, markdown
     from embed.evaluation import outputs, plots, report
 
     with files.new_folder(output) as folder:
         written = outputs.write(results, samples, folder)
-    print(f"\n{report.table(results)}")
+    print(f"\n{report.table(results, markdown.printable)}")
     if not plots.available():
         print("no plots: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)
     print(f"wrote {output}/: {', '.join(written)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embed import config, files
+from embed import config, files, markdown
 from embed.commands.bench import Bench, digest
 from embed.commands.claims import Claim, Comparison
 from embed.errors import DataError, UsageError, did_you_mean
@@ -37,7 +37,7 @@ def tell(claims: Mapping[str, Claim]) -> None:
     for name, claim in claims.items():
         size = f"{len(claim.arms)} x {len(claim.seeds)}" if claim.untestable is None else "not testable"
         cells.append([name, " ".join(f"--{n}" for n in sorted(claim.needs)) or "nothing", size, claim.title])
-    print(report.align(cells))
+    print(report.align(cells, markdown.printable))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +220,13 @@ def write_table(told: Mapping[str, Mapping[str, Any]], folder: pathlib.Path) -> 
     for name, result in told.items():
         minutes = f"{result['seconds'] / 60:.0f}" if result["seconds"] else "-"
         rows.append(
-            [f"`{name}`", result["title"], f"{result['paper']}: {result['figure']}", result["verdict"], minutes]
+            [
+                markdown.code_cell(name),
+                result["title"],
+                f"{result['paper']}: {result['figure']}",
+                result["verdict"],
+                minutes,
+            ]
         )
     parts = [f"## {name}\n\n{table(result)}" for name, result in told.items() if result["comparisons"]]
     text = (

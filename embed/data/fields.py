@@ -14,7 +14,12 @@ DEFAULT_FIELDS = {"query": "query", "target": "target"}
 
 
 def text_of(value: Any, field: str, where: str) -> str:
-    """Returns the cleaned text of a field; anything but a non-empty string is a DataError."""
+    """Returns the cleaned text of a field; anything but a text that is not empty is a DataError."""
+    return clean(checked_text(value, field, where))
+
+
+def checked_text(value: Any, field: str, where: str) -> str:
+    """Returns the text of a field as it is, for what normalises it later; errors as `text_of`."""
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8", "strict")
@@ -28,10 +33,9 @@ def text_of(value: Any, field: str, where: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as e:
         raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
-    text = clean(value)
-    if not text:
+    if not clean(value):
         raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
-    return text
+    return value
 
 
 def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:

@@ -16,25 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed import ranges
+from embed.data import qrels
 from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records
-from embed.data.lines import read_json_lines, read_table
+from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.documents import digest_json, first_line
 from embed.errors import DataError
 from embed.files import sha256_file
 from embed.ranges import Count
-
-
-def read_qrels(path: str) -> Iterator[tuple[str, str, str, float]]:
-    """Yields ("file:line", query id, document id, graded relevance) of a judgements file with one header line."""
-    for where, row in read_table(path):
-        cells = list(row.values())
-        try:
-            query, document, score = cells[0], cells[1], float(cells[2])
-            if score != score:
-                raise ValueError("relevance is nan")
-        except (IndexError, ValueError) as e:
-            raise DataError(f"{where}: expected query id, document id and a number ({e}); correct the line") from e
-        yield where, query, document, score
 
 
 def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
@@ -162,7 +150,7 @@ class BeirFolder:
         queries_path, corpus_path, qrels_path = self.parts()
         queries = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(queries_path)}
         corpus = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(corpus_path)}
-        for where, query, document, score in read_qrels(qrels_path):
+        for where, query, document, score in qrels.parse(read_lines(qrels_path)):
             if score <= 0:
                 continue
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):

@@ -37,10 +37,15 @@ def score(task: Retrieval | Reranking) -> Scored:
             start += len(own)
         return task.of_scores(scored)
     documents = [f"{t} {d}" for t, d in zip(task.titles, task.corpus)]
+    index = {identity: k for k, identity in enumerate(task.corpus_ids)}
     rankings = {}
     for i, row in zip(task.asked, _values(documents, [task.queries[i] for i in task.asked])):
-        best = sorted(range(len(documents)), key=lambda k, row=row: -row[k])[: ranking.DEPTH]
-        rankings[task.query_ids[i]] = ranking.ranked([task.corpus_ids[k] for k in best], [row[k] for k in best])
+        query = task.query_ids[i]
+        if task.candidates is None:
+            ranked = sorted(range(len(documents)), key=lambda k, row=row: -row[k])[: task.rules.depth]
+        else:
+            ranked = [index[d] for d in dict.fromkeys(task.candidates.get(query, ()))]
+        rankings[query] = ranking.scored([task.corpus_ids[k] for k in ranked], [row[k] for k in ranked])
     return task.of_rankings(rankings)
 
 

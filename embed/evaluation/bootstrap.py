@@ -2,12 +2,18 @@
 
 import dataclasses
 import io
+import math
+import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats
 
 from embed import files
+from embed.errors import DataError
+from embed.evaluation.pairs import threshold_scores
 
 DRAWS = 1000
 
@@ -68,6 +74,34 @@ def _macro_mean(values, groups) -> float:
     return float(np.mean([values[groups == g].mean() for g in np.unique(groups)]))
 
 
+def _kendall(predicted, gold) -> float:
+    if np.ptp(predicted) == 0 or np.ptp(gold) == 0:
+        return float("nan")
+    return float(stats.kendalltau(gold, predicted).statistic)
+
+
+def _best_accuracy(values, labels) -> float:
+    """The accuracy at the best threshold between two similarities."""
+    return threshold_scores(values, labels)["accuracy"] if len(set(labels.tolist())) > 1 else float("nan")
+
+
+def _macro_f1(predicted, gold) -> float:
+    """The mean over experiments [n, experiments] of the mean F1 of the labels that occur."""
+    scores, size = [], int(max(predicted.max(), gold.max())) + 1
+    for one in predicted.T:
+        both = np.bincount(one, minlength=size) + np.bincount(gold, minlength=size)
+        right = np.bincount(gold[one == gold], minlength=size)
+        scores.append((2 * right[both > 0] / both[both > 0]).mean())
+    return float(np.mean(scores))
+
+
+def _labels_f1(predicted, gold) -> float:
+    """The mean over experiments of the mean F1 of all labels; predictions [n, experiments, labels], gold [n, labels]."""
+    right = np.minimum(predicted, gold[:, None]).sum(0, dtype=np.int64)
+    both = predicted.sum(0, dtype=np.int64) + gold.sum(0, dtype=np.int64)
+    return float((2 * right / np.maximum(both, 1)).mean())
+
+
 STATISTICS = {
     "mean": _mean,
     "macro_mean": _macro_mean,
@@ -75,6 +109,10 @@ STATISTICS = {
     "pearson": _pearson,
     "average_precision": _average_precision,
     "weighted_f1": _weighted_f1,
+    "kendall": _kendall,
+    "best_accuracy": _best_accuracy,
+    "macro_f1": _macro_f1,
+    "labels_f1": _labels_f1,
 }
 
 
@@ -95,14 +133,63 @@ def save(path, samples: Mapping[str, Sample]) -> None:
     files.write_atomic(path, buffer.getvalue())
 
 
+_KINDS = "fiub"  # kinds of numbers that samples have
+_UNPACKED = (64 << 20, 64)  # what may come out of a file: so many bytes, and so many for each of its own
+
+
 def load(path) -> dict[str, Sample]:
-    """Returns the samples that `save` wrote."""
-    found: dict[str, dict] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            name, statistic, part = key.split("\t")
-            found.setdefault(name, {"statistic": statistic})[part] = arrays[key]
-    return {name: Sample(own["statistic"], own["values"], own.get("others")) for name, own in found.items()}
+    """Returns the samples that `save` wrote. Any other file is a DataError, found before memory is taken for it."""
+    parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, pathlib.Path(path).stat().st_size)
+            for member in archive.infolist():
+                name, statistic, part = member.filename.removesuffix(".npy").rsplit("\t", 2)
+                parts.setdefault((name, statistic), {})[part] = _array(archive, member)
+        return {name: _sample(statistic, own) for (name, statistic), own in parts.items()}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as e:
+        reason = files.first_line(e)
+        raise DataError(f"{path}: not samples of an evaluation ({reason}); restore the file, or remove it") from e
+
+
+def _check_sizes(archive: zipfile.ZipFile, packed: int) -> None:
+    floor, ratio = _UNPACKED
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > floor + ratio * packed:
+        raise ValueError(f"{unpacked:,} bytes would come out of {packed:,}")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Returns one array, whose header must say the size that the member has."""
+    data = archive.read(member)
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"an array of format {version}")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.kind not in _KINDS or is_fortran or not 1 <= len(shape) <= 3:
+        raise ValueError(f"an array of {dtype} with {len(shape)} dimensions")
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"an array of shape {shape} in {len(data):,} bytes")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+
+
+def _sample(statistic: str, parts: Mapping[str, np.ndarray]) -> Sample:
+    values, others = parts.get("values"), parts.get("others")
+    if statistic not in STATISTICS or values is None or set(parts) - {"values", "others"}:
+        raise ValueError(f"the statistic {statistic[:40]!r} of {', '.join(sorted(parts))[:40]}")
+    if others is not None and len(others) != len(values):
+        raise ValueError(f"{len(values)} values with {len(others)} others")
+    return Sample(statistic, values, others)
 
 
 def difference(

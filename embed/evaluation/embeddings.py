@@ -100,7 +100,9 @@ class Embeddings:
     def _encode_run(self, run, progress) -> np.ndarray:
         texts = [part.texts[row] for _, part, row in run]
         titles = [part.titles[row] if part.titles is not None else "" for _, part, row in run]
-        options = {"titles": titles} if any(titles) else {}
+        options: dict = {"titles": titles} if any(titles) else {}
+        if not all(text or title for text, title in zip(texts, titles)):
+            options["allow_empty"] = True  # MTEB embeds empty texts
         return np.asarray(self._encode(texts, prompt=run[0][1].prompt, progress=progress, **options), np.float32)
 
     def _write(self, keys: np.ndarray, vectors: np.ndarray) -> None:

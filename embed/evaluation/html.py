@@ -1,10 +1,11 @@
 """One HTML file that opens from disk: tables, plots, and everything needed to run the evaluation again."""
 
 import base64
+import html
 import shlex
 from collections.abc import Mapping, Sequence
-from html import escape
 
+from embed import markdown
 from embed.evaluation import references, report
 
 _STYLE = """
@@ -30,6 +31,11 @@ pre { background: var(--tint); padding: 10px 12px; border-radius: 6px; white-spa
 details { margin: 10px 0; }
 summary { cursor: pointer; font-weight: 600; }
 """
+
+
+def escape(text: str) -> str:
+    """Returns HTML that shows `text`, control characters written out as in Markdown."""
+    return html.escape(markdown.printable(text))
 
 
 def page(results: Mapping, pictures: Mapping[str, bytes]) -> str:
@@ -170,5 +176,5 @@ def _reproduce(results: Mapping) -> str:
     rows = [[n, str(v)] for n, v in versions]
     rows += [["platform", environment["platform"]], ["device", f"{devices['count']} x {devices['kind']}"]]
     rows += [["suite digest", results["suite_digest"]]]
-    lines = "\n".join(" ".join(map(shlex.quote, c)) for c in commands)
-    return _section("To run it again", f"<pre>{escape(lines)}</pre>{_table(['what', 'version'], rows, 2)}")
+    lines = "\n".join(escape(" ".join(map(shlex.quote, c))) for c in commands)
+    return _section("To run it again", f"<pre>{lines}</pre>{_table(['what', 'version'], rows, 2)}")

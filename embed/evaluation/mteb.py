@@ -40,8 +40,8 @@ def prompt_name(prompts: Mapping[str, str], task: str, kind: str, side: str | No
 class MtebEncoder:
     """A model of ours as MTEB wants one. `view` says at which size and precision its vectors are compared.
 
-    `model` has `encode(texts, prompt=...)`, `prompts` and `digest`: what `embed.load` returns. MTEB's files are kept by
-    `name`, which must differ for every view.
+    `model` has `encode(texts, prompt=..., allow_empty=...)`, `prompts` and `digest`: what `embed.load` returns. MTEB's files
+    are kept by `name`, which must differ for every view.
     """
 
     def __init__(self, model: Any, name: str = "embed/model", view: View | None = None):
@@ -60,7 +60,7 @@ class MtebEncoder:
         side = getattr(prompt_type, "value", prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
         prompt = prompt_name(self._model.prompts, task_metadata.name, task_metadata.type, side)
-        vectors = self._model.encode([text if text.strip() else "." for text in texts], prompt=prompt)
+        vectors = self._model.encode(texts, prompt=prompt, allow_empty=True)  # some of MTEB's sets have empty texts
         if self._view is None:
             return vectors
         return self._view.queries(vectors) if side == "query" else self._view.documents(vectors)

@@ -7,12 +7,12 @@ from typing import Any
 
 from embed import files
 from embed.errors import DataError, UsageError, did_you_mean
-from embed.evaluation import bootstrap, html, plots, references, report, runner
+from embed.evaluation import bootstrap, html, plots, references, report, runner, stored
+from embed.evaluation.stored import FORMAT
 from embed.evaluation.suites import Suite
 from embed.evaluation.tasks import Scored
 from embed.evaluation.views import View
 
-FORMAT = 2
 SAMPLES = "samples.npz"
 
 
@@ -43,7 +43,8 @@ class Collected:
             "means": runner.means(found.scores, self._suite),
         }
         for task, own in found.samples.items():
-            self.samples |= {f"{name}/{task}/{view}": sample for view, sample in own.items()}
+            for view, sample in own.items():
+                self._add_sample(f"{name}/{task}/{view}", sample)
 
     def add_level(self, name: str, description: str, scored: Mapping[str, Scored]) -> None:
         """Adds a baseline that has no sizes; its only view is 'all'."""
@@ -52,7 +53,13 @@ class Collected:
         if scores:
             for mean in report.MEANS:  # of some types alone, it compares with nobody's
                 self._models[name]["means"]["all"].pop(mean)
-        self.samples |= {f"{name}/{task}/all": s.sample for task, s in scored.items()}
+        for task, s in scored.items():
+            self._add_sample(f"{name}/{task}/all", s.sample)
+
+    def _add_sample(self, key: str, sample: bootstrap.Sample) -> None:
+        if key in self.samples:
+            raise UsageError(f"two results are both called {key!r}; give the models names without '/': NAME=MODEL")
+        self.samples[key] = sample
 
     def results(self, against: str | None = None) -> dict[str, Any]:
         """Returns the content of results.json; differences to the model `against` when one is named."""
@@ -64,6 +71,7 @@ class Collected:
                 "languages": list(t.languages),
                 "notes": self._notes.get(t.name, []),
                 "references": references.of_task(self._suite.mteb_tasks.get(t.name)),
+                **({"mteb_task": self._suite.mteb_tasks[t.name]} if t.name in self._suite.mteb_tasks else {}),
             }
             for t in self._suite.tasks
         }
@@ -103,38 +111,67 @@ def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sa
 
 
 def merge(paths: Sequence[pathlib.Path], against: str | None = None):
-    """Returns (results, samples) of several results.json as one. The same model's name in two gets its folder's in front."""
+    """Returns (results, samples) of several results.json as one. The same model's name in two gets its folder's in front.
+
+    A damaged file, and samples that are not those of their results, are DataErrors.
+    """
     merged: dict[str, Any] = {}
     samples: dict[str, bootstrap.Sample] = {}
+    remarks: list[str] = []
     for path in paths:
         path = path / "results.json" if path.is_dir() else path
-        found = files.read_json(path)
-        if found.get("format") != FORMAT or not {"tasks", "models", "suite"} <= found.keys():
-            raise DataError(f"{path}: not results that `embed evaluate` of this version wrote; run it again")
+        found = stored.read_results(path)
         if not merged:
             merged = {**found, "models": {}, "tasks": {}, "sources": []}
-            merged.pop("differences", None)
-        for task, facts in found["tasks"].items():
-            if merged["tasks"].setdefault(task, facts)["main"] != facts["main"]:
-                raise DataError(f"{path}: task {task!r} is scored by {facts['main']}, elsewhere by another score")
-        own = bootstrap.load(path.with_name(SAMPLES)) if path.with_name(SAMPLES).is_file() else {}
+            for of_one in ("differences", "remarks", "samples_digest"):
+                merged.pop(of_one, None)
+        _add_tasks(merged["tasks"], found["tasks"], path)
+        own, missing = _samples(path, found)
+        remarks += missing
         for name, model in found["models"].items():
-            new = name if name not in merged["models"] else f"{path.parent.name}/{name}"
+            new = name if name not in merged["models"] else f"{path.resolve().parent.name}/{name}"
             if new in merged["models"]:
                 raise DataError(f"{path}: a model {new!r} is there twice; give the results folders of their own")
             merged["models"][new] = model
-            for task, views in model["results"].items():
-                samples |= {
-                    f"{new}/{task}/{v}": own[f"{name}/{task}/{v}"] for v in views if f"{name}/{task}/{v}" in own
-                }
+            keys = [f"/{task}/{view}" for task, views in model["results"].items() for view in views]
+            samples |= {f"{new}{key}": own[f"{name}{key}"] for key in keys if f"{name}{key}" in own}
+        remarks += [remark for remark in found.get("remarks", ()) if remark not in remarks]
         merged["sources"].append(
             {"path": str(path), "suite_digest": found["suite_digest"], "command": found["command"]}
         )
     if len({s["suite_digest"] for s in merged["sources"]}) > 1:
-        merged["remarks"] = [
+        remarks.append(
             "These results are of different suites or data: means compare only where the tasks are the same."
-        ]
+        )
+    if remarks:
+        merged["remarks"] = list(dict.fromkeys(remarks))
     return with_differences(merged, samples, against), samples
+
+
+def _add_tasks(merged: dict[str, Any], tasks: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Adds the tasks of one file to those of the files before, which must be scored alike."""
+    for task, facts in tasks.items():
+        before = merged.setdefault(task, facts)
+        for field in ("main", "type", "group"):
+            if before[field] != facts[field]:
+                what = "scored by" if field == "main" else f"of {field}"
+                raise DataError(f"{path}: task {task!r} is {what} {facts[field]}, elsewhere by another score or type")
+        notes = [note for note in facts["notes"] if note not in before["notes"]]
+        merged[task] = {**before, "notes": [*before["notes"], *notes]}
+
+
+def _samples(path: pathlib.Path, results: Mapping[str, Any]) -> tuple[dict[str, bootstrap.Sample], list[str]]:
+    """Returns (the samples that belong to a results.json, remarks)."""
+    file = path.with_name(SAMPLES)
+    if not file.is_file():
+        return {}, [f"{path}: has no {SAMPLES} beside it, so that its models have no differences."]
+    if "samples_digest" not in results:
+        return bootstrap.load(file), [f"{path}: does not say which {SAMPLES} is its own; the one beside it is taken."]
+    if files.sha256_file(file) != results["samples_digest"]:
+        raise DataError(
+            f"{file}: not the samples of {path.name} beside it; restore both from one evaluation, or remove it"
+        )
+    return bootstrap.load(file), []
 
 
 def _plain(value):
@@ -148,8 +185,9 @@ def _plain(value):
 
 def write(results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pathlib.Path) -> list[str]:
     """Writes everything into `folder` and returns the files' names."""
-    files.write_json(folder / "results.json", _plain(results))
     bootstrap.save(folder / SAMPLES, samples)
+    results = {**results, "samples_digest": files.sha256_file(folder / SAMPLES)}
+    files.write_json(folder / "results.json", _plain(results))
     kept = report.loss_table(results)
     text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
     (folder / "results.md").write_text(text, encoding="utf-8")

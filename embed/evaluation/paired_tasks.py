@@ -74,10 +74,11 @@ class PairClassification(Base):
         first, second = view.queries(vectors("first")), view.documents(vectors("second"))
         alike = _similarities(first, second, view)
         found = pairs.pair_classification_scores(alike, self.labels)
-        name = self.main.removesuffix("_ap")
+        name, _, measure = self.main.partition("_")
         if name == "max":
-            name = max(pairs.SIMILARITIES, key=lambda n: found[f"{n}_ap"])
-        return Scored(found, Sample("average_precision", alike[name], np.asarray(self.labels)))
+            name = max(pairs.SIMILARITIES, key=lambda n: found[f"{n}_{measure}"])
+        statistic = {"ap": "average_precision", "accuracy": "best_accuracy"}[measure]
+        return Scored(found, Sample(statistic, alike[name], np.asarray(self.labels)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,10 @@
 import io
 import math
 import pathlib
+import warnings
 from collections.abc import Mapping
 
+from embed import markdown
 from embed.errors import UsageError
 
 _MARKERS = "osD^vP*X"
@@ -31,9 +33,18 @@ def _pyplot():
 
 def _png(figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
+    with warnings.catch_warnings():
+        # A name may be in a script that the font does not have; its characters are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(buffer, dpi=150, format="png")
     _pyplot().close(figure)
     return buffer.getvalue()
+
+
+def _name(text: str) -> str:
+    """Returns a name as matplotlib shows it: not as a formula, and not left out of the legend for a leading underscore."""
+    shown = markdown.printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _style(number: int) -> dict:
@@ -62,11 +73,11 @@ def _curves(results: Mapping, horizontal: str) -> bytes | None:
             drawn = [(x, 100 * means[kind]) for x, means in points if kind in means and math.isfinite(means[kind])]
             values += [y for _, y in drawn]
             if drawn:
-                axis.plot(*zip(*drawn), **_style(number), label=name)
+                axis.plot(*zip(*drawn), **_style(number), label=_name(name))
         for name, model in results["models"].items():
             level = model["means"].get("all", {}).get(kind)
             if level is not None:
-                axis.axhline(100 * level, color="0.45", linestyle="--", linewidth=1.5, label=name)
+                axis.axhline(100 * level, color="0.45", linestyle="--", linewidth=1.5, label=_name(name))
                 values.append(100 * level)
         axis.set_xscale("log", base=2)
         ticks = sorted({x for points in lines.values() for x, _ in points})
@@ -75,7 +86,7 @@ def _curves(results: Mapping, horizontal: str) -> bytes | None:
         if values:
             spread = max(max(values) - min(values), 1.0)
             axis.set_ylim(min(values) - 0.15 * spread, max(values) + 0.15 * spread)
-        axis.set_title(kind)
+        axis.set_title(_name(kind))
         axis.grid(alpha=0.3)
     for axis in axes[:, 0]:
         axis.set_ylabel("percent")
@@ -121,7 +132,7 @@ def bars(results: Mapping) -> bytes:
         view, means = next(iter(model["means"].items()))
         heights = [100 * means.get(kind, float("nan")) for kind in kinds]
         places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(kinds))]
-        drawn = axis.bar(places, heights, width * 0.92, color=f"C{number % 10}", label=f"{name} ({view})")
+        drawn = axis.bar(places, heights, width * 0.92, color=f"C{number % 10}", label=_name(f"{name} ({view})"))
         if len(models) * len(kinds) <= 36:
             labels = ["" if math.isnan(h) else f"{h:.1f}" for h in heights]
             axis.bar_label(drawn, labels, fontsize=7, padding=1, rotation=90 if len(models) > 2 else 0)
@@ -156,7 +167,9 @@ def sweep(found: Mapping) -> bytes | None:
     figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
     for number, task in enumerate(base):
         change = [100 * (p[task] - base[task]) for p in points]
-        axis.plot(alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=task)
+        axis.plot(
+            alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=_name(task)
+        )
     means = list(found["means"].values())
     mean = [100 * (m - means[0]) for m in means]
     axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean of the types")
@@ -164,7 +177,7 @@ def sweep(found: Mapping) -> bytes | None:
     axis.axhline(0, color="0.6", linewidth=0.8)
     axis.set_xlabel("alpha: share of the tuned model")
     axis.set_ylabel(f"change against alpha {alphas[0]:g} (points)")
-    axis.set_title(f"Interpolation on {found['suite']}")
+    axis.set_title(_name(f"Interpolation on {found['suite']}"))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)
@@ -192,7 +205,7 @@ def soup(found: Mapping) -> bytes | None:
     axis.set_xticks(range(1, len(trials) + 1) if len(trials) <= 20 else range(1, len(trials) + 1, 5))
     axis.set_xlabel("trial")
     axis.set_ylabel("mean of the types (percent)")
-    axis.set_title(f"Soup ({found['method']}) on {found['suite']}")
+    axis.set_title(_name(f"Soup ({found['method']}) on {found['suite']}"))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)

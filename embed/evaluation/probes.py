@@ -33,30 +33,66 @@ def classification_draws(labels: Sequence[Any], per_label: int, experiments: int
     return [few_of_each_label(labels, per_label, order) for _ in range(experiments)]
 
 
-def classification_scores(
-    train: np.ndarray, train_labels: Sequence[str], test: np.ndarray, test_labels: Sequence[str], draws
-) -> tuple[dict[str, float], np.ndarray]:
-    """Returns (means over the experiments, share of the experiments that get each test row right).
+FOLDS = 5
 
-    `train` holds the rows of all draws; logistic regression with at most 100 iterations, labels as numbers in their order.
-    """
+
+def cross_validation_draws(labels: Sequence[Any], per_label: int) -> list[tuple[list[int], list[int]]]:
+    """Returns (training rows, test rows) of each fold. The order that one fold's rows are shuffled into goes to the next."""
+    from sklearn.model_selection import KFold
+
+    folds, order = [], None
+    for train, test in KFold(n_splits=FOLDS, shuffle=True, random_state=SEED).split(range(len(labels))):
+        order = list(range(len(train))) if order is None else order
+        taken = few_of_each_label([labels[i] for i in train], per_label, order)
+        folds.append(([int(train[i]) for i in taken], [int(i) for i in test]))
+    return folds
+
+
+def label_numbers(*sides: Sequence[str]) -> list[np.ndarray]:
+    """Returns the labels of all sides as numbers, in the order of the sorted labels."""
+    number = {label: i for i, label in enumerate(sorted(set().union(*sides)))}
+    return [np.array([number[label] for label in side], np.int64) for side in sides]
+
+
+def classified(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Returns what a logistic regression with at most 100 iterations predicts for the rows of `test`."""
     from sklearn.linear_model import LogisticRegression
 
-    known = sorted(set(train_labels) | set(test_labels))
-    number = {label: i for i, label in enumerate(known)}
-    y_train, y_test = (np.array([number[x] for x in side]) for side in (train_labels, test_labels))
-    found, right = [], np.zeros(len(y_test))
-    for rows in draws:
-        if len(set(y_train[rows])) == 1:
-            predicted = np.full(len(y_test), y_train[rows[0]])
-        else:
-            with _quiet():
-                model = LogisticRegression(max_iter=100, random_state=SEED).fit(train[rows], y_train[rows])
-            predicted = model.predict(test)
-        found.append(_class_scores(y_test, predicted))
-        right += predicted == y_test
-    means = {name: float(np.mean([f[name] for f in found])) for name in found[0]}
-    return means, right / len(draws)
+    if len(set(labels.tolist())) == 1:
+        return np.full(len(test), labels[0])
+    with _quiet():
+        return LogisticRegression(max_iter=100, random_state=SEED).fit(train, labels).predict(test)
+
+
+def classification_experiments(
+    train: np.ndarray, train_labels: Sequence[str], test: np.ndarray, test_labels: Sequence[str], draws
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (predictions [test rows, experiments], test labels [test rows]), labels as numbers in their order.
+
+    `train` holds the rows of all draws.
+    """
+    y_train, y_test = label_numbers(train_labels, test_labels)
+    return np.stack([classified(train[rows], y_train[rows], test) for rows in draws], axis=1), y_test
+
+
+def classification_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    """Returns the means over the experiments of accuracy, F1, precision and recall, and of average precision for 0 and 1."""
+    scores = [_class_scores(gold, one) for one in predicted.T]
+    return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+
+
+def cross_validation(
+    vectors: np.ndarray, labels: Sequence[str], folds
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Returns (means over the folds, predictions [rows, 1], labels [rows]). Every row is a test row of one fold."""
+    (y,) = label_numbers(labels)
+    predicted, scores = np.zeros((len(y), 1), np.int64), []
+    for train, test in folds:
+        predicted[test, 0] = classified(vectors[train], y[train], vectors[test])
+        scores.append(_class_scores(y[test], predicted[test, 0]))
+    # A fold whose test rows are not of two labels has no average precision.
+    names = dict.fromkeys(name for own in scores for name in own)
+    return {n: float(np.mean([own[n] for own in scores if n in own])) for n in names}, predicted, y
 
 
 def _class_scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -91,51 +127,86 @@ def multilabel_draws(labels: Sequence[Sequence[Any]], per_label: int, experiment
     return draws
 
 
-def multilabel_scores(train, train_labels, test, test_labels, draws) -> tuple[dict[str, float], np.ndarray]:
-    """Returns (means over the experiments, share of the experiments that get all labels of each test row right).
+def multilabel_experiments(train, train_labels, test, test_labels, draws) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (predictions [test rows, experiments, labels], gold [test rows, labels]) of 0 and 1.
 
     The five nearest neighbours vote on every label that occurs in the test rows.
     """
-    from sklearn import metrics
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import MultiLabelBinarizer
 
     binary = MultiLabelBinarizer()
-    gold = binary.fit_transform(test_labels)
-    found, right = [], np.zeros(len(gold))
+    gold, predicted = binary.fit_transform(test_labels), []
     for rows in draws:
         with _quiet():
             wanted = binary.transform([train_labels[i] for i in rows])
-        predicted = KNeighborsClassifier(n_neighbors=min(5, len(rows))).fit(train[rows], wanted).predict(test)
-        exact = (predicted == gold).all(1)
-        either = np.maximum(predicted, gold).sum(1)
-        hamming = np.where(either == 0, 1.0, np.minimum(predicted, gold).sum(1) / np.maximum(either, 1))
-        found.append(
-            {
-                "accuracy": float(exact.mean()),
-                "lrap": float(metrics.label_ranking_average_precision_score(gold, predicted)),
-                "f1": float(metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
-                "hamming": float(hamming.mean()),
-            }
-        )
-        right += exact
-    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}, right / len(draws)
+        predicted.append(KNeighborsClassifier(n_neighbors=min(5, len(rows))).fit(train[rows], wanted).predict(test))
+    return np.stack(predicted, axis=1).astype(np.int8), gold.astype(np.int8)
+
+
+def multilabel_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    """Returns the means over the experiments of accuracy (all labels right), LRAP, macro F1 and the Hamming score."""
+    scores = [_multilabel_scores(predicted[:, i], gold) for i in range(predicted.shape[1])]
+    return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+
+
+def _multilabel_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+    from sklearn import metrics
+
+    either = np.maximum(predicted, gold).sum(1)
+    hamming = np.where(either == 0, 1.0, np.minimum(predicted, gold).sum(1) / np.maximum(either, 1))
+    return {
+        "accuracy": float((predicted == gold).all(1).mean()),
+        "lrap": float(metrics.label_ranking_average_precision_score(gold, predicted)),
+        "f1": float(metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
+        "hamming": float(hamming.mean()),
+    }
+
+
+def regression_scores(
+    train: np.ndarray, train_values, test: np.ndarray, test_values
+) -> tuple[dict[str, float], np.ndarray]:
+    """Returns (scores, predictions [test rows]) of a linear regression.
+
+    MTEB fits it ten times on the same rows, as long as there are no more than 2,048.
+    """
+    from scipy.stats import kendalltau
+    from sklearn import metrics
+    from sklearn.linear_model import LinearRegression
+
+    predicted = LinearRegression().fit(train, train_values).predict(test)
+    squared = float(metrics.mean_squared_error(test_values, predicted))
+    scores = {
+        "kendalltau": float(kendalltau(test_values, predicted).statistic),
+        "mae": float(metrics.mean_absolute_error(test_values, predicted)),
+        "mse": squared,
+        "rmse": float(np.sqrt(squared)),
+        "r2": float(metrics.r2_score(test_values, predicted)),
+    }
+    return scores, predicted
 
 
 def clustering_scores(
-    vectors: np.ndarray, labels: Sequence[Sequence[str]], draws: int = 10, size: int = 16_384, generator=None
-) -> tuple[dict[str, float], np.ndarray]:
-    """Returns (mean and deviation of V-measure and adjusted mutual information, the V-measure of every draw).
+    vectors: np.ndarray,
+    labels: Sequence[Sequence[str]],
+    draws: int = 10,
+    size: int = 16_384,
+    generator=None,
+    max_depth: int | None = None,
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Returns (mean and deviation of V-measure and adjusted mutual information, both of every draw).
 
     Each draw takes `size` rows with replacement and clusters them by mini-batch k-means into as many clusters as there are
-    labels; hierarchical labels are scored level by level. `generator` has drawn before when rows were sampled.
+    labels; hierarchical labels are scored level by level, down to `max_depth` levels. `generator` has drawn before when rows
+    were sampled.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 
     generator = generator or random.Random(SEED)
     found = {"v_measure": [], "ami": []}
-    for level in range(max(map(len, labels))):
+    deepest = max(map(len, labels))
+    for level in range(deepest if max_depth is None else min(max_depth, deepest)):
         kept = [i for i, own in enumerate(labels) if len(own) > level]
         gold, own = np.array([labels[i][level] for i in kept]), vectors[kept]
         means = MiniBatchKMeans(
@@ -147,8 +218,31 @@ def clustering_scores(
                 clusters = means.fit_predict(own[rows])
             found["v_measure"].append(float(v_measure_score(gold[rows], clusters)))
             found["ami"].append(float(adjusted_mutual_info_score(gold[rows], clusters)))
-    scores = {name: float(np.mean(values)) for name, values in found.items()}
-    return scores | {f"{n}_std": float(np.std(v)) for n, v in found.items()}, np.array(found["v_measure"])
+    values = {name: np.array(own) for name, own in found.items()}
+    scores = {name: float(np.mean(own)) for name, own in values.items()}
+    return scores | {f"{n}_std": float(np.std(own)) for n, own in values.items()}, values
+
+
+def set_clustering_scores(
+    sets: Sequence[np.ndarray], labels: Sequence[Sequence[str]]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Returns (mean and deviation of the V-measure, the V-measure of every set), each set clustered on its own.
+
+    A set of one label scores 1. Source: MTEB's AbsTaskClusteringLegacy.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import v_measure_score
+
+    values = []
+    for vectors, own in zip(sets, labels, strict=True):
+        number = len(set(own))
+        if number > 1:
+            means = MiniBatchKMeans(n_clusters=number, batch_size=500, n_init="auto", random_state=SEED)
+            with _quiet():
+                values.append(float(v_measure_score(own, means.fit(vectors).labels_)))
+        else:
+            values.append(1.0)
+    return {"v_measure": float(np.mean(values)), "v_measure_std": float(np.std(values))}, np.array(values)
 
 
 @contextlib.contextmanager

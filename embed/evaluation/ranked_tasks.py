@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from embed.errors import UsageError
-from embed.evaluation import ranking
+from embed.evaluation import query_groups, ranking
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Texts
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
@@ -27,18 +27,40 @@ class _Judged(Base):
     corpus: list[str]
     titles: list[str]
     qrels: Mapping[str, Mapping[str, float]]
+    rules: ranking.Rules = dataclasses.field(default=ranking.Rules(), kw_only=True)
+
+    def reranked(self, candidates: Mapping[str, Sequence[str]], queries: np.ndarray, stored: np.ndarray):
+        """Returns {query: {candidate: score}}, best first; `queries` and `stored` are the vectors as they are compared.
+
+        A query without candidates has an empty ranking.
+        """
+        index = {d: i for i, d in enumerate(self.corpus_ids)}
+        rankings = {}
+        for query, vector in zip(self._ranked_queries, queries, strict=True):
+            ids = list(dict.fromkeys(candidates.get(query, ())))
+            rankings[query] = ranking.scored(ids, products(stored[[index[d] for d in ids]], vector))
+        return rankings
+
+    @property
+    def _ranked_queries(self) -> list[str]:
+        return self.query_ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval(_Judged):
-    """Queries, a corpus, and which documents answer which query."""
+    """Queries, a corpus, and which documents answer which query. With `candidates` only those of each query are ranked."""
 
     type = "retrieval"
+    candidates: Mapping[str, Sequence[str]] | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def asked(self) -> list[int]:
         """The queries that have a judgement; the others are left out, as in MTEB."""
         return [i for i, q in enumerate(self.query_ids) if self.qrels.get(q)]
+
+    @property
+    def _ranked_queries(self) -> list[str]:
+        return [self.query_ids[i] for i in self.asked]
 
     def parts(self) -> dict[str, Texts]:
         return {
@@ -47,26 +69,44 @@ class Retrieval(_Judged):
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
-        names = [self.query_ids[i] for i in self.asked]
-        return self.of_rankings(nearest(names, self.corpus_ids, vectors("queries"), vectors("corpus"), view, search))
+        queries, corpus = vectors("queries"), vectors("corpus")
+        if self.candidates is not None:
+            return self.of_rankings(self.reranked(self.candidates, view.queries(queries), view.documents(corpus)))
+        names, depth = self._ranked_queries, self.rules.depth
+        return self.of_rankings(nearest(names, self.corpus_ids, queries, corpus, view, search, depth))
 
-    def of_rankings(self, rankings: Mapping[str, Sequence[str]]) -> Scored:
-        """Returns the scores of each query's documents, best first."""
-        return _ranked(ranking.scores(rankings, self.qrels), self.main)
+    def of_rankings(self, rankings: Mapping[str, Mapping[str, float]]) -> Scored:
+        """Returns the scores of {query: {document: score}}, best first."""
+        kept = {query: self.rules.kept(query, found) for query, found in rankings.items()}
+        values = ranking.scores(kept, self.qrels, self.rules.k_values)
+        if self.main not in values:
+            values[self.main] = query_groups.values(self.main, kept, self.qrels, self.rules.k_values)
+        return _ranked(values, self.main)
 
 
-def nearest(query_ids, corpus_ids, queries, corpus, view: View, search: SearchFn) -> dict[str, list[str]]:
-    """Returns each query's documents, best first, as an index of this view gives them."""
+@dataclasses.dataclass(frozen=True)
+class RankedCandidates(Retrieval):
+    """Queries, each with some documents of a corpus to rank: MTEB's form of reranking."""
+
+    type = "reranking"
+
+
+def nearest(
+    query_ids, corpus_ids, queries, corpus, view: View, search: SearchFn, depth: int
+) -> dict[str, dict[str, float]]:
+    """Returns each query's `depth` nearest documents and their scores, best first, as an index of this view gives them."""
     asked, stored = view.queries(queries), view.documents(corpus)
     # Bits are compared as +-1: their products are whole numbers, so that equal distances are equal scores.
     compared = (np.sign(view.documents(queries)), np.sign(stored)) if view.is_binary else (asked, stored)
-    scores, places = search(*compared, ranking.DEPTH)
+    scores, places = search(*compared, depth)
     rankings = {}
-    for q, own, values, row in zip(query_ids, asked, scores, places):
-        order = [int(row[k]) for k in ranking.order([corpus_ids[p] for p in row], values)]
-        best = order[:RESCORED] if view.rescores else []
-        again = ranking.ranked([corpus_ids[p] for p in best], products(stored[best], own))
-        rankings[q] = again + [corpus_ids[p] for p in order[len(best) :]]
+    for query, vector, values, row in zip(query_ids, asked, scores, places):
+        order = ranking.order([corpus_ids[p] for p in row], values)
+        best = [int(row[k]) for k in order[:RESCORED]] if view.rescores else []
+        rankings[query] = ranking.scored([corpus_ids[p] for p in best], products(stored[best], vector))
+        # What is not scored again follows, below every cosine.
+        below = 2 * view.dim if view.rescores else 0.0
+        rankings[query] |= {corpus_ids[row[k]]: float(values[k]) - below for k in order[len(best) :]}
     return rankings
 
 
@@ -91,6 +131,7 @@ class Reranking(Base):
     queries: list[str]
     candidates: list[list[str]]
     relevant: list[list[bool]]
+    rules: ranking.Rules = dataclasses.field(default=ranking.Rules(), kw_only=True)
 
     def parts(self) -> dict[str, Texts]:
         return {
@@ -108,9 +149,9 @@ class Reranking(Base):
         rankings, qrels = {}, {}
         for i, (candidates, relevant, own) in enumerate(zip(self.candidates, self.relevant, scores)):
             ids = [f"{_hash(text)}-{k}" for k, text in enumerate(candidates)]
-            rankings[str(i)] = ranking.ranked(ids, own)
+            rankings[str(i)] = self.rules.kept(str(i), ranking.scored(ids, own))
             qrels[str(i)] = {identity: float(is_so) for identity, is_so in zip(ids, relevant)}
-        return _ranked(ranking.scores(rankings, qrels), self.main)
+        return _ranked(ranking.scores(rankings, qrels, self.rules.k_values), self.main)
 
 
 def _hash(text: str) -> str:
@@ -134,16 +175,13 @@ class InstructionReranking(_Judged):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         queries, stored = view.queries(vectors("queries")), view.documents(vectors("corpus"))
-        place = {d: i for i, d in enumerate(self.corpus_ids)}
-        rankings = {
-            q: ranking.ranked(self.candidates[q], products(stored[[place[d] for d in self.candidates[q]]], own))
-            for q, own in zip(self.query_ids, queries)
-        }
+        rankings = {q: self.rules.kept(q, r) for q, r in self.reranked(self.candidates, queries, stored).items()}
         before, after = (
-            {q.removesuffix(end): r for q, r in rankings.items() if q.endswith(end)} for end in ("-og", "-changed")
+            {q.removesuffix(end): list(r) for q, r in rankings.items() if q.endswith(end)}
+            for end in ("-og", "-changed")
         )
         moved = ranking.instruction_change(before, after, self.changed)
-        values = {n: mean(v) for n, v in ranking.scores(rankings, self.qrels).items()}
+        values = {n: mean(v) for n, v in ranking.scores(rankings, self.qrels, self.rules.k_values).items()}
         return Scored({"p-MRR": mean(moved), **values}, Sample("mean", moved))
 
 
@@ -168,7 +206,7 @@ class OpenRetrieval(_Questions):
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         ids = [str(i) for i in range(len(self.corpus))]
         names = [str(i) for i in range(len(self.questions))]
-        found = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search)
+        found = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
         words: dict[str, list[str]] = {}
         values = {}
         for limit in (2000, 5000):
@@ -212,9 +250,11 @@ class MultilingualRetrieval(_Questions):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = [str(i) for i in range(len(self.questions))]
-        found = nearest(names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search)
+        found = nearest(
+            names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS)
+        )
         values = np.array(
-            [ranking.reciprocal_rank(found[q], {target: 1.0}, 10) for q, target in zip(names, self.targets)]
+            [ranking.reciprocal_rank(list(found[q]), {target: 1.0}, 10) for q, target in zip(names, self.targets)]
         )
         return _by_language({"mrr_at_10": values}, self.question_languages, self.main)
 

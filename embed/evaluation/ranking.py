@@ -1,11 +1,36 @@
 """Scores of ranked lists, as trec_eval and MTEB compute them. Plain numpy; a relevance above zero is relevant."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 CUTS = (1, 3, 5, 10, 20, 100, 1000)
-DEPTH = max(CUTS)  # how far lists are ranked
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What a task of MTEB may say of its rankings, by the names of MTEB's attributes.
+
+    `k_values` are the ranks that scores are cut at; rankings are as long as the largest. `ignore_identical_ids` takes the
+    document out that has the query's own id, `skip_first_result` the first one. Both shorten the ranking, as in MTEB.
+    """
+
+    k_values: tuple[int, ...] = CUTS
+    ignore_identical_ids: bool = False
+    skip_first_result: bool = False
+
+    @property
+    def depth(self) -> int:
+        """How many documents are ranked for each query."""
+        return max(self.k_values)
+
+    def kept(self, query: str, ranking: Mapping[str, float]) -> dict[str, float]:
+        """Returns the documents and scores of a ranking, best first, that count."""
+        items = list(ranking.items())[: self.depth]
+        if self.ignore_identical_ids:
+            items = [(identity, score) for identity, score in items if identity != query]
+        return dict(items[1:] if self.skip_first_result else items)
 
 
 def order(ids: Sequence[str], scores: Sequence[float]) -> list[int]:
@@ -16,6 +41,11 @@ def order(ids: Sequence[str], scores: Sequence[float]) -> list[int]:
 def ranked(ids: Sequence[str], scores: Sequence[float]) -> list[str]:
     """Returns ids in that order."""
     return [ids[k] for k in order(ids, scores)]
+
+
+def scored(ids: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    """Returns {id: score} in that order."""
+    return {ids[k]: float(scores[k]) for k in order(ids, scores)}
 
 
 def relevant_ids(judged: Mapping[str, float]) -> set[str]:
@@ -58,28 +88,45 @@ def average_precision(ranking: Sequence[str], judged: Mapping[str, float], k: in
     return total / len(wanted) if wanted else 0.0
 
 
+def hit_rate(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
+    """Returns whether a relevant item is among the first k."""
+    return float(any(judged.get(i, 0) > 0 for i in ranking[:k]))
+
+
 MEASURES = {
     "ndcg": ndcg,
     "map": average_precision,
     "recall": recall,
     "precision": precision,
     "mrr": reciprocal_rank,
+    "hit_rate": hit_rate,
 }
 
 
+def score_names(k_values: Sequence[int] = CUTS) -> list[str]:
+    """Returns the names of what `scores` gives."""
+    names = [f"{name}_at_{k}" for name in MEASURES for k in k_values]
+    return [*names, "accuracy"] if 1 in k_values else names
+
+
 def scores(
-    rankings: Mapping[str, Sequence[str]], judgements: Mapping[str, Mapping[str, float]]
+    rankings: Mapping[str, Iterable[str]],
+    judgements: Mapping[str, Mapping[str, float]],
+    k_values: Sequence[int] = CUTS,
 ) -> dict[str, np.ndarray]:
     """Returns {'ndcg_at_10': values, ...}, a value for each query that has a judgement, in the order of `rankings`.
 
-    A query whose judged documents are all irrelevant scores 0, as in MTEB.
+    Rankings hold ids, best first. A query whose judged documents are all irrelevant scores 0, as in MTEB; a relevant
+    document that is not in the corpus is one that no ranking holds. MTEB calls the recall at 1 'accuracy' too.
     """
     judged = [q for q in rankings if judgements.get(q)]
-    return {
-        f"{name}_at_{k}": np.array([measure(rankings[q], judgements[q], k) for q in judged], np.float64)
+    ranked_ids = {q: list(rankings[q]) for q in judged}
+    values = {
+        f"{name}_at_{k}": np.array([measure(ranked_ids[q], judgements[q], k) for q in judged], np.float64)
         for name, measure in MEASURES.items()
-        for k in CUTS
+        for k in k_values
     }
+    return values | ({"accuracy": values["recall_at_1"]} if 1 in k_values else {})
 
 
 def rank_change(old: int, new: int) -> float:

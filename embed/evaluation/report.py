@@ -1,7 +1,9 @@
 """Results as tables for the terminal and in markdown: means by type, the main score of every task, differences."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from embed import markdown
 
 SHORT = {
     "ndcg_at_10": "nDCG@10",
@@ -72,7 +74,8 @@ def tasks_cells(results: Mapping, all_views: bool = False) -> list[list[str]]:
         for model, view, scores in columns:
             value = percent(scores.get(task))
             interval = results["models"][model].get("intervals", {}).get(task, {}).get(view)
-            line.append(f"{value} [{percent(interval[0])}, {percent(interval[1])}]" if interval else value)
+            known = interval is not None and not math.isnan(interval[0])
+            line.append(f"{value} [{percent(interval[0])}, {percent(interval[1])}]" if known else value)
         cells.append(line)
     return cells
 
@@ -83,17 +86,21 @@ def differences_cells(results: Mapping) -> list[list[str]]:
     for found in results["differences"]["rows"]:
         low, high = found["interval"]
         sure = low > 0 or high < 0
+        interval = "-" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
         cells.append(
             [found["task"], found["model"], found["view"], signed(found["difference"]),
-             f"{signed(low)} to {signed(high)}", "*" if sure else ""]
+             interval, markdown.Raw("*") if sure else ""]
         )  # fmt: skip
     return cells
 
 
 def references_cells(results: Mapping) -> list[list[str]]:
-    """Returns published scores of the tasks that are MTEB's own, beside ours; nothing when there are none."""
-    known = {t: facts["references"] for t, facts in results["tasks"].items() if facts.get("references")}
-    others = list(dict.fromkeys(model for own in known.values() for model in own))
+    """Returns published scores of the tasks that are MTEB's own, beside ours; nothing when there are none.
+
+    Several tasks that are sets of texts of one task of MTEB are one row with the mean of their main scores, as MTEB's is.
+    """
+    rows = _published(results)
+    others = list(dict.fromkeys(model for _, _, published in rows for model in published))
     if not others:
         return []
     ours, seen = [], set()
@@ -102,32 +109,57 @@ def references_cells(results: Mapping) -> list[list[str]]:
             ours.append((f"{model} {view}", scores))
         seen.add(model)
     cells = [["task", *(name for name, _ in ours), *others]]
-    for task, own in known.items():
-        cells.append(
-            [task, *(percent(scores.get(task)) for _, scores in ours), *(percent(own.get(model)) for model in others)]
-        )
+    for name, members, published in rows:
+        own = [percent(_mean([scores.get(task) for task in members])) for _, scores in ours]
+        cells.append([name, *own, *(percent(published.get(model)) for model in others)])
     return cells
 
 
-def means_table(results: Mapping) -> str:
+def _published(results: Mapping) -> list[tuple[str, list[str], Mapping[str, float]]]:
+    """Returns (row, tasks, published scores) of every task of MTEB that some tasks are of."""
+    members: dict[str, list[str]] = {}
+    for task, facts in results["tasks"].items():
+        if facts.get("references"):
+            members.setdefault(facts.get("mteb_task", task), []).append(task)
+    return [
+        (
+            tasks[0] if len(tasks) == 1 else f"{name}, mean of {len(tasks)}",
+            tasks,
+            results["tasks"][tasks[0]]["references"],
+        )
+        for name, tasks in members.items()
+    ]
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Returns the mean of scores; None when one is missing."""
+    return None if None in scores else sum(scores) / len(scores)
+
+
+Escape = Callable[
+    [str], str
+]  # what names in a table go through: `markdown.cell`, or `markdown.printable` for a terminal
+
+
+def means_table(results: Mapping, escape: Escape = markdown.cell) -> str:
     """Returns `means_cells` as markdown."""
-    return align(means_cells(results))
+    return align(means_cells(results), escape)
 
 
-def tasks_table(results: Mapping, all_views: bool = False) -> str:
+def tasks_table(results: Mapping, all_views: bool = False, escape: Escape = markdown.cell) -> str:
     """Returns `tasks_cells` as markdown."""
-    return align(tasks_cells(results, all_views))
+    return align(tasks_cells(results, all_views), escape)
 
 
-def differences_table(results: Mapping) -> str:
+def differences_table(results: Mapping, escape: Escape = markdown.cell) -> str:
     """Returns `differences_cells` as markdown."""
-    return align(differences_cells(results))
+    return align(differences_cells(results), escape)
 
 
-def references_table(results: Mapping) -> str:
+def references_table(results: Mapping, escape: Escape = markdown.cell) -> str:
     """Returns `references_cells` as markdown; nothing when there are none."""
     cells = references_cells(results)
-    return align(cells) if cells else ""
+    return align(cells, escape) if cells else ""
 
 
 def loss_table(results: Mapping) -> str:
@@ -136,16 +168,19 @@ def loss_table(results: Mapping) -> str:
     return align(cells) if cells else ""
 
 
-def table(results: Mapping) -> str:
+def table(results: Mapping, escape: Escape = markdown.cell) -> str:
     """Returns the tables of a results.json as markdown; scores in percent."""
-    parts = ["Means of the main scores by type, percent", means_table(results)]
-    parts += ["Main score of every task, percent [95 % interval]", tasks_table(results)]
+    line = markdown.inline if escape is markdown.cell else escape
+    parts = ["Means of the main scores by type, percent", means_table(results, escape)]
+    parts += ["Main score of every task, percent [95 % interval]", tasks_table(results, escape=escape)]
     if results.get("differences"):
-        parts += [f"Difference to {results['differences']['against']}, points", differences_table(results)]
-    if published := references_table(results):
-        parts += ["Published scores of the same tasks (sources: embed/evaluation/references.json), percent", published]
+        title = f"Difference to {line(results['differences']['against'])}, points"
+        parts += [title, differences_table(results, escape)]
+    if published := references_table(results, escape):
+        title = "Published scores of the same tasks (sources: embed/evaluation/references.json), percent"
+        parts += [title, published]
     notes = [f"{task}: {note}" for task, facts in results["tasks"].items() for note in facts.get("notes", ())]
-    return "\n\n".join([*parts, *results.get("remarks", ()), *notes]) + "\n"
+    return "\n\n".join([*parts, *map(line, results.get("remarks", ())), *map(line, notes)]) + "\n"
 
 
 def percent(value: float | None) -> str:
@@ -154,21 +189,28 @@ def percent(value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """Returns a difference of scores in points, with its sign."""
-    return f"{100 * value:+.2f}"
+    """Returns a difference of scores in points, with its sign; a dash where there is none."""
+    return "-" if math.isnan(value) else f"{100 * value:+.2f}"
 
 
-def align(cells: Sequence[Sequence[str]]) -> str:
-    """Returns rows as a markdown table with padded columns; the first row is the header, numbers stand to the right."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+def align(cells: Sequence[Sequence[str]], escape: Escape = markdown.cell) -> str:
+    """Returns rows as a markdown table with padded columns; the first row is the header, numbers stand to the right.
+
+    Names go through `escape`; numbers and `markdown.Raw` cells stay as they are.
+    """
     numeric = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(cells[0]))]
+    cells = [[_escaped(cell, escape) for cell in row] for row in cells]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     rule = "|" + "|".join("-" * (w + 1) + (":" if n else "-") for w, n in zip(widths, numeric)) + "|"
     lines = [
         "| " + " | ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric)) + " |"
         for row in cells
     ]
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _escaped(cell: str, escape: Escape) -> str:
+    return cell if isinstance(cell, markdown.Raw) or _is_number(cell) else escape(cell)
 
 
 def _is_number(text: str) -> bool:
@@ -225,4 +267,4 @@ def soup_table(soup: Mapping) -> str:
     for row, (name, share, _) in enumerate(lines):
         values = [f"{percent(c[row])}{' *' if c[row] == max(c) else ''}" for c in columns]
         cells.append([name, f"{share:.3f}", *values])
-    return f"Ingredients and soup on {soup['suite']}, percent; * is the best of a column\n\n{align(cells)}\n"
+    return f"Ingredients and soup on {markdown.inline(soup['suite'])}, percent; * is the best of a column\n\n{align(cells)}\n"

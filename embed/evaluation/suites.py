@@ -1,27 +1,80 @@
 """Suites: which local files to score, as what. A suite is JSON; its paths are relative to it.
 
-{"name": ..., "tasks": [{"name", "type", "path", "languages"?, "prompt"?, "main"?, "train_path"?, "corpus_path"?,
-"samples_per_label"?, "fraction"?, "mteb_task"?}]}
+{"name": ..., "tasks": [{"name", "type", "path", ...}, ...]}
 
-`mteb_task` says which task of MTEB the data are, so that published scores of it can stand beside ours.
+Fields of every task: `name`, `type` (a key of `readers.TYPES`), `path`; and, where they are needed, `languages`, `prompt` (name
+or template), `main` (the score that stands for the task), `mteb_task`. Some types have `train_path` (classification and
+regression) or `corpus_path` (xor_retrieve and xtreme_up).
+
+`mteb_task` says which task of MTEB the data are, with a subset's name after a slash. Published scores stand beside ours, and
+the task is scored by the rules that MTEB has for it. The rules can also be set without it, by MTEB's names:
+
+* `ignore_identical_ids`: the document with the query's own id does not count (retrieval, reranking)
+* `skip_first_result`: the first document of every ranking does not count (retrieval, reranking)
+* `k_values`: the ranks that scores are cut at (retrieval, reranking)
+* `samples_per_label`, `n_experiments`: how classifiers are trained (classification, multilabel_classification)
+* `is_cross_validation`: the texts of one file are split five times (classification)
+* `fraction` (MTEB's max_fraction_of_documents_to_embed) or `max_document_to_embed`, `max_documents_per_cluster`, `max_depth`
+  (clustering)
+* `sets`: each line is a set of sentences of its own, MTEB's older protocol (clustering); known by the file when left out
 """
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from embed import files
 from embed.errors import DataError, did_you_mean
-from embed.evaluation import readers
+from embed.evaluation import mteb_rules, readers
 from embed.evaluation.tasks import Task
 
-_FIELDS = {
-    "name", "type", "path", "languages", "prompt", "main", "train_path", "corpus_path", "samples_per_label", "fraction",
-    "mteb_task",
-}  # fmt: skip
+_RANKED = ("retrieval", "reranking", "instruction_reranking")
+_LEARNED = ("classification", "multilabel_classification")
 
-_TEXTS = {"name", "type", "path", "prompt", "main", "train_path", "corpus_path", "mteb_task"}
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """A field of a task: its JSON type, its range, and the types of tasks that it has an effect on (none: all)."""
+
+    kind: type
+    low: float = 0
+    high: float = 0
+    tasks: tuple[str, ...] = ()
+
+    def expected(self, value: Any) -> str | None:
+        """Returns what was expected instead of `value`; None when it is right."""
+        if self.kind is str:
+            return None if isinstance(value, str) and value.strip() and _is_unicode(value) else "a text"
+        if self.kind is bool:
+            return None if isinstance(value, bool) else "true or false"
+        if self.kind is int:
+            right = isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+            return None if right else f"a whole number from {self.low:,} to {self.high:,}"
+        right = isinstance(value, int | float) and not isinstance(value, bool) and self.low < value <= self.high
+        return None if right else f"a number above {self.low:g} and at most {self.high:g}"
+
+
+_FIELDS = {
+    **{name: _Field(str) for name in ("name", "type", "path", "prompt", "main", "mteb_task")},
+    "train_path": _Field(str, tasks=(*_LEARNED, "regression")),
+    "corpus_path": _Field(str, tasks=("xor_retrieve", "xtreme_up")),
+    "languages": _Field(list),
+    "ignore_identical_ids": _Field(bool, tasks=_RANKED),
+    "skip_first_result": _Field(bool, tasks=_RANKED),
+    "k_values": _Field(list, tasks=_RANKED),
+    "samples_per_label": _Field(int, 1, 1_000_000, _LEARNED),
+    "n_experiments": _Field(int, 1, 1000, _LEARNED),
+    "is_cross_validation": _Field(bool, tasks=("classification",)),
+    "fraction": _Field(float, 0, 1, ("clustering",)),
+    "max_document_to_embed": _Field(int, 1, 1_000_000_000, ("clustering",)),
+    "max_documents_per_cluster": _Field(int, 1, 1_000_000, ("clustering",)),
+    "max_depth": _Field(int, 1, 1000, ("clustering",)),
+    "sets": _Field(bool, tasks=("clustering",)),
+}
+_PATHS = ("path", "train_path", "corpus_path")
+_MAX_K = 1000  # rankings are as long as the largest of the k_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +108,13 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
         raise DataError(f"{path}: 'tasks' is {type(entries).__name__}, expected a list of tasks")
     if not entries:
         raise DataError(f"{path}: a suite without tasks; list at least one under 'tasks'")
+    for field in suite:
+        if field not in ("name", "tasks", "description"):
+            raise DataError(
+                f"{path}: a suite has no field {field!r}{did_you_mean(field, ('name', 'tasks', 'description'))}"
+            )
+    if _Field(str).expected(suite.get("name", path.stem)):
+        raise DataError(f"{path}: 'name' is {suite['name']!r}, expected a text")
     for entry in entries:
         _check(entry, path)
     names = [e["name"] for e in entries]
@@ -65,29 +125,50 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
         if name not in names:
             raise DataError(f"{path}: no task {name!r}{did_you_mean(name, names)}")
     chosen = [_located(e, path) for e in entries if only is None or e["name"] in only]
-    tasks = [readers.read(entry, entry["path"]) for entry in chosen]
+    ruled = [mteb_rules.apply(entry, f"{path}: task {entry['name']!r}") for entry in chosen]
     return Suite(
         suite.get("name", path.stem),
-        tasks,
+        [_read(entry, remarks) for entry, remarks in ruled],
         {e["name"]: group(e) for e in chosen},
-        _digest(chosen),
+        _digest([entry for entry, _ in ruled]),
         {e["name"]: e["mteb_task"] for e in chosen if "mteb_task" in e},
     )
+
+
+def _read(entry: dict, remarks: Sequence[str]) -> Task:
+    task = readers.read(entry, entry["path"])
+    return dataclasses.replace(task, remarks=(*remarks, *task.remarks))
 
 
 def _check(entry, path: pathlib.Path) -> None:
     lacking = {"name", "type", "path"} - (entry.keys() if isinstance(entry, dict) else set())
     if lacking:
         raise DataError(f"{path}: a task lacks {', '.join(sorted(lacking))}: {str(entry)[:80]}; complete it")
-    for field in entry:
+    for field, value in entry.items():
         if field not in _FIELDS:
             raise DataError(f"{path}: task {entry['name']!r} has a field {field!r}{did_you_mean(field, _FIELDS)}")
-    for field in _TEXTS & entry.keys():
-        if not isinstance(entry[field], str):
-            raise DataError(f"{path}: a task's {field!r} is {entry[field]!r}, expected a text")
-    languages = entry.get("languages", [])
-    if not isinstance(languages, list) or not all(isinstance(x, str) for x in languages):
-        raise DataError(f"{path}: task {entry['name']!r}: 'languages' is {languages!r}, expected a list of texts")
+        _check_value(field, value, f"{path}: task {str(entry['name'])[:80]!r}")
+    if "fraction" in entry and "max_document_to_embed" in entry:
+        raise DataError(f"{path}: task {entry['name']!r} has fraction and max_document_to_embed; give one of them")
+
+
+def _check_value(field: str, value: Any, task: str) -> None:
+    expected = _FIELDS[field].expected(value) if _FIELDS[field].kind is not list else _expected_list(field, value)
+    if expected:
+        raise DataError(f"{task}: {field!r} is {str(value)[:80]!r}, expected {expected}")
+
+
+def _expected_list(field: str, value: Any) -> str | None:
+    items = value if isinstance(value, list) else [None]
+    if field == "languages":
+        return "a list of texts" if any(_Field(str).expected(x) for x in items) else None
+    right = bool(items) and not any(_Field(int, 1, _MAX_K).expected(x) for x in items)
+    return None if right and items == sorted(set(items)) else f"a list of rising whole numbers from 1 to {_MAX_K:,}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether a text can be written: it holds no lone surrogate and no NUL, which ends names in files."""
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _located(entry: dict, path: pathlib.Path) -> dict:
@@ -97,24 +178,31 @@ def _located(entry: dict, path: pathlib.Path) -> dict:
             f"{path}: task {entry['name']!r} has type {entry['type']!r}{did_you_mean(entry['type'], readers.TYPES)}; "
             "pick the tasks to run with --tasks"
         )
-    found = dict(entry)
-    for field in ("path", "train_path", "corpus_path"):
+    for field in entry:
+        kinds = _FIELDS[field].tasks
+        if kinds and entry["type"] not in kinds:
+            raise DataError(
+                f"{path}: task {entry['name']!r}: {field} has no effect on {entry['type']}, only on {', '.join(kinds)}; "
+                "leave it out"
+            )
+    located = dict(entry)
+    for field in _PATHS:
         if field in entry:
-            found[field] = path.parent / entry[field]
-            if not found[field].exists():
-                raise DataError(f"{path}: task {entry['name']!r} needs {found[field]}, which is not there")
-    return found
+            located[field] = path.parent / entry[field]
+            if not located[field].exists():
+                raise DataError(f"{path}: task {entry['name']!r} needs {located[field]}, which is not there")
+    return located
 
 
 def _digest(entries: Sequence[dict]) -> str:
-    """Returns one digest of the entries and of every file they name."""
+    """Returns one digest of the entries, with the rules that they are scored by, and of every file they name."""
     content = []
     for entry in entries:
         plain = {k: v for k, v in entry.items() if not isinstance(v, pathlib.Path)}
-        for field in ("path", "train_path", "corpus_path"):
-            where = entry.get(field)
-            if where is not None:
-                inside = [where] if where.is_file() else sorted(p for p in where.rglob("*") if p.is_file())
+        for field in _PATHS:
+            location = entry.get(field)
+            if location is not None:
+                inside = [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
                 content.append([field, *[[p.name, files.sha256_file(p)] for p in inside]])
         content.append(json.dumps(plain, sort_keys=True))
     return files.digest_json(content)

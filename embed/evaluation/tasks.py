@@ -34,6 +34,7 @@ class Task(Protocol):
     name: str
     main: str
     languages: Sequence[str]
+    remarks: tuple[str, ...]
 
     def parts(self) -> dict[str, Texts]: ...
 
@@ -42,12 +43,16 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """What every task has. `prompt` is the name or template of its texts' prompt, or of its queries'."""
+    """What every task has. `prompt` is the name or template of its texts' prompt, or of its queries'.
+
+    `remarks` say what of the data or of MTEB's rules a reader of the scores must know.
+    """
 
     name: str
     prompt: str
     main: str
     languages: Sequence[str]
+    remarks: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 def mean(values: np.ndarray) -> float:

@@ -66,8 +66,14 @@ class Encoder:
 
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
 
-    def tokens(self, texts: Sequence[str], prompt: str, titles: Sequence[str] | None = None) -> list[np.ndarray]:
-        """Returns the token ids of prompted texts. An empty text is a DataError that names its place."""
+    def tokens(
+        self, texts: Sequence[str], prompt: str, titles: Sequence[str] | None = None, allow_empty: bool = False
+    ) -> list[np.ndarray]:
+        """Returns the token ids of prompted texts. An empty text is a DataError that names its place.
+
+        With `allow_empty` it is its prompt and the special tokens alone, as sentence-transformers encodes it; a model that adds
+        no tokens at all cannot.
+        """
         words = template(prompt, dict(self.prompts))
         titles = titles if titles is not None else [""] * len(texts)
         if len(titles) != len(texts):
@@ -75,10 +81,15 @@ class Encoder:
         prompted = []
         for i, (text, title) in enumerate(zip(texts, titles, strict=True)):
             content = clean(text)
-            if not content:
+            if not content and not allow_empty:
                 raise DataError(f"text {i} of {len(texts)} is empty; remove it or fill it")
             prompted.append(apply_prompt(words, content, clean(title or "")))
         rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
+        for i, row in enumerate(rows):
+            if not len(row):
+                raise DataError(
+                    f"text {i} of {len(texts)} is empty, and the model adds no token to it; remove it or fill it"
+                )
         self.overflow(sum(cut), len(cut))
         return rows
 
@@ -90,11 +101,15 @@ class Encoder:
         prompt: str,
         titles: Sequence[str] | None = None,
         progress: Callable[[int], None] = lambda texts: None,
+        allow_empty: bool = False,
     ) -> np.ndarray:
-        """Returns float32 unit vectors [n, E] in the order of `texts`. `progress` is told each batch's number of texts."""
+        """Returns float32 unit vectors [n, E] in the order of `texts`. `progress` is told each batch's number of texts.
+
+        `allow_empty` is that of `tokens`.
+        """
         if not len(texts):
             return np.zeros((0, self.model.embedding_dim), np.float32)
-        rows = self.tokens(texts, prompt, titles)
+        rows = self.tokens(texts, prompt, titles, allow_empty)
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
         waiting: list[tuple[packing.Batch, jax.Array]] = []
         with jax.set_mesh(self.mesh):

@@ -68,11 +68,16 @@ class EmbeddingModel:
         titles: Sequence[str] | None = None,
         dims: int | None = None,
         progress: Callable[[int], None] = lambda texts: None,
+        allow_empty: bool = False,
     ) -> np.ndarray:
-        """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length. `prompt` is a name or a template."""
+        """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length. `prompt` is a name or a template.
+
+        An empty text is a DataError, or with `allow_empty` its prompt and the special tokens alone.
+        """
         self.check_dims(dims)
         texts = [texts] if isinstance(texts, str) else list(texts)
-        vectors = self.encoder(self.params, texts, prompt=prompt, titles=titles, progress=progress)
+        options = {"titles": titles, "progress": progress, "allow_empty": allow_empty}
+        vectors = self.encoder(self.params, texts, prompt=prompt, **options)
         return vectors if dims is None else truncate_numpy(vectors, dims)
 
 

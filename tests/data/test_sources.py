@@ -373,9 +373,18 @@ def test_qrels_that_name_unknown_ids_are_refused_with_their_line(tmp_path):
     refused(source, f"{tmp_path}/qrels/train.tsv:2: names the document 'd9'", "correct qrels")
 
 
-@pytest.mark.parametrize("qrels", ["q\tc\n1\td1\n", "q\tc\ts\n1\td1\thigh\n", "q\tc\ts\n1\td1\t\n", "q\tc\ts\n1\td1\n"])
-def test_malformed_qrels_are_refused_with_their_line(tmp_path, qrels):
-    refused(beir(tmp_path, qrels), f"{tmp_path}/qrels/train.tsv:2: ")
+@pytest.mark.parametrize(
+    "qrels, line",
+    [("q\tc\n1\td1\n", 1), ("q\tc\ts\n1\td1\thigh\n", 2), ("q\tc\ts\n1\td1\t\n", 2), ("q\tc\ts\n1\td1\n", 2)],
+)
+def test_malformed_qrels_are_refused_with_their_line(tmp_path, qrels, line):
+    refused(beir(tmp_path, qrels), f"{tmp_path}/qrels/train.tsv:{line}: ")
+
+
+@pytest.mark.parametrize("qrels", ["1\td1\t1\n", "1 0 d1 1\n", "1\tQ0\td1\t1\n", '"q"\t"c"\t"s"\n"1"\t"d1"\t"1"\n'])
+def test_qrels_of_other_forms_give_the_same_pairs(tmp_path, qrels):
+    wanted = [record for _, record in beir(tmp_path, "q\tc\ts\n1\td1\t1\n").examples()]
+    assert wanted and [record for _, record in beir(tmp_path, qrels).examples()] == wanted
 
 
 def test_a_bad_text_in_a_beir_folder_is_placed_where_it_stands(tmp_path):

@@ -1,5 +1,6 @@
 """BM25 against a plain loop over the formula, and the words it counts."""
 
+import dataclasses
 import math
 import random
 
@@ -55,13 +56,13 @@ def make_task(seed: int) -> Retrieval:
 @pytest.mark.parametrize("seed", range(6))
 def test_scores_and_rankings_equal_the_formula(monkeypatch, seed):
     task, seen = make_task(seed), []
-    ranked = ranking.ranked
+    scored, ranked = ranking.scored, ranking.ranked
 
     def watched(ids, scores):
         seen.append((list(ids), [float(s) for s in scores]))
-        return ranked(ids, scores)
+        return scored(ids, scores)
 
-    monkeypatch.setattr(ranking, "ranked", watched)
+    monkeypatch.setattr(ranking, "scored", watched)
     found = bm25.score(task)
     monkeypatch.undo()
     corpus = [bm25.words(f"{t} {d}") for t, d in zip(task.titles, task.corpus)]
@@ -104,15 +105,23 @@ def test_titles_are_searched_and_queries_without_judgements_are_not_asked():
     assert set(found.scores) == set(ranking.scores({}, {}))
 
 
-def test_only_the_best_documents_are_ranked(monkeypatch):
-    monkeypatch.setattr(ranking, "DEPTH", 2)
-    task = make_task(1)
+def test_only_the_best_documents_are_ranked():
+    task = dataclasses.replace(make_task(1), main="recall_at_2", rules=ranking.Rules((1, 2)))
     task.corpus[3] = "zebra zebra zebra"
     task.corpus[2] = f"{task.corpus[2]} zebra"
     task.queries[0] = "zebra"
     task.qrels.clear()
     task.qrels["q0"] = {task.corpus_ids[i]: 1.0 for i in (2, 3, 4)}
-    assert bm25.score(task).scores["recall_at_1000"] == pytest.approx(2 / 3)
+    assert bm25.score(task).scores["recall_at_2"] == pytest.approx(2 / 3)
+
+
+def test_only_the_candidates_of_a_query_are_ranked():
+    task = make_task(1)
+    task = dataclasses.replace(task, candidates={"q0": task.corpus_ids[1:]})
+    task.queries[0] = task.corpus[0]  # the words of a document that is no candidate
+    task.qrels.clear()
+    task.qrels["q0"] = {task.corpus_ids[0]: 1.0, task.corpus_ids[1]: 1.0}
+    assert bm25.score(task).scores["recall_at_1000"] == 0.5
 
 
 # reranking

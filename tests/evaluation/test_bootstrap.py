@@ -1,12 +1,14 @@
 """Intervals and differences by drawing items: statistics against direct ones, and what any interval must satisfy."""
 
 import math
+import zipfile
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics
 
+from embed.errors import DataError
 from embed.evaluation import bootstrap
 from embed.evaluation.bootstrap import Sample, difference, interval
 
@@ -27,6 +29,12 @@ def samples(seed: int = 0, count: int = 120) -> dict[str, Sample]:
             "average_precision", values, (values + draw.standard_normal(count) > 0).astype(int)
         ),
         "weighted_f1": Sample("weighted_f1", draw.integers(0, 9, count), draw.integers(0, 7, count)),
+        "kendall": Sample("kendall", values, np.round(values + draw.standard_normal(count))),
+        "best_accuracy": Sample(
+            "best_accuracy", np.round(values, 1), (values + draw.standard_normal(count) > 0).astype(int)
+        ),
+        "macro_f1": Sample("macro_f1", draw.integers(0, 5, (count, 3)), draw.integers(1, 6, count)),
+        "labels_f1": Sample("labels_f1", draw.integers(0, 2, (count, 3, 4)), draw.integers(0, 2, (count, 4))),
     }
 
 
@@ -50,10 +58,19 @@ def direct(name: str, values, others) -> float:
         return stats.pearsonr(values, others).statistic
     if name == "average_precision":
         return metrics.average_precision_score(others, values)
+    if name == "kendall":
+        return stats.kendalltau(others, values).statistic
+    if name == "best_accuracy":
+        cuts = [(a + b) / 2 for a, b in zip(sorted(set(values)), sorted(set(values))[1:])]
+        return max(np.mean([(v > cut) == bool(x) for v, x in zip(values, others)]) for cut in cuts)
+    if name in ("macro_f1", "labels_f1"):
+        experiments = range(np.array(values).shape[1])
+        f1 = lambda i: metrics.f1_score(others, np.array(values)[:, i], average="macro", zero_division=0)  # noqa: E731
+        return np.mean([f1(i) for i in experiments])
     return metrics.f1_score(others, values, average="weighted", zero_division=0)
 
 
-@pytest.mark.parametrize("name", ["mean", "macro_mean", "spearman", "pearson", "average_precision", "weighted_f1"])
+@pytest.mark.parametrize("name", list(bootstrap.STATISTICS))
 @pytest.mark.parametrize("seed", range(4))
 def test_each_statistic_equals_a_direct_computation(name, seed):
     assert set(bootstrap.STATISTICS) == set(samples())
@@ -183,3 +200,77 @@ def test_samples_are_read_as_they_were_written(tmp_path):
 def test_no_samples_are_a_file_too(tmp_path):
     bootstrap.save(tmp_path / "samples.npz", {})
     assert bootstrap.load(tmp_path / "samples.npz") == {}
+
+
+# files that are not samples
+
+
+def npz(path, **arrays):
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def header(shape: str, dtype: str = "<f8") -> bytes:
+    """Returns the start of an npy file that declares a shape."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def zipped(path, name="m/t/8\tmean\tvalues.npy", content=b"", **options):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def refused(path, part=""):
+    with pytest.raises(DataError) as caught:
+        bootstrap.load(path)
+    assert "\n" not in str(caught.value) and "restore the file, or remove it" in str(caught.value)
+    assert str(path) in str(caught.value) and part in str(caught.value)
+
+
+def test_what_are_no_samples_is_refused(tmp_path):
+    path = tmp_path / "s.npz"
+    for content in (b"", b"PK", b"not a zip", header("(1,)") + bytes(8)):
+        path.write_bytes(content)
+        refused(path)
+    refused(tmp_path / "gone.npz")
+    refused(npz(path, plain=np.zeros(3)))
+    refused(npz(path, **{"a\tmode\tvalues": np.zeros(3)}), "'mode'")
+    refused(npz(path, **{"a\tmean\tothers": np.zeros(3)}))
+    refused(npz(path, **{"a\tmean\tvalues": np.zeros(3), "a\tmean\tothers": np.zeros(2)}), "3 values with 2 others")
+    refused(npz(path, **{"a\tmean\tvalues": np.array(["x"])}), "<U1")
+    refused(npz(path, **{"a\tmean\tvalues": np.array(3.0)}), "0 dimensions")
+    np.savez(path, **{"a\tmean\tvalues": np.array([{}], dtype=object)})
+    refused(path)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(-1,)", "(2,)", "(99999999999, 99999999999)"])
+def test_a_shape_that_the_file_does_not_hold_is_refused_before_memory_is_taken(tmp_path, shape):
+    refused(zipped(tmp_path / "s.npz", content=header(shape) + bytes(8)))
+
+
+def test_a_file_that_grows_without_measure_is_refused(tmp_path):
+    content = header(f"({(80 << 20) // 8},)") + bytes(80 << 20)
+    refused(zipped(tmp_path / "s.npz", content=content), "bytes would come out of")
+
+
+def test_every_flipped_byte_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "s.npz"
+    given = {"m/t/8": mean_sample(20)}
+    bootstrap.save(path, given)
+    whole = path.read_bytes()
+    for index in range(0, len(whole), 7):
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0x41]) + whole[index + 1 :])
+        try:
+            found = bootstrap.load(path)
+        except DataError:
+            continue
+        # The directory of a zip file has fields that say nothing of the content, and the name.
+        assert [list(s.values) for s in found.values()] == [list(given["m/t/8"].values)]
+
+
+def test_names_may_hold_any_character(tmp_path):
+    given = {"a\tb/c\nd/8": mean_sample(5), "\u202e|é/t/8": mean_sample(6)}
+    bootstrap.save(tmp_path / "s.npz", given)
+    assert set(bootstrap.load(tmp_path / "s.npz")) == set(given)

@@ -305,3 +305,20 @@ def test_all_hosts_embed_what_the_main_one_has_not_kept(model, make_model, tmp_p
     other = Embeddings(make_model(), TEMPLATES.__getitem__, agree=lambda there: told[0])
     assert [item[0] for item in other.missing([QUERIES, CORPUS])] == missing and len(missing) == 3
     assert other.embed([QUERIES, CORPUS]) == 3
+
+
+def test_an_empty_text_is_asked_for_as_such(make_model):
+    class Strict(type(make_model())):
+        allowed: list = []
+
+        def __call__(self, texts, *, prompt, progress, titles=None, allow_empty=False):
+            self.allowed.append(allow_empty)
+            assert allow_empty or all(t or s for t, s in zip(texts, titles or [""] * len(texts)))
+            return super().__call__(texts, prompt=prompt, progress=progress, titles=titles)
+
+    model = Strict(8)
+    kept = Embeddings(model, lambda prompt: prompt)
+    parts = [Texts(["a", ""], "query"), Texts(["b", ""], "document", ["", "a title"])]
+    kept.embed(parts)
+    assert sorted(model.allowed) == [False, True]
+    np.testing.assert_array_equal(kept.get(parts[0])[1], model.vector("", "query"))

@@ -9,7 +9,7 @@ import pytest
 
 from embed import files
 from embed.errors import DataError, UsageError
-from embed.evaluation import bm25, bootstrap, outputs, plots, runner
+from embed.evaluation import bm25, bootstrap, outputs, plots, report, runner
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.paired_tasks import Sts, Summarization
@@ -186,7 +186,9 @@ def test_everything_is_written_and_named(evaluate, tmp_path):
     assert {"report.html", "results.json", "results.md", "samples.npz"} <= set(written)
     if plots.available():
         assert {"dimensions.png", "bytes.png", "types.png"} <= set(written)
-    assert files.read_json(tmp_path / "results.json") == json.loads(json.dumps(results))
+    kept = files.read_json(tmp_path / "results.json")
+    assert kept.pop("samples_digest") == files.sha256_file(tmp_path / "samples.npz")
+    assert kept == json.loads(json.dumps(results))
     text = (tmp_path / "results.md").read_text()
     assert "Difference to m" in text and "What the views keep" in text
     assert "other" in (tmp_path / "report.html").read_text()
@@ -288,6 +290,48 @@ def test_results_without_samples_are_merged_without_differences(written):
     (two / "samples.npz").unlink()
     found, samples = outputs.merge([one, two], "m")
     assert found["differences"]["rows"] == [] and {k.split("/")[0] for k in samples} == {"m"}
+    (remark,) = found["remarks"]
+    assert str(two / "results.json") in remark and "has no samples.npz beside it" in remark
+
+
+def test_samples_of_another_evaluation_are_refused(written):
+    one, two = written("one", "m"), written("two", "other")
+    (two / "samples.npz").write_bytes((one / "samples.npz").read_bytes())
+    with pytest.raises(DataError, match=r"samples.npz: not the samples of results.json beside it; restore both"):
+        outputs.merge([one, two])
+    content = files.read_json(two / "results.json")
+    del content["samples_digest"]  # as an earlier version wrote them
+    files.write_json(two / "results.json", content)
+    assert "does not say which samples.npz is its own" in outputs.merge([one, two])[0]["remarks"][0]
+
+
+def test_scores_that_are_not_defined_give_the_same_tables_again(evaluate, tmp_path, undrawn):
+    collected = evaluate("flat", constant=True)
+    results = collected.results()
+    assert math.isnan(results["models"]["flat"]["results"]["pairs"]["12"]["cosine_spearman"])
+    outputs.write(results, collected.samples, tmp_path)
+    found, samples = outputs.merge([tmp_path])
+    assert report.table(found) == report.table(results) and report.loss_table(found) == report.loss_table(results)
+    (tmp_path / "again").mkdir()
+    outputs.write(found, samples, tmp_path / "again")
+    assert (tmp_path / "again" / "results.md").read_text() == (tmp_path / "results.md").read_text()
+
+
+def test_scores_that_are_not_defined_are_drawn_and_compared(evaluate, tmp_path):
+    if not plots.available():
+        pytest.skip("matplotlib is not installed")
+    collected = evaluate("flat", "other", constant=True)
+    outputs.write(collected.results("other"), collected.samples, tmp_path)
+    found, samples = outputs.merge([tmp_path], "other")
+    (tmp_path / "again").mkdir()
+    assert "types.png" in outputs.write(found, samples, tmp_path / "again")
+
+
+def test_two_results_of_one_key_are_refused(evaluate):
+    collected = evaluate("m")
+    twice = collected.samples["m/foxes/12"]
+    with pytest.raises(UsageError, match="both called 'm/foxes/12'; give the models names without '/'"):
+        collected._add_sample("m/foxes/12", twice)
 
 
 def test_old_differences_are_not_kept(written, evaluate, tmp_path):

@@ -1,5 +1,6 @@
 """Tasks that train on vectors, through the runner with stand-in models: what is embedded, direct computations, and chance."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -8,7 +9,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from embed.evaluation import probes
-from embed.evaluation.probe_tasks import Classification, Clustering, MultilabelClassification
+from embed.evaluation.probe_tasks import (
+    Classification,
+    Clustering,
+    MultilabelClassification,
+    Regression,
+    SetClustering,
+)
 from embed.evaluation.views import View
 
 
@@ -162,7 +169,7 @@ def clustering_task(fraction=None, count: int = 90) -> Clustering:
 def small_draws(monkeypatch):
     """Draws of 300 rows instead of 16384, for time."""
     scores = probes.clustering_scores
-    monkeypatch.setattr(probes, "clustering_scores", lambda *own, **options: scores(*own, size=300, **options))
+    monkeypatch.setattr(probes, "clustering_scores", lambda *own, **options: scores(*own, **{**options, "size": 300}))
 
 
 def test_groups_are_found_and_a_constant_model_finds_none(make_model, score, small_draws):
@@ -181,5 +188,60 @@ def test_a_fraction_is_drawn_before_the_rows_by_the_same_generator(make_model, s
     assert model.calls == [([task.texts[i] for i in rows], "clustering", None)]
     vectors = model.vectors([task.texts[i] for i in rows], "clustering")
     wanted, values = probes.clustering_scores(vectors, [task.labels[i] for i in rows], generator=generator)
-    assert scores == pytest.approx(wanted) and list(sample.values) == pytest.approx(values)
+    assert scores == pytest.approx(wanted) and list(sample.values) == pytest.approx(values["v_measure"])
     assert [t.texts for t in task.parts().values()] == [t.texts for t in task.parts().values()]  # the same each time
+
+
+# rules of MTEB
+
+
+def test_cross_validation_gives_every_text_one_prediction(make_model, score):
+    labels = ["x", "y", "z"] * 14 + ["x"]
+    fields = {"train": [], "train_labels": [], "test": [f"text {i} of {x}" for i, x in enumerate(labels)]}
+    task = Classification("c", "classification", "accuracy", (), **fields, test_labels=labels, cross_validated=True)
+    scores, sample = score(task, Telling(make_model(8)))
+    assert scores["accuracy"] > 0.9 and len(sample) == 43
+    folds = probes.cross_validation_draws(labels, 2)
+    assert sorted(i for _, test in folds for i in test) == list(range(43))
+    for train, test in folds:
+        assert not set(train) & set(test) and all([labels[i] for i in train].count(x) == 2 for x in "xyz")
+
+
+def test_f1_may_stand_for_classification(make_model, score):
+    labels = ["x", "y"] * 20
+    fields = {"train": [f"{i} {x}" for i, x in enumerate(labels)], "train_labels": labels}
+    fields |= {"test": [f"test {i} of {x}" for i, x in enumerate(labels)], "test_labels": labels}
+    task = Classification("c", "classification", "f1", (), **fields, experiments=3)
+    scores, sample = score(task, make_model(8))
+    consistent(scores, sample, "f1")
+    assert sample.values.shape == (40, 3)
+
+
+def test_a_regression_learns_numbers(make_model, score):
+    texts = [f"text {i}" for i in range(60)]
+    model = make_model(8)
+    values = [float(model.vector(t, "none")[0]) for t in texts]
+    task = Regression("r", "none", "kendalltau", (), texts[:40], values[:40], texts[40:], values[40:])
+    scores, sample = score(task, model)
+    assert scores["kendalltau"] == pytest.approx(1) and scores["rmse"] < 1e-5 and scores["r2"] == pytest.approx(1)
+    consistent(scores, sample, "kendalltau")
+
+
+def test_sets_are_clustered_each_on_its_own(make_model, score):
+    sets = [[f"text {i} of {x}" for i, x in enumerate("ab" * 15)], ["1 of x", "2 of x"]]
+    task = SetClustering("s", "clustering", "v_measure", (), sets, [list("ab" * 15), ["x", "x"]])
+    scores, sample = score(task, Telling(make_model(8)))
+    assert sample.values[1] == 1.0 and scores["v_measure"] > 0.9
+    consistent(scores, sample, "v_measure")
+
+
+def test_clustering_takes_the_texts_levels_and_draws_that_it_is_told(make_model, score):
+    task = dataclasses.replace(clustering_task(), max_document_to_embed=30, max_documents_per_cluster=50, max_depth=1)
+    task = dataclasses.replace(task, labels=[[x, f"{x}{i % 2}"] for i, (x,) in enumerate(task.labels)])
+    model = make_model(8)
+    _, sample = score(task, model)
+    rows = random.Random(42).sample(range(90), k=30)
+    assert model.calls[0][0] == [task.texts[i] for i in rows] and len(sample) == 10
+    _, sample = score(dataclasses.replace(task, max_depth=None), model)
+    assert len(sample) == 20
+    assert len(dataclasses.replace(task, max_document_to_embed=1000).parts()["texts"].texts) == 90

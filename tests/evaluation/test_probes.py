@@ -15,6 +15,18 @@ def corners(names, of: str = "abcdef") -> np.ndarray:
     return np.eye(len(of), dtype=np.float32)[[of.index(n) for n in names]]
 
 
+def classified(*given) -> tuple[dict[str, float], np.ndarray]:
+    """Returns the scores, and the share of the experiments that get each test row right."""
+    predicted, gold = probes.classification_experiments(*given)
+    return probes.classification_scores(predicted, gold), (predicted == gold[:, None]).mean(1)
+
+
+def voted(*given) -> tuple[dict[str, float], np.ndarray]:
+    """Returns the scores, and the share of the experiments that get all labels of each test row right."""
+    predicted, gold = probes.multilabel_experiments(*given)
+    return probes.multilabel_scores(predicted, gold), (predicted == gold[:, None]).all(2).mean(1)
+
+
 # draws
 
 
@@ -88,7 +100,7 @@ def test_multilabel_draws_follow_mteb(seed, per_label):
 def test_separable_vectors_are_all_right():
     labels = list("aabbcc") * 3
     draws = probes.classification_draws(labels, 2)
-    found, right = probes.classification_scores(corners(labels), labels, corners("abcabc"), list("abcabc"), draws)
+    found, right = classified(corners(labels), labels, corners("abcabc"), list("abcabc"), draws)
     assert set(found) == {
         "accuracy", "f1", "f1_weighted", "precision", "precision_weighted", "recall", "recall_weighted"
     }  # fmt: skip
@@ -99,7 +111,7 @@ def test_constant_vectors_are_at_chance():
     labels = list("abcd") * 10
     same = np.tile(corners("a"), (40, 1))
     draws = probes.classification_draws(labels, 8)
-    found, right = probes.classification_scores(same, labels, same, labels, draws)
+    found, right = classified(same, labels, same, labels, draws)
     assert found["accuracy"] == pytest.approx(0.25) and found["f1"] == pytest.approx(0.1)
     assert right.mean() == pytest.approx(0.25)
 
@@ -108,7 +120,7 @@ def test_scores_of_known_predictions():
     train = list("aaabbbccc")
     draws = probes.classification_draws(train, 3)
     # The vectors say a a b c b; a counts 1 of 2 right, b 1 of 2, c 1 of 1.
-    found, right = probes.classification_scores(corners(train), train, corners("aabcb"), list("abbca"), draws)
+    found, right = classified(corners(train), train, corners("aabcb"), list("abbca"), draws)
     assert found["accuracy"] == pytest.approx(3 / 5)
     assert found["precision"] == found["recall"] == found["f1"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
     assert found["f1_weighted"] == pytest.approx((2 * 1 / 2 + 2 * 1 / 2 + 1) / 5)
@@ -118,7 +130,7 @@ def test_scores_of_known_predictions():
 def test_a_label_that_only_occurs_in_the_test_counts_as_missed():
     train = list("aabb")
     draws = probes.classification_draws(train, 2)
-    found, right = probes.classification_scores(corners(train), train, corners("aabba"), list("aabbz"), draws)
+    found, right = classified(corners(train), train, corners("aabba"), list("aabbz"), draws)
     assert found["accuracy"] == pytest.approx(4 / 5) and list(right) == [1, 1, 1, 1, 0]
     # a: precision 2/3, recall 1; b: 1 and 1; z: 0 and 0.
     assert found["f1"] == pytest.approx((0.8 + 1 + 0) / 3)
@@ -128,7 +140,7 @@ def test_a_label_that_only_occurs_in_the_test_counts_as_missed():
 def test_a_label_that_only_occurs_in_the_training_is_a_wrong_answer():
     train = list("aabbcc")
     draws = probes.classification_draws(train, 2)
-    found, _ = probes.classification_scores(corners(train), train, corners("aac"), list("aab"), draws)
+    found, _ = classified(corners(train), train, corners("aac"), list("aab"), draws)
     assert found["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -136,14 +148,14 @@ def test_average_precision_is_given_for_two_labels_only():
     train = list("nnnppp")
     draws = probes.classification_draws(train, 3)
     vectors = corners("nnnppp", "np")
-    found, _ = probes.classification_scores(vectors, train, corners("pnpn", "np"), list("ppnn"), draws)
+    found, _ = classified(vectors, train, corners("pnpn", "np"), list("ppnn"), draws)
     assert found["ap"] == pytest.approx(metrics.average_precision_score([1, 1, 0, 0], [1, 0, 1, 0]))
     assert found["accuracy"] == 0.5
 
 
 def test_a_draw_with_one_label_predicts_it():
     vectors = corners("ab")
-    found, right = probes.classification_scores(vectors, list("ab"), corners("aab"), list("aab"), [[0], [0, 1]])
+    found, right = classified(vectors, list("ab"), corners("aab"), list("aab"), [[0], [0, 1]])
     assert list(right) == [1, 1, 0.5]
     assert found["accuracy"] == pytest.approx((2 / 3 + 1) / 2)
 
@@ -158,7 +170,7 @@ def test_neighbours_vote_on_every_label():
     assert all(len(rows) >= 12 for rows in draws)
     draws = [list(range(18))] * 2  # all of them, so that each corner has its five neighbours
     gold = [["a"], ["b", "a"], ["c"], ["a", "c"], []]
-    found, right = probes.multilabel_scores(train, train_labels, corners("abcaa"), gold, draws)
+    found, right = voted(train, train_labels, corners("abcaa"), gold, draws)
     # Said: a, ab, c, a, a.
     assert list(right) == [1, 1, 1, 0, 0] and found["accuracy"] == pytest.approx(3 / 5)
     assert found["hamming"] == pytest.approx((1 + 1 + 1 + 1 / 2 + 0) / 5)
@@ -172,14 +184,12 @@ def test_neighbours_vote_on_every_label():
 def test_texts_without_labels_that_get_none_are_right():
     train_labels = [["a"]] * 5 + [["b"]] * 5 + [["z"]] * 5  # z does not occur in the test
     train = corners("aaaaabbbbbccccc")
-    found, right = probes.multilabel_scores(train, train_labels, corners("abc"), [["a"], ["b"], []], [list(range(15))])
+    found, right = voted(train, train_labels, corners("abc"), [["a"], ["b"], []], [list(range(15))])
     assert list(right) == [1, 1, 1] and found["hamming"] == 1.0
 
 
 def test_fewer_rows_than_neighbours_all_vote():
-    found, _ = probes.multilabel_scores(
-        corners("aaa"), [["a"], ["a"], ["b"]], corners("aa"), [["a"], ["b"]], [[0, 1, 2]]
-    )
+    found, _ = voted(corners("aaa"), [["a"], ["a"], ["b"]], corners("aa"), [["a"], ["b"]], [[0, 1, 2]])
     assert found["accuracy"] == 0.5  # a by two of three votes
 
 
@@ -187,7 +197,7 @@ def test_constant_vectors_say_the_same_of_every_text():
     draw = random.Random(0)
     labels = [[x] for x in draw.choices("abcd", k=80)]
     same = np.tile(corners("a"), (80, 1))
-    found, _ = probes.multilabel_scores(same, labels, same, labels, probes.multilabel_draws(labels, 8))
+    found, _ = voted(same, labels, same, labels, probes.multilabel_draws(labels, 8))
     assert found["accuracy"] < 0.4 and found["f1"] < 0.2
 
 
@@ -202,7 +212,8 @@ def blobs(labels, spread: float = 0.01) -> np.ndarray:
 
 def test_separated_groups_are_found():
     labels = list("ab") * 30 + list("c") * 30
-    found, values = probes.clustering_scores(blobs(labels), [[x] for x in labels], size=300)
+    found, drawn = probes.clustering_scores(blobs(labels), [[x] for x in labels], size=300)
+    values = drawn["v_measure"]
     # k-means++ may put two centres into one group, but not often.
     assert found["v_measure"] > 0.9 and found["ami"] > 0.9
     assert len(values) == 10 and found["v_measure"] == pytest.approx(np.mean(values))
@@ -211,7 +222,8 @@ def test_separated_groups_are_found():
 
 def test_constant_vectors_have_no_groups():
     labels = [[x] for x in "abc" * 20]
-    found, values = probes.clustering_scores(np.ones((60, 4), np.float32) / 2, labels, size=200)
+    found, drawn = probes.clustering_scores(np.ones((60, 4), np.float32) / 2, labels, size=200)
+    values = drawn["v_measure"]
     assert found["v_measure"] == pytest.approx(0, abs=1e-9) and found["ami"] == pytest.approx(0, abs=1e-9)
     assert values == pytest.approx(np.zeros(10), abs=1e-9)
 
@@ -227,7 +239,8 @@ def test_hierarchical_labels_are_scored_level_by_level():
     labels = [["left" if x in "ab" else "right", x] for x in fine]
     # The vectors know the coarse label alone.
     vectors = blobs([own[0] for own in labels])
-    found, values = probes.clustering_scores(vectors, labels, size=400)
+    found, drawn = probes.clustering_scores(vectors, labels, size=400)
+    values = drawn["v_measure"]
     assert len(values) == 20
     assert values[:10].min() > 0.99 and values[10:].max() < 0.9
     assert found["v_measure"] == pytest.approx(values.mean())
@@ -247,7 +260,8 @@ def test_clustering_follows_mteb_draw_by_draw():
             clusters = means.fit_predict(vectors[rows][taken])
             wanted.append(metrics.v_measure_score(gold[taken], clusters))
             mutual.append(metrics.adjusted_mutual_info_score(gold[taken], clusters))
-    found, values = probes.clustering_scores(vectors, labels, size=600)
+    found, drawn = probes.clustering_scores(vectors, labels, size=600)
+    values = drawn["v_measure"]
     assert list(values) == pytest.approx(wanted)
     assert found["ami"] == pytest.approx(np.mean(mutual)) and found["ami_std"] == pytest.approx(np.std(mutual))
 
@@ -256,7 +270,7 @@ def test_a_generator_that_has_drawn_before_goes_on():
     labels = [[x] for x in "abc" * 20]
     vectors = np.random.default_rng(3).standard_normal((60, 4)).astype(np.float32)
     generator = random.Random(42)
-    fresh = probes.clustering_scores(vectors, labels, size=100, generator=generator)[1]
-    again = probes.clustering_scores(vectors, labels, size=100)[1]
-    further = probes.clustering_scores(vectors, labels, size=100, generator=generator)[1]
+    fresh = probes.clustering_scores(vectors, labels, size=100, generator=generator)[1]["v_measure"]
+    again = probes.clustering_scores(vectors, labels, size=100)[1]["v_measure"]
+    further = probes.clustering_scores(vectors, labels, size=100, generator=generator)[1]["v_measure"]
     assert list(fresh) == list(again) and list(further) != list(again)

@@ -126,7 +126,9 @@ def test_rescoring_orders_forty_candidates_again_and_leaves_the_rest(make_model,
     seen = {}
 
     def watched(rankings):
-        seen.update(rankings)
+        seen.update({query: list(scores) for query, scores in rankings.items()})
+        for scores in rankings.values():  # those of float32 queries above those of bits
+            assert list(scores.values()) == sorted(scores.values(), reverse=True)
         return Retrieval.of_rankings(task, rankings)
 
     object.__setattr__(task, "of_rankings", watched)
@@ -426,3 +428,51 @@ def test_ranking_is_as_deep_as_the_largest_cut(make_model, score):
 
     score(retrieval_task(), make_model(), 12, search=watched)
     assert depths == [1000] and max(ranking.CUTS) == 1000
+
+
+# rules and candidates
+
+
+def test_a_query_does_not_find_its_own_document(make_model, score):
+    task = retrieval_task()
+    own = dataclasses.replace(
+        task, query_ids=[task.corpus_ids[0], *task.query_ids[1:]],
+        qrels={**task.qrels, task.corpus_ids[0]: {task.corpus_ids[0]: 1.0}}, rules=ranking.Rules(ignore_identical_ids=True),
+    )  # fmt: skip
+    plain = dataclasses.replace(own, rules=ranking.Rules())
+    for one, found in ((own, 0.0), (plain, 1.0)):
+        _, sample = score(dataclasses.replace(one, main="recall_at_1000"), make_model())
+        assert sample.values[0] == found
+
+
+def test_rankings_are_as_deep_as_the_rules_say(make_model, score):
+    task, depths = dataclasses.replace(retrieval_task(main="recall_at_2"), rules=ranking.Rules((2, 7))), []
+
+    def watched(queries, corpus, k):
+        depths.append(k)
+        return inference_search.top_k(queries, corpus, k)
+
+    scores, _ = score(task, make_model(), 12, search=watched)
+    assert depths == [7] and {"ndcg_at_2", "ndcg_at_7"} <= set(scores) and "ndcg_at_10" not in scores
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_only_candidates_are_ranked_and_a_query_without_any_scores_zero(make_model, score, precision):
+    task, model = retrieval_task(main="recall_at_1000"), make_model(24)
+    asked = [task.query_ids[i] for i in task.asked]
+    lists = {q: list(task.qrels[q]) for q in asked[1:]}
+    found = dataclasses.replace(task, candidates=lists)
+    _, sample = score(found, model, View(24, precision))
+    assert list(sample.values) == [0.0, *(float(any(g > 0 for g in task.qrels[q].values())) for q in asked[1:])]
+
+
+def test_a_score_of_groups_stands_for_the_task(make_model, score):
+    task = retrieval_task()
+    names = {q: f"g{i // 2}_q{i % 2 + 1}" for i, q in enumerate(task.query_ids)}
+    qrels = {names[q]: own for q, own in task.qrels.items()}
+    grouped = dataclasses.replace(
+        task, query_ids=[names[q] for q in task.query_ids], qrels=qrels, main="robustness_at_10"
+    )
+    scores, sample = score(grouped, make_model())
+    consistent(scores, sample, "robustness_at_10")
+    assert 0 < scores["robustness_at_10"] < scores["ndcg_at_10"] and len(sample) < len(task.asked)

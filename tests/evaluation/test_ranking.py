@@ -55,6 +55,7 @@ SLOW = {
     "recall": slow_recall,
     "precision": slow_precision,
     "mrr": slow_reciprocal_rank,
+    "hit_rate": lambda found, judged, k: float(slow_recall(found, judged, k) > 0),
 }
 
 
@@ -139,7 +140,9 @@ def test_scores_hold_a_value_for_every_judged_query_in_order():
     asked = [q for q in rankings if any(g > 0 for g in qrels.get(q, {}).values())]
     assert 0 < len(asked) < 40
     found = ranking.scores(rankings, qrels)
-    assert set(found) == {f"{name}_at_{k}" for name in SLOW for k in (1, 3, 5, 10, 20, 100, 1000)}
+    assert set(found) == {f"{name}_at_{k}" for name in SLOW for k in (1, 3, 5, 10, 20, 100, 1000)} | {"accuracy"}
+    assert set(found) == set(ranking.score_names())
+    assert list(found.pop("accuracy")) == list(found["recall_at_1"])
     for key, values in found.items():
         name, k = key.split("_at_")
         wanted = [SLOW[name](rankings[q], qrels[q], int(k)) for q in asked]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from embed.errors import DataError
-from embed.evaluation import readers
+from embed.evaluation import ranking, readers
 
 QUERIES = [{"id": "q1", "text": "red fox"}, {"id": "q2", "text": "blue sky"}, {"_id": 3, "text": " grass "}]
 CORPUS = [
@@ -72,6 +72,7 @@ PROMPTS = {
     "classification": "classification",
     "multilabel_classification": "classification",
     "clustering": "clustering",
+    "regression": "none",
 }
 MAIN = {
     "retrieval": "ndcg_at_10",
@@ -86,6 +87,7 @@ MAIN = {
     "classification": "accuracy",
     "multilabel_classification": "accuracy",
     "clustering": "v_measure",
+    "regression": "kendalltau",
 }
 
 
@@ -123,6 +125,10 @@ def made(tmp_path):
         if kind == "clustering":
             rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
             return write_json(tmp_path / f"{kind}.jsonl{suffix}", rows), {}
+        if kind == "regression":
+            for split in ("train", "test"):
+                write_json(path / f"{split}.jsonl{suffix}", [{"text": f"{split} {x}", "value": x} for x in (1, 2.5)])
+            return path, {}
         labels = (["x"], ["x", "y"]) if kind == "multilabel_classification" else ("x", "y")
         for split in ("train", "test"):
             write_json(path / f"{split}.jsonl{suffix}", [{"text": f"{split} {x}", "label": x} for x in labels])
@@ -210,11 +216,46 @@ def test_ids_must_be_unique(tmp_path, part):
     refused("retrieval", write_retrieval(tmp_path, **rows), f"{part}.jsonl:4", "stands twice", "make ids unique")
 
 
-@pytest.mark.parametrize("kind, row", [("query", ("q9", "d1", "1")), ("document", ("q1", "d9", "1"))])
-def test_judgements_of_unknown_ids_are_refused(tmp_path, kind, row):
-    unknown = {"query": row[0], "document": row[1]}[kind]
-    write_retrieval(tmp_path, qrels=[*QRELS, row])
-    refused("retrieval", tmp_path, "qrels.tsv:6", f"{kind} {unknown!r}, which is not there; correct")
+def test_judgements_of_unknown_ids_count_as_in_mteb(tmp_path):
+    rows = [*QRELS, ("q1", "gone", "1"), ("q9", "d1", "1"), ("q9", "d2", "1")]
+    task = read("retrieval", write_retrieval(tmp_path, qrels=rows))
+    assert task.qrels["q1"] == {"d1": 2.0, "d2": 0.0, "gone": 1.0} and "q9" not in task.qrels
+    assert task.remarks == (
+        "1 judgements name documents that are not in the corpus; they count as never found, as in MTEB",
+        "2 judgements are of queries that are not there; they are left out, as in MTEB",
+    )
+
+
+def test_of_judgements_that_stand_twice_the_last_counts(tmp_path):
+    task = read("retrieval", write_retrieval(tmp_path, qrels=[*QRELS, ("q2", "d2", "1"), ("q1", "d1", "3")]))
+    assert task.qrels["q1"]["d1"] == 3.0
+    assert task.remarks == ("1 judgements stand again with another relevance; the last one counts, as in MTEB",)
+    assert read("retrieval", write_retrieval(tmp_path, qrels=[*QRELS, ("q2", "d2", "1")])).remarks == ()
+
+
+def test_judgements_of_unknown_queries_alone_are_refused(tmp_path):
+    write_retrieval(tmp_path, qrels=[("q8", "d1", "1"), ("q9", "d1", "1")])
+    refused("retrieval", tmp_path, "qrels.tsv", "judges no query of the folder; correct")
+
+
+@pytest.mark.parametrize(
+    "lines", [["q1\t0\td1\t1", "3\t0\t7\t1"], ["q1 Q0 d1 1", "3 Q0 7 1"], ["q1\td1\t1", "3\t7\t1"]]
+)
+@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.dev.small.tsv", "qrels.trec8.txt.gz"])
+def test_judgements_may_be_of_trec_or_without_a_header(tmp_path, name, lines):
+    write_retrieval(tmp_path)
+    (tmp_path / "qrels.tsv").unlink()
+    write_lines(tmp_path / name, lines)
+    assert read("retrieval", tmp_path).qrels == {"q1": {"d1": 1.0}, "3": {"7": 1.0}}
+
+
+def test_several_judgements_of_other_names_are_refused(tmp_path):
+    write_retrieval(tmp_path)
+    for name in ("qrels.a.tsv", "qrels.b.tsv"):
+        write_lines(tmp_path / name, ["q1\td1\t1"])
+    assert len(read("retrieval", tmp_path).qrels) == 3  # qrels.tsv is there
+    (tmp_path / "qrels.tsv").unlink()
+    refused("retrieval", tmp_path, "several judgements (qrels.a.tsv, qrels.b.tsv)", "call the right one qrels.tsv")
 
 
 @pytest.mark.parametrize("score", ["one", "", "nan"])
@@ -225,7 +266,7 @@ def test_a_judgement_that_is_no_number_is_refused(tmp_path, score):
 def test_judgements_without_a_score_column_are_refused(tmp_path):
     write_retrieval(tmp_path)
     write_lines(tmp_path / "qrels.tsv", ["query-id\tcorpus-id", "q1\td1"])
-    refused("retrieval", tmp_path, "qrels.tsv:2")
+    refused("retrieval", tmp_path, "qrels.tsv:1", "no column for the relevance")
 
 
 def test_judgements_without_a_relevant_document_are_refused(tmp_path):
@@ -244,10 +285,13 @@ def test_a_retrieval_folder_without_a_part_is_refused(tmp_path, name):
     "row",
     [
         {"id": "d9"},
-        {"id": "d9", "text": "  "},
+        {"id": "d9", "title": "  "},
         {"text": "x"},
         {"id": "d9", "text": 3},
         {"id": None, "text": "x"},
+        {"id": {}, "text": "x"},
+        {"id": ["d9"], "text": "x"},
+        {"id": True, "text": "x"},
         {"id": "d9", "text": "x", "title": 3},
     ],
 )
@@ -260,6 +304,79 @@ def test_texts_are_cleaned_and_a_title_may_be_missing(tmp_path):
     rows = [{"id": "d1", "title": "Fox", "text": " Cafe\u0301 "}, {"id": "d2", "title": None, "text": "x"}, CORPUS[2]]
     task = read("retrieval", write_retrieval(tmp_path, corpus=rows))
     assert task.corpus[0] == "Café" and task.titles == ["Fox", "", ""]
+
+
+def test_a_document_may_be_a_title_alone_or_empty(tmp_path):
+    rows = [
+        {"id": "d1", "title": "Fox", "text": " "},
+        {"id": "d2", "title": "Sky", "text": None},
+        {"id": "7", "title": "Grass"},
+        {"id": "e1", "title": " ", "text": ""},
+        {"id": "e2", "text": "\u3000"},
+    ]
+    task = read("retrieval", write_retrieval(tmp_path, corpus=rows, queries=[*QUERIES, {"id": "q4", "text": ""}]))
+    assert task.corpus == ["Fox", "Sky", "Grass", "", ""] and task.titles == [""] * 5
+    assert task.remarks == (
+        "1 queries are empty; they are embedded as empty texts, as in MTEB",
+        "2 documents are empty; they are embedded as empty texts, as in MTEB",
+    )
+
+
+def test_a_query_is_followed_by_its_instruction(tmp_path):
+    queries = [{**QUERIES[0], "instruction": "in winter"}, {**QUERIES[1], "instruction": None}, QUERIES[2]]
+    assert read("retrieval", write_retrieval(tmp_path, queries=queries)).queries == [
+        "red fox in winter",
+        "blue sky",
+        "grass",
+    ]
+    queries[0]["instruction"] = 3
+    refused("retrieval", write_retrieval(tmp_path, queries=queries), "queries.jsonl:1", "'instruction'")
+
+
+@pytest.mark.parametrize("row", [{"id": "q9"}, {"id": "q9", "title": "no text"}, {"id": "q9", "text": ["a", "b"]}])
+def test_a_query_without_a_text_is_refused(tmp_path, row):
+    refused("retrieval", write_retrieval(tmp_path, queries=[*QUERIES, row]), "queries.jsonl:4", "'text'")
+
+
+def test_rules_are_those_of_the_entry(tmp_path):
+    write_retrieval(tmp_path)
+    assert read("retrieval", tmp_path).rules == ranking.Rules()
+    task = read("retrieval", tmp_path, k_values=[2, 25], ignore_identical_ids=True, main="ndcg_at_25")
+    assert task.rules == ranking.Rules((2, 25), ignore_identical_ids=True) and task.main == "ndcg_at_25"
+    refused("retrieval", tmp_path, "main 'ndcg_at_10'", k_values=[2, 25], main="ndcg_at_10")
+    refused("retrieval", tmp_path, "main 'accuracy'", k_values=[2, 25], main="accuracy")
+
+
+def test_queries_that_are_documents_too_are_told(tmp_path):
+    corpus = [*CORPUS, {"id": "q1", "text": " red fox"}, {"id": "q2", "text": "another text"}]
+    write_retrieval(tmp_path, corpus=corpus)
+    (remark,) = read("retrieval", tmp_path).remarks
+    assert remark == "1 queries are documents too, by id and text; set ignore_identical_ids to leave them out"
+    assert read("retrieval", tmp_path, ignore_identical_ids=False).remarks == ()
+    assert read("retrieval", tmp_path, ignore_identical_ids=True).remarks == ()
+
+
+@pytest.mark.parametrize("kind", ["retrieval", "reranking"])
+def test_lists_of_candidates_are_read(tmp_path, kind):
+    lists = [{"query-id": "q1", "corpus-ids": ["d2", "d1"]}, {"query-id": 3, "corpus-ids": [7]}]
+    write_json(write_retrieval(tmp_path) / "top_ranked.jsonl", lists)
+    task = read(kind, tmp_path)
+    assert task.type == kind and task.candidates == {"q1": ["d2", "d1"], "3": ["7"]}
+    assert task.remarks == ("1 queries have no candidates in top_ranked; they score 0, as in MTEB",)
+    write_json(tmp_path / "top_ranked.jsonl", [{"query-id": "q1", "corpus-ids": ["d9"]}])
+    refused(kind, tmp_path, "top_ranked.jsonl:1", "'d9'")
+
+
+def test_a_folder_to_rerank_needs_candidates(tmp_path):
+    refused("reranking", write_retrieval(tmp_path), "top_ranked.jsonl (.gz)")
+
+
+@pytest.mark.parametrize(
+    "fields, part", [({"ignore_identical_ids": True}, "needs ids"), ({"main": "paired_accuracy"}, "ids of queries")]
+)
+def test_lines_of_candidates_have_no_ids(tmp_path, fields, part):
+    path = write_json(tmp_path / "r.jsonl", [{"query": "q", "positives": ["a"], "negatives": ["b"]}])
+    refused("reranking", path, part, "give MTEB's folder", **fields)
 
 
 # reranking
@@ -283,8 +400,8 @@ def test_candidates_are_the_positives_and_then_the_negatives(tmp_path):
         ({"query": "q", "negatives": ["a"]}, "'positives'"),
         ({"query": "q", "positives": "a", "negatives": ["b"]}, "'positives'"),
         ({"positives": ["a"], "negatives": ["b"]}, "'query'"),
-        ({"query": " ", "positives": ["a"], "negatives": ["b"]}, "'query'"),
-        ({"query": "q", "positives": ["a"], "negatives": ["b", ""]}, "negatives"),
+        ({"query": None, "positives": ["a"], "negatives": ["b"]}, "'query'"),
+        ({"query": "q", "positives": ["a"], "negatives": ["b", None]}, "negatives"),
         ({"query": "q", "positives": [3], "negatives": ["b"]}, "positives"),
     ],
 )
@@ -506,13 +623,16 @@ def test_columns_must_be_there(tmp_path, kind, header, wanted):
 
 
 @pytest.mark.parametrize("kind", ["sts", "pair_classification", "bitext"])
-def test_an_empty_sentence_and_a_tab_too_many_are_refused(tmp_path, kind):
+def test_an_empty_sentence_is_read_and_a_tab_too_many_refused(tmp_path, kind):
     header = {"sts": "sentence1 sentence2 score", "pair_classification": "sentence1 sentence2 label"}.get(
         kind, "src tgt n"
     )
-    for row in [("a", " ", "1"), ("", "b", "1"), ("a", "b", "c", "1")]:
-        path = write_tsv(tmp_path / "p.tsv", header, [("a", "b", "0"), row])
-        refused(kind, path, f"{path}:3")
+    path = write_tsv(tmp_path / "p.tsv", header, [("a", "b", "0"), ("a", " ", "1"), ("", "b", "1")])
+    first, second = (part.texts for part in read(kind, path).parts().values())
+    assert first == ["a", "a", ""] and second == ["b", "", "b"]
+    assert read(kind, path).remarks == ("2 texts are empty; they are embedded as empty texts, as in MTEB",)
+    path = write_tsv(tmp_path / "p.tsv", header, [("a", "b", "0"), ("a", "b", "c", "1")])
+    refused(kind, path, f"{path}:3")
 
 
 def test_labels_are_zero_or_one(tmp_path):
@@ -554,7 +674,7 @@ def test_summaries_are_read_with_a_grade_for_each(tmp_path):
     [
         ("human_summaries", []),
         ("human_summaries", "h"),
-        ("human_summaries", [""]),
+        ("human_summaries", [None]),
         ("machine_summaries", ["m"]),
         ("machine_summaries", [1, 2]),
         ("relevance", [1]),
@@ -608,17 +728,18 @@ def test_one_label_in_the_training_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row", [{"text": "a"}, {"text": "a", "label": None}, {"text": "a", "label": ["x"]}, {"label": "x"}]
+    "row",
+    [
+        {"text": "a"},
+        {"text": "a", "label": None},
+        {"text": "a", "label": ["x"]},
+        {"label": "x"},
+        {"text": "a", "label": {}},
+    ],
 )
 def test_a_text_without_its_one_label_is_refused(tmp_path, row):
     splits(tmp_path, ROWS, [*ROWS, row])
     refused("classification", tmp_path, "test.jsonl:4")
-
-
-@pytest.mark.parametrize("value", [0, -1, "many", 2.5])
-def test_examples_for_each_label_are_a_number_above_zero(tmp_path, value):
-    for kind in ("classification", "multilabel_classification"):
-        refused(kind, splits(tmp_path, ROWS, ROWS), "samples_per_label", samples_per_label=value)
 
 
 def test_a_part_without_texts_is_refused(tmp_path):
@@ -654,8 +775,77 @@ def test_one_label_to_cluster_is_refused(tmp_path):
     refused("clustering", path, path, "one label only")
 
 
-@pytest.mark.parametrize("value", [0, -0.5, 1.5, "half", 0.01])
-def test_a_fraction_leaves_some_texts_of_all(tmp_path, value):
-    # 0.01 of two texts is none.
+def test_a_fraction_leaves_some_texts(tmp_path):
     path = write_json(tmp_path / "c.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
-    refused("clustering", path, "fraction", fraction=value)
+    refused("clustering", path, "a fraction of 0.01 leaves none of 2 texts; raise it", fraction=0.01)
+
+
+def test_sets_of_sentences_are_known_by_their_form(tmp_path):
+    rows = [{"sentences": ["a", "b", ""], "labels": ["x", 2, "x"]}, {"sentences": ["c"], "labels": ["y"]}]
+    path = write_json(tmp_path / "s.jsonl", rows)
+    for fields in ({}, {"sets": True}):
+        task = read("clustering", path, **fields)
+        assert (
+            task.type == "clustering"
+            and task.sets == [["a", "b", ""], ["c"]]
+            and task.labels == [["x", "2", "x"], ["y"]]
+        )
+        assert task.remarks == ("1 texts are empty; they are embedded as empty texts, as in MTEB",)
+    refused("clustering", path, 'lines of {"text", "label"}, each a text', sets=False)
+    for field, value in {
+        "fraction": 0.5,
+        "max_document_to_embed": 2,
+        "max_depth": 1,
+        "max_documents_per_cluster": 9,
+    }.items():
+        refused("clustering", path, f"{field} has no effect on sets", **{field: value})
+    refused("clustering", path, "v_measure alone", main="ami")
+    flat = write_json(tmp_path / "f.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
+    refused("clustering", flat, '{"sentences": [...], "labels": [...]}, each a set', sets=True)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"sentences": ["a"], "labels": []},
+        {"sentences": ["a"], "labels": ["x", "y"]},
+        {"sentences": "a", "labels": ["x"]},
+        {"sentences": [3], "labels": ["x"]},
+        {"sentences": ["a"], "labels": [None]},
+        {"text": "a", "label": "x"},
+    ],
+)
+def test_a_set_has_a_label_for_each_sentence(tmp_path, row):
+    path = write_json(tmp_path / "s.jsonl", [{"sentences": ["a", "b"], "labels": ["x", "y"]}, row])
+    refused("clustering", path, f"{path}:2")
+
+
+# cross-validation and regression
+
+
+def test_cross_validation_splits_one_file(tmp_path):
+    rows = [{"text": f"t{i}", "label": "xy"[i % 2]} for i in range(6)]
+    path = write_json(tmp_path / "all.jsonl", rows)
+    task = read("classification", path, is_cross_validation=True, samples_per_label=2)
+    assert task.cross_validated and task.test == [f"t{i}" for i in range(6)] and task.per_label == 2
+    refused("classification", path, "train_path has no effect", is_cross_validation=True, train_path=path)
+    refused("classification", path, "n_experiments has no effect", is_cross_validation=True, n_experiments=3)
+    few = write_json(tmp_path / "few.jsonl", rows[:4])
+    refused("classification", few, few, "five texts or more", is_cross_validation=True)
+    one = write_json(tmp_path / "one.jsonl", [{**row, "label": "x"} for row in rows])
+    refused("classification", one, one, "two labels or more", is_cross_validation=True)
+
+
+@pytest.mark.parametrize("value", [None, "1.5", True, [1], float("nan"), float("inf"), 10**400])
+def test_a_value_to_predict_is_a_number(tmp_path, value):
+    good = [{"text": "a", "value": 1}, {"text": "b", "value": -2.5}]
+    folder = splits(tmp_path, good, [*good, {"text": "c", "value": value}])
+    refused("regression", folder, "test.jsonl:3", "'value' with a finite number")
+
+
+def test_a_regression_is_fitted_on_no_more_than_mteb_fits(tmp_path):
+    good = [{"text": "a", "value": 1}, {"text": "b", "value": 2}]
+    task = read("regression", splits(tmp_path, good * 1024, good))
+    assert len(task.train) == 2048 and task.test_values == [1, 2]
+    refused("regression", splits(tmp_path, [*good * 1024, good[0]], good), "2,049 training texts", "no more than that")
+    refused("regression", splits(tmp_path, good, good[:1]), "all test values are equal")

@@ -93,7 +93,7 @@ def test_a_star_marks_differences_whose_interval_leaves_out_zero(results):
         ["foxes", "a longer name", "128", "+10.00", "+5.00 to +15.00", "*"],
         ["foxes", "bm25", "all", "-10.00", "-20.00 to -0.01", "*"],
         ["pairs", "x", "128", "+0.00", "-1.00 to +2.00", ""],
-        ["pairs", "y", "128", "+nan", "+nan to +nan", ""],
+        ["pairs", "y", "128", "-", "-", ""],
     ]
 
 
@@ -167,7 +167,7 @@ def test_scores_are_percent_and_a_dash_where_there_is_none(value, wanted):
     assert report.percent(value) == wanted
 
 
-@pytest.mark.parametrize("value, wanted", [(0.1, "+10.00"), (-0.025, "-2.50"), (0.0, "+0.00")])
+@pytest.mark.parametrize("value, wanted", [(0.1, "+10.00"), (-0.025, "-2.50"), (0.0, "+0.00"), (math.nan, "-")])
 def test_differences_have_their_sign(value, wanted):
     assert report.signed(value) == wanted
 
@@ -204,3 +204,11 @@ def test_a_bar_in_a_name_does_not_begin_a_new_column(results):
     # As GitHub reads it: a bar with a backslash before it is a letter.
     for table in (report.means_table(results), report.tasks_table(results)):
         assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+def test_sets_of_one_task_of_mteb_are_one_row_with_their_mean(results):
+    for task in ("foxes", "pairs"):
+        results["tasks"][task] |= {"references": {"One": 0.7}, "mteb_task": "Known"}
+    assert cells(report.references_table(results))[1:] == [["Known, mean of 2", "65.62", "-", "-", "70.00"]]
+    results["tasks"]["pairs"]["mteb_task"] = "Known/de"
+    assert [row[0] for row in cells(report.references_table(results))[1:]] == ["foxes", "pairs"]

@@ -217,9 +217,11 @@ def test_an_unknown_field_is_refused_with_a_suggestion(suite):
     refused(suite, "'promt'", only=["foxes"])  # whichever tasks are run
 
 
-@pytest.mark.parametrize("field", ["path", "train_path", "corpus_path"])
-def test_a_missing_file_is_named(suite, field):
-    changed(suite, lambda c: c["tasks"][1].update({field: "gone.tsv"}))
+@pytest.mark.parametrize(
+    "field, kind", [("path", "sts"), ("train_path", "classification"), ("corpus_path", "xtreme_up")]
+)
+def test_a_missing_file_is_named(suite, field, kind):
+    changed(suite, lambda c: c["tasks"][1].update({"type": kind, field: "gone.tsv"}))
     refused(suite, suite, "'pairs' needs", suite.parent / "gone.tsv", "not there")
 
 
@@ -244,6 +246,127 @@ def test_fields_of_the_wrong_kind_are_refused(suite, field, value):
     refused(suite, suite, field)
 
 
+VALUES = {
+    "ignore_identical_ids": ([True, False], [1, "true", None]),
+    "skip_first_result": ([True, False], [0, "false"]),
+    "k_values": ([[1], [1, 10, 1000]], [[], 10, [0], [10, 1], [1, 1], [1001], [1.0], ["1"], [True], None]),
+    "samples_per_label": ([1, 32], [0, -1, 2.5, "8", True, 10**9, None]),
+    "n_experiments": ([1, 10], [0, 1001, 2.5]),
+    "is_cross_validation": ([True, False], ["yes", 1]),
+    "fraction": ([0.04, 1, 1.0], [0, -0.5, 1.5, "half", True, float("nan"), float("inf"), None]),
+    "max_document_to_embed": ([1, 2048], [0, 0.5, "all"]),
+    "max_documents_per_cluster": ([1, 16384], [0, 10**9]),
+    "max_depth": ([1, 5], [0, 1.5]),
+    "sets": ([True, False], ["no", 0]),
+    "languages": ([[], ["de"]], ["de", [3], [""]]),
+    "prompt": (["query"], ["", " ", 3, "a\u0000b", "\ud800"]),
+    "mteb_task": (["STSBenchmark"], ["", 3, None]),
+}
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_values_have_a_type_and_a_range(suite, field):
+    right, wrong = VALUES[field]
+    for value in wrong:
+        changed(suite, lambda c, value=value: c["tasks"][0].update({field: value}))
+        refused(suite, suite, "task 'foxes'", repr(field), "expected")
+    for value in right:
+        assert suites._FIELDS[field].kind is list or suites._FIELDS[field].expected(value) is None
+
+
+def test_every_field_of_the_table_is_tried_and_documented():
+    always = {"name", "type", "path", "main", "train_path", "corpus_path"}
+    assert set(VALUES) | always == set(suites._FIELDS)
+    for field in suites._FIELDS:
+        assert f"`{field}`" in suites.__doc__
+
+
+def test_a_field_without_effect_is_refused(suite):
+    changed(suite, lambda c: c["tasks"][1].update(ignore_identical_ids=True))
+    refused(suite, suite, "'pairs'", "ignore_identical_ids has no effect on sts, only on retrieval", "leave it out")
+
+
+def test_two_ways_to_take_fewer_texts_are_refused(suite):
+    changed(suite, lambda c: c["tasks"][1].update(fraction=0.5, max_document_to_embed=3))
+    refused(suite, suite, "'pairs'", "give one of them")
+
+
+@pytest.mark.parametrize(
+    "change, part", [({"name": 3}, "'name'"), ({"nam": "x"}, "no field 'nam'; did you mean 'name'")]
+)
+def test_a_field_of_the_suite_that_is_wrong_is_refused(suite, change, part):
+    refused(changed(suite, lambda c: c | change), suite, part)
+
+
+# rules of MTEB
+
+
+def test_rules_of_mteb_are_set_where_the_suite_names_its_task(suite):
+    changed(suite, lambda c: c["tasks"][0].update(mteb_task="ArguAna"))
+    before = suites.read_suite(suite)
+    assert before.tasks[0].rules.ignore_identical_ids and before.tasks[0].remarks == ()
+    changed(suite, lambda c: c["tasks"][0].update(ignore_identical_ids=False))
+    found = suites.read_suite(suite)
+    assert not found.tasks[0].rules.ignore_identical_ids
+    assert found.tasks[0].remarks == ("MTEB's ArguAna has ignore_identical_ids = true, the suite false",)
+    assert found.digest != before.digest
+
+
 def test_two_tasks_of_one_name_are_refused(suite):
     changed(suite, lambda c: c["tasks"][1].update(name="foxes"))
     refused(suite, suite, "'foxes'", "its own name")
+
+
+def test_every_value_replaced_by_any_other_is_refused_in_one_line_or_read(suite):
+    content = json.loads(suite.read_text())
+    tried = 0
+    for index, entry in enumerate(content["tasks"]):
+        for field in suites._FIELDS:
+            for value in (
+                None,
+                0,
+                -1,
+                3,
+                2.5,
+                1e308,
+                True,
+                "x",
+                "",
+                "../data",
+                [],
+                ["a"],
+                [1],
+                {},
+                {"a": 1},
+                "sts",
+                "ArguAna",
+            ):
+                tasks = [dict(t) for t in content["tasks"]]
+                tasks[index] = {**entry, field: value}
+                suite.write_text(json.dumps({"tasks": tasks}))
+                tried += 1
+                try:
+                    suites.read_suite(suite)
+                except DataError as e:
+                    assert "\n" not in str(e)
+    assert tried > 500
+
+
+CELLS = (
+    "", "\ufeff", "q1\td1", "q1 0 d1 1", '{"id": "q1"}', '{"id": null, "text": "a"}', '{"id": {}, "text": []}', "[]", "null",
+    "NaN", '{"id": "q1", "text": "a", "title": {}}', "\x00", '{"text": "a", "label": [[]]}', "a\tb\tc\td\te", '"',
+    "1e999\t1e999\t1e999",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["foxes/corpus.jsonl", "foxes/queries.jsonl", "foxes/qrels.tsv", "pairs.tsv"])
+def test_every_line_replaced_by_another_is_refused_in_one_line_or_read(suite, tmp_path, name):
+    path = tmp_path / "data" / name
+    lines = path.read_text().splitlines()
+    for number in range(len(lines)):
+        for cells in CELLS:
+            path.write_text("\n".join([*lines[:number], cells, *lines[number + 1 :]]) + "\n")
+            try:
+                suites.read_suite(suite)
+            except DataError as e:
+                assert "\n" not in str(e) and "\x00" not in str(e)

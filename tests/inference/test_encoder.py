@@ -135,6 +135,28 @@ def test_an_empty_text_is_refused_with_its_place(model, empty):
         model.encode(["bada", "kolo", empty])
 
 
+@pytest.mark.parametrize("empty", ["", "  ", "\n\t\u00a0"])
+def test_an_empty_text_may_be_its_prompt_alone(model, alone, empty):
+    found = model.encode(["bada", empty, "kolo"], allow_empty=True)
+    np.testing.assert_allclose(found, np.stack([alone("bada"), alone(""), alone("kolo")]), atol=2e-6)
+    titled = model.encode([empty], prompt="document", titles=["kolo"], allow_empty=True)
+    np.testing.assert_allclose(titled[0], alone("", "document", "kolo"), atol=2e-6)
+
+
+def test_an_empty_text_without_any_token_is_refused(model):
+    class Nothing:
+        pad_id = 0
+
+        def encode_batch(self, texts, max_length):
+            return [np.array([5, 6][: len(text)], np.int32) for text in texts], [False] * len(texts)
+
+    encoder = dataclasses.replace(model.encoder, tokenizer=Nothing())
+    with pytest.raises(
+        DataError, match="text 1 of 2 is empty, and the model adds no token to it; remove it or fill it"
+    ):
+        encoder.tokens(["a", ""], "none", allow_empty=True)
+
+
 def test_an_unknown_prompt_names_the_known_ones(model):
     with pytest.raises(EmbedError, match="'qery'") as caught:
         model.encode(["bada"], prompt="qery")

@@ -70,12 +70,19 @@ LACKING = {
 }
 
 
+RULES = {"ignore_identical_ids", "skip_first_result", "k_values"}  # of a suite's entry, by mteb's own names
+
+
 def their_task(entry, folder):
     """Returns mteb's task of a suite's entry: the script's, or one of the types that it lacks."""
     if entry["type"] not in LACKING:
         task = local.make_task(entry, folder)
         if "fraction" in entry:
             task.max_fraction_of_documents_to_embed = entry["fraction"]
+        for rule in RULES & entry.keys():
+            setattr(task, rule, entry[rule])
+        if "k_values" in entry:
+            task._top_k = max(entry["k_values"])
         return task
     base, name, main = LACKING[entry["type"]]
     metadata = TaskMetadata(

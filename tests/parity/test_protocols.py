@@ -164,6 +164,21 @@ def test_retrieval_scores_are_those_of_mteb(variant, tmp_path, compared):
     assert 0.1 < compared("retrieval", "data")["ndcg_at_10"] < 0.9
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"skip_first_result": True},
+        {"ignore_identical_ids": True},
+        {"skip_first_result": True, "ignore_identical_ids": True},
+        {"k_values": [1, 2, 3, 5, 10, 20, 50, 100, 1000]},
+    ],
+    ids=" ".join,
+)
+def test_rules_of_a_suite_count_as_in_mteb(rules, tmp_path, compared):
+    make_retrieval(tmp_path / "data")  # some documents have ids of queries
+    assert 0.1 < compared("retrieval", "data", **rules)["ndcg_at_10"] < 0.9
+
+
 def test_documents_of_one_text_are_ordered_as_in_mteb(tmp_path, compared):
     draw = random.Random(2)
     texts = [sentence(draw) for _ in range(30)]
