@@ -23,7 +23,7 @@ import beartype
 from beartype.door import is_bearable
 
 import gin
-from embed import errors, files, ranges
+from embed import documents, errors, files, ranges
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
@@ -161,8 +161,9 @@ class _Reader:
             return
         try:
             importlib.import_module(statement.module)
-        except ImportError as e:
-            raise ConfigError(f"{where}: cannot import {statement.module!r} ({e})") from e
+        except Exception as e:  # a module of the user's may fail in any way
+            reason = documents.first_line(e)
+            raise ConfigError(f"{where}: cannot import {statement.module!r} ({type(e).__name__}: {reason})") from e
         last = statement.module.rpartition(".")[2]
         self.modules[statement.alias or (last if statement.is_from else statement.module)] = statement.module
 

@@ -219,22 +219,18 @@ def new_folder(path, overwrite: bool = False):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with Lock(path.with_name(f".{path.name}.lock"), path):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            yield temporary
-            if overwrite:
-                _remove(path)
             try:
-                os.rename(temporary, path)  # fails where a file or a folder with content is there
-            except OSError as e:
-                if e.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise
-                raise _kept_beside(temporary, path) from e
-            fsync_folder(path.parent)
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                yield temporary
+                if overwrite:
+                    _remove(path)
+                _rename_folder(temporary, path)
+                fsync_folder(path.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
         raise storage_error(path, e) from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -262,6 +258,16 @@ def new_file(path, overwrite: bool = False):
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def _rename_folder(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames a folder; StorageError, with the result kept, where a file or a folder with content is there."""
+    try:
+        os.rename(temporary, path)
+    except OSError as e:
+        if e.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise _kept_beside(temporary, path) from e
 
 
 def _rename_new(temporary: pathlib.Path, path: pathlib.Path) -> None:

@@ -30,6 +30,11 @@ def add_arguments(parser) -> None:
         "--max_length", type=options.count, help="tokens a text is cut at (default: what the folder says)"
     )
     parser.add_argument(
+        "--text_normalization",
+        default="none",
+        help="what is done to a text before its prompt: none (default, as the folder's own tools), or 'NFC, strip'",
+    )
+    parser.add_argument(
         "--bidirectional",
         action="store_true",
         help="let every token of a causal decoder see the whole text: a start for training, not the same model",
@@ -38,11 +43,15 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     runtime.start()
-    from embed import files
+    from embed import errors, files
+    from embed.data import text
     from embed.interop import convert, hub
     from embed.interop import source as sources
 
     files.check_new(arguments.output)
+    if arguments.text_normalization not in text.NORMALIZATIONS:
+        known = errors.did_you_mean(arguments.text_normalization, text.NORMALIZATIONS)
+        raise errors.UsageError(f"--text_normalization={arguments.text_normalization}{known}")
     dims = runtime.numbers("matryoshka_dims", arguments.matryoshka_dims, int)
     source = sources.read(
         hub.fetch(arguments.source, arguments.revision),
@@ -53,7 +62,8 @@ def run(arguments) -> None:
     )
     for line in summary(source):
         print(line, flush=True)
-    convert.convert(source, arguments.output, arguments.source, runtime.progress_bar("reading"))
+    progress = runtime.progress_bar("reading")
+    convert.convert(source, arguments.output, arguments.source, progress, arguments.text_normalization)
     print(f"wrote      {arguments.output}: digest {files.folder_digest(arguments.output)[:12]}")
     print(f"try        embed search {arguments.output} --corpus=FILE 'a query'", file=sys.stderr)
 

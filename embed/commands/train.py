@@ -204,6 +204,8 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
 
     tokenizer = recipe.tokenizer.content()
     came_from = _came_from(recipe, run_dir)
+    start = {} if recipe.init_from is None else bundles.read_model_json(bundles.resolve(recipe.init_from))
+    kept = {name: start[name] for name in ("default_prompt_name",) if name in start}
 
     def contents(step: int) -> dict[str, bytes]:
         description = bundles.model_json(
@@ -212,6 +214,7 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
             tokenizer_digest=recipe.tokenizer.digest,
             prompts=dict(recipe.prompts),
             text_normalization=recipe.text_normalization,
+            **kept,
             matryoshka_dims=model.matryoshka_dims,
             lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
             lineage={

@@ -40,8 +40,11 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
     return arrays.unflatten({path: found[path] for path in shapes})
 
 
-def describe(source: sources.Source, name: str) -> dict[str, Any]:
-    """Returns model.json for a foreign folder; `name` is what the user called it."""
+def describe(source: sources.Source, name: str, text_normalization: str = "none") -> dict[str, Any]:
+    """Returns model.json for a foreign folder; `name` is what the user called it.
+
+    Other tools read texts as they are, so a model of theirs does too, unless another `text_normalization` is asked for.
+    """
     model = api.build(source.module)
     places = [*Reader(source.weights).files, *(p for d in source.dense for p in Reader(d).files)]
     description = bundles.model_json(
@@ -49,6 +52,7 @@ def describe(source: sources.Source, name: str) -> dict[str, Any]:
         tokenizer_options=source.tokenizer.options(),
         tokenizer_digest=source.tokenizer.digest,
         prompts=source.prompts,
+        text_normalization=text_normalization,
         matryoshka_dims=model.matryoshka_dims,
         lengths={"query": source.max_length, "target": source.max_length},
         lineage={
@@ -62,9 +66,17 @@ def describe(source: sources.Source, name: str) -> dict[str, Any]:
     return {**description, "default_prompt_name": source.default_prompt_name}
 
 
-def convert(source: sources.Source, output, name: str, progress: Progress = lambda share: None) -> pathlib.Path:
+def convert(
+    source: sources.Source,
+    output,
+    name: str,
+    progress: Progress = lambda share: None,
+    text_normalization: str = "none",
+) -> pathlib.Path:
     """Writes the bundle `output` from a foreign folder; whole or not at all."""
     files.check_new(output)
     params = load_params(source, progress)
-    contents = bundles.contents(describe(source, name), source.tokenizer.filename, source.tokenizer.content())
+    contents = bundles.contents(
+        describe(source, name, text_normalization), source.tokenizer.filename, source.tokenizer.content()
+    )
     return checkpoints.write_bundle(output, jax.tree.map(np.asarray, params), contents)

@@ -36,7 +36,11 @@ REFUSED = {
         65,
         "the run began with seed 0, now it is 3",
     ),
-    "fewer steps": (["--gin.recipe.Recipe.init_from=model", "--gin.TRAIN_STEPS=1"], 65, "past steps = 1"),
+    "fewer steps": (
+        ["--gin.recipe.Recipe.init_from=model", "--gin.TRAIN_STEPS=1", "--gin.WARMUP_STEPS=0"],
+        65,
+        "past steps = 1",
+    ),
 }
 
 
