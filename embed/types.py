@@ -80,10 +80,13 @@ class Model:
 class EncodeFn(Protocol):
     """Texts in, float32 unit vectors [n, E] out, in order. How evaluation and curation see a model.
 
-    `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...); titles go with documents.
+    `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...); titles go with documents. An empty
+    text is an error unless `allow_empty`: then it is embedded as its prompt alone.
     """
 
-    def __call__(self, texts: Sequence[str], *, prompt: str, titles: Sequence[str] | None = None) -> np.ndarray: ...
+    def __call__(
+        self, texts: Sequence[str], *, prompt: str, titles: Sequence[str] | None = None, allow_empty: bool = False
+    ) -> np.ndarray: ...
 
 
 class SearchFn(Protocol):

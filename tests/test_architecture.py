@@ -19,6 +19,7 @@ BASE = {
     "sharding",
     "config",
     "arrays",
+    "digests",
     "checkpoints",
     "bundles",
 }
