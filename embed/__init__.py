@@ -12,13 +12,7 @@ def load(path, **options):
     `embed.load("runs/a").encode(["some text"], prompt="query")` gives a float32 array [n, E] of unit vectors. Options are
     those of `embed.inference.model.open_model`: max_length, dtype, weights, devices and others.
     """
-    import inspect
+    from embed.inference import arguments, model
 
-    from embed.errors import UsageError, did_you_mean
-    from embed.inference import model
-
-    known = [name for name in inspect.signature(model.open_model).parameters if name != "path"]
-    for name in options:
-        if name not in known:
-            raise UsageError(f"load has no option {name!r}{did_you_mean(name, known)}")
+    arguments.check_names("load", model.open_model, options)
     return model.open_model(path, **options)

@@ -1,12 +1,13 @@
 """The arguments of the Python API, checked: texts and titles as one list each, and what is not one said with its position."""
 
+import inspect
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from embed.data.text import clean
-from embed.errors import DataError, UsageError
+from embed.errors import DataError, UsageError, did_you_mean
 
 
 def texts_of(texts: Any, name: str = "text", none: str | None = None) -> list[str]:
@@ -92,6 +93,14 @@ def path(value: Any, name: str) -> str:
     if not value or "\0" in value:
         raise UsageError(f"{name} = {value!r}: a path is not empty and holds no NUL")
     return value
+
+
+def check_names(name: str, function: Callable, options: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option that `function`, known to users as `name`, has no keyword argument for."""
+    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"{name} has no option {option!r}{did_you_mean(option, known)}")
 
 
 def _kind(value: Any) -> str:

@@ -304,6 +304,7 @@ class Vectors:
                 raise DataError(
                     f"{job.folder}: holds {job.precision} as {job.format}; vectors are read of float32 as npy"
                 )
+        self.jobs = [job.job for job in jobs]
         self._parts = [(job, number) for job in jobs for number in range(len(job))]
         self._stops = np.cumsum([job.size_of(number) for job, number in self._parts])
         self._verified: set[int] = set()
