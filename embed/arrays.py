@@ -1,13 +1,17 @@
-"""Arrays on disk in Orbax's format: read lazily, written block by block. Knows tensorstore, and neither jax nor Orbax.
+"""Arrays on disk: in Orbax's format, read lazily and written block by block, and in .npy and .npz files.
 
-A tool that only moves arrays starts at once this way, and holds a few blocks whatever the size of a model. What it writes
-is read by Orbax like what Orbax wrote (tests restore it).
+Knows tensorstore, and neither jax nor Orbax. A tool that only moves arrays starts at once this way, and holds a few blocks
+whatever the size of a model. What it writes is read by Orbax like what Orbax wrote (tests restore it).
 """
 
+import io
 import itertools
 import json
 import math
 import pathlib
+import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -16,12 +20,17 @@ import numpy as np
 import tensorstore
 
 from embed import documents, files
-from embed.errors import EmbedError, StorageError
+from embed.errors import DataError, EmbedError, StorageError
 
 PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
 _LEAST = 4  # a piece may be as many times smaller, and is larger rather than smaller still
 _LANES = 2  # blocks that are made and written at once
 Block = tuple[slice, ...]
+# The header that numpy writes, of an array of booleans, integers or floats; anything else, objects above all, is refused.
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,19}, ?)*(?:\d{1,19})?)\), \}[ ]*\n"
+)
+_MAX_NPY_HEADER = 10_000
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict:
@@ -93,7 +102,7 @@ def several(piece: Sequence[int], shape: Sequence[int], dtype) -> tuple[int, ...
 
 def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
     """Returns {path: lazily read array} of one item, so that a reader holds only the blocks it asks for."""
-    step_folder = pathlib.Path(step_folder).absolute()
+    step_folder = pathlib.Path(step_folder).resolve()  # tensorstore refuses a path with ".."
     paths = files.read_manifest(step_folder)["trees"][item]
     opened = {path: tensorstore.open(_store(step_folder / item, path), read=True, open=True) for path in paths}
     return {path: future.result() for path, future in opened.items()}
@@ -129,7 +138,7 @@ def write_bundle_by_blocks(
     tree = {p: {"shape": list(shape), "dtype": str(np.dtype(dtype))} for p, (shape, dtype) in specs.items()}
     with files.new_folder(path, overwrite) as temporary:
         try:
-            _write_item(temporary.absolute() / "params", specs, blocks_of, values, progress)
+            _write_item(temporary.resolve() / "params", specs, blocks_of, values, progress)
         except EmbedError:
             raise
         except Exception as e:  # tensorstore wraps storage faults in many types
@@ -200,3 +209,103 @@ def _store(folder: pathlib.Path, name: str) -> dict:
         "kvstore": {"driver": "ocdbt", "base": base, "path": name.replace("/", ".") + "/"},
         "store_data_equal_to_fill_value": True,
     }
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """Returns an array as the bytes of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def npz_bytes(**values: np.ndarray) -> bytes:
+    """Returns named arrays as the bytes of a .npz file, which `read_npz` reads."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    return buffer.getvalue()
+
+
+def parse_npy(content: bytes, location: str) -> np.ndarray:
+    """Returns the array of a .npy file's bytes, read-only. `location` is what errors call it."""
+    dtype, order, shape, start = _npy_header(content[: _MAX_NPY_HEADER + 12], len(content), location)
+    return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order=order)
+
+
+def read_npy(path, *, mmap: bool = False) -> np.ndarray:
+    """Returns the array of a .npy file, read-only; with `mmap` it stays on disk.
+
+    The shape that the file declares must fit its size exactly, before anything is allocated. Arrays of Python objects are
+    refused, so that reading never executes anything. What cannot be read is a DataError of one line.
+    """
+    path = pathlib.Path(path)
+    try:
+        if not mmap:
+            return parse_npy(path.read_bytes(), str(path))
+        size = path.stat().st_size
+        with open(path, "rb") as f:
+            dtype, order, shape, start = _npy_header(f.read(_MAX_NPY_HEADER + 12), size, str(path))
+        if start == size:  # of an empty array there is nothing to map
+            return np.zeros(shape, dtype)
+        return np.memmap(path, dtype, "r", start, shape, order)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e}); restore it, or make it again") from e
+
+
+def _npy_header(head: bytes, size: int, location: str) -> tuple[np.dtype, str, tuple[int, ...], int]:
+    """Returns dtype, order, shape and the offset of the values of a .npy file of `size` bytes that begins with `head`."""
+
+    def refused(reason: str) -> DataError:
+        return DataError(f"{location}: not a .npy file of numbers ({reason}); restore it, or make it again")
+
+    if head[:6] != b"\x93NUMPY" or head[6:8] not in (b"\x01\x00", b"\x02\x00"):
+        raise refused("its first bytes are others")
+    begin = 10 if head[6] == 1 else 12
+    stop = begin + int.from_bytes(head[8:begin], "little")
+    match = _NPY_HEADER.fullmatch(head[begin:stop]) if stop <= len(head) else None
+    if match is None:
+        raise refused("its header declares no array of numbers")
+    try:
+        dtype = np.dtype(match[1].decode())
+    except TypeError as e:
+        raise refused(f"the type {match[1].decode()} is unknown") from e
+    shape = tuple(int(n) for n in match[3].decode().split(",") if n.strip())
+    if len(shape) > 32 or max(shape, default=0) > size:
+        raise refused(f"its shape is {shape}")
+    if stop + math.prod(shape) * dtype.itemsize != size:
+        raise refused(f"{size - stop:,} bytes of values do not make {dtype}{list(shape)}")
+    return dtype, "F" if match[2] == b"True" else "C", shape, stop
+
+
+def read_npz(path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Returns {name: array} of a .npz file, each checked as `read_npy` checks; with `names` it must hold exactly these.
+
+    Members must be stored as they are: a compressed one may expand without bound, and members that overlap share bytes.
+    """
+    path = pathlib.Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(path, members)
+            arrays = {
+                m.filename.removesuffix(".npy"): parse_npy(archive.read(m), f"{path}[{m.filename}]") for m in members
+            }
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as e:
+        raise DataError(
+            f"{path}: not a readable .npz file ({files.first_line(e)}); restore it, or make it again"
+        ) from e
+    if names is not None and set(arrays) != set(names):
+        raise DataError(f"{path}: holds {', '.join(arrays) or 'no array'} instead of {', '.join(names)}; make it again")
+    return arrays
+
+
+def _check_members(path: pathlib.Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raises DataError unless all members together are stored as they are within the file's own size, each once."""
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise DataError(f"{path}: the member {member.filename!r} is compressed; write it with numpy.savez")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise DataError(f"{path}: its members overlap; restore it, or make it again")
+    if len({member.filename for member in members}) < len(members):
+        raise DataError(f"{path}: two members have one name; restore it, or make it again")

@@ -105,7 +105,7 @@ class Saver:
                 check_finite(trees[name], f"checkpoint {step}, {name}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space(trees)
-        path = self.folder.absolute() / str(step)
+        path = self.folder.resolve() / str(step)
         specs = {name: tree_spec(tree) for name, tree in trees.items()}
         items = {name: _save_arguments(tree) for name, tree in trees.items()}
         try:
@@ -220,7 +220,7 @@ def restore(step_folder, item: str, target, *, verified: bool = False):
     check_fits(step_folder, item, target, manifest)
     reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     try:
-        return reader.restore(step_folder.absolute() / item, args=ocp.args.StandardRestore(target))
+        return reader.restore(step_folder.resolve() / item, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
 

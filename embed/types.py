@@ -81,7 +81,7 @@ class EncodeFn(Protocol):
     """Texts in, float32 unit vectors [n, E] out, in order. How evaluation and curation see a model.
 
     `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...); titles go with documents. An empty
-    text is an error unless `allow_empty` is true.
+    text is an error unless `allow_empty`: then it is embedded as its prompt alone.
     """
 
     def __call__(

@@ -22,6 +22,7 @@ BASE = {
     "sharding",
     "config",
     "arrays",
+    "digests",
     "checkpoints",
     "bundles",
 }

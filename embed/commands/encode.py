@@ -1,15 +1,19 @@
 """`embed encode`: the texts of a file into vectors, resumable and divided over hosts."""
 
+import contextlib
+import functools
 import pathlib
+import sys
 import time
 
 from embed.commands import runtime
 
 SUMMARY = (
-    "Encode the texts of a file (jsonl, tsv, txt, parquet; the first three may be .gz) into shards of vectors, in order and "
-    "with their ids. Run the same command again after a kill: finished shards are kept. Several hosts share the work when "
-    "each runs the same command."
+    "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
+    "order and with their ids. The whole file is checked before anything is written. Run the same command again after a "
+    "kill: finished shards are verified and kept. Several hosts share the work when each runs the same command."
 )
+_CHECKED_EVERY = 30.0  # seconds
 
 
 def add_arguments(parser) -> None:
@@ -32,22 +36,33 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start(arguments.distributed)
-    import jax
+    from embed.errors import DataError, UsageError, did_you_mean
+    from embed.inference import shards
 
-    from embed import hosts
-    from embed.data import texts
-    from embed.data.text import template
-    from embed.errors import UsageError, did_you_mean
-    from embed.inference import bulk
-    from embed.inference import model as inference
-
-    for name, known in (("format", bulk.FORMATS), ("quantize", bulk.PRECISIONS)):
+    for name, known in (("format", shards.FORMATS), ("quantize", shards.PRECISIONS)):
         given = getattr(arguments, name)
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     if arguments.shard_size < 1:
         raise UsageError(f"--shard_size={arguments.shard_size}: at least 1")
+    source = pathlib.Path(arguments.input)
+    if not source.is_file():
+        reason = (
+            "not a file, and it is read twice; write it to one" if source.exists() else "no such file; correct --input"
+        )
+        raise DataError(f"{source}: {reason}")
+
+    runtime.start(arguments.distributed)
+    import jax
+    import numpy as np
+
+    from embed import files, hosts
+    from embed.data import texts
+    from embed.data.text import template
+    from embed.inference import bulk
+    from embed.inference import model as inference
+    from embed.training.reports import say
+
     bulk.need(arguments.format)
     started, cut = time.time(), [0]
 
@@ -59,40 +74,69 @@ def run(arguments) -> None:
     model = inference.open_model(
         arguments.model, max_length=arguments.max_length, overflow=overflow, dtype=arguments.dtype, devices=own
     )
-    words = template(arguments.prompt, model.prompts)
+    prompt = template(arguments.prompt, model.prompts)
     model.check_dims(arguments.dims)
+    fields = {"text": arguments.text_field, "id": arguments.id_field, "title": arguments.title_field}
+    read = functools.partial(texts.read_texts, source, fields["text"], fields["id"], fields["title"])
     job = bulk.Job(
         output=pathlib.Path(arguments.output),
         format=arguments.format,
         precision=arguments.quantize,
         shard_size=arguments.shard_size,
+        input=bulk.scan(
+            read, arguments.shard_size, progress=_Checked(source)
+        ),  # the whole of it, before anything is written
         identity={
             "model": model.digest,
-            "input": pathlib.Path(arguments.input).name,
-            "prompt": words,
+            "prompt": prompt,
             "dims": arguments.dims or model.encoder.model.embedding_dim,
             "max_length": model.encoder.max_length,
             "dtype": model.dtype,
+            "fields": fields,
         },
     )
-    if hosts.is_main():
-        job.begin()
-    hosts.sync("the encoding job has begun")
-    records = texts.read_texts(arguments.input, arguments.text_field, arguments.id_field, arguments.title_field)
+    if not job.input.texts:
+        raise DataError(f"{source}: holds no text; give a file of texts")
+    finished = job.finished() if hosts.is_main() else None
+    if hosts.agree(np.array(finished is not None)):
+        say(f"{arguments.output}: was finished before, and every file in it is whole; nothing was written")
+        return
 
     def encode(shard):
         titles = [t.title for t in shard] if arguments.title_field else None
         with runtime.text_bar(len(shard)) as progress:
-            return model.encode([t.text for t in shard], words, titles, arguments.dims, progress), cut[0]
+            return model.encode([t.text for t in shard], prompt, titles, arguments.dims, progress), cut[0]
 
-    report = runtime.ShardReport()
-    bulk.run(job, records, encode, jax.process_index(), jax.process_count(), report)
-    hosts.sync("every shard was encoded")
-    if hosts.is_main():
-        summary = bulk.finish(job, started)
-        if not summary["texts"]:
-            raise UsageError(f"{arguments.input}: holds no text")
-        print(
-            f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
-            f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
-        )
+    with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
+        if hosts.is_main():
+            job.begin()
+        hosts.sync("the encoding job has begun")
+        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), runtime.ShardReport(), _warn)
+        hosts.sync("every shard was encoded")
+        if hosts.is_main():
+            summary = bulk.finish(job, started, _warn)
+            say(
+                f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
+                f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
+            )
+
+
+def _warn(line: str) -> None:
+    """Prints what a host met in its own files; each host tells of its own."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Checked:
+    """Says every half a minute how many texts of a large input have been checked."""
+
+    def __init__(self, source: pathlib.Path):
+        self._source, self._texts, self._last = source, 0, time.monotonic()
+
+    def __call__(self, texts: int) -> None:
+        from embed.training.reports import say
+
+        self._texts += texts
+        now = time.monotonic()
+        if now - self._last >= _CHECKED_EVERY:
+            self._last = now
+            say(f"{self._source}: {self._texts:,} texts checked")

@@ -6,8 +6,9 @@ from embed.commands import runtime
 
 SUMMARY = (
     "Find hard negatives: texts near a query that do not answer it. Every file of pairs is mined in its own targets, and in "
-    "--corpus where one is given; what is written has the fields of what was read, and training reads it as it is. Run the "
-    "same command again after a kill: what is done is kept."
+    "--corpus where one is given; a positive of a query in any of the files is never its negative. What is written has the "
+    "fields of what was read, and training reads it as it is. Run the same command again after a kill: what is done is "
+    "verified and kept."
 )
 
 
@@ -43,29 +44,30 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
+    rule = _rule(arguments)
     runtime.start(arguments.distributed)
     import jax
 
-    from embed import files, hosts
     from embed.commands import mining
     from embed.data.sources import expand_paths
+    from embed.data.text import template
     from embed.errors import UsageError
     from embed.inference import model as inference
 
-    rule = _rule(arguments)
+    fields = mining.fields_of(arguments)
     paths = expand_paths(arguments.pairs, "mine --pairs")
+    corpus = expand_paths(arguments.corpus, "mine --corpus")
     names = [mining.name_of(p) for p in paths]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
-    output = pathlib.Path(arguments.output)
     own = jax.local_devices()  # every host works for itself
     model = inference.open_model(arguments.model, max_length=arguments.max_length, devices=own)
-    with files.FolderLock(output) if hosts.is_main() else mining.unlocked():
-        corpus = expand_paths(arguments.corpus, "mine --corpus")
-        fields = mining.fields_of(arguments)
-        prompts = {"query": arguments.query_prompt, "target": arguments.target_prompt}
-        mining.Job(output, model, rule, fields, prompts, arguments.replace, corpus).run(paths)
+    prompts = {"query": arguments.query_prompt, "target": arguments.target_prompt}
+    for prompt in prompts.values():
+        template(prompt, model.prompts)
+    output = pathlib.Path(arguments.output)
+    mining.Job(output, model, rule, fields, prompts, arguments.replace, tuple(paths), tuple(corpus)).run()
 
 
 def _rule(arguments):

@@ -28,16 +28,18 @@ from embed.ranges import Count
 def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
     """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one.
 
-    A file that several of them name is taken once.
+    A file that several of them name is taken once. A path that names a file is no pattern, and neither are the folders before
+    the first *.
     """
     found: dict[str, str] = {}  # real path -> path as it was given
     for one in [path] if isinstance(path, str) else path:
         base = pathlib.Path(one)
-        if "*" in one:
-            anchor = pathlib.Path(base.anchor or ".")
-            matches = [str(p) for p in anchor.glob(str(base.relative_to(base.anchor))) if p.is_file()]
-        else:
-            matches = [one] if base.is_file() else []
+        matches = [one] if base.is_file() else []
+        if not matches and "*" in one:
+            first = next(i for i, part in enumerate(base.parts) if "*" in part)
+            matches = [
+                str(p) for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:])) if p.is_file()
+            ]
         if not matches:
             raise DataError(f"{one}: no such file; correct {owner}.path")
         for match in matches:

@@ -31,8 +31,8 @@ def read_texts(
 ) -> Iterator[Text]:
     """Yields the texts of a jsonl, json, tsv, csv, txt (one a line) or parquet file; all but parquet may be .gz.
 
-    Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Bad records are
-    DataErrors that name them. `titles_may_lack` lets records be without the title's field.
+    Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Numbers as ids become
+    texts. Bad records are DataErrors that name them. `titles_may_lack` lets records be without the title's field.
     """
     for number, (where, row) in enumerate(_rows(path)):
         for field in (text_field, id_field, None if titles_may_lack else title_field):
@@ -40,16 +40,36 @@ def read_texts(
                 raise DataError(f"{where}: no field {field!r}{did_you_mean(field, row)}")
         title = row.get(title_field) if title_field else None
         yield Text(
-            id=_identity(row, id_field, number),
+            id=_identity(row, id_field, number, where),
             text=text_of(row[text_field], text_field, where),
-            title=text_of(title, title_field, where) if isinstance(title, str) and title.strip() else "",
+            title=""
+            if title is None or (isinstance(title, str) and not title.strip())
+            else text_of(title, title_field, where),
             where=where,
         )
 
 
-def _identity(row, id_field: str | None, number: int) -> str:
-    value = row.get(id_field or "id")
-    return str(number) if value is None else str(value)
+def _identity(row, id_field: str | None, number: int, where: str) -> str:
+    """Returns the id of a record as a text that every format of vectors keeps as it is."""
+    field = id_field or "id"
+    value = row.get(field)
+    if value is None and id_field is None:
+        return str(number)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as e:
+            raise DataError(f"{where}: field {field!r} is not valid UTF-8; give ids as texts or numbers") from e
+    if value is None or isinstance(value, bool | list | tuple | dict) or value != value:
+        raise DataError(
+            f"{where}: field {field!r} is {type(value).__name__} ({value!r}), expected a text or a number as id"
+        )
+    identity = str(value)
+    try:
+        identity.encode()
+    except UnicodeEncodeError as e:
+        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+    return identity
 
 
 def _rows(path) -> Iterator[tuple[str, dict]]:

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from embed import hosts, sharding
 from embed.data.text import apply_prompt, clean, template
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError
-from embed.inference import packing
+from embed.errors import DataError, NumericError
+from embed.inference import arguments, forks, packing
 from embed.types import Model, Params
 
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
@@ -67,29 +67,23 @@ class Encoder:
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
 
     def tokens(
-        self, texts: Sequence[str], prompt: str, titles: Sequence[str] | None = None, allow_empty: bool = False
+        self,
+        texts: Sequence[str],
+        prompt: str,
+        titles: Sequence[str] | None = None,
+        allow_empty: bool = False,
     ) -> list[np.ndarray]:
-        """Returns the token ids of prompted texts. An empty text is a DataError that names its place.
-
-        With `allow_empty` it is its prompt and the special tokens alone, as sentence-transformers encodes it; a model that adds
-        no tokens at all cannot.
-        """
-        words = template(prompt, dict(self.prompts))
-        titles = titles if titles is not None else [""] * len(texts)
-        if len(titles) != len(texts):
-            raise DataError(f"{len(texts)} texts came with {len(titles)} titles; give one title per text, or none")
-        prompted = []
-        for i, (text, title) in enumerate(zip(texts, titles, strict=True)):
-            content = clean(text)
-            if not content and not allow_empty:
-                raise DataError(f"text {i} of {len(texts)} is empty; remove it or fill it")
-            prompted.append(apply_prompt(words, content, clean(title or "")))
+        """Returns the token ids of prompted texts. An empty text is a DataError that names its position; with `allow_empty`
+        it is its prompt and the special tokens alone."""
+        prompt_template = template(arguments.text(prompt, "prompt"), dict(self.prompts))
+        listed = arguments.texts_of(texts)
+        given_titles = arguments.titles_of(titles, texts, len(listed))
+        contents = arguments.cleaned(listed, arguments.truth(allow_empty, "allow_empty"))
+        prompted = [apply_prompt(prompt_template, text, clean(title)) for text, title in zip(contents, given_titles)]
         rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
-        for i, row in enumerate(rows):
+        for position, row in enumerate(rows):
             if not len(row):
-                raise DataError(
-                    f"text {i} of {len(texts)} is empty, and the model adds no token to it; remove it or fill it"
-                )
+                raise DataError(f"text {position} of {len(rows)} gives no token; remove it, or give it a prompt")
         self.overflow(sum(cut), len(cut))
         return rows
 
@@ -105,12 +99,14 @@ class Encoder:
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E] in the order of `texts`. `progress` is told each batch's number of texts.
 
-        `allow_empty` is that of `tokens`.
+        What is no text is a DataError with its position, and so is an empty text unless `allow_empty`. A vector that is not
+        finite is a NumericError.
         """
-        if not len(texts):
-            return np.zeros((0, self.model.embedding_dim), np.float32)
+        forks.check()
         rows = self.tokens(texts, prompt, titles, allow_empty)
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
+        if not rows:
+            return out
         waiting: list[tuple[packing.Batch, jax.Array]] = []
         with jax.set_mesh(self.mesh):
             for batch in self.plan(rows):
@@ -122,6 +118,11 @@ class Encoder:
             for item in waiting:
                 _collect(out, *item)
         hosts.at("texts are embedded")
+        finite = np.isfinite(out).all(axis=1)
+        if not finite.all():
+            raise NumericError(
+                f"the vector of text {int(np.argmin(finite))} of {len(rows)} is not finite; look at the model's weights"
+            )
         return out
 
     def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:

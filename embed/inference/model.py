@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, files, sharding
 from embed.data import tokenizers
-from embed.errors import DataError
+from embed.errors import DataError, UsageError
+from embed.inference import arguments, forks
 from embed.inference.encoder import Encoder
 from embed.inference.weights import rounded, stored_bytes
 from embed.models import api
@@ -57,8 +58,10 @@ class EmbeddingModel:
         )
 
     def check_dims(self, dims: int | None) -> None:
-        """Raises DataError for a size that the embedding has no prefix of."""
-        if dims is not None and not 1 <= dims <= self.encoder.model.embedding_dim:
+        """Raises DataError for a size that the embedding has no prefix of, UsageError for what is no size."""
+        if dims is None:
+            return
+        if not 1 <= arguments.integer(dims, "dims") <= self.encoder.model.embedding_dim:
             raise DataError(f"dims = {dims}; this model gives 1 to {self.encoder.model.embedding_dim}")
 
     def encode(
@@ -70,15 +73,17 @@ class EmbeddingModel:
         progress: Callable[[int], None] = lambda texts: None,
         allow_empty: bool = False,
     ) -> np.ndarray:
-        """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length. `prompt` is a name or a template.
+        """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length.
 
-        An empty text is a DataError, or with `allow_empty` its prompt and the special tokens alone.
+        `texts` is a list, an array or a series of texts, a generator, or one text; `prompt` is a name or a template; `titles`
+        are as many as the texts, None or "" where there is none. What is no text, and an empty text unless `allow_empty`, is
+        a DataError with its position from 0. Several threads may call it at once.
         """
         self.check_dims(dims)
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        options = {"titles": titles, "progress": progress, "allow_empty": allow_empty}
-        vectors = self.encoder(self.params, texts, prompt=prompt, **options)
-        return vectors if dims is None else truncate_numpy(vectors, dims)
+        vectors = self.encoder(
+            self.params, texts, prompt=prompt, titles=titles, progress=progress, allow_empty=allow_empty
+        )
+        return vectors if dims is None else truncate_numpy(vectors, int(dims))
 
 
 def open_model(
@@ -96,11 +101,15 @@ def open_model(
     `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
     replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). It runs on
     all devices when none are given; a model that is large for one lies over several of them (`sharding.serving_shape`).
+    Wrong arguments are UsageErrors. A process that was forked after JAX had started is refused, as it would hang.
     """
-    folder = bundles.resolve(path)
+    forks.check()
+    folder = bundles.resolve(arguments.path(path, "path"))
+    _check_options(max_length, random, overflow, dtype, weights, devices)
     item = bundles.serving_item(folder)
     files.verify_manifest(folder, item)
     description = bundles.read_model_json(folder)
+    _check_length(max_length, description["architecture"]["encoder"])
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -125,6 +134,27 @@ def open_model(
     digest = "random" if random else files.folder_digest(folder)
     suffix = "" if weights == "float32" else f"-{weights}"
     return EmbeddingModel(encoder, params, target, folder, digest + suffix, description, size)
+
+
+def _check_options(max_length, random, overflow, dtype, weights, devices) -> None:
+    """Raises UsageError for an option of the wrong type; values are checked where they are used."""
+    if max_length is not None:
+        arguments.integer(max_length, "max_length", 1)
+    arguments.truth(random, "random")
+    for name, value in (("dtype", dtype), ("weights", weights)):
+        if not (name == "dtype" and value is None):
+            arguments.text(value, name)
+    if overflow is not None and not callable(overflow):
+        raise UsageError(f"overflow = {overflow!r} cannot be called; give a function of the texts cut and of all")
+    if devices is not None and not (isinstance(devices, Sequence) and len(devices)):
+        raise UsageError(f"devices = {devices!r}: give at least one of jax.devices(), in a list")
+
+
+def _check_length(max_length: int | None, encoder: dict[str, Any]) -> None:
+    """Raises UsageError for a length beyond the table of learned positions, where there is one."""
+    limit = encoder.get("max_positions", 0) - encoder.get("position_offset", 0)
+    if max_length is not None and 0 < limit < max_length:
+        raise UsageError(f"max_length = {max_length}: this model has positions for {limit} tokens; lower it")
 
 
 _APART = 12  # layers that are compiled one after the other: faster to run on CPU, slower to compile

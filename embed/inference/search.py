@@ -1,12 +1,14 @@
 """Exact nearest neighbours by inner product, in two levels and block by block: queries x corpus is never held."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from embed.errors import DataError
+from embed.inference import arguments, forks
 
 _QUERIES = 256  # at once: their scores of a block are all that is held of queries x corpus
 _MOST = 32_768  # documents of a block
@@ -54,7 +56,7 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
         found, kept = jax.lax.top_k(found, k)
         return found, jnp.take_along_axis(indices, kept, 1)
 
-    # A group with a value that is not a number counts as better: top_k puts it first, where it must not take another's place.
+    # A score that is not a number counts as better, so that it comes first and is found in the end.
     better = jnp.max(jnp.sum(~(largest <= best_scores[:, -1:]), 1))
     steps = [n for n in _FEW if n < min(k, count)]
     branches = [functools.partial(merge, n) for n in (*steps, min(k, count))]
@@ -64,10 +66,15 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
 def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (scores [Q, k], indices [Q, k]) of the k largest inner products, best first; k is cut to the corpus size.
 
-    `corpus` is an array, or anything that has its length, ndim and shape and can be cut in rows.
+    `corpus` is an array, or anything that has its length, ndim and shape and can be cut in rows. A row of either that is not
+    finite is a DataError that names it: NaN has no rank.
     """
+    forks.check()
+    k = arguments.integer(k, "k", 0)
+    queries, corpus = _numbers(queries, "queries"), _numbers(corpus, "corpus")
     if queries.ndim != 2 or corpus.ndim != 2 or queries.shape[1] != corpus.shape[1]:
         raise DataError(f"search: queries {queries.shape} and corpus {corpus.shape} do not have the same dimension")
+    queries = _finite(queries, "queries", 0)
     k = min(k, len(corpus))
     if k < 1 or not len(queries):
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
@@ -77,16 +84,46 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     nothing = jnp.full((rows, k), -jnp.inf, jnp.float32), jnp.full((rows, k), -1, jnp.int32)
     best = [nothing] * len(parts)
     for offset in range(0, len(corpus), size):  # the corpus, which may lie on disk, is read once
-        block = np.asarray(corpus[offset : offset + size])
+        block = _finite(np.asarray(corpus[offset : offset + size]), "corpus", offset)
         padded = _padded(block, size)
         if len(parts) > 1:
             padded = jnp.asarray(padded)  # a copy, which for one part would take as long as the search
         best = [_block_top_k(p, padded, len(block), offset, *b, k=k) for p, b in zip(parts, best)]
         jax.block_until_ready(best)
     scores, indices = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
+    finite = np.isfinite(scores).all(axis=1)
+    if not finite.all():
+        raise DataError(
+            f"search: scores of query {int(np.argmin(finite))} exceed what float32 holds; scale the vectors to unit length"
+        )
     return scores, indices
 
 
+def _numbers(values: Any, name: str) -> Any:
+    """Returns `values`, or the array of a list; DataError for what holds no real numbers."""
+    if not hasattr(values, "shape"):
+        try:
+            values = np.asarray(values)
+        except ValueError as e:
+            raise DataError(f"search: the {name} are rows of different lengths; give an array [n, E]") from e
+    dtype = getattr(values, "dtype", np.dtype(np.float32))
+    if dtype != jnp.bfloat16 and np.dtype(dtype).kind not in "biuf":
+        raise DataError(f"search: the {name} are of type {dtype}, expected numbers")
+    return values
+
+
+def _finite(rows: np.ndarray, name: str, offset: int) -> np.ndarray:
+    """Returns rows as float32; one that is not finite is a DataError with its number from `offset` on."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = np.ascontiguousarray(rows, np.float32)
+        if not np.isfinite(np.sum(rows)):  # one pass that writes nothing; the rows are looked at only when it fails
+            finite = np.isfinite(rows).all(axis=1)
+            if not finite.all():
+                raise DataError(
+                    f"search: row {offset + int(np.argmin(finite))} of the {name} is not finite; correct or remove it"
+                )
+    return rows
+
+
 def _padded(x: np.ndarray, rows: int) -> np.ndarray:
-    x = np.ascontiguousarray(x, np.float32)
     return x if len(x) == rows else np.concatenate([x, np.zeros((rows - len(x), x.shape[1]), np.float32)])

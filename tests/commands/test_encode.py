@@ -99,6 +99,58 @@ def test_twenty_thousand_texts_killed_at_any_time(folder, run_embed):
     assert files_of(folder / "killed") == files_of(folder / "whole")
 
 
+def state(folder) -> dict[str, tuple]:
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir())}
+
+
+def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(folder, run_embed):
+    given = ("--shard_size=20", "--format=jsonl")
+    assert encode(run_embed, folder, "finished", *given).returncode == 0
+    whole = state(folder / "finished")
+    shutil.copy(folder / "few.jsonl", folder / "renamed.jsonl")  # the same content under another name is the same input
+    done = encode(run_embed, folder, "finished", *given, "--input=renamed.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "finished: was finished before, and every file in it is whole; nothing was written\n"
+    assert state(folder / "finished") == whole
+    path = folder / "finished" / "part-00001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0.0", b"0.1", 1))
+    done = encode(run_embed, folder, "finished", *given)
+    assert done.returncode == 0, done.stderr
+    assert "part-00001.jsonl is damaged: its sha256 differs; its texts are encoded again" in done.stderr
+    assert {name: content for name, (_, content) in state(folder / "finished").items()} == {
+        name: content for name, (_, content) in whole.items()
+    }
+
+
+def test_another_file_of_the_same_name_is_refused(folder, run_embed):
+    (folder / "one").mkdir()
+    (folder / "two").mkdir()
+    rows = [json.dumps({"text": f"red river {i}"}) + "\n" for i in range(9)]
+    (folder / "one" / "texts.jsonl").write_text("".join(rows))
+    (folder / "two" / "texts.jsonl").write_text("".join([*rows[:4], rows[4].replace("red", "blue"), *rows[5:]]))
+    assert encode(run_embed, folder, "named", "--input=one/texts.jsonl").returncode == 0
+    before = state(folder / "named")
+    done = encode(run_embed, folder, "named", "--input=two/texts.jsonl")
+    assert done.returncode == 65 and "named: was begun with another input; give the same" in done.stderr
+    assert state(folder / "named") == before
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([{"text": "a"}, {"text": "b", "id": "x\ud800"}], "bad.jsonl:101: field 'id' holds a lone surrogate"),
+        ([{"text": "a", "id": "text-7"}, {"text": "b"}], "bad.jsonl:100: the id 'text-7' is that of bad.jsonl:8 too"),
+        ([{"text": "a", "id": "99"}, {"text": " ", "id": "y"}], "bad.jsonl:101: field 'text' is empty"),
+    ],
+)
+def test_a_bad_record_at_the_end_leaves_no_folder(folder, run_embed, rows, message):
+    good = [{"id": f"text-{i}", "text": f"red river {i}"} for i in range(99)]
+    (folder / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*good, *rows]))
+    done = encode(run_embed, folder, "never", "--input=bad.jsonl", "--shard_size=10")
+    assert done.returncode == 65 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not (folder / "never").exists()
+
+
 def test_two_hosts_share_a_file(folder, run_embed):
     done = encode(run_embed, folder, "one-host", "--shard_size=15", "--format=jsonl")
     assert done.returncode == 0, done.stderr
@@ -134,6 +186,8 @@ def test_two_hosts_share_a_file(folder, run_embed):
     "arguments, code, message",
     [
         (["--input=none.jsonl"], 65, "none.jsonl: no such file"),
+        (["--input=model"], 65, "model: not a file, and it is read twice"),
+        (["--text_field=txt"], 65, "few.jsonl:1: no field 'txt'; did you mean 'text'"),
         (["--format=csv"], 64, "--format=csv; known: jsonl, npy, parquet"),
         (["--quantize=int4"], 64, "--quantize=int4; did you mean 'int8'"),
         (["--dims=9999"], 65, "this model gives 1 to 256"),
@@ -148,4 +202,4 @@ def test_bad_arguments_are_one_line_and_leave_nothing(arguments, code, message, 
     done = encode(run_embed, folder, "bad", *arguments)
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr) and len(done.stderr.strip().splitlines()) == 1
-    assert not list((folder / "bad").glob("part*")) if (folder / "bad").exists() else True
+    assert not (folder / "bad").exists()

@@ -10,8 +10,8 @@ import signal
 import numpy as np
 import pytest
 
-from embed.curation.collection import text_id
 from embed.data.sources import JsonLines
+from embed.data.text import target_id
 from embed.files import read_json
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
@@ -164,7 +164,7 @@ def test_training_reads_what_was_mined(folder, run_embed):
     records = [record for _, record in source.examples()]
     assert len(records) == 150
     assert np.mean([len(r["negatives"]) for r in records]) > 1.5
-    assert all(text_id(r["target"]) not in map(text_id, r["negatives"]) for r in records)
+    assert all(target_id(r["target"]) not in map(target_id, r["negatives"]) for r in records)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,9 @@ def test_training_reads_what_was_mined(folder, run_embed):
         (["--query_field=question"], "one.jsonl:1: no field 'question'"),
         (["--corpus", "none.jsonl"], "none.jsonl: no such file"),
         (["--query_prompt=qwery"], "no prompt is called 'qwery'"),
+        (["--title_field=titel"], "no pair has the field 'titel'"),
+        (["--negatives_field=query"], "the field 'query' is given for two roles"),
+        (["--target_field=mined"], "the field 'mined' is the one that says how"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(folder, run_embed, tmp_path, given, message):
@@ -185,6 +188,8 @@ def test_what_cannot_be_used_is_told_in_one_line(folder, run_embed, tmp_path, gi
     assert re.search(message, done.stderr), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list((tmp_path / "out").glob("*.gz"))
+    # What only the search can tell comes late; all else is refused before anything is written.
+    assert (tmp_path / "out").exists() == ("--ceiling=0.001" in given)
 
 
 def test_a_run_that_failed_leaves_nothing_wrong_behind(folder, run_embed):
@@ -246,3 +251,76 @@ def test_another_rule_needs_another_folder(folder, run_embed):
     done = mine(run_embed, folder, "rule", "--negatives=3")
     assert done.returncode == 65
     assert "was mined with another rule; give the same, or another --output" in done.stderr
+
+
+def write_rows(folder, name, rows):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_positives_of_a_query_in_another_file_or_corpus_are_never_its_negatives(folder, run_embed):
+    """README: "Known positives of a query are never taken". Queries are the same by content: white space does not count."""
+    work = folder / "across"
+    work.mkdir()
+    hamlet = "who wrote hamlet"
+    fill = [{"query": f"red river {i}", "positive": f"stone engine {i}"} for i in range(8)]
+    given = ["Shakespeare wrote it", "the bard of avon", hamlet, "bard by title bard", "a true negative"]
+    write_rows(work, "a", [{"query": hamlet, "positive": "the bard of avon", "negative": given}, *fill])
+    write_rows(work, "b", [{"query": f" {hamlet} ", "positive": "Shakespeare wrote it"}, *fill[:4]])
+    write_rows(work, "c", [{"query": hamlet, "positive": "by title bard", "title": "bard"}, *fill[4:]])
+    corpus = [{"text": t} for t in ("Shakespeare wrote it", "bard by title bard", "by title bard", "a play of 1603")]
+    write_rows(work, "corpus", [*corpus, {"text": "title bard", "title": "bard by"}])
+    pairs = ["across/a.jsonl", "across/b.jsonl", "across/c.jsonl"]
+    options = [
+        "--corpus",
+        "across/corpus.jsonl",
+        "--negatives=12",
+        "--ranks=1:8",
+        "--ceiling=off",
+        "--title_field=title",
+    ]
+    done = mine(run_embed, folder, "across/out", *options, pairs=pairs)
+    assert done.returncode == 0, done.stderr
+    positives = {"the bard of avon", "Shakespeare wrote it", "by title bard", "bard by title bard"}
+    for name in "abc":
+        rows = read(work / "out" / f"{name}.jsonl.gz")
+        first = rows[0]
+        assert not {*positives, hamlet} & set(first["negative"]), name
+        assert "a play of 1603" in first["negative"], name
+        assert len(first["mined"]["scores"]) == len(first["negative"])
+    first = read(work / "out" / "a.jsonl.gz")[0]
+    assert first["negative"][0] == "a true negative" and first["mined"]["scores"][0] is None
+    assert read_json(work / "out" / "a.json")["given_dropped"] == 4
+    assert "a: 4 given negatives were positives of their query, or the query, and are left out; " in done.stdout
+    # Which files are given decides the output.
+    again = mine(run_embed, folder, "across/out", *options, pairs=pairs[1:])
+    assert again.returncode == 65 and "was mined with another all pairs" in again.stderr
+
+
+def test_a_finished_run_writes_nothing_and_a_damaged_output_is_mined_again(folder, run_embed):
+    def state():
+        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((folder / "again").iterdir())}
+
+    assert mine(run_embed, folder, "again", pairs=["one.jsonl", "two.jsonl"], *["--ranks=1:20"]).returncode == 0
+    whole = state()
+    done = mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"])
+    assert done.returncode == 0 and done.stdout.splitlines() == ["one: done before", "two: done before"]
+    assert state() == whole
+    flipped, gone = folder / "again" / "one.jsonl.gz", folder / "again" / "two.jsonl.gz"
+    flipped.write_bytes(flipped.read_bytes()[:-9] + b"x" + flipped.read_bytes()[-8:])
+    gone.unlink()
+    done = mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"])
+    assert done.returncode == 0, done.stderr
+    assert "one.jsonl.gz is damaged: its sha256 differs; it is mined again" in done.stdout
+    assert "two.jsonl.gz is missing; it is mined again" in done.stdout
+    assert {name: content for name, (_, content) in state().items()} == {
+        n: content for n, (_, content) in whole.items()
+    }
+
+
+def test_a_run_killed_between_its_output_and_its_summary_goes_on(folder, run_embed):
+    done = mine(run_embed, folder, "between", EMBED_FAIL_AT="mine.before_summary")
+    assert done.returncode == -signal.SIGKILL
+    assert (folder / "between" / "one.jsonl.gz").exists() and not (folder / "between" / "one.json").exists()
+    again = mine(run_embed, folder, "between")
+    assert again.returncode == 0, again.stderr
+    assert read_json(folder / "between" / "one.json")["pairs"] == 120

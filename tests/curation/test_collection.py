@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from embed.curation import collection
+from embed.data.text import target_id
 from embed.data.texts import Text
+from embed.errors import DataError
 
 
 def texts(*pairs):
@@ -34,7 +36,7 @@ def test_each_text_is_kept_once_in_the_order_of_first_sight(collected):
 
 def test_texts_are_found_by_number_and_by_content(collected):
     assert [t.text for t in collected.read([3, 0, 3])] == ["ü\n語", "a", "ü\n語"]
-    ids = np.array([collection.text_id("c", "title"), collection.text_id("a"), collection.text_id("c", "title")])
+    ids = np.array([target_id("c", "title"), target_id("a"), target_id("c", "title")])
     assert collected.find(ids).tolist() == [4, 0, 4]
     np.testing.assert_array_equal(collected.ids[collected.find(ids)], ids)
 
@@ -54,3 +56,28 @@ def test_nothing_is_left_of_one_that_failed(tmp_path):
     with pytest.raises(ValueError, match="second time"):
         collection.collect(tmp_path / "new", read)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: [*t, t[0]], lambda t: [*t[:2], t[6], *t[3:]]])
+def test_texts_that_change_between_the_passes_are_refused(tmp_path, change):
+    passes = [GIVEN, change(GIVEN)]
+    with pytest.raises(DataError, match="the texts changed while they were read"):
+        collection.collect(tmp_path / "new", lambda: iter(passes.pop(0)))
+    with pytest.raises(DataError, match="no such file"):
+        collection.verify(tmp_path / "new", "")
+
+
+def test_a_collection_is_verified_before_it_is_taken(tmp_path):
+    """Each file of it flipped, cut and gone; and that of another job."""
+    folder = collection.collect(tmp_path, lambda: iter(GIVEN), "mine").folder
+    assert list(collection.verify(folder, "mine"))[0].text == "a"
+    with pytest.raises(DataError, match="belongs to another job"):
+        collection.verify(folder, "other")
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for damaged in (None, whole[:-3], whole[:5] + bytes([whole[5] ^ 1]) + whole[6:]):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            with pytest.raises(DataError, match=path.name):
+                collection.verify(folder, "mine")
+            path.write_bytes(whole)
+    collection.verify(folder, "mine")

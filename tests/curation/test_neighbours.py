@@ -5,6 +5,7 @@ import pytest
 
 from embed.curation import neighbours
 from embed.curation.neighbours import Neighbours
+from embed.errors import DataError
 from embed.inference.search import top_k
 
 
@@ -55,3 +56,35 @@ def test_what_was_found_is_not_searched_again(tmp_path, vectors):
     Neighbours(tmp_path, 130, 7).find(queries, corpus, search, progress=lambda n, before: told.append((n, before)))
     assert searched == [50, 50, 50, 30]
     assert told == [(50, True), (50, False), (30, False)]
+
+
+@pytest.mark.parametrize("name", ["part-00001.npz", "part-00001.json"])
+def test_a_damaged_part_is_searched_again(tmp_path, vectors, name):
+    queries, corpus = vectors
+    Neighbours(tmp_path, 130, 7).find(queries, corpus, top_k)
+    whole = (tmp_path / name).read_bytes()
+    for damaged in (None, whole[:-3], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        (tmp_path / name).unlink() if damaged is None else (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=name):
+            Neighbours(tmp_path, 130, 7)[60]
+        np.testing.assert_array_equal(Neighbours(tmp_path, 130, 7)[10][1], top_k(queries[10:11], corpus, 7)[1][0])
+        lines, told = [], []
+        Neighbours(tmp_path, 130, 7).find(
+            queries, corpus, top_k, progress=lambda n, before: told.append((n, before)), say=lines.append
+        )
+        assert told == [(50, True), (50, False), (30, True)]
+        assert [name in line and "searched again" in line for line in lines] == [True] * (
+            damaged is not None or ".npz" in name
+        )
+        assert (tmp_path / name).read_bytes() == whole
+
+
+def test_parts_of_another_search_are_searched_again(tmp_path, vectors):
+    queries, corpus = vectors
+    Neighbours(tmp_path, 130, 7, "one").find(queries, corpus, top_k)
+    with pytest.raises(DataError, match="of another part or job"):
+        Neighbours(tmp_path, 130, 7, "two")[0]
+    lines = []
+    Neighbours(tmp_path, 130, 7, "two").find(queries[::-1], corpus, top_k, say=lines.append)
+    assert len(lines) == 3
+    np.testing.assert_array_equal(Neighbours(tmp_path, 130, 7, "two")[0][1], top_k(queries[-1:], corpus, 7)[1][0])

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from embed.errors import DataError
+from embed.errors import DataError, UsageError
 from embed.inference import search
 
 
@@ -54,20 +54,53 @@ def test_the_best_documents_may_all_lie_in_one_group(monkeypatch):
     check(np.abs(unit(draw, 5, 4)), corpus, 4)
 
 
-def test_documents_that_are_not_numbers_hide_no_others(monkeypatch):
-    """The last block holds as many better groups as the smaller program looks into, and three of values that are none."""
-    monkeypatch.setattr(search, "_MOST", 256)
-    monkeypatch.setattr(search, "_FEW", (8,))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("block", [32, 32_768])
+@pytest.mark.parametrize("row", [0, 40, 149])
+def test_a_row_that_is_not_finite_is_refused_with_its_number(monkeypatch, value, block, row):
+    """NaN has no rank: it must neither come first nor hide others."""
+    monkeypatch.setattr(search, "_MOST", block)
     draw = np.random.default_rng(0)
-    query, corpus = unit(draw, 1, 6), unit(draw, 1024, 6)
-    corpus[768:] = -query
-    corpus[768:776] = (2 + np.arange(8)[:, None]) * query
-    corpus[[790, 800, 810]] = np.nan
-    jax.clear_caches()
-    places = search.top_k(query, corpus, 20)[1][0].tolist()
-    assert set(range(768, 776)) <= set(places)
-    exact = np.nan_to_num(corpus @ query[0], nan=-9.0)
-    assert set(np.argsort(-exact)[:17].tolist()) <= set(places)
+    queries, corpus = unit(draw, 150, 6), unit(draw, 150, 6)
+    damaged = corpus.copy()
+    damaged[row, 3] = value
+    with pytest.raises(DataError, match=rf"row {row} of the corpus is not finite"):
+        search.top_k(queries[:5], damaged, 10)
+    with pytest.raises(DataError, match=rf"row {row} of the queries is not finite"):
+        search.top_k(damaged, corpus, 10)
+    damaged[row, 3] = 1e38  # large and finite: the sum of a block may overflow where no score does
+    check(queries[:5] * np.float32(1e-3), damaged * np.float32(1e-3) if row else damaged * np.float32(1e-30), 10)
+
+
+def test_scores_that_overflow_are_refused(monkeypatch):
+    huge = np.full((3, 4), 1e38, np.float32)
+    mixed = huge * np.array([1, -1, 1, -1], np.float32)
+    for queries, corpus in ((huge, huge), (huge, -huge), (mixed, np.concatenate([mixed, huge]))):
+        with pytest.raises(DataError, match="query 0 exceed what float32 holds"):
+            search.top_k(queries, corpus, 2)
+    with pytest.raises(DataError, match="row 1 of the corpus is not finite"):
+        search.top_k(np.ones((1, 2)), np.array([[1.0, 2.0], [1e300, 0.0]]), 1)
+
+
+@pytest.mark.parametrize(
+    "k, message", [(True, "bool"), (2.0, "float"), ("3", "str"), (None, "NoneType"), (-1, "k = -1: at least 0")]
+)
+def test_what_is_no_number_of_results_is_refused(k, message):
+    with pytest.raises(UsageError, match=message):
+        search.top_k(np.ones((1, 2)), np.ones((3, 2)), k)
+
+
+def test_lists_are_arrays_and_what_holds_no_numbers_is_refused():
+    assert search.top_k([[1, 0]], [[0, 1], [1, 0]], np.int64(1))[1].tolist() == [[1]]
+    for wrong, message in (
+        (np.array([["a", "b"]]), "type <U1"),
+        ([[1], [1, 2]], "different lengths"),
+        (None, "type object"),
+    ):
+        with pytest.raises(DataError, match=f"the corpus are .*{message}"):
+            search.top_k(np.ones((1, 2)), wrong, 1)
+    with pytest.raises(DataError, match="the queries are of type complex128"):
+        search.top_k(np.ones((1, 2), complex), np.ones((1, 2)), 1)
 
 
 @pytest.mark.parametrize("order", ["as they come", "best last", "best first"])
