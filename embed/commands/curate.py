@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+from typing import Annotated
 
-from embed.commands import runtime
+from msgspec import Meta
+
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Have a language model write or judge training data. WHAT is: queries (for the passages of --input), texts (of given "
@@ -14,22 +17,36 @@ SUMMARY = (
 KEY_VARIABLE = "EMBED_API_KEY"
 WHATS = ("queries", "texts", "filter", "pick", "prompts")
 
+log_path = runtime.log_beside_output
+_SECONDS = options.of(Annotated[float, Meta(gt=0, le=86_400)])
+
+
+def _up_to(maximum: int, minimum: int = 1):
+    """Returns the type of an option that is an integer of this range."""
+    return options.of(Annotated[int, Meta(ge=minimum, le=maximum)])
+
 
 def add_arguments(parser) -> None:
     parser.add_argument("what", metavar="WHAT", help="queries, texts, filter, pick or prompts")
-    parser.add_argument("--output", required=True, help="folder: rows.jsonl.gz, summary.json and the replies")
+    parser.add_argument(
+        "--output", required=True, type=options.path, help="folder: rows.jsonl.gz, summary.json and the replies"
+    )
     parser.add_argument("--endpoint", help="base URL, such as http://localhost:8000/v1")
     parser.add_argument("--model", help="the model's name there")
     parser.add_argument(
         "--key_variable", default=KEY_VARIABLE, help=f"environment variable that holds the key ({KEY_VARIABLE})"
     )
-    parser.add_argument("--input", help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs")
-    parser.add_argument("--sample", type=int, help="queries: take this many of the passages, drawn")
-    parser.add_argument("--least", type=int, help="least rating of a query (4 of 5) or grade of a target (2 of 3)")
+    parser.add_argument(
+        "--input", type=options.path, help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs"
+    )
+    parser.add_argument("--sample", type=options.count, help="queries: take this many of the passages, drawn")
+    parser.add_argument(
+        "--least", type=_up_to(5, 0), help="least rating of a query (4 of 5) or grade of a target (2 of 3)"
+    )
     parser.add_argument("--labels", help="texts: the labels, separated by commas")
     parser.add_argument("--kind", help="texts: what is written, such as 'product reviews'")
-    parser.add_argument("--count", type=int, help="texts: how many (100)")
-    parser.add_argument("--keep", type=int, help="pick: negatives a pair (1)")
+    parser.add_argument("--count", type=_up_to(10_000_000), help="texts: how many (100)")
+    parser.add_argument("--keep", type=_up_to(10_000), help="pick: negatives a pair (1)")
     parser.add_argument(
         "--likelihood",
         action="store_const",
@@ -39,19 +56,25 @@ def add_arguments(parser) -> None:
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
-    parser.add_argument("--prompts", help="folder with prompts of your own, by the names of ours")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and of the model's sampling")
+    parser.add_argument("--prompts", type=options.path, help="folder with prompts of your own, by the names of ours")
+    parser.add_argument("--seed", type=_up_to(2**31 - 1, 0), default=0, help="of draws and of the model's sampling")
     parser.add_argument(
-        "--max_requests", type=int, help="most HTTP requests in all: retries, failures and runs before are counted"
+        "--max_requests",
+        type=options.count,
+        help="most HTTP requests in all: retries, failures and runs before are counted",
     )
     parser.add_argument(
-        "--max_tokens", type=int, help="most tokens in all, in and out; a request must fit with all that it can cost"
+        "--max_tokens",
+        type=options.count,
+        help="most tokens in all, in and out; a request must fit with all that it can cost",
     )
     parser.add_argument("--price", help="IN,OUT: price of a million tokens, to tell the cost")
-    parser.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
-    parser.add_argument("--attempts", type=int, default=8, help="tries of a request that fails (8)")
-    parser.add_argument("--first_wait", type=float, default=1.0, help="seconds before the second try, then doubled (1)")
-    parser.add_argument("--deadline", type=float, default=120.0, help="seconds a request may take (120)")
+    parser.add_argument("--concurrency", type=_up_to(1024), default=8, help="requests at once (8)")
+    parser.add_argument("--attempts", type=_up_to(1000), default=8, help="tries of a request that fails (8)")
+    parser.add_argument(
+        "--first_wait", type=_SECONDS, default=1.0, help="seconds before the second try, then doubled (1)"
+    )
+    parser.add_argument("--deadline", type=_SECONDS, default=120.0, help="seconds a request may take (120)")
     parser.add_argument("--plain", action="store_true", help="ask without a JSON schema, for servers that know none")
 
 
@@ -61,8 +84,6 @@ def run(arguments) -> None:
 
     if arguments.what not in WHATS:
         raise UsageError(f"curate {arguments.what}{did_you_mean(arguments.what, WHATS)}")
-    if not arguments.output:
-        raise UsageError("--output: is empty; give the folder to write to")
     output = pathlib.Path(arguments.output)
     if arguments.what == "prompts":
         curating.write_prompts(output)

@@ -36,18 +36,6 @@ OPTIONS = {
     "pick": {"input": None, "keep": 1, "likelihood": False},
 }
 _FIELDS = ("query_field", "target_field", "negatives_field")
-# option -> its least and largest value
-_COUNTS = {
-    "concurrency": (1, 1024),
-    "attempts": (1, 1000),
-    "count": (1, 10_000_000),
-    "keep": (1, 10_000),
-    "sample": (1, math.inf),
-    "max_requests": (1, math.inf),
-    "max_tokens": (1, math.inf),
-    "seed": (0, 2**31 - 1),
-}
-_MAX_SECONDS = 86_400
 
 
 def check(arguments) -> None:
@@ -60,7 +48,9 @@ def check(arguments) -> None:
     for name, default in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
-    _check_ranges(arguments)
+    low, high = (1, 5) if arguments.what == "queries" else (0, 3)
+    if arguments.least is not None and not low <= arguments.least <= high:
+        raise UsageError(f"--least={arguments.least}: the scale goes from {low} to {high}")
     for name in ("model", "labels", "kind", *_FIELDS):
         if not (getattr(arguments, name) or "").isprintable():  # bytes that are no UTF-8 are not either
             raise UsageError(f"--{name}: holds control characters or bytes that are no UTF-8; write it without them")
@@ -74,20 +64,6 @@ def check(arguments) -> None:
     fields = [getattr(arguments, name) for name in _FIELDS]
     if len(set(fields)) < len(fields) or not all(fields):
         raise UsageError(f"--query_field, --target_field and --negatives_field: {', '.join(fields)}; name three fields")
-
-
-def _check_ranges(arguments) -> None:
-    for name, (low, high) in _COUNTS.items():
-        if (value := getattr(arguments, name)) is not None and not low <= value <= high:
-            raise UsageError(
-                f"--{name}={value}: at least {low}" if value < low else f"--{name}={value}: at most {high:,}"
-            )
-    low, high = (1, 5) if arguments.what == "queries" else (0, 3)
-    if arguments.least is not None and not low <= arguments.least <= high:
-        raise UsageError(f"--least={arguments.least}: the scale goes from {low} to {high}")
-    for name in ("deadline", "first_wait"):
-        if not 0 < getattr(arguments, name) <= _MAX_SECONDS:
-            raise UsageError(f"--{name}={getattr(arguments, name)}: seconds above 0, at most {_MAX_SECONDS:,}")
 
 
 def read_key(variable: str, default: str, environment) -> str:

@@ -6,32 +6,39 @@ import pathlib
 import sys
 import time
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
     "order and with their ids. The whole file is checked before anything is written. Run the same command again after a "
     "kill: finished shards are verified and kept. Several hosts share the work when each runs the same command."
 )
+log_path = runtime.log_beside_output
 _CHECKED_EVERY = 30.0  # seconds
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
-    parser.add_argument("--input", required=True, help="the file of texts")
-    parser.add_argument("--output", required=True, help="folder for the vectors")
+    parser.add_argument(
+        "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
+    )
+    parser.add_argument("--input", required=True, type=options.path, help="the file of texts")
+    parser.add_argument("--output", required=True, type=options.path, help="folder for the vectors")
     parser.add_argument("--prompt", default="document", help="prompt by name, or a template with {content} (document)")
     parser.add_argument("--format", default="parquet", help="parquet (default), npy or jsonl")
-    parser.add_argument("--dims", type=int, help="keep this many first dimensions, scaled back to unit length")
+    parser.add_argument(
+        "--dims", type=options.count, help="keep this many first dimensions, scaled back to unit length"
+    )
     parser.add_argument(
         "--quantize", default="float32", help="float32 (default), int8 (with a scale) or binary (signs)"
     )
     parser.add_argument("--dtype", help="compute in float32 or bfloat16 (default: as the model was trained)")
-    parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: what the model was made for)")
+    parser.add_argument(
+        "--max_length", type=options.count, help="tokens a text is cut at (default: what the model was made for)"
+    )
     parser.add_argument("--text_field", default="text", help="field or column of the text")
     parser.add_argument("--id_field", help="field or column of the id (default: id, or else the record's number)")
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")
-    parser.add_argument("--shard_size", type=int, default=8192, help="texts a shard (8192)")
+    parser.add_argument("--shard_size", type=options.count, default=8192, help="texts a shard (8192)")
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
 
 
@@ -43,8 +50,6 @@ def run(arguments) -> None:
         given = getattr(arguments, name)
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
-    if arguments.shard_size < 1:
-        raise UsageError(f"--shard_size={arguments.shard_size}: at least 1")
     source = pathlib.Path(arguments.input)
     if not source.is_file():
         reason = (
@@ -77,7 +82,8 @@ def run(arguments) -> None:
     prompt = template(arguments.prompt, model.prompts)
     model.check_dims(arguments.dims)
     fields = {"text": arguments.text_field, "id": arguments.id_field, "title": arguments.title_field}
-    read = functools.partial(texts.read_texts, source, fields["text"], fields["id"], fields["title"])
+    names = (fields["text"], fields["id"], fields["title"])
+    read = functools.partial(texts.read_texts, source, *names, as_they_are=True)
     job = bulk.Job(
         output=pathlib.Path(arguments.output),
         format=arguments.format,

@@ -4,7 +4,7 @@ import os
 import pathlib
 import sys
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Score models on a suite of local files by MTEB's protocols, at every Matryoshka size; writes results.json, "
@@ -14,10 +14,14 @@ SUMMARY = (
 
 def add_arguments(parser) -> None:
     parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]MODEL", help="what to score; NAME is how the tables call it"
+        "models",
+        nargs="*",
+        type=options.path,
+        metavar="[NAME=]MODEL",
+        help="what to score; NAME is how the tables call it",
     )
-    parser.add_argument("--suite", help="suite file (JSON)")
-    parser.add_argument("--output", help="new folder for the results")
+    parser.add_argument("--suite", type=options.path, help="suite file (JSON)")
+    parser.add_argument("--output", type=options.path, help="new folder for the results")
     parser.add_argument("--dims", help="comma-separated sizes (default: the model's Matryoshka sizes)")
     parser.add_argument(
         "--quantize",
@@ -34,9 +38,12 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--against", metavar="NAME", help="the model that the others are compared with, item by item")
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to run")
-    parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: the longest of training)")
+    parser.add_argument(
+        "--max_length", type=options.count, help="tokens a text is cut at (default: the longest of training)"
+    )
     parser.add_argument(
         "--vectors",
+        type=options.path,
         metavar="DIR",
         help="where embedded texts are kept for the next run (default: $EMBED_VECTORS or ~/.cache/embed/vectors; 'off')",
     )
@@ -49,6 +56,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--compare",
         nargs="+",
+        type=options.path,
         metavar="results.json",
         help="make one report of results that are there, and score nothing",
     )

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = (
     "Find hard negatives: texts near a query that do not answer it. Every file of pairs is mined in its own targets, and in "
@@ -11,24 +11,38 @@ SUMMARY = (
     "verified and kept."
 )
 
+log_path = runtime.log_beside_output
+
 
 def add_arguments(parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
-    parser.add_argument("--pairs", required=True, nargs="+", help="jsonl files of pairs (.gz, or patterns with *)")
-    parser.add_argument("--output", required=True, help="folder for one NAME.jsonl.gz a file of pairs")
-    parser.add_argument("--corpus", nargs="+", default=[], help="more texts to search: jsonl with `text` and `title`")
-    parser.add_argument("--negatives", type=int, default=1, help="negatives a query (1)")
+    parser.add_argument(
+        "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
+    )
+    parser.add_argument(
+        "--pairs", required=True, nargs="+", type=options.path, help="jsonl files of pairs (.gz, or patterns with *)"
+    )
+    parser.add_argument(
+        "--output", required=True, type=options.path, help="folder for one NAME.jsonl.gz a file of pairs"
+    )
+    parser.add_argument(
+        "--corpus", nargs="+", type=options.path, default=[], help="more texts to search: jsonl with `text` and `title`"
+    )
+    parser.add_argument("--negatives", type=options.count, default=1, help="negatives a query (1)")
     parser.add_argument(
         "--ranks", default="1:50", help="FIRST:LAST, the ranks they come from, without positives (1:50)"
     )
     parser.add_argument(
         "--ceiling", default="0.95", help="most of the positive's score that a negative may have (0.95); 'off'"
     )
-    parser.add_argument("--margin", type=float, help="least cosine that a negative must lie below the positive")
-    parser.add_argument("--order", default="nearest", help="which of those left: nearest (default), random or farthest")
-    parser.add_argument("--seed", type=int, default=0, help="of the random order")
     parser.add_argument(
-        "--consistent", type=int, help="drop pairs whose target is not among this many texts nearest to the query"
+        "--margin", type=options.non_negative, help="least cosine that a negative must lie below the positive"
+    )
+    parser.add_argument("--order", default="nearest", help="which of those left: nearest (default), random or farthest")
+    parser.add_argument("--seed", type=options.natural, default=0, help="of the random order")
+    parser.add_argument(
+        "--consistent",
+        type=options.count,
+        help="drop pairs whose target is not among this many texts nearest to the query",
     )
     parser.add_argument(
         "--replace", action="store_true", help="drop the negatives that a pair has; else they stay first"
@@ -39,7 +53,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("--negatives_field", default="negative", help="field the negatives go to (negative)")
     parser.add_argument("--query_prompt", default="query", help="prompt of queries by name, or a template (query)")
     parser.add_argument("--target_prompt", default="document", help="prompt of targets (document)")
-    parser.add_argument("--max_length", type=int, help="tokens a text is cut at (default: what the model was made for)")
+    parser.add_argument(
+        "--max_length", type=options.count, help="tokens a text is cut at (default: what the model was made for)"
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
 
 

@@ -2,25 +2,30 @@
 
 import sys
 
-from embed.commands import runtime
+from embed.commands import options, runtime
 
 SUMMARY = "Find the texts of a corpus (jsonl or jsonl.gz with a field text) nearest to each query."
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="run folder, checkpoint step folder or bundle")
+    parser.add_argument(
+        "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
+    )
     parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
     parser.add_argument(
-        "--corpus", required=True, help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line"
+        "--corpus",
+        required=True,
+        type=options.path,
+        help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line",
     )
     parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
-    parser.add_argument("--top", type=int, default=5, help="results per query (default 5)")
-    parser.add_argument("--dims", type=int, help="use this Matryoshka size")
+    parser.add_argument("--top", type=options.count, default=5, help="results per query (default 5)")
+    parser.add_argument("--dims", type=options.count, help="use this Matryoshka size")
 
 
 def run(arguments) -> None:
     runtime.start()
-    from embed.data.fields import text_of
+    from embed.data.fields import checked_text
     from embed.data.lines import read_json_lines
     from embed.errors import DataError, UsageError
     from embed.inference import model as inference
@@ -29,7 +34,7 @@ def run(arguments) -> None:
     if arguments.top < 1:
         raise UsageError(f"--top={arguments.top}: at least 1")
     rows = [
-        (where, {**row, "text": text_of(row.get("text"), "text", where)})
+        (where, {**row, "text": checked_text(row.get("text"), "text", where)})
         for where, row in read_json_lines(arguments.corpus)
     ]
     if not rows:

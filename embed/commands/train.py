@@ -287,7 +287,8 @@ def _evaluator(recipe, model, mesh):
     name = recipe.best_metric
     if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
         raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
-    encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh)
+    normalization = {"text_normalization": recipe.text_normalization}
+    encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
     view = View(model.embedding_dim)
 
     def evaluate(params) -> dict[str, float]:

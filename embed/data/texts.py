@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from embed.data.fields import text_of
+from embed.data.fields import checked_text, text_of
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.data.sources import Parquet
 from embed.errors import DataError, did_you_mean
@@ -28,12 +28,15 @@ def read_texts(
     id_field: str | None = None,
     title_field: str | None = None,
     titles_may_lack: bool = False,
+    as_they_are: bool = False,
 ) -> Iterator[Text]:
     """Yields the texts of a jsonl, json, tsv, csv, txt (one a line) or parquet file; all but parquet may be .gz.
 
     Without `id_field` the field `id` is taken where there is one, else the number of the record from 0. Numbers as ids become
     texts. Bad records are DataErrors that name them. `titles_may_lack` lets records be without the title's field.
+    Texts are cleaned, or with `as_they_are` left to the model, which normalises them as it was made to.
     """
+    read = checked_text if as_they_are else text_of
     for number, (where, row) in enumerate(_rows(path)):
         for field in (text_field, id_field, None if titles_may_lack else title_field):
             if field is not None and field not in row:
@@ -41,10 +44,10 @@ def read_texts(
         title = row.get(title_field) if title_field else None
         yield Text(
             id=_identity(row, id_field, number, where),
-            text=text_of(row[text_field], text_field, where),
+            text=read(row[text_field], text_field, where),
             title=""
             if title is None or (isinstance(title, str) and not title.strip())
-            else text_of(title, title_field, where),
+            else read(title, title_field, where),
             where=where,
         )
 

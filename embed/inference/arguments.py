@@ -50,16 +50,11 @@ def titles_of(titles: Any, texts: Any, count: int) -> list[str]:
     return titles
 
 
-def cleaned(texts: Sequence[str], allow_empty: bool) -> list[str]:
-    """Returns the cleaned texts; an empty one is a DataError that names its position, unless it is allowed."""
-    contents = [clean(text) for text in texts]
-    if not allow_empty:
-        for position, content in enumerate(contents):
-            if not content:
-                raise DataError(
-                    f"text {position} of {len(contents)} is empty; remove it or fill it, or give allow_empty=True"
-                )
-    return contents
+def check_filled(texts: Sequence[str]) -> None:
+    """Raises DataError, with the position, for the first text that is empty or white space alone."""
+    for position, content in enumerate(texts):
+        if not clean(content):
+            raise DataError(f"text {position} of {len(texts)} is empty; remove it or fill it, or give allow_empty=True")
 
 
 def integer(value: Any, name: str, minimum: int | None = None) -> int:

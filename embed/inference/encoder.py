@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from embed import hosts, sharding
-from embed.data.text import apply_prompt, clean, template
+from embed.data.text import DEFAULT_NORMALIZATION, apply_prompt, normalizer, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
 from embed.inference import arguments, forks, packing
@@ -22,6 +22,7 @@ _STUCK = 1800.0  # seconds that a batch may take, its compilation included, unti
 class Encoder:
     """Encodes texts with any parameters of one model. `overflow` is told how many texts were cut at `max_length` tokens.
 
+    `text_normalization` is a name of `data.text.NORMALIZATIONS`: what is done to texts and titles before their prompt.
     `tokens_per_batch` is per shard of the batch; None is 1,024 on CPU, where the caches hold no more, and 16,384 elsewhere.
     """
 
@@ -32,6 +33,7 @@ class Encoder:
     mesh: Mesh
     tokens_per_batch: int | None = None
     overflow: Callable[[int, int], None] = lambda cut, total: None
+    text_normalization: str = DEFAULT_NORMALIZATION
 
     @property
     def batch_tokens(self) -> int:
@@ -78,8 +80,13 @@ class Encoder:
         prompt_template = template(arguments.text(prompt, "prompt"), dict(self.prompts))
         listed = arguments.texts_of(texts)
         given_titles = arguments.titles_of(titles, texts, len(listed))
-        contents = arguments.cleaned(listed, arguments.truth(allow_empty, "allow_empty"))
-        prompted = [apply_prompt(prompt_template, text, clean(title)) for text, title in zip(contents, given_titles)]
+        if not arguments.truth(allow_empty, "allow_empty"):
+            arguments.check_filled(listed)
+        normalize = normalizer(self.text_normalization)
+        prompted = [
+            apply_prompt(prompt_template, normalize(text), normalize(title))
+            for text, title in zip(listed, given_titles)
+        ]
         rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
         for position, row in enumerate(rows):
             if not len(row):

@@ -129,6 +129,7 @@ def open_model(
         prompts=description["prompts"],
         max_length=max_length or max(description["lengths"].values()),
         mesh=mesh,
+        text_normalization=description["text_normalization"],
         **({"overflow": overflow} if overflow else {}),
     )
     digest = "random" if random else files.folder_digest(folder)

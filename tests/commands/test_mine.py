@@ -300,7 +300,7 @@ def test_a_finished_run_writes_nothing_and_a_damaged_output_is_mined_again(folde
     def state():
         return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((folder / "again").iterdir())}
 
-    assert mine(run_embed, folder, "again", pairs=["one.jsonl", "two.jsonl"], *["--ranks=1:20"]).returncode == 0
+    assert mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"]).returncode == 0
     whole = state()
     done = mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"])
     assert done.returncode == 0 and done.stdout.splitlines() == ["one: done before", "two: done before"]
