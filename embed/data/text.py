@@ -71,17 +71,28 @@ def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
     return prompts[prompt]
 
 
+def prompted(prompt_template: str, text: str, title: str = "", normalization: str = DEFAULT_NORMALIZATION) -> str:
+    """Returns a text as a model reads it: normalised, then put into its prompt (`apply_prompt`)."""
+    normalize = normalizer(normalization)
+    joined = _joined(prompt_template, normalize(text), normalize(title))
+    return joined if normalization == "none" else joined.strip()
+
+
 def apply_prompt(prompt_template: str, content: str, title: str = "") -> str:
     """Returns the prompted text, without white space at its ends. Both are already normalised.
 
     A title goes where the template says {title}, and 'none' where there is no title, as in EmbeddingGemma; a template
     without that place gets it in front of the text, as MTEB puts it.
     """
+    return _joined(prompt_template, content, title).strip()
+
+
+def _joined(prompt_template: str, content: str, title: str) -> str:
     if title and "{title}" not in prompt_template:
         content = f"{title} {content}"
     head, _, tail = prompt_template.partition("{content}")
     head, tail = (part.replace("{title}", title or "none") for part in (head, tail))
-    return (head + content + tail).strip()
+    return head + content + tail
 
 
 def target_id(text: str, title: str = "") -> np.int64:
