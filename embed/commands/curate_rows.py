@@ -43,7 +43,7 @@ def write(output: pathlib.Path, rows: Sequence[dict[str, Any]], summary: dict[st
     two leaves nothing that looks changed."""
     path = output / ROWS
     before = files.sha256_file(path) if path.is_file() else None
-    with files.new_file(path) as temporary:
+    with files.new_file(path, overwrite=True) as temporary:
         write_json_lines(temporary, rows)
         costs = {
             "requests": ledger.requests,

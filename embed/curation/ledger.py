@@ -224,7 +224,11 @@ def _upgrade(path: pathlib.Path, salt: str) -> None:
     with open(path, "rb") as lines:
         if lines.read(8) != b'{"key": ':
             return
-    with files.new_file(path) as temporary, open(path, "rb") as lines, open(temporary, "wb") as upgraded:
+    with (
+        files.new_file(path, overwrite=True) as temporary,
+        open(path, "rb") as lines,
+        open(temporary, "wb") as upgraded,
+    ):
         upgraded.write(_line({"n": 0, "ledger": _VERSION, "salt": salt}))
         number = offset = 0
         for line in lines:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from embed import hosts, sharding
-from embed.data.text import DEFAULT_NORMALIZATION, apply_prompt, normalizer, template
+from embed.data.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
 from embed.inference import arguments, forks, packing
@@ -82,12 +82,9 @@ class Encoder:
         given_titles = arguments.titles_of(titles, texts, len(listed))
         if not arguments.truth(allow_empty, "allow_empty"):
             arguments.check_filled(listed)
-        normalize = normalizer(self.text_normalization)
-        prompted = [
-            apply_prompt(prompt_template, normalize(text), normalize(title))
-            for text, title in zip(listed, given_titles)
-        ]
-        rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
+        read = functools.partial(prompted, prompt_template, normalization=self.text_normalization)
+        inputs = [read(text, title) for text, title in zip(listed, given_titles)]
+        rows, cut = self.tokenizer.encode_batch(inputs, self.max_length)
         for position, row in enumerate(rows):
             if not len(row):
                 raise DataError(f"text {position} of {len(rows)} gives no token; remove it, or give it a prompt")

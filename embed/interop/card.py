@@ -43,7 +43,7 @@ scaled back to unit length (sentence-transformers: `encode(..., truncate_dim={sm
 _NORMALIZATION = {
     "NFC, strip": "A text is normalised to Unicode's NFC, and white space at its ends is removed, before its prompt is put around "
     "it.\n",
-    "none": "A text is taken as it is; white space at the ends of the prompted text is removed.\n",
+    "none": "A text is taken as it is.\n",
 }
 
 

@@ -46,19 +46,33 @@ def public_description(trained: Trained) -> dict[str, Any]:
 def text_notes(trained: Trained, form: str) -> list[str]:
     """Returns what a user must do with texts that the exported form does not do by itself, for the model card and the screen.
 
-    sentence-transformers strips a text with its prompt; the model strips it before. Where the tokenizer gives blanks behind a
-    prompt tokens of their own, the vectors differ.
+    sentence-transformers 5 strips a text together with its prompt, version 6 does not strip, and the model strips a text
+    before its prompt is put around it or not at all. Where the tokenizer gives white space tokens, the vectors differ.
     """
-    if form != "sentence-transformers" or trained.description["text_normalization"] == "none":
+    if form != "sentence-transformers":
         return []
-    heads = {template.partition("{content}")[0] for template in trained.description["prompts"].values()}
     encode = lambda text: trained.tokenizer.encode_batch([text], trained.max_length)[0][0].tolist()  # noqa: E731
+    templates = [*trained.description["prompts"].values(), "{content}"]
+    if trained.description["text_normalization"] == "none":
+        texts = {template.replace("{content}", "  text \n") for template in templates}
+        if all(encode(text) == encode(text.strip()) for text in texts):
+            return []
+        return [
+            "the model reads white space at the ends of a text, as sentence-transformers 6 does; earlier versions remove it, and "
+            "the vectors of such texts differ"
+        ]
+    heads = {template.partition("{content}")[0] for template in templates}
     if all(encode(f"{head}text") == encode(f"{head}  text") for head in heads if head.strip()):
         return []
     return [
         "strip white space from the beginning of texts: behind a prompt sentence-transformers leaves it, and the vectors differ "
         "from the trained model's"
     ]
+
+
+def truncation_side(trained: Trained) -> str:
+    """Returns the side, 'left' or 'right', at which a text that is too long loses tokens."""
+    return getattr(trained.tokenizer, "truncation_side", "right")
 
 
 def open_trained(path) -> Trained:

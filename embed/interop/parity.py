@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from embed import documents, ranges
-from embed.data.text import apply_prompt, normalizer, template
+from embed.data.text import normalizer, prompted, template
 from embed.errors import DataError, NumericError
 
 FILE = "parity.json"
@@ -86,10 +86,9 @@ def make(
     """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's; `prompts` are
     its own, `written` those the export has, as templates.
 
-    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut. A reader that
-    does not strip a text behind a prompt (`strips_content` False) is not asked for one that begins with white space there.
+    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut. Readers that
+    go by their own rules for white space (`strips_content` False) are not asked for texts where those rules matter.
     """
-    normalize = normalizer(text_normalization)
     long = " ".join(f"word{i}" for i in range(min(max_length, _LONG)))
     plan = [(name, [*TEXTS, long]) for name in ("query", "document")]
     seen = {prompts.get("query"), prompts.get("document")}
@@ -99,9 +98,8 @@ def make(
             plan.append((name, [TEXTS[0]]))
     entries = []
     for name, texts in plan:
-        head = template(name, dict(prompts)).partition("{content}")[0]
-        is_stripped = strips_content or not head.strip() or text_normalization == "none"
-        texts = [t for t in texts if is_stripped or t == t.lstrip()]
+        words = template(name, dict(prompts))
+        texts = [t for t in texts if strips_content or is_read_alike(words, t, tokens)]
         vectors = encode(texts, name)
         if not np.all(np.isfinite(vectors)):
             raise NumericError(f"prompt {name!r}: the model gives vectors that are not finite; it cannot be exported")
@@ -110,7 +108,7 @@ def make(
                 {
                     "text": text,
                     "prompt": name,
-                    "prompted": apply_prompt(template(name, dict(prompts)), normalize(text)),
+                    "prompted": prompted(words, text, normalization=text_normalization),
                     "token_ids": [int(i) for i in ids],
                     "vector": [float(v) for v in np.float32(vector)],
                 }
@@ -125,6 +123,18 @@ def make(
         "prompts": dict(written),
         "entries": entries,
     }
+
+
+def is_read_alike(prompt_template: str, text: str, tokens: Callable[[Sequence[str], str], list[np.ndarray]]) -> bool:
+    """Returns whether white space at the ends of a text is without effect, wherever a reader strips.
+
+    sentence-transformers 5 strips a text together with its prompt and version 6 does not strip; a model may strip the text
+    before the prompt is put around it. `tokens(texts, prompt)` is the model's.
+    """
+    if text == text.strip():
+        return True
+    joined = prompted(prompt_template, text, normalization="none").strip()
+    return np.array_equal(tokens([text], prompt_template)[0], tokens([joined], "{content}")[0])
 
 
 def read(folder) -> tuple[list[Check], dict[str, Any]]:

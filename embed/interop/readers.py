@@ -22,7 +22,7 @@ def prompted(prompt, text):
 def prompted_as_it_is(prompt, text):
     """Returns a text as the model reads it; a prompt is a prefix, or a template with {content}."""
     template = prompt if "{content}" in prompt else prompt + "{content}"
-    return template.replace("{title}", "none").replace("{content}", text).strip()
+    return template.replace("{title}", "none").replace("{content}", text)
 
 
 def open_sentence_transformers(folder):
@@ -86,6 +86,7 @@ def open_stablehlo_sentencepiece(folder, prompted):
     max_length = max(description["lengths"].values())
     head = [processor.bos_id()] * description["tokenizer"]["add_bos"]
     tail = [processor.eos_id()] * description["tokenizer"]["add_eos"]
+    cuts_left = description["tokenizer"].get("truncation_side") == "left"
     with open(f"{folder}/model.stablehlo", "rb") as f:
         program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
     with open(f"{folder}/parameters.npz", "rb") as f, np.load(f) as stored:
@@ -93,7 +94,8 @@ def open_stablehlo_sentencepiece(folder, prompted):
 
     def embed(text, prompt=""):
         pieces = processor.encode(prompted(prompt, text))
-        ids = head + pieces[: max_length - len(head) - len(tail)] + tail
+        room = max_length - len(head) - len(tail)
+        ids = head + (pieces[-room:] if cuts_left else pieces[:room]) + tail
         tokens = np.zeros((1, min(-(-len(ids) // 32) * 32, max_length)), np.int32)
         tokens[0, : len(ids)] = ids
         return np.asarray(program(parameters, tokens, np.arange(tokens.shape[1])[None] < len(ids)))[0]

@@ -13,7 +13,7 @@ from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import families, prompts, tokenizer_json
 from embed.interop import safetensors_writer as safetensors
-from embed.interop.exporting import SPECIAL, Trained
+from embed.interop.exporting import SPECIAL, Trained, truncation_side
 from embed.interop.source import POOLING_NAMES
 from embed.interop.tensors import Tensor, foreign_shapes, foreign_tensors
 
@@ -137,14 +137,15 @@ def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
         content = tokenizer.content()
     else:
         content = tokenizer_json.from_sentencepiece(tokenizer)
-    made = tokenizer_json.for_readers(content, trained.max_length, trained.description["text_normalization"])
+    side = truncation_side(trained)
+    made = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
     files.write_atomic(folder / "tokenizer.json", json.dumps(made, ensure_ascii=False))
     special = {token["id"]: token["content"] for token in made.get("added_tokens", ()) if token.get("special")}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": trained.max_length,
         "padding_side": "right",
-        "truncation_side": "right",
+        "truncation_side": side,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         **_special_tokens(special.values()),

@@ -10,7 +10,7 @@ import numpy as np
 from embed import arrays, files
 from embed.errors import DataError
 from embed.interop import tokenizer_json
-from embed.interop.exporting import Trained, public_description
+from embed.interop.exporting import Trained, public_description, truncation_side
 from embed.models import api
 
 PROGRAM = "model.stablehlo"
@@ -45,5 +45,6 @@ def _write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
         except DataError:
             (folder / trained.tokenizer.filename).write_bytes(content)
             return
-    made = tokenizer_json.for_readers(content, trained.max_length, trained.description["text_normalization"])
+    side = truncation_side(trained)
+    made = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
     (folder / "tokenizer.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")

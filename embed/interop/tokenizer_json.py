@@ -5,29 +5,31 @@ import re
 from typing import Any
 
 from embed import documents
+from embed.data.text import DEFAULT_NORMALIZATION
 from embed.data.tokenizers import SentencePiece
 from embed.errors import DataError
 
 _SPACE = "\u2581"
+# What data.text.clean does, as steps of a tokenizer.json
+_CLEAN: list[dict[str, Any]] = [{"type": "NFC"}, {"type": "Strip", "strip_left": True, "strip_right": True}]
 
 
-def for_readers(content: bytes, max_length: int, text_normalization: str) -> dict[str, Any]:
+def for_readers(content: bytes, max_length: int, truncation_side: str, text_normalization: str) -> dict[str, Any]:
     """Returns a tokenizer.json that gives the model's token ids to whoever reads it and nothing else.
 
-    It cuts at `max_length` tokens and does not pad. Where the model normalises texts to NFC, so does the tokenizer: tools such
-    as sentence-transformers hand it texts as they are.
+    It cuts at `max_length` tokens and does not pad. Where the model normalises texts to NFC and strips them, so does the
+    tokenizer: tools such as sentence-transformers hand it texts as they are.
     """
     tokenizer = documents.parse_json(content, "tokenizer.json")
     tokenizer["padding"] = None
     tokenizer["truncation"] = {
-        "direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0,
+        "direction": truncation_side.capitalize(), "max_length": max_length, "strategy": "LongestFirst", "stride": 0,
     }  # fmt: skip
-    if text_normalization.startswith("NFC"):
-        first = tokenizer.get("normalizer")
-        if first is None:
-            tokenizer["normalizer"] = {"type": "NFC"}
-        elif first != {"type": "NFC"}:
-            tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, first]}
+    if text_normalization == DEFAULT_NORMALIZATION:
+        own = tokenizer.get("normalizer")
+        own_steps = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+        if own_steps[: len(_CLEAN)] != _CLEAN:
+            tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [*_CLEAN, *own_steps]}
     return tokenizer
 
 

@@ -192,7 +192,7 @@ def test_two_hosts_share_a_file(folder, run_embed):
         (["--quantize=int4"], 64, "--quantize=int4; did you mean 'int8'"),
         (["--dims=9999"], 65, "this model gives 1 to 256"),
         (["--prompt=qery"], 78, "no prompt is called 'qery'"),
-        (["--shard_size=0"], 64, "at least 1"),
+        (["--shard_size=0"], 64, "expected an integer >= 1"),
         (["--dtype=float16"], 78, "float16.*overflows"),
     ],
 )

@@ -34,7 +34,7 @@ def test_from_pairs_to_search(here, capsys, suite):
     )  # fmt: skip
     shown = capsys.readouterr().out
     assert "each query sees 1 positive, 2 hard and 15 in-batch negatives" in shown
-    assert "compiled.memory_analysis" in shown and "example    task: search result | query:" in shown
+    assert "compiled.memory_analysis" in shown and "example    task: " in shown
     rows = [json.loads(x) for x in (here / "run/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if r["kind"] == "train"] == [20, 40]
     best = json.loads((here / "run/best.json").read_text())

@@ -155,7 +155,14 @@ def test_the_tokenizer_needs_no_class_of_its_own(exported, gemma_bundle):
     ours, theirs = (load(folder, "tokenizer.json") for folder in (gemma_bundle, exported))
     assert {k for k in theirs if theirs[k] != ours.get(k)} == {"truncation", "normalizer"}
     assert theirs["padding"] is None and theirs["truncation"]["max_length"] == 48
-    assert theirs["normalizer"] == {"type": "NFC"} and ours["normalizer"] is None
+    assert (
+        theirs["normalizer"]
+        == {
+            "type": "Sequence",
+            "normalizers": [{"type": "NFC"}, {"type": "Strip", "strip_left": True, "strip_right": True}],
+        }
+        and ours["normalizer"] is None
+    )
     assert load(exported, "tokenizer_config.json") == {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 48,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from embed.data.text import apply_prompt, normalizer
+from embed.data.text import prompted
 from embed.interop import readers, tokenizer_json
 
 FUNCTIONS = [
@@ -43,7 +43,7 @@ def test_prompted_texts_are_those_of_the_model(name):
     for prompt in PROMPTS:
         template = prompt if "{content}" in prompt else prompt + "{content}"
         for text in TEXTS:
-            assert readers.PROMPTED[name](prompt, text) == apply_prompt(template, normalizer(name)(text))
+            assert readers.PROMPTED[name](prompt, text) == prompted(template, text, normalization=name)
 
 
 def test_a_tokenizer_is_written_cut_and_not_padded():
@@ -53,7 +53,7 @@ def test_a_tokenizer_is_written_cut_and_not_padded():
     tokenizer.enable_padding(length=128)
     tokenizer.enable_truncation(128, direction="left", stride=3)
     for name, ids in (("NFC, strip", [2]), ("none", [1])):
-        made = tokenizer_json.for_readers(tokenizer.to_str().encode(), 7, name)
+        made = tokenizer_json.for_readers(tokenizer.to_str().encode(), 7, "right", name)
         read = tokenizers.Tokenizer.from_str(json.dumps(made))
         assert read.padding is None
         assert read.truncation == {"max_length": 7, "stride": 0, "strategy": "longest_first", "direction": "right"}
