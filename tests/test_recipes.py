@@ -4,6 +4,7 @@ import ast
 import math
 import pathlib
 import re
+import statistics
 
 import jax
 import pytest
@@ -108,6 +109,16 @@ def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
     for arm, own in record["arms"].items():
         assert own["lines"] == list(claim.arms[arm]), "measured with other lines than the claim has now: run it anew"
         assert set(own["seeds"]) <= set(map(str, claim.seeds))
+
+
+@pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)
+def test_claims_have_five_seeds_where_a_run_takes_two_minutes_or_less(path):
+    claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
+    arms = read_json(path)["arms"].values()
+    seconds = max(statistics.median(run["seconds"] for run in arm["seeds"].values()) for arm in arms)
+    assert list(claim.seeds) == list(range(5 if seconds <= 120 else 3)), (
+        f"a run of its slowest arm took {seconds:.0f} s"
+    )
 
 
 def test_every_recipe_at_paper_scale_fits_the_slices_it_names():
