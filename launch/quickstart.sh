@@ -41,8 +41,8 @@ run="$home"
 [ "$seed" = 0 ] || run="$home/seed-$seed"
 functions="$home/data/functions"
 queries=("return the number of seconds until the token expires" "parse a date from a string" "remove a file or folder and everything in it")
-if [ -e runs/quickstart/checkpoints ]; then
-    fail 65 "runs/quickstart was written by an earlier version of this script; move or remove it, then run again"
+if [ "$mode" = tune ] && [ -e "$home/checkpoints" ]; then
+    fail 65 "$home was written by an earlier version of this script; move or remove it, then run again"
 fi
 
 # heading TEXT: what comes next.

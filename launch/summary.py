@@ -106,7 +106,7 @@ def main(arguments=None) -> None:
     print(f"\nCode search on packages that were not trained on, percent\n\n{scores_table(scores)}\n")
     print(f"seconds   {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}; all {total:.0f}")
     print(f"pictures  {', '.join(pictures(run))}")
-    print(f"numbers   {run}/summary.json, {run}/scores/results.json\n\nTry next")
+    print(f"numbers   {run}/summary.json, {run}/scores/results.json\n\nTry next, in {pathlib.Path.cwd()}")
     for title, words in suggestions(run, given.functions, given.embed):
         print(f"  # {title}\n  {shlex.join(words)}")
 
