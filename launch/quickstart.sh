@@ -50,11 +50,25 @@ heading() {
     printf '\n\033[1m%s\033[0m\n' "$1"
 }
 
+# quoted WORD...: as one line that a shell reads back as these words, and that people can read.
+quoted() {
+    local word
+    for word in "$@"; do
+        if [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then
+            printf ' %s' "$word"
+        elif [[ "$word" =~ ^[^\"\$\`\\!]+$ ]]; then
+            printf ' "%s"' "$word"
+        else
+            printf ' %q' "$word"
+        fi
+    done
+}
+
 # step NAME COMMAND...: runs a command of embed, shows it, and notes how long it took, also when it fails.
 step() {
     local name="$1" began status=0
     shift
-    heading "\$ embed $(printf '%q ' "$@")"
+    heading "\$ embed$(quoted "$@")"
     began="$(date +%s.%N)"
     "$embed" "$@" || status=$?
     printf '%s\t%s\t%s\n' "$name" "$began" "$(date +%s.%N)" >>"$run/timings.tsv"

@@ -82,6 +82,13 @@ def suggestions(run: pathlib.Path, functions: pathlib.Path, embed: str) -> list[
     ]
 
 
+def quoted(word: str) -> str:
+    """Returns a word for a shell; in double quotes where that is enough, because gin values hold single ones."""
+    if shlex.quote(word) == word:
+        return word
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+
+
 def pictures(run: pathlib.Path) -> list[str]:
     """Returns the report and the pictures that the evaluation wrote."""
     names = ("report.html", "dimensions.png", "types.png")
@@ -108,7 +115,7 @@ def main(arguments=None) -> None:
     print(f"pictures  {', '.join(pictures(run))}")
     print(f"numbers   {run}/summary.json, {run}/scores/results.json\n\nTry next, in {pathlib.Path.cwd()}")
     for title, words in suggestions(run, given.functions, given.embed):
-        print(f"  # {title}\n  {shlex.join(words)}")
+        print(f"  # {title}\n  {' '.join(map(quoted, words))}")
 
 
 if __name__ == "__main__":

@@ -289,6 +289,26 @@ def test_the_commands_to_try_are_those_that_embed_knows(quickstart, mode, monkey
         assert len(rows) == 500 and rows[0] == {"query": "Query 0.", "positive": "def f0(): é"}
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("--top=3", "--top=3"),
+        ("a b", '"a b"'),
+        ("--gin.SOURCE='x'", "\"--gin.SOURCE='x'\""),
+        ("a$b c", "'a$b c'"),
+        ('"it\'s"', None),
+        ("", '""'),
+    ],
+)
+def test_printed_commands_are_read_back_as_they_were(quickstart, word, expected):
+    printed = load("summary").quoted(word)
+    assert shlex.split(printed) == [word] and expected in (None, printed)
+    function = 'eval "$(sed -n "/^quoted() {/,/^}/p" launch/quickstart.sh)"; quoted "$1"'
+    command = ["bash", "-c", function, "bash", word]
+    done = subprocess.run(command, cwd=quickstart.folder, capture_output=True, text=True, check=True)
+    assert shlex.split(done.stdout) == [word]
+
+
 def test_seconds_of_runs_that_were_repeated_are_added(tmp_path):
     (tmp_path / "timings.tsv").write_text("train\t10.0\t14.5\nsearch\t20.0\t21.0\ntrain\t30.0\t31.0\n")
     assert load("summary").seconds_by_command(tmp_path) == {"train": 5.5, "search": 1.0}
