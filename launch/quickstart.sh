@@ -123,7 +123,7 @@ if [ "$mode" = tune ]; then
     cat <<'PLAN'
  1  convert   read the released model; no torch
  2  prepare   collect (docstring summary -> source) of every documented function, hold whole packages out, tokenise
- 3  train     150 steps of 64 pairs, at sizes 384, 128 and 64 at once (Matryoshka)
+ 3  train     120 steps of 64 pairs, at sizes 384, 128 and 64 at once (Matryoshka)
  4  average   the tuned model and the released one, half and half
  5  evaluate  released, tuned and average, BM25 and random weights, on the packages that were held out
  6  export    for sentence-transformers; verified where torch is installed
