@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the virtual environment and installs the package with pinned versions. Sourced by the other scripts; reuses what is there.
 #
-#   setup_environment FOLDER EXTRAS      e.g. setup_environment .venv quickstart
+#   setup_environment FOLDER EXTRAS [PACKAGE...]      e.g. setup_environment .venv quickstart
+#
+# PACKAGEs are installed without what they depend on.
 #
 # EMBED_PYTHON names the interpreter (default: python3, python3.13, 3.12 or 3.11, the first that is 3.11 to 3.13).
 
@@ -18,29 +20,48 @@ find_python() {
     return 78
 }
 
-setup_environment() {
-    local folder="$1" extras="$2" python version constraints stamp wanted key kept
-    python="$(find_python)" || return
-    if [ -x "$folder/bin/python" ] && [ -z "${EMBED_PYTHON:-}" ]; then
-        python="$folder/bin/python"
+# environment_version FOLDER: the Python version that the folder has or would get, such as 3.11.
+environment_version() {
+    local python="$1/bin/python"
+    if [ ! -x "$python" ] || [ -n "${EMBED_PYTHON:-}" ]; then
+        python="$(find_python)" || return
     fi
-    version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    "$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+# pins_digest VERSION: of all that pins what is installed.
+pins_digest() {
+    cat setup.py pyproject.toml "launch/constraints-$1.txt" | cksum
+}
+
+# environment_key VERSION EXTRAS [PACKAGE...]: a line of a folder's .embed-installed when nothing is left to install.
+environment_key() {
+    printf '%s %s' "$*" "$(pins_digest "$1")"
+}
+
+setup_environment() {
+    local folder="$1" extras="$2" packages=("${@:3}") python version constraints stamp key kept install
+    version="$(environment_version "$folder")" || return
     constraints="launch/constraints-$version.txt"
     stamp="$folder/.embed-installed"
-    wanted="$(cat setup.py pyproject.toml "$constraints" | cksum)"
-    key="$version $extras $wanted"
+    key="$(environment_key "$version" "$extras" "${packages[@]}")" || return
     if [ -f "$stamp" ] && grep -qxF "$key" "$stamp"; then
         return
     fi
     echo "setting up $folder with Python $version (a few minutes the first time)"
+    if [ ! -x "$folder/bin/python" ]; then
+        python="$(find_python)" || return
+    fi
     if command -v uv >/dev/null 2>&1; then
         [ -x "$folder/bin/python" ] || uv venv --quiet --python "$(command -v "$python")" "$folder" || return
-        uv pip install --quiet --python "$folder/bin/python" -c "$constraints" -e ".[$extras]" || return
+        install=(uv pip install --quiet --python "$folder/bin/python")
     else
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[$extras]" || return
+        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
     fi
-    kept="$(grep -F "$wanted" "$stamp" 2>/dev/null || true)" # other extras of the same pins
+    "${install[@]}" -c "$constraints" -e ".[$extras]" || return
+    [ ${#packages[@]} -eq 0 ] || "${install[@]}" --no-deps -c "$constraints" "${packages[@]}" || return
+    kept="$(grep -F "$(pins_digest "$version")" "$stamp" 2>/dev/null || true)" # other extras of the same pins
     printf '%s\n' "$kept" "$key" >"$stamp"
 }
 

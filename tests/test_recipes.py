@@ -4,6 +4,7 @@ import ast
 import math
 import pathlib
 import re
+import statistics
 
 import jax
 import pytest
@@ -26,6 +27,7 @@ CLAIMS = sorted((GIN / "claims").glob("*.gin"))
 SMALL = ["PAIRS='data/pairs/*.jsonl'", "VOCABULARY='words.model'", "CACHE_DIR='cache'", "ONLY=()", "PROMPTS={}"]
 LABELS = [f"{name}='labels.jsonl'" for name in ("TOPICS", "QUESTIONS", "OPINIONS")]
 REQUIRED = {
+    "recipes/quickstart.gin": ["SOURCE='minilm'"],
     "recipes/finetune_sentence_transformer.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
@@ -90,9 +92,8 @@ def test_gin_files_are_short_and_explained(path):
 
 
 def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
-    text = (
-        (GIN / "recipes" / "quickstart.gin").read_text().replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
-    )
+    text = (GIN / "recipes" / "quickstart_from_nothing.gin").read_text()
+    text = text.replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
     (tmp_path / "big.gin").write_text(text)
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
     shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
@@ -108,6 +109,16 @@ def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
     for arm, own in record["arms"].items():
         assert own["lines"] == list(claim.arms[arm]), "measured with other lines than the claim has now: run it anew"
         assert set(own["seeds"]) <= set(map(str, claim.seeds))
+
+
+@pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)
+def test_claims_have_five_seeds_where_a_run_takes_two_minutes_or_less(path):
+    claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
+    arms = read_json(path)["arms"].values()
+    seconds = max(statistics.median(run["seconds"] for run in arm["seeds"].values()) for arm in arms)
+    assert list(claim.seeds) == list(range(5 if seconds <= 120 else 3)), (
+        f"a run of its slowest arm took {seconds:.0f} s"
+    )
 
 
 def test_every_recipe_at_paper_scale_fits_the_slices_it_names():

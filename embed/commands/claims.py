@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from embed.errors import ConfigError, did_you_mean
 
 GIVEN = ("data", "source")  # what the user gives
-KINDS = ("better", "no worse", "told")
+KINDS = ("better", "no worse", "shown")
 PLACES = (*GIVEN, "model", "run", "seed")
 
 
@@ -16,8 +16,8 @@ PLACES = (*GIVEN, "model", "run", "seed")
 class Comparison:
     """`better` and `than` name arms. `metric` is a mean of the suite ('mean of the types', a type) or 'task/score'; `view` a size.
 
-    `kind` 'better' claims that it is, by `least` points; 'no worse' that it loses no more than `least`; 'told' is shown and
-    not judged: the other side of a trade, or what a reader will ask.
+    `kind` 'better' claims that it is, by `least` points; 'no worse' that it loses no more than `least`; 'shown' is
+    printed and not judged: the other side of a trade, or what a reader will ask.
     """
 
     better: str
@@ -48,8 +48,10 @@ class Claim:
     they leave at $model is scored on `suite` at `dims`. `prepared` are named lists of lines that are run once, for all claims
     that have the same. $NAME is the folder of something prepared, or of an arm with the same seed, which lines that follow may
     use. What else is filled in: $seed, $run (the folder of these lines), $model ($run/model), and what the user gives: $data
-    (folder of pairs and suites) and $source (a model to start from). `figure` is what the paper prints; `note` what a reader
-    must know of the small version; `untestable` says why a claim cannot be tested here.
+    (folder of pairs and suites) and $source (a model to start from). `seeds` are five where a run of every arm takes two minutes
+    or less, otherwise three; they are no part of what identifies a run, so adding seeds keeps what was measured. `figure` is
+    what the paper prints; `note` what a reader must know of the small version; `untestable` says why a claim cannot be tested
+    here.
     """
 
     title: str
@@ -72,7 +74,7 @@ class Claim:
             raise ConfigError(f"Claim {self.title!r}: needs arms and comparisons, or a reason in untestable")
         if len(self.seeds) < 3 or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"Claim {self.title!r}: seeds = {tuple(self.seeds)}; at least three, each once")
-        if all(comparison.kind == "told" for comparison in self.comparisons):
+        if all(comparison.kind == "shown" for comparison in self.comparisons):
             raise ConfigError(f"Claim {self.title!r}: no comparison is judged; make one 'better' or 'no worse'")
         for comparison in self.comparisons:
             for arm in (comparison.better, comparison.than):

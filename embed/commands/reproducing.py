@@ -1,6 +1,5 @@
 """The work of `embed reproduce`: arms and seeds scored where no record has them, differences judged, tables written."""
 
-import collections
 import dataclasses
 import functools
 import pathlib
@@ -16,6 +15,8 @@ from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
 
 TABLE = "claims.md"
+# The least seeds that claims are judged by, also while others are still to be measured.
+MIN_SEEDS = 3
 
 
 def read(names: Sequence[str]) -> dict[str, Claim]:
@@ -31,7 +32,7 @@ def read(names: Sequence[str]) -> dict[str, Claim]:
     return {name: config.build(Claim, [str(path.resolve())])[0] for name, path in paths.items()}
 
 
-def tell(claims: Mapping[str, Claim]) -> None:
+def print_list(claims: Mapping[str, Claim]) -> None:
     """Prints the claims and what they need."""
     cells = [["claim", "needs", "arms x seeds", "what it says"]]
     for name, claim in claims.items():
@@ -59,17 +60,23 @@ class Experiment:
         if self.claim.untestable is not None:
             print(f"{self.name}: not testable: {self.claim.untestable}", flush=True)
             return
-        for what in sorted(self.claim.needs):
-            if not self.given.get(what):
-                raise UsageError(f"claim {self.name} needs --{what}")
-        left = [(arm, seed) for seed in self.claim.seeds for arm in self.claim.arms if self._found(arm, seed) is None]
-        if left:
+        self.check_given()
+        missing = [
+            (arm, seed) for seed in self.claim.seeds for arm in self.claim.arms if self._recorded(arm, seed) is None
+        ]
+        if missing:
             self._bench.prepare()
         else:
             print(f"{self.name}: measured before", flush=True)
-        for arm, seed in left:  # seed by seed: an early stop leaves all arms alike
+        for arm, seed in missing:  # seed by seed: an early stop leaves all arms with the same seeds
             self._keep(arm, seed, *self._bench.score(arm, seed))
         print(f"\n{table(self.result())}\n", flush=True)
+
+    def check_given(self) -> None:
+        """Raises UsageError for what the claim needs and the user did not give."""
+        for name in sorted(self.claim.needs) if self.claim.untestable is None else ():
+            if not self.given.get(name):
+                raise UsageError(f"claim {self.name} needs --{name}")
 
     @property
     def is_kept(self) -> bool:
@@ -88,9 +95,9 @@ class Experiment:
         """Returns the digest of all that decides the scores of an arm, but the seed."""
         return files.digest_json([self._bench.keys[arm], digest([self._bench.scoring], self.digests)])[:12]
 
-    def _found(self, arm: str, seed: int) -> dict[str, Any] | None:
-        own = self._measured.get(arm, {})
-        return own["seeds"].get(str(seed)) if own.get("key") == self._key(arm) else None
+    def _recorded(self, arm: str, seed: int) -> dict[str, Any] | None:
+        record = self._measured.get(arm, {})
+        return record["seeds"].get(str(seed)) if record.get("key") == self._key(arm) else None
 
     def _keep(self, arm: str, seed: int, results: Mapping[str, Any], seconds: float) -> None:
         """Adds the means and main scores of an arm with a seed to the record."""
@@ -116,46 +123,37 @@ class Experiment:
         files.write_json(self.record, {"title": self.claim.title, "arms": measured})
 
     def result(self) -> dict[str, Any]:
-        """Returns what was measured so far, and the verdict once that is all."""
+        """Returns what was measured so far, with a verdict from the seeds that all arms have, if those are at least three."""
         claim = self.claim
         arms = {} if claim.untestable is not None else claim.arms
-        found = {arm: {seed: self._found(arm, seed) for seed in claim.seeds} for arm in arms}
-        runs = [x for own in found.values() for x in own.values()]
-        complete = all(x is not None for x in runs)
-        compared = [self._compare(c, found) for c in claim.comparisons] if complete and arms else []
+        records = {arm: {seed: self._recorded(arm, seed) for seed in claim.seeds} for arm in arms}
+        runs = [x for by_seed in records.values() for x in by_seed.values()]
+        seeds = [s for s in claim.seeds if arms and all(records[arm][s] is not None for arm in arms)]
+        compared = [self._compare(c, records, seeds) for c in claim.comparisons] if len(seeds) >= MIN_SEEDS else []
         if claim.untestable is not None:
             verdict = f"not testable: {claim.untestable}"
-        elif not complete:
+        elif not compared:
             verdict = f"not measured yet ({sum(x is not None for x in runs)} of {len(runs)} runs)"
         else:
             verdict = _verdict(claim.comparisons, [c["verdict"] for c in compared])
+            if len(seeds) < len(claim.seeds):
+                verdict += f"; {len(seeds)} of {len(claim.seeds)} seeds measured so far"
         return {
             "title": claim.title,
             "paper": claim.paper,
             "figure": claim.figure,
             "note": claim.note,
-            "seeds": list(claim.seeds),
+            "seeds": seeds,
             "verdict": verdict,
             "comparisons": compared,
             "seconds": sum(x["seconds"] for x in runs if x is not None),
         }
 
-    def _compare(self, comparison: Comparison, found) -> dict[str, Any]:
-        def values(arm: str) -> list[float]:
-            scores = []
-            for seed in self.claim.seeds:
-                views = found[arm][seed]["scores"]
-                view = comparison.view or next(iter(views))
-                if view not in views or comparison.metric not in views[view]:
-                    where = views.get(view, views)
-                    missing = view if view not in views else comparison.metric
-                    raise DataError(
-                        f"claim {self.name}: nothing called {missing!r} was scored{did_you_mean(missing, where)}"
-                    )
-                scores.append(views[view][comparison.metric])
-            return scores
-
-        better, than = values(comparison.better), values(comparison.than)
+    def _compare(self, comparison: Comparison, records, seeds: Sequence[int]) -> dict[str, Any]:
+        better, than = (
+            [self._score(records[arm][seed], comparison) for seed in seeds]
+            for arm in (comparison.better, comparison.than)
+        )
         difference = verdicts.paired(better, than)
         return {
             "comparison": comparison.name,
@@ -167,21 +165,34 @@ class Experiment:
             "verdict": _judge(comparison, difference),
         }
 
+    def _score(self, record: Mapping[str, Any], comparison: Comparison) -> float:
+        """Returns the score of one arm with one seed that the comparison is about."""
+        views = record["scores"]
+        view = comparison.view or next(iter(views))
+        if view not in views:
+            missing, known = view, views
+        elif comparison.metric not in views[view]:
+            missing, known = comparison.metric, views[view]
+        else:
+            return views[view][comparison.metric]
+        raise DataError(f"claim {self.name}: nothing called {missing!r} was scored{did_you_mean(missing, known)}")
+
 
 def _judge(comparison: Comparison, difference: verdicts.Difference) -> str:
     if comparison.kind == "no worse":
         return difference.no_worse(comparison.least)
-    found = difference.verdict(comparison.least)
-    return f"told only: {found}" if comparison.kind == "told" else found
+    verdict = difference.verdict(comparison.least)
+    return f"not judged: {verdict}" if comparison.kind == "shown" else verdict
 
 
-def _verdict(comparisons: Sequence[Comparison], found: Sequence[str]) -> str:
+def _verdict(comparisons: Sequence[Comparison], judgements: Sequence[str]) -> str:
     """Returns the verdict of a claim from those of the comparisons that it stands or falls by."""
-    judged = [verdict for comparison, verdict in zip(comparisons, found) if comparison.kind != "told"]
-    counts = collections.Counter(judged)
-    if len(counts) == 1:
+    judged = [verdict for comparison, verdict in zip(comparisons, judgements) if comparison.kind != "shown"]
+    if len(set(judged)) == 1:
         return judged[0]
-    return ", ".join(f"{number} of {len(judged)} {verdict}" for verdict, number in counts.most_common())
+    counts = {verdict: judged.count(verdict) for verdict in verdicts.ORDER if verdict in judged}
+    # A verdict may hold a comma itself.
+    return "; ".join(f"{count} of {len(judged)} {verdict}" for verdict, count in counts.items())
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -202,6 +213,14 @@ def _cells(result: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+EXPLANATION = (
+    "Made by `embed reproduce`; every number was measured. Scores in percent, mean and standard deviation over seeds; "
+    "differences in points, paired by seed, with the 95 % interval of their mean (Student's t). The interval decides. "
+    "*Reproduced*: it leaves out zero on the claimed side, or, where the claim is 'no worse' (>=), it lies within the margin. "
+    "*Reversed*: it lies on the other side. *Same sign, within noise*: every seed is on the claimed side, but the interval is "
+    "not; *opposite sign, within noise*: every seed is on the other side. *Not reproduced*: the seeds disagree. "
+    "*Smaller than claimed*: better, but by fewer points than the claim asks for."
+)
 HEADER = ["comparison", "better", "than", "difference", "95 % interval", "verdict"]
 
 
@@ -214,28 +233,16 @@ def table(result: Mapping[str, Any]) -> str:
     return f"{head}{cells}\n\nverdict: {result['verdict']}{spent}{note}"
 
 
-def write_table(told: Mapping[str, Mapping[str, Any]], folder: pathlib.Path) -> None:
+def write_table(results: Mapping[str, Mapping[str, Any]], folder: pathlib.Path) -> None:
     """Writes all claims as one file: a table of verdicts, then every claim with its comparisons."""
-    rows = [["claim", "what it says", "the paper's figure", "verdict", "minutes"]]
-    for name, result in told.items():
+    rows = [["claim", "what it says", "the paper's figure", "verdict", "seeds", "minutes"]]
+    for name, result in results.items():
         minutes = f"{result['seconds'] / 60:.0f}" if result["seconds"] else "-"
-        rows.append(
-            [
-                markdown.code_cell(name),
-                result["title"],
-                f"{result['paper']}: {result['figure']}",
-                result["verdict"],
-                minutes,
-            ]
-        )
-    parts = [f"## {name}\n\n{table(result)}" for name, result in told.items() if result["comparisons"]]
-    text = (
-        "# Claims of the papers at small scale\n\n"
-        "Made by `embed reproduce`; every number was measured. Scores in percent, mean and standard deviation over seeds; "
-        "differences in points, paired by seed. A claim is reproduced where every seed agrees in sign, or the 95 % interval "
-        "of the difference leaves out zero.\n\n"
-        f"{report.align(rows)}\n\n" + "\n\n".join(parts)
-    )
+        seeds = str(len(result["seeds"])) if result["comparisons"] else "-"
+        figure = f"{result['paper']}: {result['figure']}"
+        rows.append([markdown.code_cell(name), result["title"], figure, result["verdict"], seeds, minutes])
+    parts = [f"## {name}\n\n{table(result)}" for name, result in results.items() if result["comparisons"]]
+    text = f"# Claims of the papers at small scale\n\n{EXPLANATION}\n\n{report.align(rows)}\n\n" + "\n\n".join(parts)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_atomic(folder / TABLE, text.rstrip() + "\n")
-    print(f"wrote {folder}/{TABLE}: {len(told)} claims")
+    print(f"wrote {folder}/{TABLE}: {len(results)} claims")

@@ -1,11 +1,12 @@
 """Real text and real code without a download: (docstring summary -> function source) of the packages installed here.
 
 Read with `ast`, never imported or run. Tests, vendored copies and generated files are left out; the order depends on package,
-file and line alone; a summary or a body seen before is dropped. Whole packages are held out for evaluation, so that nothing
-of a held-out package is trained on.
+file and line alone; a summary or a body seen before is dropped. Whole packages are held out, some for reported scores and
+others for choosing settings, so that nothing of a held-out package is trained on.
 """
 
 import ast
+import collections
 import dataclasses
 import hashlib
 import multiprocessing
@@ -14,14 +15,16 @@ import re
 import sysconfig
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent import futures
+from typing import Any
 
 from embed import files
 from embed.data import sources
 from embed.data.text import clean
+from embed.errors import ConfigError, DataError
 
-VERSION = 1  # raised when a change here changes what is harvested
+VERSION = 2  # raised when a change here changes what is harvested
 _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_?vendor(ed)?|third_party|extern(al)?s?|benchmarks?|examples?|site-packages|dist-packages|"
     r"lib2to3|idlelib|turtledemo|ensurepip|__pycache__)(/|$)|(^|/)(test_[^/]*|[^/]*_tests?|conftest|[^/]*_pb2(_grpc)?)\.py$"
@@ -85,12 +88,12 @@ def _is_text(text: str) -> bool:
 
 def python_files(root: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files under `root` that are worth reading, sorted by relative path."""
-    found = []
+    paths = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root).as_posix()
         if not _SKIPPED.search(relative) and not relative.startswith(("embed/", "test/")):
-            found.append((relative, path))
-    return [path for _, path in sorted(found)]
+            paths.append((relative, path))
+    return [path for _, path in sorted(paths)]
 
 
 def _harvest_files(job: tuple[str, list[str]]) -> list[dict]:
@@ -125,75 +128,95 @@ def harvest(roots: list[pathlib.Path] | None = None, workers: int = 2) -> list[d
     return unique
 
 
-def held_out_packages(rows: list[dict], functions: int, largest: int) -> set[str]:
-    """Returns packages, in the order of their names' hashes, that together hold at least `functions` functions.
+def held_out_packages(
+    rows: list[dict], num_functions: int, max_package_functions: int, excluded: Collection[str] = ()
+) -> set[str]:
+    """Returns packages, in the order of their names' hashes, that together hold at least `num_functions` functions.
 
-    A package of more than `largest` functions stays in training, so that no single one makes the evaluation.
+    A package of more than `max_package_functions` functions is never chosen, so that no single one decides a score. Packages
+    in `excluded` are passed over.
     """
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["package"]] = counts.get(row["package"], 0) + 1
+    counts = collections.Counter(row["package"] for row in rows)
     chosen, total = set(), 0
     for package in sorted(counts, key=lambda p: hashlib.sha256(p.encode()).digest()):
-        if total >= functions:
+        if total >= num_functions:
             break
-        if counts[package] <= largest:
+        if counts[package] <= max_package_functions and package not in excluded:
             chosen.add(package)
             total += counts[package]
     return chosen
 
 
+def evenly_spaced(rows: list[dict], count: int) -> list[dict]:
+    """Returns at most `count` of the rows, evenly spaced, so that no end of the alphabet is cut off."""
+    if len(rows) <= count:
+        return rows
+    return [rows[i * len(rows) // count] for i in range(count)]
+
+
 @dataclasses.dataclass(frozen=True)
 class PythonFunctions:
-    """The harvest as a source. `folder` keeps it: train.jsonl.gz, a held-out retrieval set and its suite.json.
+    """The harvest as a source, kept in `folder`: train.jsonl.gz and two retrieval sets with their suites.
 
-    Once harvested it is not harvested again, so a run can be resumed after packages were installed; remove the folder to
-    harvest anew.
+    The packages of `dev/` (suite.json) are for scores that are reported, those of `validation/` (validation.json) for
+    choosing checkpoints and settings. No package is in two of the three parts.
+
+    A folder that is there is used as it is, so that a run can be resumed after packages were installed. Remove it to harvest
+    again.
     """
 
     folder: str
-    most: int = 40_000
+    max_train_functions: int = 40_000
     held_out_functions: int = 3000
-    held_out_largest: int = 1200
     held_out_queries: int = 1000
+    validation_functions: int = 1000
+    validation_queries: int = 500
+    max_package_functions: int = 1200
+
+    def __post_init__(self):
+        for name, value in self._settings().items():
+            if value < 1:
+                raise ConfigError(f"PythonFunctions.{name} = {value}: at least 1")
+
+    def _settings(self) -> dict[str, int]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "folder"}
 
     def ensure(self) -> None:
         """Harvests into `folder` unless it is there and whole."""
         folder = pathlib.Path(self.folder)
         if (folder / files.MANIFEST).is_file():
-            files.verify_manifest(folder)
-            return
-        rows = harvest()
-        held_out = held_out_packages(rows, self.held_out_functions, self.held_out_largest)
-        train = [row for row in rows if row["package"] not in held_out]
-        # Evenly spaced, so that a cap does not cut off the packages late in the alphabet.
-        keep = sorted({int(i * len(train) / self.most) for i in range(self.most)}) if len(train) > self.most else None
-        train = train if keep is None else [train[i] for i in keep]
-        with files.new_folder(folder, overwrite=True) as temporary:
-            sources.write_json_lines(temporary / "train.jsonl.gz", train)
-            self._write_retrieval(temporary / "dev", [row for row in rows if row["package"] in held_out])
-            suite = {
-                "name": "python-functions",
-                "tasks": [
-                    {"name": "held-out-packages", "type": "retrieval", "path": "dev", "prompt": "code retrieval"}
-                ],
-            }
-            files.write_json(temporary / "suite.json", suite)
-            files.write_manifest(temporary, kind="python-functions", version=VERSION, held_out=sorted(held_out))
+            self._check_settings(files.verify_manifest(folder))
+        else:
+            self._harvest(folder)
 
-    def _write_retrieval(self, folder: pathlib.Path, rows: list[dict]) -> None:
-        folder.mkdir()
-        ids = [f"{row['file']}:{row['line']}" for row in rows]
-        corpus = [{"id": i, "text": r["target"], "file": r["file"], "line": r["line"]} for i, r in zip(ids, rows)]
-        asked = sorted({int(i * len(rows) / self.held_out_queries) for i in range(self.held_out_queries)})
-        asked = [i for i in asked if i < len(rows)]
-        sources.write_json_lines(folder / "corpus.jsonl.gz", corpus)
-        sources.write_json_lines(
-            folder / "queries.jsonl.gz", [{"id": f"q:{ids[i]}", "text": rows[i]["query"]} for i in asked]
-        )
-        sources.write_tsv(
-            folder / "qrels.tsv.gz", ["query-id", "corpus-id", "score"], [[f"q:{ids[i]}", ids[i], 1] for i in asked]
-        )
+    def _check_settings(self, manifest: Mapping[str, Any]) -> None:
+        """Raises DataError when the folder was harvested with other settings, which would have no effect."""
+        wanted = {"version": VERSION, **self._settings()}
+        for name, value in wanted.items():
+            if manifest.get(name) != value:
+                raise DataError(
+                    f"{self.folder}: harvested with {name} = {manifest.get(name)}, now it is {value}; remove the folder to "
+                    "harvest again, or name another one"
+                )
+
+    def _harvest(self, folder: pathlib.Path) -> None:
+        rows = harvest()
+        test = held_out_packages(rows, self.held_out_functions, self.max_package_functions)
+        validation = held_out_packages(rows, self.validation_functions, self.max_package_functions, excluded=test)
+        train = [row for row in rows if row["package"] not in test | validation]
+        with files.new_folder(folder, overwrite=True) as temporary:
+            sources.write_json_lines(temporary / "train.jsonl.gz", evenly_spaced(train, self.max_train_functions))
+            for name, suite, packages, num_queries in (
+                ("dev", "held-out-packages", test, self.held_out_queries),
+                ("validation", "validation-packages", validation, self.validation_queries),
+            ):
+                _write_retrieval(temporary / name, [row for row in rows if row["package"] in packages], num_queries)
+                task = {"name": suite, "type": "retrieval", "path": name, "prompt": "code retrieval"}
+                suite_file = "suite.json" if name == "dev" else f"{name}.json"
+                files.write_json(temporary / suite_file, {"name": "python-functions", "tasks": [task]})
+            files.write_manifest(
+                temporary, kind="python-functions", version=VERSION, held_out=sorted(test), **self._settings()
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """Returns the digest of what was harvested."""
@@ -204,3 +227,18 @@ class PythonFunctions:
         """Yields ("file:line", record) of the training part."""
         self.ensure()
         return sources.JsonLines(path=str(pathlib.Path(self.folder) / "train.jsonl.gz")).examples()
+
+
+def _write_retrieval(folder: pathlib.Path, rows: list[dict], num_queries: int) -> None:
+    """Writes a retrieval set: the functions are the corpus, and the summaries of some of them are the queries."""
+    folder.mkdir()
+    corpus = [{"id": _id(r), "text": r["target"], "file": r["file"], "line": r["line"]} for r in rows]
+    asked = evenly_spaced(rows, num_queries)
+    sources.write_json_lines(folder / "corpus.jsonl.gz", corpus)
+    sources.write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{_id(r)}", "text": r["query"]} for r in asked])
+    header = ["query-id", "corpus-id", "score"]
+    sources.write_tsv(folder / "qrels.tsv.gz", header, [[f"q:{_id(r)}", _id(r), 1] for r in asked])
+
+
+def _id(row: dict) -> str:
+    return f"{row['file']}:{row['line']}"

@@ -1,5 +1,6 @@
 """BM25, the baseline every retrieval model has to face; by the library bm25s (extra [bm25])."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def _values(documents: Sequence[str], queries: Sequence[str]):
         import bm25s
     except ImportError as e:
         raise UsageError("the BM25 baseline needs a package; run: pip install 'embed[bm25]'") from e
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs its progress at the level of debugging
     vocabulary: dict[str, int] = {}
     corpus = [[vocabulary.setdefault(w, len(vocabulary)) for w in words(d)] for d in documents]
     if not vocabulary:

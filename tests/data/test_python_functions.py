@@ -12,7 +12,7 @@ import pytest
 from embed import files
 from embed.data import python_functions
 from embed.data.python_functions import PythonFunctions, functions_of, harvest, held_out_packages, summary
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -286,39 +286,90 @@ def harvested(monkeypatch):
 def made(tmp_path, **settings):
     return PythonFunctions(
         str(tmp_path / "functions"),
-        **{"held_out_functions": 50, "held_out_largest": 20, "held_out_queries": 7, **settings},
+        **{
+            "held_out_functions": 50,
+            "held_out_queries": 7,
+            "validation_functions": 30,
+            "validation_queries": 4,
+            "max_package_functions": 20,
+            **settings,
+        },
     )
 
 
-def test_the_folder_holds_both_sides_and_shares_no_package(tmp_path, harvested):
+def test_no_package_is_in_two_parts_of_the_folder(tmp_path, harvested):
     source = made(tmp_path)
     source.ensure()
     folder = tmp_path / "functions"
     manifest = files.verify_manifest(folder)
-    train, corpus = read(folder / "train.jsonl.gz"), read(folder / "dev" / "corpus.jsonl.gz")
-    held_out = {row["file"].split("/")[0] for row in corpus}
-    assert held_out == set(manifest["held_out"])
-    assert held_out.isdisjoint(row["package"] for row in train)
-    assert len(held_out) == 5 and len(corpus) == 50 and len(train) == 150
-    assert {row["query"] for row in train}.isdisjoint(row["text"] for row in read(folder / "dev" / "queries.jsonl.gz"))
-    assert {row["target"] for row in train}.isdisjoint(row["text"] for row in corpus)
+    parts = {
+        "train": {row["package"] for row in read(folder / "train.jsonl.gz")},
+        **{
+            name: {row["file"].split("/")[0] for row in read(folder / name / "corpus.jsonl.gz")}
+            for name in ("dev", "validation")
+        },
+    }
+    assert parts["dev"] == set(manifest["held_out"])
+    assert {name: len(packages) for name, packages in parts.items()} == {"train": 12, "dev": 5, "validation": 3}
+    assert len(set.union(*parts.values())) == 20
+    counts = [len(read(folder / name / "corpus.jsonl.gz")) for name in ("dev", "validation")]
+    assert counts == [50, 30] and len(read(folder / "train.jsonl.gz")) == 120
 
 
-def test_the_held_out_set_is_a_retrieval_set_with_a_suite(tmp_path, harvested):
+def test_the_reported_packages_do_not_depend_on_the_validation_set(tmp_path, harvested):
+    corpora = []
+    for number in (10, 30, 60):
+        made(tmp_path / str(number), validation_functions=number).ensure()
+        corpora.append(read(tmp_path / str(number) / "functions" / "dev" / "corpus.jsonl.gz"))
+    assert corpora[0] == corpora[1] == corpora[2]
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "task", "functions", "queries"),
+    [
+        ("dev", "suite.json", "held-out-packages", 50, 7),
+        ("validation", "validation.json", "validation-packages", 30, 4),
+    ],
+)
+def test_a_held_out_set_is_a_retrieval_set_with_a_suite(tmp_path, harvested, folder, file, task, functions, queries):
     made(tmp_path).ensure()
-    folder = tmp_path / "functions"
-    corpus = {row["id"]: row["text"] for row in read(folder / "dev" / "corpus.jsonl.gz")}
-    queries = {row["id"]: row["text"] for row in read(folder / "dev" / "queries.jsonl.gz")}
-    header, *qrels = read(folder / "dev" / "qrels.tsv.gz")
+    path = tmp_path / "functions"
+    corpus = {row["id"]: row["text"] for row in read(path / folder / "corpus.jsonl.gz")}
+    asked = {row["id"]: row["text"] for row in read(path / folder / "queries.jsonl.gz")}
+    header, *qrels = read(path / folder / "qrels.tsv.gz")
     assert header == ["query-id", "corpus-id", "score"]
-    assert len(corpus) == 50 and len(queries) == len(qrels) == 7
+    assert len(corpus) == functions and len(asked) == len(qrels) == queries
     for query, document, score in qrels:
         assert score == "1"
-        assert queries[query] == f"Query {corpus[document]} of many."
-    assert json.loads((folder / "suite.json").read_text()) == {
-        "name": "python-functions",
-        "tasks": [{"name": "held-out-packages", "type": "retrieval", "path": "dev", "prompt": "code retrieval"}],
-    }
+        assert asked[query] == f"Query {corpus[document]} of many."
+    expected = {"name": task, "type": "retrieval", "path": folder, "prompt": "code retrieval"}
+    assert json.loads((path / file).read_text()) == {"name": "python-functions", "tasks": [expected]}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"held_out_functions": 60}, {"validation_queries": 5}, {"max_train_functions": 60}]
+)
+def test_a_folder_of_other_settings_is_refused_and_kept(tmp_path, harvested, changed):
+    made(tmp_path).ensure()
+    ((name, value),) = changed.items()
+    with pytest.raises(DataError, match=rf"harvested with {name} = \d+, now it is {value}; remove the folder"):
+        made(tmp_path, **changed).ensure()
+    assert len(harvested) == 1
+    made(tmp_path).ensure()
+
+
+def test_a_folder_of_an_earlier_version_is_refused(tmp_path, harvested):
+    folder = tmp_path / "functions"
+    folder.mkdir()
+    files.write_manifest(folder, kind="python-functions", version=1)
+    with pytest.raises(DataError, match="harvested with version = 1, now it is 2; remove the folder"):
+        made(tmp_path).ensure()
+
+
+@pytest.mark.parametrize("name", ["held_out_functions", "validation_queries", "max_package_functions"])
+def test_settings_have_a_range(tmp_path, name):
+    with pytest.raises(ConfigError, match=rf"PythonFunctions.{name} = 0: at least 1"):
+        made(tmp_path, **{name: 0})
 
 
 def test_an_existing_folder_is_used_as_it_is(tmp_path, harvested):
@@ -330,7 +381,7 @@ def test_an_existing_folder_is_used_as_it_is(tmp_path, harvested):
     assert len(harvested) == 1
     assert (tmp_path / "functions" / "train.jsonl.gz").stat().st_mtime_ns == stamp
     assert made(tmp_path).fingerprint() == first
-    assert len(examples) == 150
+    assert len(examples) == 120
     where, record = examples[0]
     train = read(tmp_path / "functions" / "train.jsonl.gz")
     assert where == f"{tmp_path}/functions/train.jsonl.gz:1"
@@ -353,18 +404,18 @@ def test_a_damaged_folder_is_refused(tmp_path, harvested):
 
 
 def test_a_cap_takes_rows_evenly_from_all_packages(tmp_path, harvested):
-    made(tmp_path, most=60).ensure()
+    made(tmp_path, max_train_functions=60).ensure()
     train = read(tmp_path / "functions" / "train.jsonl.gz")
     assert len(train) == 60 and len({row["query"] for row in train}) == 60
     counts = [sum(row["package"] == p for row in train) for p in {row["package"] for row in train}]
-    assert counts == [4] * 15
+    assert counts == [5] * 12
 
 
 def test_a_harvest_that_fails_leaves_no_folder(tmp_path, harvested, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PythonFunctions, "_write_retrieval", fail)
+    monkeypatch.setattr(python_functions, "_write_retrieval", fail)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path).ensure()
     assert list(tmp_path.iterdir()) == []

@@ -93,6 +93,12 @@ def test_a_word_of_one_document_finds_it():
     assert bm25.score(task).scores["recall_at_1"] == 1.0
 
 
+def test_the_library_logs_nothing(caplog):
+    with caplog.at_level("DEBUG"):
+        bm25.score(make_task(1))
+    assert [record.name for record in caplog.records] == []
+
+
 def test_titles_are_searched_and_queries_without_judgements_are_not_asked():
     task = make_task(2)
     task.titles[4] = "zebra"
