@@ -31,7 +31,7 @@ def folder(trained, tmp_path_factory):
 
 
 def files_of(folder) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != bulk.SUMMARY}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in (bulk.SUMMARY, ".lock")}
 
 
 def encode(run_embed, folder, output, *more, **environment):
@@ -100,7 +100,8 @@ def test_twenty_thousand_texts_killed_at_any_time(folder, run_embed):
 
 
 def state(folder) -> dict[str, tuple]:
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir())}
+    """When each file was written and what it holds; a lock says who held it last."""
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir()) if p.name != ".lock"}
 
 
 def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(folder, run_embed):

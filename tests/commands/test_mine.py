@@ -298,9 +298,10 @@ def test_positives_of_a_query_in_another_file_or_corpus_are_never_its_negatives(
 
 def test_a_finished_run_writes_nothing_and_a_damaged_output_is_mined_again(folder, run_embed):
     def state():
-        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted((folder / "again").iterdir())}
+        paths = sorted(p for p in (folder / "again").iterdir() if p.name != ".lock")
+        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in paths}
 
-    assert mine(run_embed, folder, "again", pairs=["one.jsonl", "two.jsonl"], *["--ranks=1:20"]).returncode == 0
+    assert mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"]).returncode == 0
     whole = state()
     done = mine(run_embed, folder, "again", "--ranks=1:20", pairs=["one.jsonl", "two.jsonl"])
     assert done.returncode == 0 and done.stdout.splitlines() == ["one: done before", "two: done before"]
