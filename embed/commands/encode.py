@@ -46,11 +46,12 @@ def run(arguments) -> None:
     if arguments.shard_size < 1:
         raise UsageError(f"--shard_size={arguments.shard_size}: at least 1")
     source = pathlib.Path(arguments.input)
-    if not source.is_file():
-        reason = (
-            "not a file, and it is read twice; write it to one" if source.exists() else "no such file; correct --input"
-        )
-        raise DataError(f"{source}: {reason}")
+    try:
+        if not source.is_file():
+            reason = "not a file, and it is read twice; write it to one" if source.exists() else "no such file"
+            raise DataError(f"{source}: {reason}; correct --input")
+    except OSError as e:
+        raise DataError(f"{source}: cannot be read ({e.strerror}); correct --input") from e
 
     runtime.start(arguments.distributed)
     import jax

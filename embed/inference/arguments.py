@@ -56,9 +56,7 @@ def cleaned(texts: Sequence[str], allow_empty: bool) -> list[str]:
     if not allow_empty:
         for position, content in enumerate(contents):
             if not content:
-                raise DataError(
-                    f"text {position} of {len(contents)} is empty; remove it or fill it, or give allow_empty=True"
-                )
+                raise DataError(f"text {position} of {len(contents)} is empty; remove it or fill it")
     return contents
 
 

@@ -79,6 +79,8 @@ class Encoder:
         listed = arguments.texts_of(texts)
         given_titles = arguments.titles_of(titles, texts, len(listed))
         contents = arguments.cleaned(listed, arguments.truth(allow_empty, "allow_empty"))
+        if not listed:
+            return []
         prompted = [apply_prompt(prompt_template, text, clean(title)) for text, title in zip(contents, given_titles)]
         rows, cut = self.tokenizer.encode_batch(prompted, self.max_length)
         for position, row in enumerate(rows):

@@ -187,6 +187,11 @@ def test_two_hosts_share_a_file(folder, run_embed):
     "arguments, code, message",
     [
         (["--input=none.jsonl"], 65, "none.jsonl: no such file"),
+        ([f"--input={'x' * 300}"], 65, "cannot be read .File name too long"),
+        ([f"--output={'x' * 300}"], 74, "cannot write .File name too long"),
+        (["--output=few.jsonl/out"], 74, "cannot write .Not a directory"),
+        (["--output=few.jsonl"], 74, "few.jsonl: is not a folder"),
+        (["--output=model"], 74, "model: is not empty and holds no encoding job"),
         (["--input=model"], 65, "model: not a file, and it is read twice"),
         (["--text_field=txt"], 65, "few.jsonl:1: no field 'txt'; did you mean 'text'"),
         (["--format=csv"], 64, "--format=csv; known: jsonl, npy, parquet"),

@@ -177,6 +177,7 @@ def test_training_reads_what_was_mined(folder, run_embed):
         (["--query_field=question"], "one.jsonl:1: no field 'question'"),
         (["--corpus", "none.jsonl"], "none.jsonl: no such file"),
         (["--query_prompt=qwery"], "no prompt is called 'qwery'"),
+        (["--corpus", "x" * 300], "cannot be read .File name too long"),
         (["--title_field=titel"], "no pair has the field 'titel'"),
         (["--negatives_field=query"], "the field 'query' is given for two roles"),
         (["--target_field=mined"], "the field 'mined' is the one that says how"),
