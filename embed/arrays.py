@@ -20,7 +20,7 @@ import numpy as np
 import tensorstore
 
 from embed import documents, files
-from embed.errors import DataError, EmbedError, StorageError
+from embed.errors import DataError, EmbedError, StorageError, UsageError
 
 PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
 _LEAST = 4  # a piece may be as many times smaller, and is larger rather than smaller still
@@ -31,6 +31,25 @@ _NPY_HEADER = re.compile(
     rb"\{'descr': '([<>|][biuf]\d{1,2})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,19}, ?)*(?:\d{1,19})?)\), \}[ ]*\n"
 )
 _MAX_NPY_HEADER = 10_000
+
+
+def resolved(path, refused: str = "\\") -> pathlib.Path:
+    """Returns a path as tensorstore takes it: absolute, without '..' and symbolic links.
+
+    UsageError for a path that it would take for another one: it reads a backslash as a slash, and bytes that are not UTF-8 not
+    at all. `refused` are the characters to refuse.
+    """
+    full = pathlib.Path(path).resolve()
+    wrong = [mark for mark in refused if mark in str(full)]
+    try:
+        str(full).encode()
+    except UnicodeEncodeError:
+        wrong.append("bytes that are not UTF-8")
+    if wrong:
+        raise UsageError(
+            f"{str(full)!r}: arrays cannot be stored below a folder with {wrong[0]} in its name; choose another"
+        )
+    return full
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict:
@@ -102,7 +121,7 @@ def several(piece: Sequence[int], shape: Sequence[int], dtype) -> tuple[int, ...
 
 def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
     """Returns {path: lazily read array} of one item, so that a reader holds only the blocks it asks for."""
-    step_folder = pathlib.Path(step_folder).resolve()  # tensorstore refuses a path with ".."
+    step_folder = resolved(step_folder)
     paths = files.read_manifest(step_folder)["trees"][item]
     opened = {path: tensorstore.open(_store(step_folder / item, path), read=True, open=True) for path in paths}
     return {path: future.result() for path, future in opened.items()}
@@ -135,10 +154,11 @@ def write_bundle_by_blocks(
     not at all.
     """
     path = pathlib.Path(path)
+    resolved(path)
     tree = {p: {"shape": list(shape), "dtype": str(np.dtype(dtype))} for p, (shape, dtype) in specs.items()}
     with files.new_folder(path, overwrite) as temporary:
         try:
-            _write_item(temporary.resolve() / "params", specs, blocks_of, values, progress)
+            _write_item(resolved(temporary) / "params", specs, blocks_of, values, progress)
         except EmbedError:
             raise
         except Exception as e:  # tensorstore wraps storage faults in many types

@@ -77,6 +77,8 @@ class Saver:
 
     def __init__(self, folder, *, keep_last: int = 5, on_commit: Callable[[int], None] = lambda step: None):
         self.folder = pathlib.Path(folder)
+        # Orbax looks for what the hosts wrote with a pattern of which this is a part: it finds nothing, and the step is lost.
+        arrays.resolved(folder, "\\[")
         self._keep_last = keep_last
         self._on_commit = on_commit
         self._checkpointer = ocp.AsyncCheckpointer(_handler())
@@ -105,7 +107,7 @@ class Saver:
                 check_finite(trees[name], f"checkpoint {step}, {name}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_space(trees)
-        path = self.folder.resolve() / str(step)
+        path = arrays.resolved(self.folder) / str(step)
         specs = {name: tree_spec(tree) for name, tree in trees.items()}
         items = {name: _save_arguments(tree) for name, tree in trees.items()}
         try:
@@ -220,7 +222,7 @@ def restore(step_folder, item: str, target, *, verified: bool = False):
     check_fits(step_folder, item, target, manifest)
     reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     try:
-        return reader.restore(step_folder.resolve() / item, args=ocp.args.StandardRestore(target))
+        return reader.restore(arrays.resolved(step_folder) / item, args=ocp.args.StandardRestore(target))
     finally:
         reader.close()
 

@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from embed import arrays, checkpoints, files, sharding
-from embed.errors import DataError, NumericError, StorageError
+from embed.errors import DataError, NumericError, StorageError, UsageError
 from embed.sharding import MeshShape
 
 AXES = {
@@ -876,3 +876,36 @@ def test_crumbs_are_read_several_at_once():
     assert arrays.several((2, 3), (4, 7), np.float32) == (4, 7)
     assert arrays.several((4096, 1024), (8192, 1024), np.float32) == (4096, 1024)
     assert arrays.several((), (), np.float32) == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "new\nline", "ü 語", "what? *", "#5%20", "{a,b}", "'q' \"d\"", "~ $HOME;&|", "a/../b"]
+)
+def test_a_step_is_saved_and_restored_under_any_name(tmp_path, name):
+    folder = tmp_path / name
+    (tmp_path / "a").mkdir(exist_ok=True)
+    saver = checkpoints.Saver(folder)
+    params = make_params()
+    saver.save(1, {"params": params}, CONTENTS)
+    saver.close()
+    read = arrays.load_numpy(folder / "1")
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    restored = checkpoints.restore(folder / "1", "params", target)
+    for wanted, one, other in zip(*map(jax.tree.leaves, (params, read, restored)), strict=True):
+        np.testing.assert_array_equal(one, wanted)
+        np.testing.assert_array_equal(other, wanted)
+
+
+@pytest.mark.parametrize(
+    "name, what", [("runs [1]", r"\["), ("back\\slash", r"\\"), ("bad\udcff", "bytes that are not UTF-8")]
+)
+def test_a_folder_in_which_steps_would_be_lost_is_refused_before_anything_is_saved(tmp_path, name, what):
+    with pytest.raises(UsageError, match=f"below a folder with {what} in its name"):
+        checkpoints.Saver(tmp_path / name)
+    if "[" not in name:  # Orbax alone takes it for a pattern
+        with pytest.raises(UsageError, match=f"below a folder with {what} in its name"):
+            checkpoints.write_bundle(tmp_path / name, make_params(), CONTENTS)
+    else:
+        checkpoints.write_bundle(tmp_path / name, make_params(), CONTENTS)
+        arrays.load_numpy(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ([name] if "[" in name else [])

@@ -51,11 +51,12 @@ def run(arguments) -> None:
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     source = pathlib.Path(arguments.input)
-    if not source.is_file():
-        reason = (
-            "not a file, and it is read twice; write it to one" if source.exists() else "no such file; correct --input"
-        )
-        raise DataError(f"{source}: {reason}")
+    try:
+        if not source.is_file():
+            reason = "not a file, and it is read twice; write it to one" if source.exists() else "no such file"
+            raise DataError(f"{source}: {reason}; correct --input")
+    except OSError as e:
+        raise DataError(f"{source}: cannot be read ({e.strerror}); correct --input") from e
 
     runtime.start(arguments.distributed)
     import jax

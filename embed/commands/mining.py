@@ -167,8 +167,12 @@ class Job:
             raise UsageError(
                 f"--output={self.output}: {target} would be written over what is read; choose another folder"
             )
-        if not summary.exists():
-            if target.exists() and not self._was_written(path, target):
+        try:
+            has_summary, has_target = summary.exists(), target.exists()
+        except OSError as e:
+            raise files.storage_error(self.output, e) from e
+        if not has_summary:
+            if has_target and not self._was_written(path, target):
                 raise StorageError(
                     f"{target}: is there already and not of a job of this command; choose another --output"
                 )

@@ -25,7 +25,6 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     runtime.start()
-    from embed.data.fields import checked_text
     from embed.data.lines import read_json_lines
     from embed.errors import DataError, UsageError
     from embed.inference import model as inference
@@ -33,26 +32,37 @@ def run(arguments) -> None:
 
     if arguments.top < 1:
         raise UsageError(f"--top={arguments.top}: at least 1")
-    rows = [
-        (where, {**row, "text": checked_text(row.get("text"), "text", where)})
-        for where, row in read_json_lines(arguments.corpus)
-    ]
+    rows = [(where, _checked(row, where)) for where, row in read_json_lines(arguments.corpus)]
     if not rows:
         raise DataError(f"{arguments.corpus}: no texts in it; give a corpus")
     model = inference.open_model(arguments.model)
-    print(f"{model.folder}: encoding {len(rows)} texts", file=sys.stderr, flush=True)
-    texts, titles = [r["text"] for _, r in rows], [r.get("title") or "" for _, r in rows]
-    corpus = model.encode(texts, prompt="document", titles=titles, dims=arguments.dims)
+    model.check_dims(arguments.dims)
     queries = model.encode(arguments.queries, prompt=arguments.prompt, dims=arguments.dims)
-    scores, places = search.top_k(queries, corpus, arguments.top)
-    for query, row_scores, row_places in zip(arguments.queries, scores, places):
+    print(f"{model.folder}: encoding {len(rows)} texts", file=sys.stderr, flush=True)
+    texts, titles = ([r[field] for _, r in rows] for field in ("text", "title"))
+    corpus = model.encode(texts, prompt="document", titles=titles, dims=arguments.dims)
+    scores, indices = search.top_k(queries, corpus, arguments.top)
+    for query, row_scores, row_indices in zip(arguments.queries, scores, indices):
         print(f"\n{query}")
-        for rank, (score, place) in enumerate(zip(row_scores, row_places), 1):
-            where, row = rows[place]
-            print(f"  {rank}. {score:.4f}  {_place(where, row)}  {_first_line(row['text'])}")
+        for rank, (score, index) in enumerate(zip(row_scores, row_indices), 1):
+            where, row = rows[index]
+            print(f"  {rank}. {score:.4f}  {_location(where, row)}  {_first_line(row['text'])}")
 
 
-def _place(where: str, row: dict) -> str:
+def _checked(row: dict, where: str) -> dict:
+    """Returns a row of the corpus with a text, and a title or ""; what is neither is a DataError."""
+    from embed.data.fields import checked_text
+
+    title = row.get("title")
+    is_titled = title is not None and not (isinstance(title, str) and not title.strip())
+    return {
+        **row,
+        "text": checked_text(row.get("text"), "text", where),
+        "title": checked_text(title, "title", where) if is_titled else "",
+    }
+
+
+def _location(where: str, row: dict) -> str:
     return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", where))
 
 

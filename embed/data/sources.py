@@ -34,7 +34,7 @@ def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
     found: dict[str, str] = {}  # real path -> path as it was given
     for one in [path] if isinstance(path, str) else path:
         base = pathlib.Path(one)
-        matches = [one] if base.is_file() else []
+        matches = [one] if _is_file(base) else []
         if not matches and "*" in one:
             first = next(i for i, part in enumerate(base.parts) if "*" in part)
             matches = [
@@ -45,6 +45,13 @@ def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
         for match in matches:
             found.setdefault(os.path.realpath(match), match)
     return sorted(found.values())
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as e:  # of a name that is too long, for one
+        raise DataError(f"{path}: cannot be read ({e.strerror or e}); correct the path") from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +317,16 @@ def write_lines(path, lines) -> None:
 
 def write_json_lines(path, rows) -> None:
     """Writes objects as jsonl.gz."""
-    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+    write_lines(path, map(_json_text, rows))
+
+
+def _json_text(row: Any) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold escaped and UTF-8 cannot
+        return json.dumps(row)
+    return text
 
 
 def write_tsv(path, header: Sequence[str], rows) -> None:

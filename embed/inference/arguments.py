@@ -54,7 +54,7 @@ def check_filled(texts: Sequence[str]) -> None:
     """Raises DataError, with the position, for the first text that is empty or white space alone."""
     for position, content in enumerate(texts):
         if not clean(content):
-            raise DataError(f"text {position} of {len(texts)} is empty; remove it or fill it, or give allow_empty=True")
+            raise DataError(f"text {position} of {len(texts)} is empty; remove it or fill it")
 
 
 def integer(value: Any, name: str, minimum: int | None = None) -> int:

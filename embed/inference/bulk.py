@@ -134,13 +134,12 @@ class Job:
     def check(self) -> bool:
         """Returns whether the output holds this job; one that holds something else is an error. Nothing is written."""
         path = self.output / JOB
-        if not path.is_file():
-            if self.output.exists() and not self.output.is_dir():
-                raise StorageError(f"{self.output}: is not a folder; choose another --output")
-            # A lock, and what a killed run left of a file that it wrote, begin with a dot.
-            if self.output.is_dir() and any(not p.name.startswith(".") for p in self.output.iterdir()):
-                raise StorageError(f"{self.output}: is not empty and holds no encoding job; choose another --output")
-            return False
+        try:
+            if not path.is_file():
+                self._check_empty()
+                return False
+        except OSError as e:
+            raise files.storage_error(self.output, e) from e
         before = digests.read_sealed(path, advice=_OTHER)
         files.begin_job(path, {name: value for name, value in self.description.items() if name != "digest"})
         if before["digest"] != self.description["digest"]:
@@ -148,9 +147,18 @@ class Job:
         self.shards.check_names()
         return True
 
+    def _check_empty(self) -> None:
+        if self.output.exists() and not self.output.is_dir():
+            raise StorageError(f"{self.output}: is not a folder; choose another --output")
+        # A lock, and what a killed run left of a file that it wrote, begin with a dot.
+        if self.output.is_dir() and any(not p.name.startswith(".") for p in self.output.iterdir()):
+            raise StorageError(f"{self.output}: is not empty and holds no encoding job; choose another --output")
+
     def begin(self) -> None:
-        """Makes the output folder, or checks that the job in it is this one."""
+        """Makes the output folder, or checks that the job in it is this one. Call it only while holding the folder's lock."""
         if self.check():
+            for unfinished in self.output.glob(".part-*.tmp-*"):  # of a killed run
+                unfinished.unlink(missing_ok=True)
             return
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -162,8 +170,11 @@ class Job:
         """Returns the summary when every file of the job is there and verified, else None. Nothing is written."""
         if not self.check():
             return None
+        numbers = range(len(self.shards))
+        if not all(self.shards.path(number, ".json").exists() for number in numbers):
+            return None  # before anything is hashed
         try:
-            records = [self.shards.verify(number) for number in range(len(self.shards))]
+            records = [self.shards.verify(number) for number in numbers]
             return _read_summary(self.output, _totals(self.description, records))
         except DataError:
             return None

@@ -82,6 +82,8 @@ class Encoder:
         given_titles = arguments.titles_of(titles, texts, len(listed))
         if not arguments.truth(allow_empty, "allow_empty"):
             arguments.check_filled(listed)
+        if not listed:
+            return []
         read = functools.partial(prompted, prompt_template, normalization=self.text_normalization)
         inputs = [read(text, title) for text, title in zip(listed, given_titles)]
         rows, cut = self.tokenizer.encode_batch(inputs, self.max_length)

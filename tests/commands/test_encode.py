@@ -31,7 +31,7 @@ def folder(trained, tmp_path_factory):
 
 
 def files_of(folder) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != bulk.SUMMARY}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in (bulk.SUMMARY, ".lock")}
 
 
 def encode(run_embed, folder, output, *more, **environment):
@@ -100,7 +100,8 @@ def test_twenty_thousand_texts_killed_at_any_time(folder, run_embed):
 
 
 def state(folder) -> dict[str, tuple]:
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir())}
+    """When each file was written and what it holds; a lock says who held it last."""
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir()) if p.name != ".lock"}
 
 
 def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(folder, run_embed):
@@ -186,6 +187,11 @@ def test_two_hosts_share_a_file(folder, run_embed):
     "arguments, code, message",
     [
         (["--input=none.jsonl"], 65, "none.jsonl: no such file"),
+        ([f"--input={'x' * 300}"], 65, "cannot be read .File name too long"),
+        ([f"--output={'x' * 300}"], 74, "cannot write .File name too long"),
+        (["--output=few.jsonl/out"], 74, "cannot write .Not a directory"),
+        (["--output=few.jsonl"], 74, "few.jsonl: is not a folder"),
+        (["--output=model"], 74, "model: is not empty and holds no encoding job"),
         (["--input=model"], 65, "model: not a file, and it is read twice"),
         (["--text_field=txt"], 65, "few.jsonl:1: no field 'txt'; did you mean 'text'"),
         (["--format=csv"], 64, "--format=csv; known: jsonl, npy, parquet"),

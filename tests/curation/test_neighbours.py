@@ -70,7 +70,7 @@ def test_a_damaged_part_is_searched_again(tmp_path, vectors, name):
         np.testing.assert_array_equal(Neighbours(tmp_path, 130, 7)[10][1], top_k(queries[10:11], corpus, 7)[1][0])
         lines, told = [], []
         Neighbours(tmp_path, 130, 7).find(
-            queries, corpus, top_k, progress=lambda *done, told=told: told.append(done), say=lines.append
+            queries, corpus, top_k, progress=lambda *x, t=told: t.append(x), say=lines.append
         )
         assert told == [(50, True), (50, False), (30, True)]
         assert [name in line and "searched again" in line for line in lines] == [True] * (

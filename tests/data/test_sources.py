@@ -4,11 +4,13 @@ import dataclasses
 import gzip
 import itertools
 import json
+import pathlib
 import re
 
 import pytest
 
 from embed.data import sources
+from embed.data.lines import read_json_lines
 from embed.errors import DataError, EmbedError
 
 PAIR = {"query": "q", "target": "t"}
@@ -483,3 +485,26 @@ def test_shared_training_files_are_read_with_a_field_map(shared_data, name):
     assert [r["target"] for _, r in found] == [r["positive"].strip() for r in raw]
     with pytest.raises(EmbedError, match=":1: no field 'target'"):
         next(sources.JsonLines(str(path)).examples())
+
+
+def test_a_path_that_names_a_file_is_no_pattern(tmp_path):
+    """Marks of patterns in real names, and in the folders before the first *."""
+    folder = tmp_path / "data [1]?"
+    folder.mkdir()
+    for name in ("a*.jsonl", "ab.jsonl", "x[2].jsonl"):
+        (folder / name).write_text("{}\n")
+    names = lambda path: [pathlib.Path(p).name for p in sources.expand_paths(str(path), "test")]  # noqa: E731
+    assert names(folder / "a*.jsonl") == ["a*.jsonl"]
+    assert names(folder / "x[2].jsonl") == ["x[2].jsonl"]
+    assert names(folder / "*.jsonl") == ["a*.jsonl", "ab.jsonl", "x[2].jsonl"]
+    assert names(folder / ".." / folder.name / "*b.jsonl") == ["ab.jsonl"]
+    with pytest.raises(DataError, match="no such file"):
+        names(tmp_path / "data*" / "none*.jsonl")
+    with pytest.raises(DataError, match="cannot be read .File name too long"):
+        names(folder / ("x" * 300))
+
+
+def test_what_utf8_cannot_hold_is_written_escaped(tmp_path):
+    rows = [{"query": "ü\u2028", "note": "half \ud800"}, {"query": "plain ü"}]
+    sources.write_json_lines(tmp_path / "a.jsonl.gz", rows)
+    assert [row for _, row in read_json_lines(str(tmp_path / "a.jsonl.gz"))] == rows
