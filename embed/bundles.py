@@ -12,17 +12,29 @@ from embed.errors import DataError
 FORMAT = 1
 
 
+class _Part(TypedDict):
+    type: ranges.Text
+
+
+class _Architecture(TypedDict):
+    """The description of an Embedder; `models.api.from_description` checks its parts' fields."""
+
+    type: ranges.Text
+    encoder: _Part
+
+
 class _Description(TypedDict):
     """What every model.json holds."""
 
     format: int
-    architecture: dict[str, Any]
+    architecture: _Architecture
     tokenizer: dict[str, Any]
     prompts: dict[str, str]
     lengths: dict[str, ranges.Count]
     lineage: dict[str, Any]
     matryoshka_dims: list[ranges.Size]
     text_normalization: NotRequired[str]
+    default_prompt_name: NotRequired[str | None]
 
 
 BEST = "best.json"

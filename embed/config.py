@@ -141,6 +141,8 @@ class _Reader:
             list(config_parser.ConfigParser(f"{name} = {value}", _Delegate()))
         except SyntaxError:
             value = repr(value)
+        except tokenize.TokenError as e:
+            raise ConfigError(f"{where}: {documents.first_line(e)}; a bracket or a quote is not closed") from e
         statements = self._parse(f"{name} = {value}", "--gin")
         if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
             raise ConfigError(f"{where}: expected one --gin.NAME=VALUE; give each binding an option of its own")

@@ -124,7 +124,7 @@ def _default_name(
         return None
     # sentence-transformers has these two in every model, empty where the folder does not say.
     known = {"query": None, "document": None, **given}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise DataError(
             f"{path}: default_prompt_name = {name!r}, but there is no such prompt; known: {', '.join(known)}; correct it"
         )

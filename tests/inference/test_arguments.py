@@ -87,7 +87,7 @@ def test_an_item_that_is_no_text_is_named_by_position_and_type(model, item, kind
         (np.array([["a", "b"]]), "texts has 2 dimensions"),
         (Frame(["text", "title"]), "texts has 2 dimensions"),
     ],
-    ids=str,
+    ids=["nothing", "number", "bytes", "dict", "set", "array of no dimension", "array of two", "frame"],
 )
 def test_what_is_no_list_of_texts_is_refused(model, texts, message):
     with pytest.raises(UsageError, match=message):
