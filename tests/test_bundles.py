@@ -11,7 +11,7 @@ from embed.errors import DataError
 
 def description(**changes) -> dict:
     made = bundles.model_json(
-        {"type": "Embedder", "projection": [4]},
+        {"type": "Embedder", "encoder": {"type": "Gemma"}, "projection": [4]},
         tokenizer_options={"kind": "sentencepiece", "add_bos": True},
         tokenizer_digest="0" * 64,
         prompts={"query": "q: {content}"},
@@ -45,7 +45,7 @@ def best(run_dir, step: int) -> None:
 def test_model_json_holds_what_opening_needs():
     found = json.loads(json.dumps(description()))
     assert found["format"] == bundles.FORMAT
-    assert found["architecture"] == {"type": "Embedder", "projection": [4]}
+    assert found["architecture"] == {"type": "Embedder", "encoder": {"type": "Gemma"}, "projection": [4]}
     assert found["tokenizer"] == {"kind": "sentencepiece", "add_bos": True, "digest": "0" * 64}
     assert found["matryoshka_dims"] == [4, 2] and found["lengths"] == {"query": 8, "target": 16}
     assert found["prompts"] == {"query": "q: {content}"} and found["lineage"] == {"seed": 1}

@@ -14,7 +14,7 @@ def write(tmp_path):
 
     def make(name, own):
         description = bundles.model_json(
-            {"type": "Embedder"},
+            {"type": "Embedder", "encoder": {"type": "Gemma"}},
             tokenizer_options={},
             tokenizer_digest="v",
             prompts={},

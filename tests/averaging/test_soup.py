@@ -35,7 +35,7 @@ def make_params(seed: int = 0, dtype=np.float32) -> dict:
 def write(path, params, architecture="Embedder", vocabulary="v", **trees):
     """Returns a new bundle at `path`."""
     description = bundles.model_json(
-        {"type": architecture},
+        {"type": architecture, "encoder": {"type": "Gemma"}},
         tokenizer_options={"kind": "sentencepiece"},
         tokenizer_digest=vocabulary,
         prompts={},
