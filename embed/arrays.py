@@ -46,7 +46,9 @@ def resolved(path, refused: str = "\\") -> pathlib.Path:
     except UnicodeEncodeError:
         wrong.append("bytes that are not UTF-8")
     if wrong:
-        raise UsageError(f"{str(full)!r}: arrays cannot be stored below a folder with {wrong[0]} in its name; choose another")
+        raise UsageError(
+            f"{str(full)!r}: arrays cannot be stored below a folder with {wrong[0]} in its name; choose another"
+        )
     return full
 
 

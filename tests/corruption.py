@@ -68,7 +68,11 @@ def _append(path, choose, other):
 
 def _duplicate(path, choose, other):
     number = "".join(c for c in path.name if c.isdigit())
-    name = path.name.replace(number, f"{int(number) + choose.choice([1, 7]):0{len(number)}d}") if number else f"{path.name}2"
+    name = (
+        path.name.replace(number, f"{int(number) + choose.choice([1, 7]):0{len(number)}d}")
+        if number
+        else f"{path.name}2"
+    )
     shutil.copy(path, path.with_name(name))
     return f"copied to {name}"
 
@@ -148,8 +152,7 @@ def _missing_or_changed(case: Case, folder: pathlib.Path) -> list[str]:
     return [
         name
         for name, content in wanted.items()
-        if name not in now
-        or _comparable(now[name], name, case.volatile) != _comparable(content, name, case.volatile)
+        if name not in now or _comparable(now[name], name, case.volatile) != _comparable(content, name, case.volatile)
     ]
 
 

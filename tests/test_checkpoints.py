@@ -871,7 +871,9 @@ def test_crumbs_are_read_several_at_once():
     assert arrays.several((), (), np.float32) == ()
 
 
-@pytest.mark.parametrize("name", ["a b", "new\nline", "ü 語", "what? *", "#5%20", "{a,b}", "'q' \"d\"", "~ $HOME;&|", "a/../b"])
+@pytest.mark.parametrize(
+    "name", ["a b", "new\nline", "ü 語", "what? *", "#5%20", "{a,b}", "'q' \"d\"", "~ $HOME;&|", "a/../b"]
+)
 def test_a_step_is_saved_and_restored_under_any_name(tmp_path, name):
     folder = tmp_path / name
     (tmp_path / "a").mkdir(exist_ok=True)
@@ -887,7 +889,9 @@ def test_a_step_is_saved_and_restored_under_any_name(tmp_path, name):
         np.testing.assert_array_equal(other, wanted)
 
 
-@pytest.mark.parametrize("name, what", [("runs [1]", r"\["), ("back\\slash", r"\\"), ("bad\udcff", "bytes that are not UTF-8")])
+@pytest.mark.parametrize(
+    "name, what", [("runs [1]", r"\["), ("back\\slash", r"\\"), ("bad\udcff", "bytes that are not UTF-8")]
+)
 def test_a_folder_in_which_steps_would_be_lost_is_refused_before_anything_is_saved(tmp_path, name, what):
     with pytest.raises(UsageError, match=f"below a folder with {what} in its name"):
         checkpoints.Saver(tmp_path / name)

@@ -109,7 +109,13 @@ def test_texts_are_encoded_mined_searched_and_scored(strange):
             [*mine, "--output=mined/", "--corpus", path("texts.jsonl")],
             ["search", path("model"), f"--corpus={path('texts.jsonl')}", "red river"],
             [*score, f"--output={path('scores/')}", f"--vectors={path('kept/')}"],
-            ["evaluate", "--compare", path("scores/results.json"), path("scores/results.json"), f"--output={path('both/')}"],
+            [
+                "evaluate",
+                "--compare",
+                path("scores/results.json"),
+                path("scores/results.json"),
+                f"--output={path('both/')}",
+            ],
             ["curate", "prompts", f"--output={path('prompts/')}"],
         ],
     )

@@ -69,7 +69,9 @@ def test_a_damaged_part_is_searched_again(tmp_path, vectors, name):
             Neighbours(tmp_path, 130, 7)[60]
         np.testing.assert_array_equal(Neighbours(tmp_path, 130, 7)[10][1], top_k(queries[10:11], corpus, 7)[1][0])
         lines, told = [], []
-        Neighbours(tmp_path, 130, 7).find(queries, corpus, top_k, progress=lambda *x, t=told: t.append(x), say=lines.append)
+        Neighbours(tmp_path, 130, 7).find(
+            queries, corpus, top_k, progress=lambda *x, t=told: t.append(x), say=lines.append
+        )
         assert told == [(50, True), (50, False), (30, True)]
         assert [name in line and "searched again" in line for line in lines] == [True] * (
             damaged is not None or ".npz" in name
