@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed.vectors import normalize, truncate, truncate_numpy
+from embed.errors import NumericError
+from embed.vectors import normalize, quantize_binary, quantize_int8, truncate, truncate_numpy
 
 
 def sample(*shape, seed: int = 0) -> np.ndarray:
@@ -68,3 +69,12 @@ def test_truncate_numpy_does_not_change_its_argument():
     kept = x.copy()
     truncate_numpy(x, 2)
     np.testing.assert_array_equal(x, kept)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_not_rounded(value):
+    x = np.ones((3, 4), np.float32)
+    x[1, 2] = value
+    for rounding in (quantize_int8, quantize_binary):
+        with pytest.raises(NumericError, match="vector 1 is not finite"):
+            rounding(x)

@@ -137,10 +137,13 @@ def open_model(
     return EmbeddingModel(encoder, params, target, folder, digest + suffix, description, size)
 
 
+_MAX_LENGTH = 1 << 24  # tokens; more than tokenizers can be told
+
+
 def _check_options(max_length, random, overflow, dtype, weights, devices) -> None:
     """Raises UsageError for an option of the wrong type; values are checked where they are used."""
-    if max_length is not None:
-        arguments.integer(max_length, "max_length", 1)
+    if max_length is not None and arguments.integer(max_length, "max_length", 1) > _MAX_LENGTH:
+        raise UsageError(f"max_length = {max_length}: at most {_MAX_LENGTH:,} tokens")
     arguments.truth(random, "random")
     for name, value in (("dtype", dtype), ("weights", weights)):
         if not (name == "dtype" and value is None):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -12,6 +13,8 @@ import sys
 import numpy as np
 import pytest
 
+from embed import files
+from embed.commands import encode as command
 from embed.inference import bulk
 
 
@@ -121,6 +124,21 @@ def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(
     assert {name: content for name, (_, content) in state(folder / "finished").items()} == {
         name: content for name, (_, content) in whole.items()
     }
+
+
+def test_one_command_at_a_time_writes_to_a_folder(folder, run_embed):
+    with files.FolderLock(folder / "held"):
+        done = encode(run_embed, folder, "held")
+    assert done.returncode == 74 and "in use by" in done.stderr
+    assert not list((folder / "held").glob("part*"))
+
+
+def test_a_large_input_is_told_of_while_it_is_checked(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_CHECKED_EVERY", 0.0)
+    progress = command._Checked(pathlib.Path("few.jsonl"))
+    progress(8192)
+    progress(10)
+    assert capsys.readouterr().out == "few.jsonl: 8,192 texts checked\nfew.jsonl: 8,202 texts checked\n"
 
 
 def test_another_file_of_the_same_name_is_refused(folder, run_embed):

@@ -141,6 +141,7 @@ def test_numpy_integers_are_sizes(model):
     [
         ({"max_len": 3}, "load has no option 'max_len'; did you mean 'max_length'"),
         ({"max_length": 0}, "max_length = 0: at least 1"),
+        ({"max_length": 10**30}, "at most 16,777,216 tokens"),
         ({"max_length": True}, "max_length = True is bool"),
         ({"max_length": 12.0}, "max_length = 12.0 is float"),
         ({"dtype": 32}, "dtype = 32 is int"),

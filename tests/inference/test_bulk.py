@@ -163,6 +163,34 @@ def test_strange_ids_survive_in_every_format(format, tmp_path):
         assert len((tmp_path / name).read_text(encoding="utf-8").splitlines()) == 7
 
 
+@pytest.mark.parametrize("precision", bulk.PRECISIONS)
+def test_other_readers_get_the_same_ids_and_values(tmp_path, precision):
+    """numpy, json and pyarrow, which know nothing of ours."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = [Text(identity, f"text {i}", "", f"in:{i}") for i, identity in enumerate(STRANGE_IDS)]
+    for format in bulk.FORMATS:
+        bulk.run(job(tmp_path / format, texts, format, precision), texts, Encode())
+    wanted = np.stack([vector(t.text) for t in texts[:7]])
+    rounded = {"float32": wanted, "int8": quantize_int8(wanted)[0], "binary": quantize_binary(wanted)}[precision]
+    stored = np.load(tmp_path / "npy" / "part-00000.npy")
+    lines = (tmp_path / "npy" / "part-00000.ids.txt").read_text(encoding="utf-8").splitlines()
+    rows = [
+        json.loads(line) for line in (tmp_path / "jsonl" / "part-00000.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    table = parquet.read_table(tmp_path / "parquet" / "part-00000.parquet").to_pydict()
+    for ids, values in (
+        (map(json.loads, lines), stored),
+        ((row["id"] for row in rows), [row["embedding"] for row in rows]),
+        (table["id"], table["embedding"]),
+    ):
+        assert list(ids) == STRANGE_IDS[:7]
+        np.testing.assert_array_equal(np.array(values, rounded.dtype), rounded)
+    if precision == "int8":
+        scales = quantize_int8(wanted)[1]
+        for values in (np.load(tmp_path / "npy" / "part-00000.scales.npy"), [r["scale"] for r in rows], table["scale"]):
+            np.testing.assert_array_equal(np.array(values, np.float32), scales)
+
+
 @pytest.mark.parametrize("format", bulk.FORMATS)
 def test_more_than_a_hundred_thousand_shards_are_numbered_on(format, tmp_path):
     """Names get a sixth digit there, which puts them out of the order of the alphabet."""
