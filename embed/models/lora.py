@@ -11,6 +11,7 @@ import re
 import jax
 import jax.numpy as jnp
 
+from embed import ranges
 from embed.arrays import unflatten
 from embed.checkpoints import flatten
 from embed.errors import ConfigError
