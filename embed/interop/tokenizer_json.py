@@ -71,12 +71,12 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
     made = tokenizers.Tokenizer(model)
     steps: list[Any] = []
     if spec.remove_extra_whitespaces:
-        steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
+        steps += [normalizers.Replace(tokenizers.Regex(p), by) for p, by in ((" {2,}", " "), (r"\A | \z", ""))]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(_SPACE))
     steps.append(normalizers.Replace(" ", _SPACE))
     if spec.remove_extra_whitespaces:
-        steps.append(normalizers.Replace(tokenizers.Regex(f"{_SPACE}+$"), ""))
+        steps.append(normalizers.Replace(tokenizers.Regex(rf"{_SPACE}+\z"), ""))
     made.normalizer = normalizers.Sequence(steps)
     splits = []
     if symbols:

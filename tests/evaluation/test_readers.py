@@ -196,7 +196,7 @@ def test_lines_that_are_no_json_objects_are_named(made, kind):
 
 def test_a_retrieval_folder_is_read_whole(tmp_path):
     task = read("retrieval", write_retrieval(tmp_path))
-    assert task.query_ids == ["q1", "q2", "3"] and task.queries == ["red fox", "blue sky", "grass"]
+    assert task.query_ids == ["q1", "q2", "3"] and task.queries == ["red fox", "blue sky", " grass "]
     assert task.corpus_ids == ["d1", "d2", "7"] and task.corpus == ["A red fox.", "The sky.", "Grass."]
     assert task.titles == ["Fox", "", ""]
     assert task.qrels == {"q1": {"d1": 2.0, "d2": 0.0}, "q2": {"d2": 1.0}, "3": {"7": 1.0}}
@@ -299,11 +299,10 @@ def test_a_document_without_id_text_or_with_a_title_that_is_no_text_is_refused(t
     refused("retrieval", write_retrieval(tmp_path, corpus=[*CORPUS, row]), "corpus.jsonl:4")
 
 
-def test_texts_are_cleaned_and_a_title_may_be_missing(tmp_path):
-    # 'e' with a combining accent is the one letter é.
+def test_texts_are_left_to_the_model_and_a_title_may_be_missing(tmp_path):
     rows = [{"id": "d1", "title": "Fox", "text": " Cafe\u0301 "}, {"id": "d2", "title": None, "text": "x"}, CORPUS[2]]
     task = read("retrieval", write_retrieval(tmp_path, corpus=rows))
-    assert task.corpus[0] == "Café" and task.titles == ["Fox", "", ""]
+    assert task.corpus[0] == " Cafe\u0301 " and task.titles == ["Fox", "", ""]
 
 
 def test_a_document_may_be_a_title_alone_or_empty(tmp_path):
@@ -327,7 +326,7 @@ def test_a_query_is_followed_by_its_instruction(tmp_path):
     assert read("retrieval", write_retrieval(tmp_path, queries=queries)).queries == [
         "red fox in winter",
         "blue sky",
-        "grass",
+        " grass ",
     ]
     queries[0]["instruction"] = 3
     refused("retrieval", write_retrieval(tmp_path, queries=queries), "queries.jsonl:1", "'instruction'")
@@ -348,7 +347,7 @@ def test_rules_are_those_of_the_entry(tmp_path):
 
 
 def test_queries_that_are_documents_too_are_told(tmp_path):
-    corpus = [*CORPUS, {"id": "q1", "text": " red fox"}, {"id": "q2", "text": "another text"}]
+    corpus = [*CORPUS, {"id": "q1", "text": "red fox"}, {"id": "q2", "text": "another text"}]
     write_retrieval(tmp_path, corpus=corpus)
     (remark,) = read("retrieval", tmp_path).remarks
     assert remark == "1 queries are documents too, by id and text; set ignore_identical_ids to leave them out"
@@ -521,7 +520,7 @@ def test_passages_may_be_lines_of_json_with_context(tmp_path):
     rows = [{"id": 1, "context": "Lyon.", "title": " Lyon "}, {"_id": "2", "text": "Nice."}]
     corpus = write_json(tmp_path / "wiki.jsonl.gz", rows)
     task = read("xor_retrieve", path, corpus_path=corpus)
-    assert task.corpus == ["Lyon.", "Nice."] and task.titles == ["Lyon", ""]
+    assert task.corpus == ["Lyon.", "Nice."] and task.titles == [" Lyon ", ""]
 
 
 @pytest.mark.parametrize("row", [("1", "", "t"), ("1", "x")])
@@ -591,7 +590,7 @@ STS = [("a cat", "a feline", "4.5"), ("a cat", "a car", "0"), (" one ", "two", "
 
 def test_pairs_and_their_scores_are_read(tmp_path):
     task = read("sts", write_tsv(tmp_path / "p.tsv", "sentence1 sentence2 score", STS))
-    assert task.first == ["a cat", "a cat", "one"] and task.second == ["a feline", "a car", "two"]
+    assert task.first == ["a cat", "a cat", " one "] and task.second == ["a feline", "a car", "two"]
     assert task.gold == [4.5, 0.0, 1.25]
 
 
