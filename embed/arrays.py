@@ -313,7 +313,7 @@ def read_npz(path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as e:
         raise DataError(
-            f"{path}: not a readable .npz file ({files.first_line(e)}); restore it, or make it again"
+            f"{path}: not a readable .npz file ({documents.first_line(e)}); restore it, or make it again"
         ) from e
     if names is not None and set(arrays) != set(names):
         raise DataError(f"{path}: holds {', '.join(arrays) or 'no array'} instead of {', '.join(names)}; make it again")

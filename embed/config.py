@@ -23,7 +23,7 @@ import beartype
 from beartype.door import is_bearable
 
 import gin
-from embed import documents, errors, files, ranges
+from embed import documents, errors, ranges
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
@@ -334,7 +334,7 @@ def digest(gin_files: Sequence[str]) -> str:
     for name in gin_files:
         reader.read(_find(name, f"--gin_file={name}"))
     said = [line.partition(" # ")[0].rstrip() for line in reader.lines]
-    return files.digest_json([line for line in said if line and not line.startswith("#")])
+    return documents.digest_json([line for line in said if line and not line.startswith("#")])
 
 
 def _check_final_types(reader: _Reader) -> None:

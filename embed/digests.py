@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
-from embed import files, ranges
+from embed import documents, files, ranges
 from embed.errors import DataError
 
 
@@ -22,7 +22,7 @@ class Entry(TypedDict):
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `value` with the digest of all its other keys under `digest`."""
     content = {name: item for name, item in value.items() if name != "digest"}
-    return {**content, "digest": files.digest_json(content)}
+    return {**content, "digest": documents.digest_json(content)}
 
 
 def write_sealed(path, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,12 +34,17 @@ def write_sealed(path, value: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_sealed(path, kind: Any = dict, advice: str = "restore the folder, or make it again") -> dict[str, Any]:
     """Returns what `write_sealed` wrote. A value that its digest does not cover is a DataError with `advice`."""
-    value = files.read_json(path, kind)
+    value = documents.read_json(path, kind)
+    check_sealed(value, path, advice)
+    return value
+
+
+def check_sealed(value: Mapping[str, Any], path, advice: str) -> None:
+    """Raises a DataError with `advice` unless the digest of a sealed file's value covers it."""
     if "digest" not in value:
         raise DataError(f"{path}: holds no digest, so it cannot be verified; {advice}")
     if sealed(value)["digest"] != value["digest"]:
         raise DataError(f"{path}: does not match its own digest, so it is damaged; {advice}")
-    return value
 
 
 def entry_of(path) -> Entry:

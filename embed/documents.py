@@ -21,7 +21,8 @@ def json_bytes(value) -> bytes:
 
 def digest_json(value) -> str:
     """Returns the hex sha256 of `value` in canonical JSON; values JSON does not know are taken by `repr`."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=repr)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_json(path, kind: Any = dict, max_bytes: int = MAX_JSON) -> Any:

@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, Required, TypedDict
 
-from embed import ranges
-from embed.documents import digest_json, json_bytes, read_json
+from embed import documents, ranges
 from embed.errors import DataError, StorageError
 
 MANIFEST = "MANIFEST.json"
@@ -83,7 +82,7 @@ def write_atomic(path, content: bytes | str) -> None:
 
 def write_json(path, value) -> None:
     """Writes `value` as indented JSON, atomically."""
-    write_atomic(path, json_bytes(value))
+    write_atomic(path, documents.json_bytes(value))
 
 
 def storage_error(path, error: OSError) -> StorageError:
@@ -105,7 +104,7 @@ def begin_job(path, identity: Mapping[str, Any]) -> None:
     if not path.is_file():
         write_json(path, identity)
         return
-    before = read_json(path)
+    before = documents.read_json(path)
     changed = [name for name in identity if before.get(name) != identity[name]]
     if changed:
         raise DataError(
@@ -133,7 +132,7 @@ def write_manifest(folder, **extra) -> dict:
         digests = list(pool.map(lambda name: sha256_file(folder / name), names))
     entries = {name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)}
     manifest = {"format": 1, **extra, "files": entries}
-    manifest = {**manifest, "digest": digest_json(manifest)}
+    manifest = {**manifest, "digest": documents.digest_json(manifest)}
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -143,8 +142,8 @@ def read_manifest(folder) -> dict:
     folder = pathlib.Path(folder)
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: no {MANIFEST}, so this folder was never completed; point to a committed one")
-    manifest = read_json(folder / MANIFEST, _Manifest)
-    if digest_json({k: v for k, v in manifest.items() if k != "digest"}) != manifest.get("digest"):
+    manifest = documents.read_json(folder / MANIFEST, _Manifest)
+    if documents.digest_json({k: v for k, v in manifest.items() if k != "digest"}) != manifest.get("digest"):
         raise DataError(
             f"{folder / MANIFEST}: does not match its own digest: it is damaged; restore the folder from its source"
         )
@@ -195,7 +194,7 @@ def committed_steps(folder) -> list[int]:
 
 def folder_digest(folder) -> str:
     """Returns one digest for a committed folder: the sha256 over its manifest's file list."""
-    return digest_json(read_manifest(folder)["files"])
+    return documents.digest_json(read_manifest(folder)["files"])
 
 
 def check_new(path) -> None:

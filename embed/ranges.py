@@ -1,7 +1,7 @@
 """Types with ranges, for the fields of gin files, JSON files and command-line options, and the check of a value against one.
 
 A range is stated once, in the annotation of the field that it belongs to: `steps: Count`. `embed.config` checks what gin
-files bind, `check_fields` what Python builds, `files.read_json` what a file holds, and `embed.commands.options` what a
+files bind, `check_fields` what Python builds, `documents.read_json` what a file holds, and `embed.commands.options` what a
 command is given.
 """
 

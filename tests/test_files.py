@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from embed import files
+from embed import documents, files
 from embed.errors import DataError, StorageError
 
 
@@ -75,8 +75,8 @@ def test_write_atomic_into_a_missing_folder_is_a_storage_error(tmp_path):
 def test_json_survives_a_round_trip_in_its_own_order(tmp_path):
     value = {"b": [1, 2.5, None], "a": "日本語", "c": {"z": True, "y": '\\ " \n'}}
     files.write_json(tmp_path / "x.json", value)
-    assert files.read_json(tmp_path / "x.json") == value
-    assert list(files.read_json(tmp_path / "x.json")) == ["b", "a", "c"]
+    assert documents.read_json(tmp_path / "x.json") == value
+    assert list(documents.read_json(tmp_path / "x.json")) == ["b", "a", "c"]
     assert "日本語" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
@@ -84,20 +84,20 @@ def test_json_survives_a_round_trip_in_its_own_order(tmp_path):
 def test_read_json_names_a_malformed_file(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match="not valid JSON") as caught:
-        files.read_json(tmp_path / "x.json")
+        documents.read_json(tmp_path / "x.json")
     assert str(tmp_path / "x.json") in str(caught.value)
 
 
 def test_read_json_names_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        files.read_json(tmp_path / "x.json")
+        documents.read_json(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "3", "null", '"text"'])
 def test_read_json_refuses_json_that_is_not_an_object(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match="x.json"):
-        files.read_json(tmp_path / "x.json")
+        documents.read_json(tmp_path / "x.json")
 
 
 # manifests
@@ -155,7 +155,7 @@ def manifest_flips(tmp_path_factory):
     """Where flips changed the manifest without an error, and where they ended in another error than DataError."""
     folder = committed(tmp_path_factory.mktemp("flips") / "f")
     path = folder / files.MANIFEST
-    intact, wanted = path.read_bytes(), files.read_json(path)
+    intact, wanted = path.read_bytes(), documents.read_json(path)
     unnoticed, crashed = [], []
     for offset in range(len(intact)):
         damaged = bytearray(intact)
@@ -191,8 +191,8 @@ def test_folder_digest_depends_on_content_and_names_only(tmp_path):
 
 
 def test_digest_json_ignores_key_order_only():
-    assert files.digest_json({"a": 1, "b": [1, 2]}) == files.digest_json({"b": [1, 2], "a": 1})
-    assert files.digest_json({"a": 1, "b": [1, 2]}) != files.digest_json({"a": 1, "b": [2, 1]})
+    assert documents.digest_json({"a": 1, "b": [1, 2]}) == documents.digest_json({"b": [1, 2], "a": 1})
+    assert documents.digest_json({"a": 1, "b": [1, 2]}) != documents.digest_json({"a": 1, "b": [2, 1]})
 
 
 # new_folder

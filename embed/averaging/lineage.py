@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed import bundles, files
+from embed import bundles, documents, files
 from embed.errors import DataError
 
 
@@ -15,7 +15,7 @@ def ancestors(lineage: Mapping[str, Any]) -> set[str]:
     """
     found = set()
     if "weights" in lineage:
-        found.add(files.digest_json(lineage["weights"]))
+        found.add(documents.digest_json(lineage["weights"]))
     if "initial" in lineage:
         found.add(lineage["initial"])
     if "from" in lineage:

@@ -205,7 +205,7 @@ class _Scorer:
 
     def sweep_files(self, best: float) -> dict[str, bytes]:
         """Returns the table and the plot of the sweep, which lie beside the model."""
-        from embed import files
+        from embed import documents
         from embed.evaluation import plots, report
 
         if not self._writes:
@@ -217,13 +217,13 @@ class _Scorer:
             "scores": {f"{a:g}": p for a, p in points.items()},
             "means": {f"{a:g}": m for a, m in self._means.items()},
         }
-        found = {"sweep.json": files.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
+        found = {"sweep.json": documents.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
         plot = plots.sweep(sweep)
         return {**found, **({"sweep.png": plot} if plot else {})}
 
     def soup_files(self, trials) -> dict[str, bytes]:
         """Returns the table and the curve of the ingredients and of the averages that were tried."""
-        from embed import files
+        from embed import documents
         from embed.evaluation import plots, report
 
         if not self._writes:
@@ -238,6 +238,6 @@ class _Scorer:
             ],
         }
         print(f"\n{report.soup_table(told)}")
-        found = {"soup.json": files.json_bytes(told), "soup.md": report.soup_table(told).encode()}
+        found = {"soup.json": documents.json_bytes(told), "soup.md": report.soup_table(told).encode()}
         plot = plots.soup(told)
         return {**found, **({"soup.png": plot} if plot else {})}

@@ -7,7 +7,7 @@ import shlex
 import string
 from collections.abc import Mapping, Sequence
 
-from embed import config, files
+from embed import config, documents, files
 from embed.commands import lines as command_lines
 from embed.commands.claims import Claim
 
@@ -22,7 +22,7 @@ def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
     scripts = [script for words in split if (script := command_lines.script_of(words))]
     used = sorted(named_in(lines) & made.keys())
     read = [config.digest([f]) for f in gin_files] + [files.sha256_file(s) for s in scripts]
-    return files.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
+    return documents.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
 
 
 def digest_given(given: Mapping[str, str]) -> dict[str, str]:
@@ -35,7 +35,7 @@ def digest_given(given: Mapping[str, str]) -> dict[str, str]:
             continue
         inside = sorted(p for p in folder.rglob("*") if p.is_file())
         told = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
-        found[name] = files.digest_json([[str(p.relative_to(folder)), t] for p, t in zip(inside, told)])[:12]
+        found[name] = documents.digest_json([[str(p.relative_to(folder)), t] for p, t in zip(inside, told)])[:12]
     return found
 
 
@@ -94,7 +94,7 @@ class Bench:
         line = f"{self.scoring} --output=$run/{scores.name}/told"
         self._lines(f"{arm}, seed {seed}", [line], scores, self._own_places(run, seed))
         spent = command_lines.seconds(run) + command_lines.seconds(scores)
-        return files.read_json(scores / "told" / "results.json"), spent
+        return documents.read_json(scores / "told" / "results.json"), spent
 
     def _run(self, arm: str, seed: int) -> pathlib.Path:
         """Returns the folder of an arm with a seed, after running its lines, and those of the arms it names."""

@@ -319,7 +319,7 @@ def _table(rows) -> str:
 
 def _write(path: pathlib.Path, rows, add: bool) -> None:
     """Writes the table, and everything that is known of every row; `add` keeps what is there of anything else."""
-    from embed import files
+    from embed import documents, files
     from embed.evaluation import report
 
     told = [
@@ -334,7 +334,7 @@ def _write(path: pathlib.Path, rows, add: bool) -> None:
         what = lambda row: (row["recipe"], row["topology"], list(row["mesh"]), row["name"])  # noqa: E731
         new = [what(row) for row in told]
         told = sorted(
-            [row for row in files.read_json(beside)["steps"] if what(row) not in new] + told,
+            [row for row in documents.read_json(beside)["steps"] if what(row) not in new] + told,
             key=lambda row: (row["recipe"], row["topology"], STEPS.index(row["name"])),
         )
     text = report.align([_HEADER, *(row["cells"] for row in told)])

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from embed import files
+from embed import documents, files
 from embed.curation.ledger import Ledger
 from embed.data.sources import write_json_lines
 from embed.errors import DataError
@@ -24,7 +24,7 @@ def check(output: pathlib.Path) -> int:
         if rows.is_file():
             raise DataError(f"{path}: missing beside {ROWS}; restore it, or move {ROWS} away")
         return 0
-    summary = files.read_json(path)
+    summary = documents.read_json(path)
     if summary.get("format") == _FORMAT or "digest" in summary:
         if summary.get("digest") != _digest(summary):
             raise DataError(
@@ -59,4 +59,4 @@ def write(output: pathlib.Path, rows: Sequence[dict[str, Any]], summary: dict[st
 
 
 def _digest(summary: dict[str, Any]) -> str:
-    return files.digest_json({name: value for name, value in summary.items() if name != "digest"})
+    return documents.digest_json({name: value for name, value in summary.items() if name != "digest"})

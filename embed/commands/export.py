@@ -30,7 +30,8 @@ def run(arguments) -> None:
     runtime.start()
     from embed import files
     from embed.errors import UsageError, did_you_mean
-    from embed.interop import card, exporting, parity
+    from embed.evaluation import stored
+    from embed.interop import exporting, parity
 
     if arguments.format not in FORMATS:
         raise UsageError(f"--format={arguments.format}{did_you_mean(arguments.format, FORMATS)}")
@@ -39,9 +40,7 @@ def run(arguments) -> None:
     if arguments.dtype != "float32" and arguments.format != "sentence-transformers":
         raise UsageError(f"--dtype={arguments.dtype} goes with --format=sentence-transformers")
     files.check_new(arguments.output)
-    scores = files.read_json(arguments.scores) if arguments.scores else None
-    if scores is not None:
-        card.scores_table(scores)  # refuses what is none before the work is done
+    scores = stored.read_results(pathlib.Path(arguments.scores)) if arguments.scores else None
     trained = exporting.open_trained(arguments.model)
     print(f"exporting  {trained.folder} as {arguments.format}, {arguments.dtype}", flush=True)
     name = pathlib.Path(arguments.output).name

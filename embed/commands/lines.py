@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from embed import config, files
+from embed import config, documents, files
 from embed.errors import DataError, Preempted
 
 DONE, LOG = "done.json", "log.txt"
@@ -27,7 +27,7 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / DONE
-    done = files.read_json(path)["lines"] if path.is_file() else []
+    done = documents.read_json(path)["lines"] if path.is_file() else []
     for before, line in zip(done, lines):
         if before["line"] != shlex.join(line):
             raise DataError(f"{path}: was made by `{before['line']}`, now it is `{shlex.join(line)}`; remove {folder}")
@@ -80,7 +80,7 @@ def _remove_output(line: Line, folder: pathlib.Path) -> None:
 def seconds(folder: pathlib.Path) -> float:
     """Returns how long the lines that were run in `folder` took."""
     path = folder / DONE
-    return sum(line["seconds"] for line in files.read_json(path)["lines"]) if path.is_file() else 0.0
+    return sum(line["seconds"] for line in documents.read_json(path)["lines"]) if path.is_file() else 0.0
 
 
 def script_of(line: Line) -> pathlib.Path | None:

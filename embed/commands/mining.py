@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from embed import digests, files, hosts, ranges
+from embed import digests, documents, files, hosts, ranges
 from embed.commands import runtime
 from embed.commands.choosing import Choice, Pairs, Source, summary_line
 from embed.curation import collection
@@ -158,7 +158,7 @@ class Job:
 
     def _work_folder(self, path: str | None) -> pathlib.Path:
         name = "corpus" if path is None else f"pairs-{name_of(path)}"
-        return self._work / f"{name}-{files.digest_json(self._read_from(path))[:12]}"
+        return self._work / f"{name}-{documents.digest_json(self._read_from(path))[:12]}"
 
     def _is_done(self, path: str) -> bool:
         """Returns whether a file was mined by this very job and is whole; an output that is another's is refused."""
@@ -285,7 +285,7 @@ class Job:
         vectors, corpus = bulk.Vectors(queries.vectors), bulk.Vectors(*(s.vectors for s in searched))
         # A text that is a target and stands in the corpus too takes two places.
         k = len(searched) * (self.rule.last + max_positives + 1)
-        job = files.digest_json([vectors.jobs, corpus.jobs, k])
+        job = documents.digest_json([vectors.jobs, corpus.jobs, k])
         neighbours = Neighbours(folder / f"neighbours-{k}", len(queries.texts), min(len(corpus), k), job)
         report = runtime.ShardReport(f"{name} searched: ", len(queries.texts), "queries")
         neighbours.find(vectors, corpus, search.top_k, jax.process_index(), jax.process_count(), report, say)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embed import config, files, markdown
+from embed import config, documents, files, markdown
 from embed.commands.bench import Bench, digest
 from embed.commands.claims import Claim, Comparison
 from embed.errors import DataError, UsageError, did_you_mean
@@ -89,11 +89,11 @@ class Experiment:
 
     @property
     def _measured(self) -> dict[str, Any]:
-        return files.read_json(self.record)["arms"] if self.record.is_file() else {}
+        return documents.read_json(self.record)["arms"] if self.record.is_file() else {}
 
     def _key(self, arm: str) -> str:
         """Returns the digest of all that decides the scores of an arm, but the seed."""
-        return files.digest_json([self._bench.keys[arm], digest([self._bench.scoring], self.digests)])[:12]
+        return documents.digest_json([self._bench.keys[arm], digest([self._bench.scoring], self.digests)])[:12]
 
     def _recorded(self, arm: str, seed: int) -> dict[str, Any] | None:
         record = self._measured.get(arm, {})

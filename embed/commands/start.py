@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from embed import bundles, files, hosts
+from embed import bundles, documents, files, hosts
 from embed.commands.recipe import Recipe
 from embed.data import text, tokenizers
 from embed.errors import ConfigError, did_you_mean
@@ -76,7 +76,7 @@ def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
         return bundles.resolve(path)  # raises, saying what a MODEL is
     source = sources.read(hub.fetch(name))
     description = convert.describe(source, name)
-    folder = cache_dir / f"start-{files.digest_json(description)[:12]}"
+    folder = cache_dir / f"start-{documents.digest_json(description)[:12]}"
     if hosts.is_main() and not (folder / files.MANIFEST).is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
         wait = lambda holder: reports.say(f"start      waiting for {holder}, which converts {name}")  # noqa: E731

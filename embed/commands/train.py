@@ -149,7 +149,7 @@ def _identity(recipe, examples) -> dict:
     """Returns what must not change while a run lasts, or its batches would not be those it began with."""
     import dataclasses
 
-    from embed import files
+    from embed import documents
     from embed.data import loader
     from embed.data.tasks import describe
 
@@ -160,8 +160,8 @@ def _identity(recipe, examples) -> dict:
         "num_negatives": recipe.num_negatives,
         "lengths": dataclasses.asdict(recipe.lengths),
         "vocabulary": recipe.tokenizer.digest,
-        "mixture": files.digest_json(mixture),
-        "data": files.digest_json([c.digest for c in examples.caches]),
+        "mixture": documents.digest_json(mixture),
+        "data": documents.digest_json([c.digest for c in examples.caches]),
         "order": loader.ORDER,
         "start": _start_digest(recipe),
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
@@ -173,13 +173,13 @@ def _start_digest(recipe) -> str:
 
     Of a folder of another tool it is that of its weights: converting it again gives other files of the same model.
     """
-    from embed import bundles, files
+    from embed import bundles, documents, files
 
     if recipe.init_from is None:
         return "random"
     folder = bundles.resolve(recipe.init_from)
     weights = bundles.read_model_json(folder)["lineage"].get("weights")
-    return files.folder_digest(folder) if weights is None else files.digest_json(weights)
+    return files.folder_digest(folder) if weights is None else documents.digest_json(weights)
 
 
 def _came_from(recipe, run_dir: pathlib.Path) -> dict:

@@ -14,7 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from embed import arrays, digests, files, ranges
+from embed import arrays, digests, documents, files, ranges
 from embed.curation.positives import text_ids
 from embed.data.text import target_id
 from embed.data.texts import Text
@@ -84,7 +84,7 @@ class Collection:
                 yield self._text(line, number)
 
     def _text(self, line: bytes, number: int) -> Text:
-        row = files.parse_json(line, f"{self.folder / _LINES}:{number + 1}", dict[str, str])
+        row = documents.parse_json(line, f"{self.folder / _LINES}:{number + 1}", dict[str, str])
         return Text(str(number), row["text"], row["title"], row["where"])
 
 

@@ -12,7 +12,7 @@ import os
 import pathlib
 from typing import Any
 
-from embed import files
+from embed import documents, files
 from embed.curation.requests import Reply
 from embed.errors import DataError
 
@@ -29,7 +29,7 @@ class Ledger:
     """
 
     def __init__(self, path: pathlib.Path, salt: bytes = b""):
-        self._path, self._salt = path, files.digest_json(salt.hex())
+        self._path, self._salt = path, documents.digest_json(salt.hex())
         self._locations: dict[str, int] = {}
         self._open: dict[int, int] = {}  # number of a request without an end -> tokens that it can cost
         self._lines = 0

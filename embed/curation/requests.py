@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from embed import files
+from embed import documents
 
 _MAX_USAGE = 10_000_000  # tokens; no model reads or writes more at once
 
@@ -45,7 +45,7 @@ class Request:
 
         Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
         """
-        return files.digest_json([model, structured, dataclasses.asdict(self)])
+        return documents.digest_json([model, structured, dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
         """Returns the JSON that is sent."""
@@ -89,7 +89,7 @@ class Continuation:
 
         Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
         """
-        return files.digest_json([model, "continuation", dataclasses.asdict(self)])
+        return documents.digest_json([model, "continuation", dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
         """Returns the JSON that is sent."""

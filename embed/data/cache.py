@@ -41,7 +41,7 @@ class Cache:
     @property
     def digest(self) -> str:
         """One digest of the records; a run goes on only with the caches it began with."""
-        return files.digest_json(self.manifest["files"])
+        return documents.digest_json(self.manifest["files"])
 
     @property
     def most_negatives(self) -> int:
@@ -90,7 +90,7 @@ def _without_false_negatives(example: dict[str, np.ndarray], lengths: np.ndarray
 
 def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", task.name)
-    return f"{safe}-{files.digest_json(key)[:12]}-{files.digest_json(fingerprint)[:8]}"
+    return f"{safe}-{documents.digest_json(key)[:12]}-{documents.digest_json(fingerprint)[:8]}"
 
 
 def folder_of(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> pathlib.Path:

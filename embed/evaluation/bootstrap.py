@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import stats
 
-from embed import files
+from embed import documents, files
 from embed.errors import DataError
 from embed.evaluation.pairs import threshold_scores
 
@@ -157,7 +157,7 @@ def load(path) -> dict[str, Sample]:
         zlib.error,
         zipfile.BadZipFile,
     ) as e:
-        reason = files.first_line(e)
+        reason = documents.first_line(e)
         raise DataError(f"{path}: not samples of an evaluation ({reason}); restore the file, or remove it") from e
 
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed import files
+from embed import digests, files
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import bootstrap, html, plots, references, report, runner, stored
 from embed.evaluation.stored import FORMAT
@@ -123,7 +123,7 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
         found = stored.read_results(path)
         if not merged:
             merged = {**found, "models": {}, "tasks": {}, "sources": []}
-            for of_one in ("differences", "remarks", "samples_digest"):
+            for of_one in ("differences", "remarks", "samples_digest", "digest"):
                 merged.pop(of_one, None)
         _add_tasks(merged["tasks"], found["tasks"], path)
         own, missing = _samples(path, found)
@@ -165,8 +165,6 @@ def _samples(path: pathlib.Path, results: Mapping[str, Any]) -> tuple[dict[str, 
     file = path.with_name(SAMPLES)
     if not file.is_file():
         return {}, [f"{path}: has no {SAMPLES} beside it, so that its models have no differences."]
-    if "samples_digest" not in results:
-        return bootstrap.load(file), [f"{path}: does not say which {SAMPLES} is its own; the one beside it is taken."]
     if files.sha256_file(file) != results["samples_digest"]:
         raise DataError(
             f"{file}: not the samples of {path.name} beside it; restore both from one evaluation, or remove it"
@@ -187,7 +185,7 @@ def write(results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pat
     """Writes everything into `folder` and returns the files' names."""
     bootstrap.save(folder / SAMPLES, samples)
     results = {**results, "samples_digest": files.sha256_file(folder / SAMPLES)}
-    files.write_json(folder / "results.json", _plain(results))
+    digests.write_sealed(folder / "results.json", _plain(results))
     kept = report.loss_table(results)
     text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
     (folder / "results.md").write_text(text, encoding="utf-8")

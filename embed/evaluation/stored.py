@@ -8,10 +8,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from embed import files
+from embed import digests, documents
 from embed.errors import DataError
 
-FORMAT = 2
+FORMAT = 3
 _LARGEST = 1e15  # of a number: sizes, bytes and scores are below it
 
 Check = Callable[[Any, str], Any]  # (value, its path in the file) -> the value, or _Wrong
@@ -24,9 +24,10 @@ class _Wrong(Exception):
 def read_results(path: pathlib.Path) -> dict[str, Any]:
     """Returns the content of a results.json. Anything that `embed evaluate` does not write is a DataError of one line."""
     try:
-        results = files.read_json(path)
+        results = documents.read_json(path)
         if results.get("format") != FORMAT or not {"tasks", "models", "suite"} <= results.keys():
             raise DataError(f"{path}: not results that `embed evaluate` of this version wrote; run it again")
+        digests.check_sealed(results, path, "restore the file, or run the evaluation again")
         results = _results(results, "")
         for name, model in results["models"].items():
             _fits(name, model, results["tasks"])
@@ -165,12 +166,13 @@ _results = _object(
         "environment": _ENVIRONMENT,
         "tasks": _by_name(_TASK),
         "models": _by_name(_MODEL),
+        "samples_digest": _text,
+        "digest": _text,
     },
     {
         "differences": _object({"against": _name, "rows": _list(_DIFFERENCE)}),
         "sources": _list(_object({"path": _text, "suite_digest": _text, "command": _list(_text)})),
         "remarks": _list(_text),
-        "samples_digest": _text,
     },
 )
 

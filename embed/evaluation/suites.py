@@ -25,7 +25,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from embed import files
+from embed import documents, files
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import mteb_rules, readers
 from embed.evaluation.tasks import Task
@@ -102,7 +102,7 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
     A missing file, an unknown type and an unknown field are DataErrors, found before anything is embedded.
     """
     path = pathlib.Path(path)
-    suite = files.read_json(path)
+    suite = documents.read_json(path)
     entries = suite.get("tasks", [])
     if not isinstance(entries, list):
         raise DataError(f"{path}: 'tasks' is {type(entries).__name__}, expected a list of tasks")
@@ -205,4 +205,4 @@ def _digest(entries: Sequence[dict]) -> str:
                 inside = [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
                 content.append([field, *[[p.name, files.sha256_file(p)] for p in inside]])
         content.append(json.dumps(plain, sort_keys=True))
-    return files.digest_json(content)
+    return documents.digest_json(content)

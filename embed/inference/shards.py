@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from embed import arrays, digests, files, ranges
+from embed import arrays, digests, documents, files, ranges
 from embed.errors import DataError
 from embed.vectors import quantize_binary, quantize_int8
 
@@ -181,11 +181,11 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def _ids(path: pathlib.Path) -> list[str]:
-    return [files.parse_json(line, str(path), str) for line in _lines(path)]
+    return [documents.parse_json(line, str(path), str) for line in _lines(path)]
 
 
 def _read_jsonl(path: pathlib.Path, precision: str):
-    rows = [files.parse_json(line, str(path)) for line in _lines(path)]
+    rows = [documents.parse_json(line, str(path)) for line in _lines(path)]
     scales = np.array([row["scale"] for row in rows], np.float32) if precision == "int8" else None
     return [row["id"] for row in rows], np.array([row["embedding"] for row in rows], _DTYPES[precision]), scales
 
@@ -217,7 +217,7 @@ def _read_parquet(path: pathlib.Path, precision: str):
         with arrow.OSFile(str(path)) as f:  # `read_table` takes a path for a URI or a pattern in some forms
             table = parquet.read_table(f)
     except (OSError, ValueError) as e:
-        raise DataError(f"{path}: not a readable parquet file ({files.first_line(e)}); {AGAIN}") from e
+        raise DataError(f"{path}: not a readable parquet file ({documents.first_line(e)}); {AGAIN}") from e
     column = table.column("embedding").combine_chunks()
     vectors = column.flatten().to_numpy().reshape(len(table), -1)
     scales = table.column("scale").to_numpy() if precision == "int8" else None

@@ -1,11 +1,12 @@
 """The model card: how to use the folder, what it was made from, how it was trained, what it scores."""
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
-from embed import documents, markdown
+from embed import markdown
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import prompts, readers, tokenizer_json
@@ -18,23 +19,6 @@ pipeline_tag: sentence-similarity
 tags: [sentence-transformers, sentence-similarity, feature-extraction, matryoshka]
 ---
 """
-
-
-class _Model(TypedDict):
-    results: dict[str, dict[str, dict[str, float | None]]]
-
-
-class _Task(TypedDict):
-    main: str
-
-
-class _Results(TypedDict):
-    """What the card needs of a results.json."""
-
-    suite: str
-    models: dict[str, _Model]
-    tasks: NotRequired[dict[str, _Task]]
-
 
 _UNIT = """
 Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
@@ -137,14 +121,14 @@ def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
-    """Returns the main scores of a results.json as markdown, '-' for one that is not defined; anything else is a DataError."""
-    documents.check(results, _Results, "--scores", "give a results.json of embed evaluate, or leave it out")
+    """Returns the main scores of a results.json (`evaluation.stored.read_results`) as markdown, '-' for one that is not
+    defined."""
     cells = [["model", "task", "dimensions", "metric", "score"]]
     for name, entry in results["models"].items():
         for task, by_dim in entry["results"].items():
             for dim, metrics in by_dim.items():
-                metric = results.get("tasks", {}).get(task, {}).get("main", next(iter(metrics), ""))
-                score = metrics.get(metric)
-                cells.append([name, task, dim, metric, "-" if score is None else f"{100 * score:.1f}"])
+                metric = results["tasks"][task]["main"]
+                score = metrics[metric]
+                cells.append([name, task, dim, metric, "-" if math.isnan(score) else f"{100 * score:.1f}"])
     rows = [markdown.row(cells[0]), "|---|---|---:|---|---:|", *map(markdown.row, cells[1:])]
     return "\n".join([f"## Scores\n\nSuite {markdown.code(results['suite'])}, percent.\n", *rows, ""])

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from embed import files
+from embed import documents
 from embed.errors import DataError
 from embed.interop import entries
 from embed.interop.known_entries import DENSE, NORMALIZE, POOLING
@@ -41,7 +41,7 @@ def read(folder: pathlib.Path) -> Modules:
         return Modules(folder, given=False)
     folders: dict[str, list[pathlib.Path]] = {kind: [] for kind in _KINDS}
     order = []
-    for entry in files.read_json(path, kind=list):
+    for entry in documents.read_json(path, kind=list):
         kind, name = _module(path, entry)
         folders[kind].append(folder / name)
         order.append(kind)
@@ -87,7 +87,7 @@ def pooling(modules: Modules, config: dict) -> tuple[Any, list[str]]:
         mode = "lasttoken" if _is_causal(config) else "mean"
         return _POOLING[mode](), [f"no sentence-transformers modules: {mode} pooling, no projection"]
     path = modules.pooling / "config.json"
-    given = files.read_json(path)
+    given = documents.read_json(path)
     notes = entries.check(path, given, POOLING)
     if not entries.flag(path, given, "include_prompt", True):
         raise DataError(f"{path}: leaves the prompt out of the pooling, which is not supported")
@@ -118,7 +118,7 @@ def _is_causal(config: dict) -> bool:
 def pooling_width(modules: Modules, width: int) -> None:
     """Raises DataError when the pooling is for token vectors of another width than the encoder's."""
     path = (modules.pooling or modules.transformer) / "config.json"
-    given = files.read_json(path) if modules.pooling is not None else {}
+    given = documents.read_json(path) if modules.pooling is not None else {}
     for name in ("word_embedding_dimension", "embedding_dimension"):
         if given.get(name, width) != width:
             raise DataError(
@@ -131,7 +131,7 @@ def dense_sizes(modules: Modules, width: int) -> tuple[tuple[int, ...], list[str
     sizes, notes = [], []
     for module_folder in modules.dense:
         path = module_folder / "config.json"
-        config = files.read_json(path)
+        config = documents.read_json(path)
         notes += entries.check(path, config, DENSE)
         # sentence-transformers' own defaults are a bias and Tanh.
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
@@ -156,4 +156,4 @@ def normalisation(modules: Modules) -> list[str]:
             else []
         )
     path = modules.normalize / "config.json"
-    return entries.check(path, files.read_json(path), NORMALIZE) if path.is_file() else []
+    return entries.check(path, documents.read_json(path), NORMALIZE) if path.is_file() else []

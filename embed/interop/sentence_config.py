@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from embed import files
+from embed import documents
 from embed.errors import DataError
 from embed.interop import entries, prompts
 from embed.interop.known_entries import CONFIG_SENTENCE_TRANSFORMERS, MODEL_ARGUMENTS, SENTENCE_BERT_CONFIG
@@ -40,7 +40,7 @@ def loading(folder: pathlib.Path, has_modules: bool) -> Loading:
         return Loading(
             notes=(f"{path}: not read, because sentence-transformers does not read it without modules.json",)
         )
-    given = files.read_json(path)
+    given = documents.read_json(path)
     notes = entries.check(path, given, SENTENCE_BERT_CONFIG)
     notes += [f"{other}: not read, because {path.name} is" for other in there[1:]]
     model = _arguments(path, given, "model_kwargs", "model_args")
@@ -90,7 +90,7 @@ def read_prompts(folder: pathlib.Path, has_modules: bool) -> Prompts:
     if not has_modules:
         notes = (f"{path}: not read, because sentence-transformers does not read it without modules.json",)
         return Prompts(prompts.imported({}), None, notes)
-    config = files.read_json(path)
+    config = documents.read_json(path)
     notes = entries.check(path, config, CONFIG_SENTENCE_TRANSFORMERS)
     given = config.get("prompts") or {}
     if not isinstance(given, dict) or not all(p is None or isinstance(p, str) for p in given.values()):

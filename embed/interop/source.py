@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from embed import files
+from embed import documents
 from embed.data import tokenizers
 from embed.errors import DataError
 from embed.interop import entries, families, sentence_config, tokenizer_files
@@ -62,7 +62,7 @@ def read(
             f"{path.parent}: no config.json, so not a model of Hugging Face or sentence-transformers; check the path"
         )
     loading = sentence_config.loading(path.parent, modules.given)
-    config = {**files.read_json(path), **loading.config}
+    config = {**documents.read_json(path), **loading.config}
     family, inner, notes = _family(config, path)
     encoder = family.module(**{**_fields(family, inner, path), **_changes(family, changes, path)})
     sizes, dense_notes = folder_modules.dense_sizes(modules, encoder.width)
@@ -170,7 +170,7 @@ def _chat_notes(folder: pathlib.Path, has_modules: bool) -> list[str]:
     if has_modules:
         return []
     path = folder / "tokenizer_config.json"
-    given = files.read_json(path).get("chat_template") if path.is_file() else None
+    given = documents.read_json(path).get("chat_template") if path.is_file() else None
     names = ["chat_template.jinja"] if (folder / "chat_template.jinja").is_file() else []
     names += [path.name] if given else []
     if not names:

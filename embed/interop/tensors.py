@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from embed import files
+from embed import documents
 from embed.errors import DataError
 
 INDEX = "model.safetensors.index.json"
@@ -157,7 +157,7 @@ def weight_files(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
 
 def _weight_map(path: pathlib.Path) -> dict[str, str]:
     """Returns which file an index says that each tensor is in, after checking that those files are there."""
-    weight_map = files.read_json(path).get("weight_map")
+    weight_map = documents.read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(n, str) for n in weight_map.values()):
         raise DataError(f"{path}: not an index of safetensors files; download it again")
     names = sorted(set(weight_map.values()))

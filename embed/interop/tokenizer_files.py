@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from embed import files
+from embed import documents
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import entries, tokenizer_classes
@@ -48,7 +48,7 @@ def read(
     texts are lower-cased before anything else, as sentence-transformers does for do_lower_case.
     """
     path = folder / _CONFIG
-    options = files.read_json(path) if path.is_file() else {}
+    options = documents.read_json(path) if path.is_file() else {}
     options |= arguments or {}
     notes = entries.check(path, options, TOKENIZER_CONFIG | _named_tokens(options))
     notes += _check_values(path, options, config)
@@ -111,7 +111,7 @@ def _tokenizer_json(
     """Returns the tokenizer of class `name` and notes of what differs from tokenizer.json."""
     path = folder / _FILE
     content = path.read_bytes()
-    files.read_json(path)  # for its checks: what is there twice, and what is no JSON
+    documents.read_json(path)  # for its checks: what is there twice, and what is no JSON
     spec, truncation, padding = _canonical(path, content)
     if spec["model"].get("dropout"):
         raise DataError(f"{path}: model.dropout = {spec['model']['dropout']} draws tokens at random; set it to null")
@@ -210,7 +210,7 @@ def _added_tokens(folder: pathlib.Path, options: dict[str, Any], spec: dict) -> 
     }
     added = {}
     path = folder / "added_tokens.json"
-    for text, number in (files.read_json(path) if path.is_file() else {}).items():
+    for text, number in (documents.read_json(path) if path.is_file() else {}).items():
         entries.whole_number(path, {text: number}, text, 0, 1 << 31)
         added[number] = AddedToken(text, normalized=text not in special, special=text in special)
     for token in spec["added_tokens"]:
@@ -220,7 +220,7 @@ def _added_tokens(folder: pathlib.Path, options: dict[str, Any], spec: dict) -> 
 
 def _merge_special_tokens_map(folder: pathlib.Path, options: dict[str, Any]) -> None:
     path = folder / "special_tokens_map.json"
-    for name, value in (files.read_json(path) if path.is_file() else {}).items():
+    for name, value in (documents.read_json(path) if path.is_file() else {}).items():
         if name not in SPECIAL_TOKENS_MAP and not name.endswith("_token"):
             raise DataError(f"{path}: does not know {name}; only special tokens can be in this file")
         if name == "additional_special_tokens":
@@ -345,7 +345,7 @@ def _agrees(path: pathlib.Path, vocab: Mapping[str, int]) -> bool:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         return all(vocab.get(line.rstrip("\r")) == i for i, line in enumerate(lines) if line)
     if path.suffix == ".json":
-        return all(vocab.get(text) == number for text, number in files.read_json(path).items())
+        return all(vocab.get(text) == number for text, number in documents.read_json(path).items())
     import sentencepiece
 
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, files, hosts, ranges, sharding
+from embed import bundles, checkpoints, documents, files, hosts, ranges, sharding
 from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
 from embed.ranges import Count, Natural
@@ -152,7 +152,7 @@ def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainS
         checkpoints.set_aside(folder, damaged, reports.say)
         return None
     step_folder = folder / str(found)
-    meta = files.read_json(step_folder / "meta.json", _Meta)
+    meta = documents.read_json(step_folder / "meta.json", _Meta)
     _check_identity(run, meta["identity"], step_folder)
     if found > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
@@ -328,7 +328,7 @@ def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> N
         "identity": dict(run.identity),
         "micro_batches": run.batches.parts,
     }
-    contents = {**run.contents(step), "meta.json": files.json_bytes(meta)}
+    contents = {**run.contents(step), "meta.json": documents.json_bytes(meta)}
     trees = state.trees(run.model.frozen)
     if run.model.frozen is not None:
         trees["params"] = _serving(run)(state.params)

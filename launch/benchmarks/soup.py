@@ -36,7 +36,7 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from embed import arrays, bundles, checkpoints, files
+    from embed import arrays, bundles, checkpoints, documents
     from embed.models import api
     from embed.models.embedder import Embedder
     from embed.models.gemma import Gemma
@@ -55,7 +55,7 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
         contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
         checkpoints.write_bundle(folder / f"bundle-{number}", arrays.unflatten(leaves), contents)
         save_file(leaves, folder / f"{number}.safetensors")
-    assert files.read_json(folder / "bundle-0" / "model.json")
+    assert documents.read_json(folder / "bundle-0" / "model.json")
     return sum(int(np.prod(s.shape)) for s in shapes.values())
 
 

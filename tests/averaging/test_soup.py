@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from embed import arrays, bundles, checkpoints, files
+from embed import arrays, bundles, checkpoints, documents, files
 from embed.averaging import soup
 from embed.errors import DataError, NumericError, UsageError
 
@@ -398,7 +398,7 @@ def test_how_a_model_is_run_may_differ(tmp_path):
     folders = []
     for i, encoder in enumerate(encoders):
         folders.append(write(tmp_path / f"m{i}", make_params(i)))
-        described = files.read_json(folders[-1] / "model.json")
+        described = documents.read_json(folders[-1] / "model.json")
         described["architecture"] = {"type": "Embedder", "encoder": {"type": "Gemma", **encoder}}
         files.write_json(folders[-1] / "model.json", described)
     assert soup.differences(folders) == []

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from embed import files
+from embed import digests
 from embed.commands.main import main
 
 ENVIRONMENT = {
@@ -30,7 +30,8 @@ def results(model="m", task="pairs", score=None) -> dict:
     view = {"name": "8", "dim": 8, "precision": "float32", "bytes": 32}
     means = {"sts": score, "mean of the types": score, "mean of the tasks": score}
     return {
-        "format": 2,
+        "format": 3,
+        "samples_digest": "0",
         "suite": "s",
         "suite_digest": "d",
         "command": ["embed", "evaluate"],
@@ -54,7 +55,7 @@ def kept(tmp_path):
 
     def write(folder, content):
         (tmp_path / folder).mkdir()
-        files.write_json(tmp_path / folder / "results.json", content)
+        digests.write_sealed(tmp_path / folder / "results.json", content)
         return tmp_path / folder
 
     return write

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from embed import arrays, bundles, checkpoints, files
+from embed import arrays, bundles, checkpoints, documents
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOSTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -64,7 +64,7 @@ def test_encoding_is_divided_over_hosts(alone, run_on_hosts, hosts):
 @pytest.mark.parametrize("hosts", HOSTS)
 def test_mining_finds_the_same_negatives(alone, run_on_hosts, hosts):
     run_on_hosts(alone, hosts, *MINE, f"--output=mined-{hosts}")
-    own, reference = (files.read_json(alone / o / "pairs.json") for o in (f"mined-{hosts}", "mined"))
+    own, reference = (documents.read_json(alone / o / "pairs.json") for o in (f"mined-{hosts}", "mined"))
     assert (alone / f"mined-{hosts}/pairs.jsonl.gz").read_bytes() == (alone / "mined/pairs.jsonl.gz").read_bytes()
     assert own["pairs"] == reference["pairs"]
 
@@ -81,7 +81,7 @@ def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
     kept = f"--vectors=vectors-{hosts}"
     printed = run_on_hosts(alone, hosts, *EVALUATE, kept, f"--output=scores-{hosts}", devices=2)
     assert "texts to embed" in printed and "scoring model" in printed
-    ours, theirs = (flat(files.read_json(alone / o / "results.json")) for o in (f"scores-{hosts}", "scores"))
+    ours, theirs = (flat(documents.read_json(alone / o / "results.json")) for o in (f"scores-{hosts}", "scores"))
     scores = [p for p, v in theirs.items() if isinstance(v, float)]
     assert len(scores) > 10
     for path in scores:
@@ -119,7 +119,7 @@ def test_averaging_gives_the_same_model(three, run_embed, run_on_hosts, method, 
     for path, value in checkpoints.flatten(arrays.load_numpy(three / many)).items():
         np.testing.assert_array_equal(value, reference[path])
     if method == "greedy":
-        ours, theirs = (files.read_json(three / o / "soup.json")["trials"] for o in (many, one))
+        ours, theirs = (documents.read_json(three / o / "soup.json")["trials"] for o in (many, one))
         assert theirs[0]["mean"] < max(trial["mean"] for trial in theirs[:3])
         assert [t["weights"] for t in ours] == [t["weights"] for t in theirs]
         for own, trial in zip(ours, theirs):

@@ -20,7 +20,7 @@ import sys
 from fault_model import Model
 from fault_server import BILLED, FINAL, FREE, REFUSED, RIGHT, SLOW, WRONG, FaultServer, right_answer
 
-from embed import files
+from embed import documents, files
 from embed.commands.main import main
 from embed.curation import sending
 
@@ -359,5 +359,5 @@ def check_end(script, server, folder, outcome) -> None:
     wrong = sum(fault in WRONG for _, fault in server.log)
     assert len(wanted) - len(rows) <= wrong // 3, (script, outcome, rows, wanted)
     if outcome.code == 0:
-        summary = files.read_json(folder / "out" / "summary.json")
+        summary = documents.read_json(folder / "out" / "summary.json")
         assert summary["complete"] and summary["rows"] == len(rows) and summary["requests"] >= server.received

@@ -253,7 +253,7 @@ VALUES = {
     "samples_per_label": ([1, 32], [0, -1, 2.5, "8", True, 10**9, None]),
     "n_experiments": ([1, 10], [0, 1001, 2.5]),
     "is_cross_validation": ([True, False], ["yes", 1]),
-    "fraction": ([0.04, 1, 1.0], [0, -0.5, 1.5, "half", True, float("nan"), float("inf"), None]),
+    "fraction": ([0.04, 1, 1.0], [0, -0.5, 1.5, "half", True, None]),
     "max_document_to_embed": ([1, 2048], [0, 0.5, "all"]),
     "max_documents_per_cluster": ([1, 16384], [0, 10**9]),
     "max_depth": ([1, 5], [0, 1.5]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embed
-from embed import arrays, checkpoints, files, sharding
+from embed import arrays, checkpoints, documents, files, sharding
 from embed.errors import DataError
 from embed.inference import weights
 from embed.inference.model import _to_serve, open_model
@@ -157,7 +157,7 @@ def test_a_swapped_tokenizer_is_refused(copied, other_vocabulary):
 
 
 def test_other_tokenizer_options_are_refused(copied):
-    description = files.read_json(copied / "model.json")
+    description = documents.read_json(copied / "model.json")
     description["tokenizer"]["add_eos"] = False
     files.write_json(copied / "model.json", description)
     commit_again(copied)
@@ -166,7 +166,7 @@ def test_other_tokenizer_options_are_refused(copied):
 
 
 def test_another_architecture_is_refused_with_the_difference(copied):
-    description = files.read_json(copied / "model.json")
+    description = documents.read_json(copied / "model.json")
     description["architecture"]["projection"] = [24, 12]
     description["architecture"]["matryoshka_dims"] = []
     files.write_json(copied / "model.json", description)
@@ -179,7 +179,7 @@ def test_another_architecture_is_refused_with_the_difference(copied):
     "change, words", [({"type": "Embeder"}, "did you mean 'Embedder'"), ({"rank": 3}, "no field 'rank'")]
 )
 def test_an_unknown_architecture_is_a_data_error(copied, change, words):
-    description = files.read_json(copied / "model.json")
+    description = documents.read_json(copied / "model.json")
     description["architecture"].update(change)
     files.write_json(copied / "model.json", description)
     commit_again(copied)
@@ -189,7 +189,7 @@ def test_an_unknown_architecture_is_a_data_error(copied, change, words):
 
 @pytest.mark.parametrize("field", ["architecture", "tokenizer", "prompts", "lengths"])
 def test_a_model_json_without_a_field_is_a_data_error(copied, field):
-    description = files.read_json(copied / "model.json")
+    description = documents.read_json(copied / "model.json")
     del description[field]
     files.write_json(copied / "model.json", description)
     commit_again(copied)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import bundles, checkpoints
+from embed import bundles, checkpoints, digests
 from embed.commands.main import main
 from embed.data import tokenizers
 from embed.data.text import PROMPTS
@@ -24,8 +24,30 @@ FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen
 RESULTS = {
     "suite": "small",
     "models": {
-        "bm25": {"results": {"find": {"all": {"ndcg_at_10": 0.5}}}},
-        "mine": {"results": {"find": {"10": {"ndcg_at_10": 0.6789, "mrr_at_10": 0.1}, "4": {"ndcg_at_10": 0.25}}}},
+        "bm25": {
+            "model": "BM25",
+            "results": {"find": {"all": {"ndcg_at_10": 0.5}}},
+            "means": {"all": {"retrieval": 0.5}},
+        },
+        "mine": {
+            "model": "runs/mine",
+            "results": {"find": {"10": {"ndcg_at_10": 0.6789, "mrr_at_10": 0.1}, "4": {"ndcg_at_10": None}}},
+            "means": {"10": {"retrieval": 0.6789}, "4": {"retrieval": None}},
+        },
+    },
+    "format": 3,
+    "suite_digest": "a",
+    "samples_digest": "b",
+    "command": ["embed", "evaluate"],
+    "environment": {
+        "embed": "0.1.0",
+        "python": "3.11.7",
+        "platform": "Linux",
+        "packages": {},
+        "devices": {"kind": "cpu", "count": 1},
+    },
+    "tasks": {
+        "find": {"type": "retrieval", "group": "retrieval", "main": "ndcg_at_10", "languages": [], "notes": []},
     },
 }
 
@@ -34,7 +56,7 @@ RESULTS = {
 def exported(gemma_bundle, tmp_path_factory):
     """The folder that `embed export` writes of the Gemma, with scores."""
     folder = tmp_path_factory.mktemp("exported")
-    (folder / "results.json").write_text(json.dumps(RESULTS))
+    digests.write_sealed(folder / "results.json", RESULTS)
     with pytest.raises(SystemExit) as e:
         main(["export", str(gemma_bundle), str(folder / "mine"), f"--scores={folder / 'results.json'}"])
     assert e.value.code == 0
@@ -301,13 +323,13 @@ def test_the_card(exported, gemma_bundle):
     assert "10 dimensions, 48 tokens, Matryoshka sizes 10, 4." in text
     assert readers.source(readers.open_sentence_transformers) in text and "truncate_dim=4" in text
     assert """open_sentence_transformers('mine')(['What is the capital of France?'], prompt_name='query')""" in text
-    assert "normalised to Unicode's NFC, and white space at its ends is removed" in text
+    assert "A text is taken as it is." in text
     assert "| query | `find: ` |" in text and "| Reranking-document | `text: ` |" in text and "| STS |  |" in text
     assert "embed verify mine" in text and "`parity.json`" in text
     lineage = bundles.read_model_json(gemma_bundle)["lineage"]
     assert "- converted_from: a folder" in text and lineage["weights"]["model.safetensors"] in text
     assert "Suite `small`" in text and "| mine | find | 10 | ndcg_at_10 | 67.9 |" in text
-    assert "| mine | find | 4 | ndcg_at_10 | 25.0 |" in text and "| bm25 | find | all | ndcg_at_10 | 50.0 |" in text
+    assert "| mine | find | 4 | ndcg_at_10 | - |" in text and "| bm25 | find | all | ndcg_at_10 | 50.0 |" in text
     assert "## Recipe" not in text and "{" not in text.split("## Prompts")[0].split("```")[0]
 
 

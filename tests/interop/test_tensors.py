@@ -322,7 +322,7 @@ BROKEN_INDEX = {
 def test_a_broken_index(kind, tmp_path):
     content = BROKEN_INDEX[kind]
     (tmp_path / INDEX).write_bytes(content if isinstance(content, bytes) else content.encode())
-    advice = "not an index of safetensors files; download it again|not valid JSON|holds a JSON list, expected an object"
+    advice = "not an index of safetensors files; download it again|not valid JSON|expected object, got a list"
     with pytest.raises(DataError, match=f"{INDEX}: ({advice})"):
         tensors.Reader(tmp_path)
 

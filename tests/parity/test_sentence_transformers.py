@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from parity_foreign import SHAPES, TEXTS, embed, open_reported, theirs
 
-from embed import arrays, checkpoints, files
+from embed import arrays, checkpoints, documents
 from embed.inference import model as inference
 
 TOLERANCE = 1e-5
@@ -109,7 +109,7 @@ def assert_same_model(bundle, other):
     first, second = leaves(bundle), leaves(other)
     assert first.keys() == second.keys()
     assert [path for path in first if not np.array_equal(first[path], second[path])] == []
-    one, two = (files.read_json(folder / "model.json") for folder in (bundle, other))
+    one, two = (documents.read_json(folder / "model.json") for folder in (bundle, other))
     for description in (one, two):  # no sizes mean the full one alone, which an export spells out
         description["architecture"].pop("matryoshka_dims")
     for key in ("architecture", "prompts", "lengths", "matryoshka_dims"):

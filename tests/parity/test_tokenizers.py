@@ -8,7 +8,7 @@ import tokenizer_folders
 import transformers
 from strange_texts import strange_texts
 
-from embed import files
+from embed import documents
 from embed.data.text import clean
 from embed.errors import DataError
 from embed.interop import tokenizer_files
@@ -189,7 +189,7 @@ def theirs(folder, texts, length: int | None):
 
 
 def ours(folder):
-    return tokenizer_files.read(folder, files.read_json(folder / "config.json"), vocab_size=5000)
+    return tokenizer_files.read(folder, documents.read_json(folder / "config.json"), vocab_size=5000)
 
 
 def assert_same(folder, lengths=LENGTHS, texts=TEXTS) -> None:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from embed import files
+from embed import documents, files
 
 TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=2")
 
@@ -68,7 +68,7 @@ def test_the_lineage_of_a_resumed_run_is_that_of_its_checkpoints(folder, run_emb
     """The start may have been replaced meanwhile by a model that gives the same digest of weights under another name."""
     work = tmp_path / "work"
     shutil.copytree(folder, work)
-    lineage = lambda step: files.read_json(work / f"tuned/checkpoints/{step}/model.json")["lineage"]  # noqa: E731
+    lineage = lambda step: documents.read_json(work / f"tuned/checkpoints/{step}/model.json")["lineage"]  # noqa: E731
     first = lineage(2)
     assert first["initial"] == files.folder_digest(work / "model") and first["from"]["inputs"]
     done = run_embed(work, *TRAIN, "--run_dir=tuned", "--gin.recipe.Recipe.init_from=model", "--gin.TRAIN_STEPS=4")
