@@ -13,8 +13,8 @@ from embed import config
 from embed.commands.bench import Bench
 from embed.commands.claims import Claim
 from embed.commands.recipe import Recipe
+from embed.documents import read_json
 from embed.errors import ConfigError
-from embed.files import read_json
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder

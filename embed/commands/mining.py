@@ -295,7 +295,7 @@ class Job:
     def _write(self, path: str, choice: Choice) -> dict[str, Any]:
         """Writes the pairs with their negatives, and what was counted, which is returned."""
         target, summary = self._outputs(path)
-        with files.new_file(target) as temporary:
+        with files.new_file(target, overwrite=True) as temporary:
             rows = (self._with_negatives(n, raw, r, choice) for n, (_, raw, r) in enumerate(self._rows(path)))
             write_json_lines(temporary, (row for row in rows if row is not None))
             self._check_counts(path, choice.counted)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from embed.files import read_json
+from embed.documents import read_json
 
 TASKS = [
     {"name": "pairs", "type": "retrieval", "path": "dev"},

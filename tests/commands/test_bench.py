@@ -12,8 +12,8 @@ from embed.commands import lines
 from embed.commands.bench import Bench, digest, digest_given
 from embed.commands.claims import Claim, Comparison
 from embed.commands.lines import DONE, LOG
+from embed.documents import read_json
 from embed.errors import ConfigError, DataError
-from embed.files import read_json
 
 GIN = """from __gin__ import dynamic_registration
 include 'own.gin'

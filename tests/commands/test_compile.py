@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from embed.files import read_json
+from embed.documents import read_json
 
 HEAD = ["compile", "--gin_file=tiny.gin"]
 

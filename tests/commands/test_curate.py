@@ -14,7 +14,7 @@ import pytest
 from language_model import Server, answer, broken, mute, number, send, texts_of
 
 from embed.commands.main import main
-from embed.files import read_json
+from embed.documents import read_json
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick", "cloud", "small"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from embed.data.sources import JsonLines
 from embed.data.text import target_id
-from embed.files import read_json
+from embed.documents import read_json
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
 

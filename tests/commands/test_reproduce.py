@@ -9,7 +9,7 @@ import pytest
 
 from embed.commands import reproducing
 from embed.commands.claims import Claim, Comparison
-from embed.files import read_json
+from embed.documents import read_json
 
 CLAIM = """# Some steps are better than none.
 from __gin__ import dynamic_registration

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from embed.files import read_json
+from embed.documents import read_json
 
 SEARCHED = """
 EVALUATE_EVERY = 2

@@ -10,8 +10,8 @@ import gin
 from embed.data.encoding import Lengths
 from embed.data.sources import JsonLines, TabSeparated
 from embed.data.tasks import Mixture, RegisteredTask, Task, cache_key, describe
+from embed.documents import digest_json
 from embed.errors import ConfigError, DataError
-from embed.files import digest_json
 
 SIZES = {"a": 100, "b": 900, "c": 2500}
 

@@ -175,16 +175,11 @@ def test_gemmas_configuration_is_flat(exported):
 
 def test_the_tokenizer_needs_no_class_of_its_own(exported, gemma_bundle):
     ours, theirs = (load(folder, "tokenizer.json") for folder in (gemma_bundle, exported))
-    assert {k for k in theirs if theirs[k] != ours.get(k)} == {"truncation", "normalizer"}
+    assert {k for k in theirs if theirs[k] != ours.get(k)} == {"truncation"}
     assert theirs["padding"] is None and theirs["truncation"]["max_length"] == 48
     assert (
-        theirs["normalizer"]
-        == {
-            "type": "Sequence",
-            "normalizers": [{"type": "NFC"}, {"type": "Strip", "strip_left": True, "strip_right": True}],
-        }
-        and ours["normalizer"] is None
-    )
+        theirs["normalizer"] is None and ours["normalizer"] is None
+    )  # a model of another tool reads texts as they are
     assert load(exported, "tokenizer_config.json") == {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 48,
@@ -324,7 +319,7 @@ def test_the_card(exported, gemma_bundle):
     assert readers.source(readers.open_sentence_transformers) in text and "truncate_dim=4" in text
     assert """open_sentence_transformers('mine')(['What is the capital of France?'], prompt_name='query')""" in text
     assert "A text is taken as it is." in text
-    assert "| query | `find: ` |" in text and "| Reranking-document | `text: ` |" in text and "| STS |  |" in text
+    assert "| query | ` find:  ` |" in text and "| Reranking-document | ` text:  ` |" in text and "| STS |  |" in text
     assert "embed verify mine" in text and "`parity.json`" in text
     lineage = bundles.read_model_json(gemma_bundle)["lineage"]
     assert "- converted_from: a folder" in text and lineage["weights"]["model.safetensors"] in text

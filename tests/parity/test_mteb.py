@@ -4,7 +4,7 @@ import pytest
 from parity_foreign import PROMPTS, SHAPES, TEXTS, Shape, convert_and_export, embed, open_reported
 
 from embed.data.text import apply_prompt, template
-from embed.files import read_json
+from embed.documents import read_json
 from embed.inference import model as inference
 
 mteb = pytest.importorskip("mteb")

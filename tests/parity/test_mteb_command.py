@@ -6,7 +6,7 @@ import random
 import pytest
 from parity_foreign import embed
 
-from embed.files import read_json
+from embed.documents import read_json
 
 mteb = pytest.importorskip("mteb")
 from parity_tasks import (  # noqa: E402
