@@ -100,7 +100,7 @@ def test_a_frozen_part_takes_no_step_and_no_memory(tiny, adapted):
     [
         ({"pattern": "atention"}, "matches no kernel; they are like encoder/stack/layers/attention"),
         ({"pattern": "("}, "not a regular expression"),
-        ({"rank": 0}, "at least 1"),
+        ({"rank": 0}, "expected an integer >= 1"),
         ({"alpha": float("nan")}, "finite"),
     ],
 )
