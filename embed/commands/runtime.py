@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import sys
 import time
 
 from embed import console
@@ -40,14 +41,24 @@ def start(distributed: bool = False) -> None:
 
     from embed import hosts
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs in its threads is raised too
     logging.getLogger("jax").setLevel(logging.ERROR)
+    sys.unraisablehook = _without_closed_loops
     cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
     if cache != "off":
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     hosts.join(distributed)
+
+
+def _without_closed_loops(unraisable) -> None:
+    """Prints an exception that nobody can catch, but for those of writes that were under way when another write failed.
+
+    tensorstore tells the event loop of Orbax of each of them, which is closed by then; the failure itself has been raised.
+    """
+    if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
 
 
 def of_several_hosts(distributed: bool) -> bool:

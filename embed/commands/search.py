@@ -52,7 +52,10 @@ def run(arguments) -> None:
 def _checked(row: dict, where: str) -> dict:
     """Returns a row of the corpus with a text, and a title or ""; what is neither is a DataError."""
     from embed.data.fields import checked_text
+    from embed.errors import DataError, did_you_mean
 
+    if "text" not in row:
+        raise DataError(f"{where}: no field 'text'{did_you_mean('text', row)}")
     title = row.get("title")
     is_titled = title is not None and not (isinstance(title, str) and not title.strip())
     return {

@@ -68,7 +68,8 @@ def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
 def test_a_closed_terminal_does_not_end_a_run(open_run):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [sys.executable, "-m", "embed", *TRAIN, "--run_dir=hung-up"]
-    with subprocess.Popen(command, cwd=open_run, env=ENVIRONMENT, text=True, **pipes) as running:
+    heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731  (under nohup it is ignored)
+    with subprocess.Popen(command, cwd=open_run, env=ENVIRONMENT, text=True, preexec_fn=heard, **pipes) as running:
         running.stdout.readline()
         running.send_signal(signal.SIGHUP)
         rest = running.stdout.read()

@@ -15,7 +15,7 @@ CHECKPOINT_EVERY = 100
 WARMUP_STEPS = 0
 recipe.Recipe.suite = 'suite.json'
 recipe.Recipe.best_metric = 'dev/ndcg_at_10'
-recipe.Recipe.num_negatives = 0
+recipe.Recipe.num_negatives = 1
 """
 
 
