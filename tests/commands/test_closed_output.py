@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,14 @@ from embed import arrays, checkpoints, files
 
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=3", "--gin.loop.Schedule.log_every=1")
+
+
+# Becomes `embed` with SIGHUP heard, which nohup ignores, and files limited to so many bytes.
+BEFORE = """import os, resource, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if sys.argv[1] != "-":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+os.execv(sys.executable, [sys.executable, "-m", "embed", *sys.argv[2:]])"""
 
 
 def closed_after_one_line(folder, *arguments, stream="stdout") -> tuple[int, str]:
@@ -67,9 +74,8 @@ def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
 
 def test_a_closed_terminal_does_not_end_a_run(open_run):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    command = [sys.executable, "-m", "embed", *TRAIN, "--run_dir=hung-up"]
-    heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731  (under nohup it is ignored)
-    with subprocess.Popen(command, cwd=open_run, env=ENVIRONMENT, text=True, preexec_fn=heard, **pipes) as running:
+    command = [sys.executable, "-c", BEFORE, "-", *TRAIN, "--run_dir=hung-up"]
+    with subprocess.Popen(command, cwd=open_run, env=ENVIRONMENT, text=True, **pipes) as running:
         running.stdout.readline()
         running.send_signal(signal.SIGHUP)
         rest = running.stdout.read()
@@ -138,18 +144,15 @@ def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
 
 def test_a_disk_that_fills_up_is_one_line(open_run):
     """Files of more than 20 kB cannot be written: caches, checkpoints, averages and exports end with 74 and one line."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))  # noqa: E731
     for arguments in (
         ("prepare", "--gin_file=tiny.gin", "--gin.CACHE_DIR=data-limited", "--gin.encoding.Lengths.target=50"),
         (*TRAIN, "--run_dir=limited"),
         ("average", "open", "--output=limited-average"),
         ("export", "open", "limited-export"),
     ):
-        command = [sys.executable, "-m", "embed", *arguments]
+        command = [sys.executable, "-c", BEFORE, "20000", *arguments]
         environment = {**ENVIRONMENT, "EMBED_COMPILATION_CACHE": "off"}
-        done = subprocess.run(
-            command, cwd=open_run, env=environment, text=True, capture_output=True, timeout=240, preexec_fn=limit
-        )
+        done = subprocess.run(command, cwd=open_run, env=environment, text=True, capture_output=True, timeout=240)
         assert done.returncode == 74, (arguments, done.stderr)
         assert done.stderr.count("\n") == 1 and done.stderr.startswith("embed: "), (arguments, done.stderr)
     assert not list(open_run.glob("limited-*")) and not list(open_run.glob(".limited-*"))
