@@ -26,8 +26,9 @@ Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Natural = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Size = Annotated[int, Meta(ge=1, le=1 << 24)]  # of one dimension of an array of a model
 Layers = Annotated[int, Meta(ge=1, le=4096)]
-Positive = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
+MAX_FLOAT = 3.4e38  # the largest that float32 holds, about: numbers of recipes and models become float32
+Positive = Annotated[float, Meta(gt=0, le=MAX_FLOAT)]
+NonNegative = Annotated[float, Meta(ge=0, le=MAX_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 OpenShare = Annotated[float, Meta(gt=0, lt=1)]
 Text = Annotated[str, Meta(min_length=1)]

@@ -99,6 +99,8 @@ def of_options() -> Iterator[Case]:
                 values = ["", "   ", "nowhere/at/all", "texts.jsonl/below/a/file", "x" * 300]
                 if name in ("output", "run_dir"):
                     values = ["", "   ", "texts.jsonl/below/a/file", "x" * 300, "texts.jsonl"]
+                if command == "reproduce":  # which only lists here
+                    values = ["", "   "]
                 if name == "vectors":
                     values = ["texts.jsonl/below"]
             for value in values:
@@ -184,8 +186,11 @@ def replaced(value, path: tuple, new) -> typing.Any:
     return copy
 
 
-def of_json(folder: pathlib.Path, name: str, line, commit=lambda path: None) -> Iterator[Case]:
-    """Every field of a JSON file with values of other types, removed, and the file itself damaged in many ways."""
+def of_json(folder: pathlib.Path, name: str, line, commit=lambda path: None, is_bad: bool = True) -> Iterator[Case]:
+    """Every field of a JSON file with values of other types, removed, and the file itself damaged in many ways.
+
+    `is_bad` False is for a file that the command makes again.
+    """
     text = (folder / name).read_text(encoding="utf-8")
     value = json.loads(text)
 
@@ -207,7 +212,7 @@ def of_json(folder: pathlib.Path, name: str, line, commit=lambda path: None) -> 
         "twice": b'{"a": 1, "a": 2}', "NaN": b'{"a": NaN}', "an array": b"[1, 2, 3]", "long digits": b"1" * 10_000,
     }  # fmt: skip
     for kind, content in whole.items():
-        yield Case(f"{name} {kind}", tuple(line), writes(content))
+        yield Case(f"{name} {kind}", tuple(line), writes(content), is_bad=is_bad)
 
     def as_folder(work: pathlib.Path) -> None:
         (work / name).unlink()

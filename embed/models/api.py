@@ -52,7 +52,7 @@ def from_description(description: dict[str, Any]) -> nn.Module:
     """Returns the module that `describe` described. Unknown names and fields are DataErrors that list the known ones."""
     fields = dict(description)
     name = fields.pop("type", None)
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise DataError(f"unknown architecture {name!r}{did_you_mean(str(name), _REGISTRY)}")
     known = set(_REGISTRY[name].__dataclass_fields__) - {"parent", "name"}
     for field in fields:

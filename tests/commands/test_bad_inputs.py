@@ -78,7 +78,7 @@ def of_files(folder: pathlib.Path):
     yield from bad_inputs.of_json(folder, "program/model.json", ("verify", "program"), recommit)
     encode = ("encode", "model", "--input=texts.jsonl", "--output=encoded", "--format=npy", "--shard_size=5")
     for name in ("job.json", "summary.json", "part-00000.json"):
-        yield from bad_inputs.of_json(folder, f"encoded/{name}", encode, reseal(name))
+        yield from bad_inputs.of_json(folder, f"encoded/{name}", encode, reseal(name), is_bad=name == "job.json")
     yield from bad_inputs.of_json(
         folder, "scores/results.json", ("evaluate", "--compare", "scores", "--output=OUT"), reseal("results.json")
     )
