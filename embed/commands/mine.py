@@ -71,8 +71,8 @@ def run(arguments) -> None:
     from embed.inference import model as inference
 
     fields = mining.fields_of(arguments)
-    paths = expand_paths(arguments.pairs, "mine --pairs")
-    corpus = expand_paths(arguments.corpus, "mine --corpus")
+    paths = expand_paths(arguments.pairs, "--pairs")
+    corpus = expand_paths(arguments.corpus, "--corpus")
     names = [mining.name_of(p) for p in paths]
     for name in names:
         if names.count(name) > 1:

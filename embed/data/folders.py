@@ -35,7 +35,7 @@ def task_per_file(
     optional = ("negatives",) if fields is None else ()
     fields = dict(fields or {"query": "query", "target": "positive", "negatives": "negative"})
     found = {}
-    for file in expand_paths(path, "task_per_file"):
+    for file in expand_paths(path, "task_per_file.path"):
         plain = pathlib.PurePath(file.removesuffix(".gz"))
         if plain.stem in found:
             raise ConfigError(f"task_per_file.path: two files are called {plain.stem!r}; rename one")

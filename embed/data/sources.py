@@ -25,7 +25,7 @@ from embed.files import sha256_file
 from embed.ranges import Count
 
 
-def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
+def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
     """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one.
 
     A file that several of them name is taken once. A path that names a file is no pattern, and neither are the folders before
@@ -41,7 +41,7 @@ def expand_paths(path: str | Sequence[str], owner: str) -> list[str]:
                 str(p) for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:])) if p.is_file()
             ]
         if not matches:
-            raise DataError(f"{one}: no such file; correct {owner}.path")
+            raise DataError(f"{one}: no such file; correct {option}")
         for match in matches:
             found.setdefault(os.path.realpath(match), match)
     return sorted(found.values())
@@ -68,7 +68,7 @@ class Files:
 
     def paths(self) -> list[str]:
         """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
-        return expand_paths(self.path, type(self).__name__)
+        return expand_paths(self.path, f"{type(self).__name__}.path")
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}, which decides whether a token cache is still of these files."""
@@ -265,14 +265,14 @@ class LabelledTexts:
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}."""
-        return {path: sha256_file(path) for path in expand_paths(self.path, type(self).__name__)}
+        return {path: sha256_file(path) for path in expand_paths(self.path, f"{type(self).__name__}.path")}
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("file:line", record) with one negative each."""
         if self.mode not in ("label_as_target", "same_label_text_as_target"):
             raise DataError(f"LabelledTexts.mode = {self.mode!r}; known: label_as_target, same_label_text_as_target")
         rows = []
-        for path in expand_paths(self.path, type(self).__name__):
+        for path in expand_paths(self.path, f"{type(self).__name__}.path"):
             for where, raw in read_json_lines(path):
                 label = raw.get(self.label)
                 named = {**raw, self.label: str(label)} if isinstance(label, int) else raw  # class numbers and booleans
