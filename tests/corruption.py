@@ -14,9 +14,19 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from embed import files
 from embed.errors import EmbedError
 
 REFUSED, REMADE, UNCHANGED = "refused", "made again", "unchanged"
+
+
+def recommit(folder: pathlib.Path) -> None:
+    """Writes a manifest of what the folder holds now, so that what is behind it is tried and not its digests."""
+    path = folder / files.MANIFEST
+    if path.is_file():
+        extra = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("files", "digest", "format")}
+        path.unlink()
+        files.write_manifest(folder, **extra)
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

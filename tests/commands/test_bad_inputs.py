@@ -9,21 +9,13 @@ import shutil
 
 import bad_inputs
 import pytest
+from corruption import recommit
 
-from embed import digests, files
+from embed import digests
 from embed.commands.main import main
 
 CODES = {64, 65, 69, 70, 74, 75, 78}
 DRAWN = int(os.environ.get("EMBED_BAD_INPUTS", "60"))
-
-
-def recommit(folder: pathlib.Path) -> None:
-    """A manifest of what the folder holds now: the fields themselves are tried, not their digest."""
-    path = folder / files.MANIFEST
-    if path.is_file():
-        extra = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("files", "digest", "format")}
-        path.unlink()
-        files.write_manifest(folder, **extra)
 
 
 def reseal(name: str):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from corruption import recommit
 from onnx import numpy_helper
 from parity_foreign import TEXTS, embed
 
@@ -135,6 +136,8 @@ DAMAGE = {"a weight": one_weight, "the vocabulary": other_tokens, "a prompt": pr
 def test_verify_fails_on_an_altered_folder(name, damage, exported, tmp_path, capsys):
     folder = shutil.copytree(exported(name), tmp_path / "export")
     DAMAGE[damage](folder)
+    assert embed("verify", folder) == 65
+    recommit(folder)
     assert embed("verify", folder) == 70
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("embed: ")
@@ -144,5 +147,6 @@ def test_verify_says_when_the_file_is_not_a_model(exported, tmp_path, capsys):
     folder = shutil.copytree(exported("bert"), tmp_path / "export")
     path = folder / "onnx" / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])
+    recommit(folder)
     assert embed("verify", folder) == 65
     assert "cannot load it" in capsys.readouterr().err
