@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 from embed.commands import options, runtime
 
@@ -90,12 +91,14 @@ def _vectors(folder: pathlib.Path, checks, content):
 def _by_prompt(embed, checks, prompts):
     import numpy as np
 
-    vectors = np.empty((len(checks), len(checks[0].vector)), np.float32)
+    vectors: list[Any] = [None] * len(checks)
     for name in {check.prompt for check in checks}:
         rows = [i for i, check in enumerate(checks) if check.prompt == name]
         # The names of prompts that add nothing may not be written.
-        vectors[rows] = embed([checks[i].text for i in rows], name if name in prompts else None)
-    return vectors
+        found = embed([checks[i].text for i in rows], name if name in prompts else None)
+        for i, vector in zip(rows, found, strict=True):
+            vectors[i] = vector
+    return np.stack(vectors)
 
 
 def _token_ids(folder: pathlib.Path, checks, content) -> list[list[int]]:

@@ -24,8 +24,8 @@ COMMANDS = {
                  ("evaluate", "b=model", "--suite=suite.json", "--vectors=off", "--output=OUT")),
     "encode": (("encode", "model", "--input=texts.jsonl", "--format=npy", "--output=OUT"),
                ("encode", "model", "--input=texts.jsonl", "--format=jsonl", "--output=OUT")),
-    "mine": (("mine", "model", "--pairs", "pairs.jsonl", "--ranks=1:5", "--output=OUT"),
-             ("mine", "model", "--pairs", "pairs.jsonl", "--ranks=2:5", "--output=OUT")),
+    "mine": (("mine", "model", "--pairs", "pairs.jsonl", "--ranks=1:5", "--ceiling=off", "--output=OUT"),
+             ("mine", "model", "--pairs", "pairs.jsonl", "--ranks=2:5", "--ceiling=off", "--output=OUT")),
     "prompts": (("curate", "prompts", "--output=OUT"), ("curate", "prompts", "--output=OUT")),
     "train": (TRAIN, (*TRAIN, "--gin.SEED=1")),
 }  # fmt: skip

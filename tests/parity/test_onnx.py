@@ -149,4 +149,4 @@ def test_verify_says_when_the_file_is_not_a_model(exported, tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:1000])
     recommit(folder)
     assert embed("verify", folder) == 65
-    assert "cannot load it" in capsys.readouterr().err
+    assert "onnxruntime cannot read it" in capsys.readouterr().err

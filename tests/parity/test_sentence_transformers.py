@@ -223,8 +223,7 @@ def test_verify_fails_on_an_altered_folder(damage, made, tmp_path, capsys):
     folder = shutil.copytree(made(name).export, tmp_path / "export")
     alter(folder)
     assert embed("verify", folder) == 65
-    said = capsys.readouterr().err
-    assert said.startswith("embed: ") and said.count("\n") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("embed: ")
     recommit(folder)
     assert embed("verify", folder) == 70
     assert capsys.readouterr().err.splitlines()[-1].startswith("embed: ")
