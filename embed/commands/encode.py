@@ -50,14 +50,7 @@ def run(arguments) -> None:
         given = getattr(arguments, name)
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
-    source = pathlib.Path(arguments.input)
-    try:
-        if not source.is_file():
-            reason = "not a file, and it is read twice; write it to one" if source.exists() else "no such file"
-            raise DataError(f"{source}: {reason}; correct --input")
-    except OSError as e:
-        raise DataError(f"{source}: cannot be read ({e.strerror}); correct --input") from e
-
+    source = _input(arguments.input)
     runtime.start(arguments.distributed)
     import jax
     import numpy as np
@@ -90,9 +83,8 @@ def run(arguments) -> None:
         format=arguments.format,
         precision=arguments.quantize,
         shard_size=arguments.shard_size,
-        input=bulk.scan(
-            read, arguments.shard_size, progress=_Checked(source)
-        ),  # the whole of it, before anything is written
+        # The whole input is read before anything is written.
+        input=bulk.scan(read, arguments.shard_size, progress=_Checked(source)),
         identity={
             "model": model.digest,
             "prompt": prompt,
@@ -126,6 +118,20 @@ def run(arguments) -> None:
                 f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
                 f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
             )
+
+
+def _input(path: str) -> pathlib.Path:
+    """Returns the input's path; a DataError unless it is a file."""
+    from embed.errors import DataError
+
+    source = pathlib.Path(path)
+    try:
+        if not source.is_file():
+            reason = "not a file, and it is read twice; write it to one" if source.exists() else "no such file"
+            raise DataError(f"{source}: {reason}; correct --input")
+    except OSError as e:
+        raise DataError(f"{source}: cannot be read ({e.strerror}); correct --input") from e
+    return source
 
 
 def _warn(line: str) -> None:
