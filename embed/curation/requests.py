@@ -45,6 +45,7 @@ class Request:
 
         Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
         """
+        documents.json_bytes(dataclasses.asdict(self))
         return documents.digest_json([model, structured, dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
@@ -89,6 +90,7 @@ class Continuation:
 
         Raises UnicodeEncodeError for a text that UTF-8 cannot hold, which could not be sent either.
         """
+        documents.json_bytes(dataclasses.asdict(self))
         return documents.digest_json([model, "continuation", dataclasses.asdict(self)])
 
     def body(self, model: str, structured: bool) -> bytes:
