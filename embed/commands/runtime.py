@@ -41,7 +41,8 @@ def start(distributed: bool = False) -> None:
 
     from embed import hosts
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what Orbax logs in its threads is raised too
+    for name in ("absl", "asyncio"):  # what Orbax logs in its threads is raised too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     sys.unraisablehook = _without_closed_loops
     cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
