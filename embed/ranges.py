@@ -26,6 +26,7 @@ Count = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Natural = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Size = Annotated[int, Meta(ge=1, le=1 << 24)]  # of one dimension of an array of a model
 Layers = Annotated[int, Meta(ge=1, le=4096)]
+_MAX_INT32 = (1 << 31) - 1
 MAX_FLOAT = 3.4e38  # the largest that float32 holds, about: numbers of recipes and models become float32
 Positive = Annotated[float, Meta(gt=0, le=MAX_FLOAT)]
 NonNegative = Annotated[float, Meta(ge=0, le=MAX_FLOAT)]
@@ -66,9 +67,11 @@ def problem(value: Any, hint: Any) -> str | None:
     if not known or not isinstance(value, _PLAIN):
         return None
     try:
-        msgspec.convert(value, functools.reduce(operator.or_, known))
+        converted = msgspec.convert(value, functools.reduce(operator.or_, known))
     except msgspec.ValidationError as e:
         return plain(str(e))
+    if type(value) is int and type(converted) is float and abs(value) > _MAX_INT32:
+        return f"is an integer, which JAX takes as int32; write the float {value:g}"
     return None
 
 

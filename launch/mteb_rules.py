@@ -77,10 +77,14 @@ TYPE_RULES = {"clustering": {"fraction": AbsTaskClustering.max_fraction_of_docum
 
 def text_tasks() -> list:
     """Returns every task of mteb whose inputs are texts alone, superseded ones too."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return mteb.get_tasks(exclude_superseded=False, modalities=["text"], exclusive_modality_filter=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return mteb.get_tasks(exclude_superseded=False, modalities=["text"], exclusive_modality_filter=True)
+    finally:
+        logging.disable(before)
 
 
 def type_of(task) -> tuple[str, type | None]:

@@ -17,7 +17,7 @@ class OwnClass:
 FITS = [
     (1, Count), (0, Natural), (1, Positive), (0.5, Positive), (1, Share), (None, Count | None), ([1, 2], Sequence[Count]),
     ({"a": 1.5}, Mapping[str, Positive]), ("all", str | Mapping[str, Positive]), (OwnClass(), OwnClass), (3, OwnClass | Count),
-    ("x", str),
+    ("x", str), (1 << 40, Count), (1e10, Positive), (1 << 31, int | float),
 ]  # fmt: skip
 FAILS = [
     (0, Count, "expected an integer >= 1"),
@@ -34,6 +34,9 @@ FAILS = [
     ({"a": 1, "b": -1}, Mapping[str, Positive], "expected a number > 0 at 'b'"),
     ({"b": -1}, str | Mapping[str, Positive], "expected a number > 0 at 'b'"),
     (-3, OwnClass | Count, "expected an integer >= 1"),
+    (10**10, Positive, "is an integer, which JAX takes as int32; write the float 1e+10"),
+    (10**30, Positive | None, "is an integer, which JAX takes as int32; write the float 1e+30"),
+    ({"a": 10**10}, Mapping[str, Positive], "is an integer, which JAX takes as int32; write the float 1e+10 at 'a'"),
     ("", ranges.Text, "expected a text of length >= 1"),
 ]
 

@@ -43,7 +43,8 @@ class Examples:
         for cache in self.caches:
             if len(cache) == 0:
                 raise DataError(f"{cache.folder}: the cache is empty; prepare the task again")
-        if self.num_negatives and not any(c.most_negatives for c in self.caches):
+        # A mixture narrowed to some of its tasks keeps the settings of all of them.
+        if self.num_negatives and not self.mixture.only and not any(c.most_negatives for c in self.caches):
             raise ConfigError(
                 f"num_negatives = {self.num_negatives}, but no task of mixture {self.mixture.name!r} has negatives; "
                 "map the field `negatives` in a source or set num_negatives = 0"

@@ -110,7 +110,7 @@ recipe.Recipe.mixture = @tasks.Mixture()
 tasks.Mixture.name = 'three_sets'
 tasks.Mixture.tasks = [@conala/tasks.Task(), @medquad/tasks.Task(), @tldr/tasks.Task()]
 tasks.Mixture.rates = {'conala': 1.0, 'medquad': 2.0, 'tldr': 1.0}
-sources.JsonLines.fields = {'query': 'query', 'target': 'positive', 'negatives': 'negative'}
+sources.JsonLines.fields = {'query': 'query', 'target': 'positive'}
 
 conala/tasks.Task.name = 'conala'
 conala/tasks.Task.query_prompt = 'code retrieval'
@@ -142,7 +142,7 @@ def test_a_gin_file_alone_trains_on_a_mixture_of_real_files(shared_data, tmp_pat
         "--gin.loop.Schedule.log_every=1",
     )
     shown = capsys.readouterr().out
-    assert "task       medquad: 50.0% of batches" in shown and "task       tldr: 25.0% of batches" in shown
+    assert "medquad: 64 of 128 examples (50.0%)" in shown and "tldr: 32 of 128 examples (25.0%)" in shown
     assert "each batch from one task" in shown and "4587 examples" in shown
     losses = [json.loads(x)["loss"] for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 4 and all(0 < x < 100 for x in losses)
