@@ -4,7 +4,9 @@ MODEL is a run folder, a checkpoint step folder or a bundle. A bundle is data: o
 """
 
 import pathlib
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from msgspec import Meta
 
 from embed import documents, files, ranges
 from embed.errors import DataError
@@ -30,9 +32,9 @@ class _Description(TypedDict):
     architecture: _Architecture
     tokenizer: dict[str, Any]
     prompts: dict[str, str]
-    lengths: dict[str, ranges.Count]
+    lengths: Annotated[dict[str, ranges.Count], Meta(min_length=1)]
     lineage: dict[str, Any]
-    matryoshka_dims: list[ranges.Size]
+    matryoshka_dims: Annotated[list[ranges.Size], Meta(min_length=1)]
     text_normalization: NotRequired[str]
     default_prompt_name: NotRequired[str | None]
 

@@ -51,6 +51,8 @@ def parse_json(
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:  # may be half of a surrogate pair, which UTF-8 cannot hold
+            _refuse_surrogates(value)
     except RecursionError as e:
         raise DataError(f"{location}: not valid JSON (nested too deeply); {advice}") from e
     except ValueError as e:  # UnicodeDecodeError and JSONDecodeError among them
@@ -79,6 +81,13 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _refuse_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        raise ValueError("a text holds a lone surrogate, which UTF-8 cannot") from e
 
 
 def _finite(text: str) -> float:

@@ -99,6 +99,9 @@ def _text_differences(description: dict, first: dict, folder: pathlib.Path) -> l
     if description["text_normalization"] != first["text_normalization"]:
         names = description["text_normalization"], first["text_normalization"]
         lines.append(f"normalises texts by {names[0]!r}, {folder} by {names[1]!r}")
+    names = description.get("default_prompt_name"), first.get("default_prompt_name")
+    if names[0] != names[1]:
+        lines.append(f"its default prompt is {names[0]!r}, that of {folder} {names[1]!r}")
     prompts, others = description["prompts"], first["prompts"]
     different = [name for name in {**prompts, **others} if prompts.get(name) != others.get(name)]
     if different:

@@ -76,6 +76,8 @@ def _prompts(given) -> dict[str, str]:
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise UsageError(f"--prompt={item}: give NAME=TEXT")
+        if name == "none":
+            raise UsageError(f"--prompt={item}: 'none' is the text alone; give the prompt another name")
         prompts[name] = text if "{content}" in text else text + "{content}"
     return prompts
 

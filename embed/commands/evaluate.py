@@ -91,7 +91,13 @@ def _evaluate(arguments) -> None:
         if baseline not in ("random", "bm25"):
             raise UsageError(f"--baselines: {baseline!r}{did_you_mean(baseline, ['random', 'bm25'])}")
     given = _named(arguments.models)
-    names = [name for name, _ in given]
+    levels = _levels(given, arguments.weights.split(","))
+    names = [name for name, _, _ in levels]
+    for name in baselines:
+        if name in names:
+            raise UsageError(
+                f"a model and a baseline are both called {name!r}; give the model another name: NAME=MODEL"
+            )
     if arguments.against is not None and arguments.against not in (*names, *baselines):
         raise UsageError(f"--against={arguments.against}{did_you_mean(arguments.against, [*names, *baselines])}")
     suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
@@ -106,11 +112,9 @@ def _evaluate(arguments) -> None:
             _say(f"{task.name}: {remark}")
     if "random" in baselines:
         _score(collected, "random", given[0][1], arguments, suite, random=True)
-    for name, path in given:
-        for weights in arguments.weights.split(","):
-            called = name if weights == "float32" else f"{name} {weights}-weights"
-            _say(f"scoring {called}")
-            _score(collected, called, path, arguments, suite, weights=weights)
+    for name, path, weights in levels:
+        _say(f"scoring {name}")
+        _score(collected, name, path, arguments, suite, weights=weights)
     hosts.sync("all models are scored")
     if not hosts.is_main():
         return
@@ -144,6 +148,29 @@ def _named(models) -> list[tuple[str, str]]:
         if names.count(name) > 1:
             raise UsageError(f"two models are called {name!r}; give them names: NAME=MODEL")
     return given
+
+
+def _levels(given, weights: list[str]) -> list[tuple[str, str, str]]:
+    """Returns (name, path, precision of the weights) of every model to score; what cannot be opened or named is refused."""
+    from embed import bundles
+    from embed.errors import UsageError, did_you_mean
+    from embed.inference.weights import KINDS
+
+    for kind in weights:
+        if kind not in KINDS:
+            raise UsageError(f"--weights: {kind!r}{did_you_mean(kind, KINDS)}")
+    for _, path in given:
+        bundles.resolve(path)
+    levels = [
+        (name if kind == "float32" else f"{name} {kind}-weights", path, kind)
+        for name, path in given
+        for kind in weights
+    ]
+    names = [name for name, _, _ in levels]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name!r} would be scored twice; give each precision of --weights once, and other names")
+    return levels
 
 
 def _mteb(arguments) -> None:
@@ -183,7 +210,7 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     """Scores one model and adds it to what is collected. All hosts embed, the main one scores."""
     from embed import hosts
     from embed.data.text import template
-    from embed.errors import UsageError
+    from embed.errors import ConfigError, UsageError
     from embed.evaluation import runner, views
     from embed.evaluation.embeddings import Embeddings
     from embed.inference import model as inference
@@ -205,6 +232,12 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
         raise UsageError(f"--dims={arguments.dims}: this model gives 1 to {size}")
     served = views.views(dims, arguments.quantize.split(","))
     words = lambda prompt: template(prompt, model.prompts)  # noqa: E731
+    for task in suite.tasks:
+        for texts in task.parts().values():
+            try:
+                words(texts.prompt)
+            except ConfigError as e:
+                raise ConfigError(f"{arguments.suite}: task {task.name!r}: {e}") from e
     kept = None if random or not hosts.is_main() else _vectors_folder(arguments.vectors, model)
     embeddings = Embeddings(model.encode, words, kept, _say, hosts.agree)
     parts = [part for task in suite.tasks for part in task.parts().values()]

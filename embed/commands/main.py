@@ -60,6 +60,11 @@ def _run(argv: list[str]) -> None:
         return
     if argv[0] not in COMMANDS:
         raise UsageError(f"no command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)}")
+    for word in argv:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError as e:
+            raise UsageError(f"{word!a} is not valid UTF-8; rename the file, or correct the argument") from e
     command = importlib.import_module(f"embed.commands.{argv[0]}")
     parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -14,10 +14,11 @@ def run(arguments) -> None:
     from embed import config
     from embed.commands import start
     from embed.commands.recipe import Recipe
-    from embed.data import prepare
+    from embed.data import loader, prepare
     from embed.files import FolderLock
 
     recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     recipe = start.complete(recipe)
     with FolderLock(recipe.cache_dir):
-        prepare.ensure_caches(recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+        caches = prepare.ensure_caches(recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+    loader.check_negatives(recipe.mixture, caches, recipe.num_negatives)

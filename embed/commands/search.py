@@ -25,6 +25,7 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     runtime.start()
+    from embed import markdown
     from embed.data.lines import read_json_lines
     from embed.errors import DataError, UsageError
     from embed.inference import model as inference
@@ -32,6 +33,9 @@ def run(arguments) -> None:
 
     if arguments.top < 1:
         raise UsageError(f"--top={arguments.top}: at least 1")
+    for number, query in enumerate(arguments.queries, 1):
+        if not query.strip():
+            raise UsageError(f"query {number} of {len(arguments.queries)} is empty; say what to look for")
     rows = [(where, _checked(row, where)) for where, row in read_json_lines(arguments.corpus)]
     if not rows:
         raise DataError(f"{arguments.corpus}: no texts in it; give a corpus")
@@ -43,10 +47,11 @@ def run(arguments) -> None:
     corpus = model.encode(texts, prompt="document", titles=titles, dims=arguments.dims)
     scores, indices = search.top_k(queries, corpus, arguments.top)
     for query, row_scores, row_indices in zip(arguments.queries, scores, indices):
-        print(f"\n{query}")
+        print(f"\n{markdown.printable(query)}")
         for rank, (score, index) in enumerate(zip(row_scores, row_indices), 1):
             where, row = rows[index]
-            print(f"  {rank}. {score:.4f}  {_location(where, row)}  {_first_line(row['text'])}")
+            line = f"{_location(where, row)}  {_first_line(row['text'])}"
+            print(f"  {rank}. {score:.4f}  {markdown.printable(line)}")
 
 
 def _checked(row: dict, where: str) -> dict:
@@ -70,5 +75,5 @@ def _location(where: str, row: dict) -> str:
 
 
 def _first_line(text: str, width: int = 90) -> str:
-    line = text.splitlines()[0]
+    line = text.strip().splitlines()[0]
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -30,12 +30,13 @@ def run(arguments) -> None:
 
     folder = pathlib.Path(arguments.folder)
     checks, content = parity.read(folder)
+    _check_dtype(folder, content["dtype"])
     tolerance = arguments.tolerance or content["tolerance"]
     if tolerance > content["tolerance"]:
         raise UsageError(
             f"--tolerance={tolerance:g}: vectors of {content['dtype']} weights may differ by {content['tolerance']:g}; give less"
         )
-    files.verify_manifest(folder)
+    _check_unlisted(folder, files.verify_manifest(folder))
     parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
     form, vectors = _vectors(folder, checks, content)
     error = parity.compare(checks, _token_ids(folder, checks, content), vectors, tolerance, f"{folder} in {form}")
@@ -44,14 +45,56 @@ def run(arguments) -> None:
     )
 
 
+def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
+    """Raises DataError unless the weights are of the type that parity.json says, which decides the tolerance."""
+    from embed.errors import DataError
+    from embed.interop.tensors import stored_dtypes
+
+    weights = folder / "model.safetensors"
+    stored = stored_dtypes(weights) if weights.is_file() else {"F32"}
+    expected = {"float32": "F32", "bfloat16": "BF16"}[dtype]
+    if stored != {expected}:
+        raise DataError(
+            f"{folder}: parity.json says that the weights are {dtype}, but they are {', '.join(sorted(stored))}; export the model "
+            "again"
+        )
+
+
+# What sentence-transformers, transformers and tokenizers may read beside the files that an export lists.
+_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx")
+
+
+def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
+    """Raises DataError for a file that was added to an export and that its readers may read."""
+    from embed import files
+    from embed.errors import DataError
+
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _READ):
+        name = path.relative_to(folder).as_posix()
+        if name not in manifest["files"] and name != files.MANIFEST and not name.startswith("."):
+            raise DataError(
+                f"{path}: is not of the export, and its readers may read it; remove it, or export the model again"
+            )
+
+
 def _prompts(folder: pathlib.Path) -> dict[str, str]:
     """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
     from embed import documents
+    from embed.errors import DataError
     from embed.interop.prompts import PLAIN
 
     path = folder / "config_sentence_transformers.json"
     if path.is_file():
-        prefixes = documents.read_json(path, dict).get("prompts") or {}
+        config = documents.read_json(path, dict)
+        prefixes = config.get("prompts") or {}
+        public = folder / "model.json"
+        known = documents.read_json(public) if public.is_file() else {}
+        default = known.get("default_prompt_name")
+        if public.is_file() and config.get("default_prompt_name") != default:
+            raise DataError(
+                f"{path}: default_prompt_name = {config.get('default_prompt_name')!r}, the model was exported with {default!r}; "
+                "export the model again"
+            )
         documents.check(prefixes, dict[str, str], f"{path}: prompts")
         return {name: f"{prefix}{PLAIN}" for name, prefix in prefixes.items()}
     prompts = documents.read_json(folder / "model.json").get("prompts")

@@ -4,13 +4,14 @@ Each takes any source that has `raw()` (files, TFDS, Hugging Face) and yields re
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.fields import Record, map_fields, text_of
+from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, text_of
 from embed.data.sources import HuggingFaceDataset, folder_fingerprint
 from embed.data.text import clean
-from embed.errors import DataError, did_you_mean
+from embed.errors import ConfigError, DataError, did_you_mean
 
 
 def field_of(raw: Mapping[str, Any], field: str, where: str) -> Any:
@@ -25,6 +26,17 @@ class Derived:
     """Base of sources that are made from `source`, which has raw()."""
 
     source: Any
+
+    def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yields the raw rows of the source, whose own map of fields must not be set, as nothing would read it."""
+        for name in ("fields", "optional"):
+            default = DEFAULT_FIELDS if name == "fields" else ()
+            if getattr(self.source, name, default) != default:
+                raise ConfigError(
+                    f"{type(self.source).__name__}.{name} has no effect below {type(self).__name__}, which reads the raw rows "
+                    "by names of its own; leave it out"
+                )
+        return self.source.raw()
 
     def fingerprint(self) -> dict[str, str]:
         """Returns that of the source."""
@@ -45,7 +57,7 @@ class TitleAndBody(Derived):
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("where", record)."""
-        for where, raw in self.source.raw():
+        for where, raw in self.raw():
             body = _plain(field_of(raw, self.text, where), self.text, where)
             if self.title is None:
                 title, _, body = body.partition("\n")
@@ -75,7 +87,7 @@ class Choices(Derived):
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("where", record) with the wrong options as negatives; an option that says what the right one says is left out."""
-        for where, raw in self.source.raw():
+        for where, raw in self.raw():
             right = _class_of(field_of(raw, self.answer, where), {}, self.answer, where)
             if right < 0:
                 continue
@@ -97,10 +109,10 @@ def _class_of(value: Any, words: Mapping[str, int | None], field: str, where: st
         name = value.strip().lower()
         if name in words:
             return words[name]
-        value = int(name) if name.removeprefix("-").isdigit() else value
+        value = int(name) if name.removeprefix("-").isdecimal() else value
     if hasattr(value, "item"):
         value = value.item()  # a number of numpy, as TFDS gives it
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         known = f" or one of {', '.join(words)}" if words else ""
         raise DataError(f"{where}: field {field!r} is {value!r}, expected the number of a class{known}; correct it")
     return int(value)
@@ -124,7 +136,7 @@ class Entailments(Derived):
         """Yields ("where", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
         premises: dict[str, tuple[list, list]] = {}
         words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
-        for where, raw in self.source.raw():
+        for where, raw in self.raw():
             label = _class_of(field_of(raw, self.label, where), words, self.label, where)
             if label not in (self.entailment, self.contradiction):
                 continue
@@ -164,6 +176,10 @@ class HuggingFaceBeir:
         places = {}
         for part, rows in (("query", queries), ("document", corpus)):
             places[part] = {str(key): number for number, key in enumerate(rows["_id"])}
+            if len(places[part]) < len(rows):
+                raise DataError(
+                    f"{self.name}: {len(rows) - len(places[part])} ids of the {part} part stand twice; make them unique"
+                )
         for number, row in enumerate(self._part("default", self.split)):
             where = f"{self.name}[{self.split}]:{number}"
             if row["score"] <= 0:

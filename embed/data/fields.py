@@ -1,6 +1,7 @@
 """Raw rows to records: fields mapped to our roles, texts cleaned, and what is wrong with a row said with its location."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from embed.data.text import clean
@@ -28,7 +29,8 @@ def checked_text(value: Any, field: str, where: str) -> str:
                 f"{where}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
             ) from e
     if not isinstance(value, str):
-        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text")
+        kind = "missing or null" if value is None else type(value).__name__
+        raise DataError(f"{where}: field {field!r} is {kind}, expected a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as e:
@@ -36,6 +38,42 @@ def checked_text(value: Any, field: str, where: str) -> str:
     if not clean(value):
         raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
     return value
+
+
+def identity(value: Any, field: str, where: str) -> str:
+    """Returns an id, a text or a number, as a text that every format of vectors keeps as it is."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as e:
+            raise DataError(f"{where}: field {field!r} is not valid UTF-8; give ids as texts or numbers") from e
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if value is None or isinstance(value, bool | list | tuple | dict) or value != value or not is_finite:
+        raise DataError(
+            f"{where}: field {field!r} is {type(value).__name__} ({str(value)[:40]!r}), expected a text or a number as id"
+        )
+    text = str(value)
+    if not text.strip():
+        raise DataError(f"{where}: field {field!r}, the id, is empty; give every record an id")
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+    return text
+
+
+def rows_by_id(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yields (location, id, row) of queries or documents, whose id is `_id` or `id`; an id that stands twice is a DataError."""
+    ids: set[str] = set()
+    for where, row in rows:
+        field = "_id" if "_id" in row else "id"
+        if field not in row:
+            raise DataError(f"{where}: no field 'id'; every query and document needs one")
+        key = identity(row[field], field, where)
+        if key in ids:
+            raise DataError(f"{where}: the id {key!r} stands twice; make ids unique")
+        ids.add(key)
+        yield where, key, row
 
 
 def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:
@@ -67,7 +105,8 @@ def _texts_of(value: Any, field: str, where: str) -> list:
             return parse_json(text, where, list)
         except DataError as e:
             raise DataError(
-                f"{where}: field {field!r} looks like a list and is no JSON list ({text[:40]!r}); write one, or a single text"
+                f"{where}: field {field!r} looks like a list and is no JSON list ({text[:40]!r}); correct the list, or write a "
+                "text in brackets as a list of one text"
             ) from e
     if not isinstance(value, list | tuple):
         raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text or a list of texts")
@@ -80,6 +119,8 @@ def map_records(rows, fields: Mapping[str, str], optional: Sequence[str], owner:
     for role in optional:
         if role not in OPTIONAL_ROLES:
             raise DataError(f"{owner}.optional: {role!r}{did_you_mean(role, OPTIONAL_ROLES)}")
+        if role not in fields:
+            raise DataError(f"{owner}.optional: {role!r} has no effect, {owner}.fields does not map it; leave it out")
     unseen = {role for role in fields if role in OPTIONAL_ROLES and role not in optional}
     raw: Mapping[str, Any] = {}
     location = ""

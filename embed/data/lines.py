@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,21 +22,30 @@ MAX_LINE = 256 << 20  # bytes
 _MAX_RATIO, _MAX_UNCHECKED = 200, 1 << 30  # a gzip file that is not a bomb expands less, or is smaller
 QUOTING = ("auto", "csv", "none")
 _ADVICE = "correct or remove the line"
+_LONE_CR = "holds a carriage return without a line feed; write the ends of lines as LF or CRLF, and write others out"
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """Yields ("file:line", text without its end) of a UTF-8 text file. Bad bytes and cut streams are DataErrors."""
     for number, line in enumerate(_raw_lines(str(path)), 1):
-        yield f"{path}:{number}", _decoded(line, path, number).rstrip("\r\n")
+        text = _decoded(line, path, number).rstrip("\r\n")
+        if "\r" in text:
+            raise DataError(f"{path}:{number}: {_LONE_CR}")
+        yield f"{path}:{number}", text
 
 
 def _decoded(line: bytes, path: str, number: int) -> str:
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as e:
         raise DataError(
             f"{path}:{number}: not valid UTF-8 at byte {e.start} of the line; convert the file to UTF-8"
         ) from e
+    if "\0" in text:
+        raise DataError(
+            f"{path}:{number}: holds a NUL character, as UTF-16 without a byte-order mark does; convert the file to UTF-8"
+        )
+    return text
 
 
 def _raw_lines(path: str) -> Iterator[bytes]:
@@ -67,15 +77,21 @@ def _raw_lines(path: str) -> Iterator[bytes]:
 def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
     """Yields (location, object) of a file of one JSON object a line, or of one JSON array of objects; blank lines are
     passed over. An object with one key twice is refused."""
-    lines = ((location, line) for location, line in read_lines(path) if line.strip())
-    first = next(lines, None)
-    if first is None:
-        return
-    if first[1].lstrip().startswith("["):
-        text = "\n".join(line for _, line in itertools.chain([first], lines))
-        values = ((f"{path}[{i}]", value) for i, value in enumerate(documents.parse_json(text, str(path), list)))
+    lines = read_lines(path)
+    num_blank = 0
+    for first in lines:
+        if first[1].strip():
+            break
+        num_blank += 1
     else:
-        values = ((location, _object_of(line, location)) for location, line in itertools.chain([first], lines))
+        return
+    lines = itertools.chain([first], lines)
+    if first[1].lstrip().startswith("["):
+        text = "\n" * num_blank + "\n".join(line for _, line in lines)
+        array = documents.parse_json(text, str(path), list, "correct the array")
+        values = ((f"{path}[{i}]", value) for i, value in enumerate(array))
+    else:
+        values = ((location, _object_of(line, location)) for location, line in lines if line.strip())
     for location, value in values:
         if not isinstance(value, dict):
             raise DataError(f"{location}: a JSON {type(value).__name__}, expected an object with the mapped fields")
@@ -127,7 +143,8 @@ def _separator(path: str) -> str:
     if not path.removesuffix(".gz").endswith(".csv"):
         return "\t"
     header = next((line for _, line in read_lines(path)), "")
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return next((mark for mark in ",;\t" if mark in unquoted), ",")
 
 
 def _header(cells: Sequence[str], location: str) -> Sequence[str]:
@@ -157,6 +174,8 @@ def _rows(path: str, separator: str, is_quoted: bool) -> Iterator[tuple[str, str
         try:
             cells = next(reader, None)
         except csv.Error as e:
+            if "new-line" in str(e):
+                raise DataError(f"{path}:{number}: {_LONE_CR}") from e
             raise DataError(
                 f"{path}:{number}: a quote of the table is not closed or not doubled ({e}); correct it"
             ) from e

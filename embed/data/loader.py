@@ -28,6 +28,15 @@ _LONGEST_ROW = 1024  # of rows longer than their longest text needs
 _ATTENTION = 1500
 
 
+def check_negatives(mixture: Mixture, caches: Sequence[Cache], num_negatives: int) -> None:
+    """Raises ConfigError for hard negatives that no task has. A mixture narrowed to some tasks keeps the settings of all."""
+    if num_negatives and not mixture.only and not any(c.most_negatives for c in caches):
+        raise ConfigError(
+            f"num_negatives = {num_negatives}, but no task of mixture {mixture.name!r} has negatives; "
+            "map the field `negatives` in a source or set num_negatives = 0"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """The endless sequence of global batches of a mixture, as examples; `read` gives any part of any of them."""
@@ -43,12 +52,7 @@ class Examples:
         for cache in self.caches:
             if len(cache) == 0:
                 raise DataError(f"{cache.folder}: the cache is empty; prepare the task again")
-        # A mixture narrowed to some of its tasks keeps the settings of all of them.
-        if self.num_negatives and not self.mixture.only and not any(c.most_negatives for c in self.caches):
-            raise ConfigError(
-                f"num_negatives = {self.num_negatives}, but no task of mixture {self.mixture.name!r} has negatives; "
-                "map the field `negatives` in a source or set num_negatives = 0"
-            )
+        check_negatives(self.mixture, self.caches, self.num_negatives)
 
     @functools.cached_property
     def shares(self) -> list[float]:

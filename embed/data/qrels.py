@@ -112,11 +112,14 @@ class _Headless:
     """What the columns of a file without a header hold, to tell forms that look alike apart once all lines are known."""
 
     def __init__(self):
-        self._lines, self._counts_lines, self._seconds = 0, True, set()
+        self._lines, self._rises, self._before, self._seconds = 0, True, -1, set()
 
     def add(self, cells: Sequence[str]) -> None:
         """Looks at the first two columns of a line."""
-        self._counts_lines = self._counts_lines and cells[0].strip() == str(self._lines)
+        first = cells[0].strip()
+        number = int(first) if first.isdecimal() else -1
+        self._rises = self._rises and number > self._before
+        self._before = number
         if len(self._seconds) < 2:
             self._seconds.add(cells[1].strip().upper())
         self._lines += 1
@@ -124,10 +127,10 @@ class _Headless:
     def check(self, width: int, location: str) -> None:
         """Raises DataError for a table with its index, and for TREC's columns without the relevance."""
         file = location.rpartition(":")[0]
-        if width == 4 and self._lines > 1 and self._counts_lines and len(self._seconds) > 1:
+        if width == 4 and self._lines > 1 and self._rises and len(self._seconds) > 1:
             raise DataError(
-                f"{file}: the first of four columns counts the lines, so this may be a table with its index; write it without "
-                "the index (pandas: index=False)"
+                f"{file}: the first of four columns is another, higher number in every line, so this may be a table with its "
+                "index; write it without the index (pandas: index=False), or with a header"
             )
         if width == 3 and self._lines > 1 and self._seconds in ({"0"}, {"Q0"}):
             raise DataError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from embed import ranges
 from embed.data import qrels
-from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records
+from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records, rows_by_id
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.documents import digest_json, first_line
 from embed.errors import DataError
@@ -38,11 +38,16 @@ def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
         if not matches and "*" in one:
             first = next(i for i, part in enumerate(base.parts) if "*" in part)
             matches = [
-                str(p) for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:])) if p.is_file()
+                str(p)
+                for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:]))
+                if p.is_file() and (not p.name.startswith(".") or base.name.startswith("."))
             ]
         if not matches:
-            raise DataError(f"{one}: no such file; correct {option}")
+            advice = f"is a folder; name its files, as in {one}/*" if base.is_dir() else "no such file"
+            raise DataError(f"{one}: {advice}; correct {option}")
         for match in matches:
+            if not match.isprintable() and any(0xDC80 <= ord(c) <= 0xDCFF for c in match):
+                raise DataError(f"{match!a}: the name of the file is not valid UTF-8; rename it")
             found.setdefault(os.path.realpath(match), match)
     return sorted(found.values())
 
@@ -144,11 +149,13 @@ class BeirFolder:
 
     def parts(self) -> tuple[str, str, str]:
         """Returns the paths of queries, corpus and qrels."""
-        return (
-            self._file("queries.jsonl"),
-            self._file("corpus.jsonl"),
-            self._file(f"qrels/{self.split}.tsv", "qrels.tsv"),
-        )
+        judgements = self._file(f"qrels/{self.split}.tsv", "qrels.tsv")
+        if self.split != type(self).split and pathlib.Path(judgements).parent.name != "qrels":
+            raise DataError(
+                f"{self.path}: has no qrels/{self.split}.tsv (.gz), and {judgements} has no splits; correct BeirFolder.split, "
+                "or leave it out"
+            )
+        return self._file("queries.jsonl"), self._file("corpus.jsonl"), judgements
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}."""
@@ -157,8 +164,9 @@ class BeirFolder:
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields one record per relevant (query, document), in the order of qrels; graded zero means not relevant."""
         queries_path, corpus_path, qrels_path = self.parts()
-        queries = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(queries_path)}
-        corpus = {str(r.get("_id", r.get("id"))): (w, r) for w, r in read_json_lines(corpus_path)}
+        queries, corpus = (
+            {key: (w, row) for w, key, row in rows_by_id(read_json_lines(p))} for p in (queries_path, corpus_path)
+        )
         for where, query, document, score in qrels.parse(read_lines(qrels_path)):
             if score <= 0:
                 continue
@@ -284,6 +292,10 @@ class LabelledTexts:
         if len(by_label) < 2:
             raise DataError(f"{self.path}: one label only ({next(iter(by_label), 'none')!r}); classification needs two")
         labels = sorted(by_label)
+        if self.mode == "same_label_text_as_target" and len(rows) == len(by_label):
+            raise DataError(
+                f"{self.path}: every label has one text only; {self.mode!r} needs another text of the same label"
+            )
         for i, (where, query, label) in enumerate(rows):
             choose = random.Random(f"{self.seed}:{i}")
             other = choose.choice([x for x in labels if x != label])

@@ -59,8 +59,12 @@ def normalizer(name: str) -> Callable[[str], str]:
 def template(prompt: str, prompts: dict[str, str] | None = None) -> str:
     """Returns the template that `prompt` names, or `prompt` itself when it is a template (holds {content}).
 
-    Raises ConfigError for a name that is not known.
+    Raises ConfigError for a name that is not known, and for a template that UTF-8 cannot hold.
     """
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise ConfigError(f"the prompt {prompt!a} holds a lone surrogate, which no UTF-8 text can; remove it") from e
     if "{content}" in prompt:
         return prompt
     prompts = PROMPTS if prompts is None else prompts

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from embed.data.fields import checked_text, text_of
+from embed.data.fields import checked_text, identity, text_of
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.data.sources import Parquet
 from embed.errors import DataError, did_you_mean
@@ -53,26 +53,11 @@ def read_texts(
 
 
 def _identity(row, id_field: str | None, number: int, where: str) -> str:
-    """Returns the id of a record as a text that every format of vectors keeps as it is."""
-    field = id_field or "id"
-    value = row.get(field)
-    if value is None and id_field is None:
+    """Returns the id of a record, and its number where the file has no ids."""
+    if id_field is None and "id" not in row:
         return str(number)
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError as e:
-            raise DataError(f"{where}: field {field!r} is not valid UTF-8; give ids as texts or numbers") from e
-    if value is None or isinstance(value, bool | list | tuple | dict) or value != value:
-        raise DataError(
-            f"{where}: field {field!r} is {type(value).__name__} ({value!r}), expected a text or a number as id"
-        )
-    identity = str(value)
-    try:
-        identity.encode()
-    except UnicodeEncodeError as e:
-        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
-    return identity
+    field = id_field or "id"
+    return identity(row.get(field), field, where)
 
 
 def _rows(path) -> Iterator[tuple[str, dict]]:

@@ -48,6 +48,13 @@ def _read(path: str, kind: str) -> bytes:
         ) from e
 
 
+def _check_room(max_length: int, num_special: int) -> None:
+    if max_length <= num_special:
+        raise ConfigError(
+            f"max_length = {max_length} leaves no room for a text beside the {num_special} special tokens; raise it"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class SentencePiece:
     """A SentencePiece vocabulary; ids of unknown, begin, end and padding come from the model file.
@@ -88,13 +95,16 @@ class SentencePiece:
     def pad_id(self) -> int:
         return max(0, _sentencepiece(self.path).pad_id())
 
+    def check_length(self, max_length: int) -> None:
+        """Raises ConfigError for a length that leaves no room for a text."""
+        _check_room(max_length, self.add_bos + self.add_eos)
+
     def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
         """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
         _check_side(self.truncation_side, self.path)
         processor = _sentencepiece(self.path)
+        self.check_length(max_length)
         room = max_length - self.add_bos - self.add_eos
-        if room < 1:
-            raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
         for name, wanted, token in (
             ("bos", self.add_bos, processor.bos_id()),
             ("eos", self.add_eos, processor.eos_id()),
@@ -198,12 +208,15 @@ class HuggingFace:
             raise DataError(f"{self.path}: has none of the padding tokens {names}; set HuggingFace.pad_token")
         return found[0]
 
+    def check_length(self, max_length: int) -> None:
+        """Raises ConfigError for a length that leaves no room for a text."""
+        _check_room(max_length, self._open()[0].num_special_tokens_to_add(False))
+
     def encode_batch(self, texts: Sequence[str], max_length: int) -> tuple[list[np.ndarray], list[bool]]:
         """Returns int32 token ids of at most `max_length` (special tokens included) and which texts were cut."""
         _check_side(self.truncation_side, self.path)
         tokenizer, lock = self._open()
-        if max_length <= tokenizer.num_special_tokens_to_add(False):
-            raise ConfigError(f"a length of {max_length} tokens leaves no room beside the special tokens; raise it")
+        self.check_length(max_length)
         rows, cut = [], []
         for batch in _batches(texts):
             with lock:

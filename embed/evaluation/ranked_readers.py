@@ -8,20 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from embed.data import qrels
-from embed.data.fields import checked_text
+from embed.data.fields import checked_text, identity, rows_by_id
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.errors import DataError
 from embed.evaluation import query_groups, ranked_tasks, ranking
 from embed.evaluation.reading import Entry, part, remark_of_empty, some, text_or_empty
-
-
-def _identity(row: Mapping, where: str) -> str:
-    key = row.get("_id", row.get("id"))
-    if key is None:
-        raise DataError(f"{where}: no field 'id'; every query and document needs one")
-    if isinstance(key, dict | list | bool):
-        raise DataError(f"{where}: the id is {str(key)[:40]!r}; it must be a text or a number")
-    return str(key)
 
 
 def _title(row: Mapping, where: str) -> str:
@@ -31,21 +22,10 @@ def _title(row: Mapping, where: str) -> str:
     return checked_text(title, "title", where)
 
 
-def _rows(path: str) -> Iterator[tuple[str, str, dict]]:
-    """Yields (location, id, row) of a corpus or of queries; an id that stands twice is a DataError."""
-    ids: set[str] = set()
-    for where, row in read_json_lines(path):
-        key = _identity(row, where)
-        if key in ids:
-            raise DataError(f"{where}: the id {key!r} stands twice; make ids unique")
-        ids.add(key)
-        yield where, key, row
-
-
 def _corpus(path: str) -> dict[str, tuple[str, str]]:
     """Returns {id: (text, title)}. A document with a title and a blank text is its title, as MTEB joins the two."""
     documents = {}
-    for where, key, row in _rows(path):
+    for where, key, row in rows_by_id(read_json_lines(path)):
         title = _title(row, where)
         if row.get("text") is None and not title:
             raise DataError(f"{where}: no field 'text' and no title; a document needs one of them")
@@ -88,7 +68,12 @@ _QRELS = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
 
 def _qrels_path(path: pathlib.Path) -> str:
     """Returns the judgements of a folder: by BEIR's names, or the only file called qrels.*, as MS MARCO's and TREC's are."""
-    others = sorted(p for p in path.glob("qrels*") if p.is_file() and p.name.removesuffix(".gz") not in _QRELS)
+    others = sorted(
+        p
+        for pattern in ("qrels*.tsv", "qrels*.txt", "qrels*.tsv.gz", "qrels*.txt.gz", "qrels")
+        for p in path.glob(pattern)
+        if p.is_file() and p.name.removesuffix(".gz") not in _QRELS
+    )
     known = any((path / f"{name}{suffix}").is_file() for name in _QRELS for suffix in ("", ".gz"))
     if known or not others:
         return part(path, _RETRIEVAL, *_QRELS)
@@ -102,7 +87,7 @@ def _qrels_path(path: pathlib.Path) -> str:
 def _beir(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Returns the fields of a BEIR-style folder."""
     queries_path, corpus_path = (part(path, _RETRIEVAL, f"{n}.jsonl") for n in ("queries", "corpus"))
-    queries = {key: _query(row, where) for where, key, row in _rows(queries_path)}
+    queries = {key: _query(row, where) for where, key, row in rows_by_id(read_json_lines(queries_path))}
     corpus = _corpus(corpus_path)
     judged, remarks = _judgements(_qrels_path(path), queries, corpus)
     if "ignore_identical_ids" not in entry:
@@ -217,14 +202,9 @@ def read_instruction_reranking(path: pathlib.Path, entry: Entry) -> dict[str, An
 def _passages(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
     """Yields (id, text, title) of a corpus: jsonl, or the tsv of Wikipedia passages with id, text and title."""
     is_tsv = path.name.removesuffix(".gz").endswith(".tsv")
-    seen = set()
-    for where, row in (read_table if is_tsv else read_json_lines)(str(path)):
-        identity = _identity(row, where)
-        if identity in seen:
-            raise DataError(f"{where}: the id {identity!r} stands twice; make ids unique")
-        seen.add(identity)
+    for where, key, row in rows_by_id((read_table if is_tsv else read_json_lines)(str(path))):
         text = row.get("text", row.get("context"))
-        yield identity, checked_text(text, "text", where), _title(row, where)
+        yield key, checked_text(text, "text", where), _title(row, where)
 
 
 def _corpus_path(path: pathlib.Path, entry: Entry) -> pathlib.Path:
@@ -263,14 +243,14 @@ def read_xor_retrieve(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads XTREME-UP's retrieval: a folder of LANGUAGE.jsonl with {"id", "question"} and the index (`corpus_path`)."""
     corpus = list(_passages(_corpus_path(path, entry)))
-    known = {identity for identity, _, _ in corpus}
+    known = {key for key, _, _ in corpus}
     found = sorted(p for pattern in ("*.jsonl", "*.jsonl.gz") for p in path.glob(pattern))
     if not found:
         raise DataError(f"{path}: has no files LANGUAGE.jsonl; an xtreme_up task is a folder of them")
     questions, languages, targets = [], [], []
     for file in found:
         for where, row in read_json_lines(str(file)):
-            targets.append(_identity(row, where))
+            targets.append(identity(row.get("id", row.get("_id")), "id", where))
             if targets[-1] not in known:
                 raise DataError(f"{where}: the id {targets[-1]!r} is not in {entry['corpus_path']}")
             questions.append(checked_text(row.get("question"), "question", where))
@@ -279,7 +259,7 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         "questions": some(questions, path),
         "question_languages": languages,
         "targets": targets,
-        "corpus_ids": [identity for identity, _, _ in corpus],
+        "corpus_ids": [key for key, _, _ in corpus],
         "corpus": [text for _, text, _ in corpus],
         "titles": [title for _, _, title in corpus],
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from embed.data.fields import checked_text
 from embed.data.text import clean
-from embed.errors import DataError
+from embed.errors import DataError, did_you_mean
 
 Entry = Mapping[str, Any]  # a task of a suite
 
@@ -26,6 +26,24 @@ def text_or_empty(value: Any, field: str, where: str) -> str:
     return "" if isinstance(value, str) and not clean(value) else checked_text(value, field, where)
 
 
+def column(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Returns the cell of a column; a column that the table does not have is a DataError."""
+    if name not in row:
+        raise DataError(f"{where}: no column {name!r}{did_you_mean(name, row)}")
+    return row[name]
+
+
+def label_of(value: Any, where: str) -> str:
+    """Returns a label as a text. Equal numbers are one label however they are written, as in scikit-learn: 1, 1.0 and true."""
+    if isinstance(value, bool | int):
+        return str(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: a label is {value!r}, expected a text or a number; correct the line")
+    return value
+
+
 def remark_of_empty(what: str, texts: Iterable[str]) -> list[str]:
     """Returns the remark that some texts are empty; none when none is."""
     number = sum(not text for text in texts)
@@ -40,7 +58,9 @@ def some(rows: list, path) -> list:
 
 
 def finite(text: str) -> float:
-    """Returns a number; raises ValueError for any that is not finite."""
+    """Returns a number; raises ValueError for any that is not finite, and for the underscores of Python's own notation."""
+    if isinstance(text, str) and "_" in text:
+        raise ValueError(f"it is {text}")
     if not math.isfinite(float(text)):
         raise ValueError(f"it is {text}")
     return float(text)

@@ -7,7 +7,7 @@ from typing import Any
 from embed.data.lines import read_json_lines, read_table
 from embed.errors import DataError
 from embed.evaluation import probe_tasks
-from embed.evaluation.reading import Entry, finite, part, remark_of_empty, some, text_or_empty
+from embed.evaluation.reading import Entry, column, finite, label_of, part, remark_of_empty, some, text_or_empty
 
 
 def _pairs(path: pathlib.Path, first: str, second: str, value: str | None, kind: Callable):
@@ -16,11 +16,11 @@ def _pairs(path: pathlib.Path, first: str, second: str, value: str | None, kind:
     columns = ", ".join(c for c in (first, second, value) if c)
     for where, row in read_table(str(path)):
         try:
-            values.append(None if value is None else kind(row[value]))
-        except (KeyError, ValueError) as e:
+            values.append(None if value is None else kind(column(row, value, where)))
+        except ValueError as e:
             raise DataError(f"{where}: needs columns {columns}, with a number in {value} ({e})") from e
-        left.append(text_or_empty(row.get(first), first, where))
-        right.append(text_or_empty(row.get(second), second, where))
+        left.append(text_or_empty(column(row, first, where), first, where))
+        right.append(text_or_empty(column(row, second, where), second, where))
     return some(left, path), right, values, remark_of_empty("texts", (*left, *right))
 
 
@@ -76,10 +76,9 @@ def _labelled(path: str, many: bool) -> tuple[list[str], list]:
         label = row.get("label", row.get("labels"))
         if label is None or (isinstance(label, list) and not many):
             raise DataError(f"{where}: needs a field 'label'{'' if many else ' with one label'}")
-        if any(isinstance(x, list | dict) or x is None for x in (label if isinstance(label, list) else [label])):
-            raise DataError(f"{where}: a label is no text or number; correct the line")
+        values = [label_of(x, where) for x in (label if isinstance(label, list) else [label])]
         texts.append(text_or_empty(row.get("text"), "text", where))
-        labels.append([str(x) for x in label] if isinstance(label, list) else [str(label)] if many else str(label))
+        labels.append(values if many else values[0])
     return some(texts, path), labels
 
 
@@ -225,9 +224,7 @@ def _read_sets(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         if not all(isinstance(side, list) and side for side in sides) or len(sides[0]) != len(sides[1]):
             raise DataError(f"{where}: needs the list 'sentences' and as many 'labels'")
         sets.append([text_or_empty(t, "sentences", where) for t in sides[0]])
-        if any(isinstance(x, list | dict) or x is None for x in sides[1]):
-            raise DataError(f"{where}: a label of 'labels' is no text or number")
-        labels.append([str(x) for x in sides[1]])
+        labels.append([label_of(x, where) for x in sides[1]])
     remarks = remark_of_empty("texts", (t for own in sets for t in own))
     return {"sets": some(sets, path), "labels": labels, "remarks": remarks, "task_class": probe_tasks.SetClustering}
 

@@ -112,6 +112,8 @@ def open_model(
     _check_length(max_length, description["architecture"]["encoder"])
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
+    max_length = max_length or max(description["lengths"].values())
+    tokenizer.check_length(max_length)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     devices = list(devices if devices is not None else jax.devices())
     mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), sharding.device_memory(devices)), devices)
@@ -127,7 +129,7 @@ def open_model(
         model=model,
         tokenizer=tokenizer,
         prompts=description["prompts"],
-        max_length=max_length or max(description["lengths"].values()),
+        max_length=max_length,
         mesh=mesh,
         text_normalization=description["text_normalization"],
         **({"overflow": overflow} if overflow else {}),
@@ -150,7 +152,8 @@ def _check_options(max_length, random, overflow, dtype, weights, devices) -> Non
             arguments.text(value, name)
     if overflow is not None and not callable(overflow):
         raise UsageError(f"overflow = {overflow!r} cannot be called; give a function of the texts cut and of all")
-    if devices is not None and not (isinstance(devices, Sequence) and len(devices)):
+    is_list = isinstance(devices, Sequence) and len(devices) and all(isinstance(d, jax.Device) for d in devices)
+    if devices is not None and not is_list:
         raise UsageError(f"devices = {devices!r}: give at least one of jax.devices(), in a list")
 
 

@@ -79,6 +79,9 @@ TOKENIZER_CONFIG = SPECIAL_TOKENS_MAP | table(
         "_commit_hash",
     ),
     refused={
+        "tokenizer_type": only(None, advice="set tokenizer_class instead"),
+        "gguf_file": only(None, advice="keep the tokenizer.json that is meant and remove the entry"),
+        "subfolder": only(None, "", advice="put the tokenizer's files into the folder and remove the entry"),
         "split_special_tokens": only(False, None, advice="a tokenizer.json cannot say it; remove the entry"),
         "fix_mistral_regex": only(False, None, advice="remove the entry"),
         "auto_map": only(None, advice="code of its own is never executed; save it with a class of transformers"),
@@ -118,8 +121,11 @@ SENTENCE_BERT_CONFIG = table(
 # What `model_args` may hold: how the weights are loaded, never what they compute.
 MODEL_ARGUMENTS = table(
     honoured=("torch_dtype", "dtype"),
-    no_effect=("attn_implementation", "device_map", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors"),
+    no_effect=("attn_implementation", "device_map", "low_cpu_mem_usage", "trust_remote_code"),
     refused={
+        "use_safetensors": only(True, None, advice="weights are read from safetensors alone; remove the entry"),
+    }
+    | {
         name: only(None, "", advice="remove the entry and keep the weights that are meant in the folder")
         for name in (
             "revision",
@@ -129,6 +135,11 @@ MODEL_ARGUMENTS = table(
             "load_in_8bit",
             "load_in_4bit",
             "file_name",
+            "gguf_file",
+            "key_mapping",
+            "adapter_kwargs",
+            "state_dict",
+            "ignore_mismatched_sizes",
         )
     },
 )
@@ -281,6 +292,10 @@ CONFIG = table(
         "output_hidden_states": only(False, None, advice="set it to false"),
         "auto_map": HONOURED,  # an error of its own
         "custom_pipelines": HONOURED,
+        "transformers_weights": only(
+            None, "model.safetensors", advice="rename that file to model.safetensors and remove the entry"
+        ),
+        "configuration_files": only(None, [], ["config.json"], advice="keep the config.json that is meant"),
         "partial_rotary_factor": only(None, 1, 1.0),
     },
 )

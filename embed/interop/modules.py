@@ -41,10 +41,17 @@ def read(folder: pathlib.Path) -> Modules:
         return Modules(folder, given=False)
     folders: dict[str, list[pathlib.Path]] = {kind: [] for kind in _KINDS}
     order = []
-    for entry in documents.read_json(path, kind=list):
+    listed = documents.read_json(path, kind=list)
+    for entry in listed:
         kind, name = _module(path, entry)
         folders[kind].append(folder / name)
         order.append(kind)
+    names = [str(entry["name"]) for entry in listed if "name" in entry]
+    if not listed or len(set(names)) < len(names):
+        reason = (
+            "two modules have one name, of which sentence-transformers keeps one" if listed else "it lists no module"
+        )
+        raise DataError(f"{path}: {reason}; restore the file from its source")
     dense, normalize = folders["Dense"], folders["Normalize"]
     if (
         order != ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * len(normalize)]

@@ -43,6 +43,10 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
 
     Keys that only repeat a standard name are dropped: `exported` writes them again.
     """
+    if prefixes.get("none"):
+        raise DataError(
+            f"the prompt 'none' is {prefixes['none']!r}, and here 'none' is the text alone; give the prompt another name"
+        )
     given = {key: to_template(prefix or "") for key, prefix in prefixes.items()}
     prompts = {}
     for name in PROMPTS:
@@ -55,6 +59,16 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
     served = {key: name for name, keys in MTEB_KEYS.items() for key in keys} | dict.fromkeys(_BOTH_SIDES, "query")
     others = {k: t for k, t in given.items() if k not in PROMPTS and t != prompts.get(served.get(k, ""))}
     return prompts | others
+
+
+def taken_for(prefixes: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Returns (our name, the folder's key) of prompts that a folder has under another key alone."""
+    names = {name: (name, *MTEB_KEYS.get(name, ())) for name in _ALSO_READ}
+    return [
+        (name, next(key for key in _ALSO_READ[name] if key in prefixes))
+        for name, keys in names.items()
+        if not any(key in prefixes for key in keys) and any(key in prefixes for key in _ALSO_READ[name])
+    ]
 
 
 def exported(prompts: Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import documents
 from embed.errors import DataError
 from embed.interop import entries, prompts
 from embed.interop.known_entries import CONFIG_SENTENCE_TRANSFORMERS, MODEL_ARGUMENTS, SENTENCE_BERT_CONFIG
+from embed.interop.tensors import stored_dtypes
 
 # sentence-transformers takes the first of these that there is.
 _NAMES = tuple(
@@ -73,6 +74,16 @@ def dtype_notes(path: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
     return [f"{path}: transformers computes in {dtype} unless it is told otherwise; here it is float32"]
 
 
+def stored_dtype_notes(path: pathlib.Path, config: Mapping[str, Any], weights: Sequence[pathlib.Path]) -> list[str]:
+    """Returns a note where config.json names no type and transformers takes that of the stored weights, a half precision."""
+    if config.get("dtype") or config.get("torch_dtype") or not weights:
+        return []
+    stored = stored_dtypes(weights[0])
+    if len(stored) != 1 or stored == {"F32"}:
+        return []
+    return [f"{weights[0]}: holds {stored.pop()} alone, in which transformers computes; here it is float32"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Prompts:
     """Prompt templates by name, and the name of the one that sentence-transformers' `encode` uses without being asked."""
@@ -106,7 +117,15 @@ def read_prompts(folder: pathlib.Path, has_modules: bool) -> Prompts:
         notes.append(
             f"{path}: similarity_fn_name = {similarity!r}; here vectors have unit length and are compared by cosine"
         )
-    templates = prompts.imported(given)
+    try:
+        templates = prompts.imported(given)
+    except DataError as e:
+        raise DataError(f"{path}: {e}") from e
+    notes += [
+        f"{path}: the prompt {key!r} is taken for {standard!r}; sentence-transformers puts it where it is asked for by its name"
+        for standard, key in prompts.taken_for(given)
+        if given[key]
+    ]
     name = _default_name(path, config.get("default_prompt_name"), given, templates)
     if name is not None:
         notes.append(

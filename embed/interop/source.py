@@ -7,7 +7,7 @@ from typing import Any
 
 from embed import documents
 from embed.data import tokenizers
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 from embed.interop import entries, families, sentence_config, tokenizer_files
 from embed.interop import modules as folder_modules
 from embed.interop.family import Family, size
@@ -84,6 +84,10 @@ def read(
     _check_vocabulary(found.tokenizer, encoder.vocab_size, path.parent)
     prompts = sentence_config.read_prompts(folder, modules.given)
     length, length_notes = _length(path.parent, family, config, inner, encoder, loading, found, max_length)
+    try:
+        found.tokenizer.check_length(length)
+    except ConfigError as e:
+        raise DataError(f"{path.parent}: {e}") from e
     return Source(
         folder=folder,
         weights=path.parent,
@@ -104,6 +108,7 @@ def read(
             *prompts.notes,
             *length_notes,
             *_unread_notes(folder, modules),
+            *sentence_config.stored_dtype_notes(path, config, weight_files(path.parent)[0]),
         ),
     )
 

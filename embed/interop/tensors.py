@@ -78,19 +78,12 @@ class Reader:
     """The tensors of a folder's safetensors files, read one at a time. Opening checks that every file is whole."""
 
     def __init__(self, folder: pathlib.Path):
-        import safetensors
-
         self._open: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
         self.folder = folder
         self.files, _ = weight_files(folder)
         for path in self.files:
-            try:
-                handle = safetensors.safe_open(path, framework="numpy")
-            except Exception as e:  # the library raises its own type for every kind of damage
-                raise DataError(
-                    f"{path}: not a whole safetensors file ({str(e)[:120]}); download or copy it again"
-                ) from e
+            handle = _opened(path)
             for name in handle.keys():  # noqa: SIM118 - not a dict
                 if name in self._open:
                     raise DataError(
@@ -123,6 +116,21 @@ class Reader:
                 f"{self.folder}: {name} holds values that are not finite; {why} the float32 or bfloat16 weights"
             )
         return array
+
+
+def _opened(path: pathlib.Path) -> Any:
+    import safetensors
+
+    try:
+        return safetensors.safe_open(path, framework="numpy")
+    except Exception as e:  # the library raises its own type for every kind of damage
+        raise DataError(f"{path}: not a whole safetensors file ({str(e)[:120]}); download or copy it again") from e
+
+
+def stored_dtypes(path: pathlib.Path) -> set[str]:
+    """Returns the types of the arrays of a safetensors file, by the names of that format: F32, BF16, F16."""
+    handle = _opened(path)
+    return {handle.get_slice(name).get_dtype() for name in handle.keys()}  # noqa: SIM118 - not a dict
 
 
 def weight_files(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:

@@ -206,6 +206,12 @@ def build(location, name: str, spec: dict, options: Mapping[str, Any]) -> tuple[
                 "tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json, where the file is right"
             )
         special = _special(defaults, options)
+        for role in defaults:
+            if role not in special:
+                raise DataError(
+                    f"{location}: tokenizer_config.json says that there is no {role}, which {name} needs; remove the entry, or set "
+                    "tokenizer_class to PreTrainedTokenizerFast, where tokenizer.json is complete"
+                )
         made = builder(spec, options, special)
         if spec["post_processor"] is not None:
             made.post_processor = _component(spec, "post_processor").post_processor
@@ -214,7 +220,8 @@ def build(location, name: str, spec: dict, options: Mapping[str, Any]) -> tuple[
     if ends is not None:
         ends(made, special)
     if name == "Qwen2Tokenizer":
-        made.add_tokens([AddedToken(_text(token), special=True) for token in special.values()])
+        everything = (*special.values(), *options.get("extra_special_tokens", ()))
+        made.add_tokens([AddedToken(_text(token), special=True) for token in everything])
     return made, special
 
 

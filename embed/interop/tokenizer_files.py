@@ -49,6 +49,11 @@ def read(
     """
     path = folder / _CONFIG
     options = documents.read_json(path) if path.is_file() else {}
+    if (arguments or {}).get("tokenizer_file") is not None:
+        raise DataError(
+            f"{folder}: tokenizer_args.tokenizer_file = {arguments['tokenizer_file']!r} names another file than {_FILE}; put it "
+            "into the folder as tokenizer.json and remove the entry"
+        )
     options |= arguments or {}
     notes = entries.check(path, options, TOKENIZER_CONFIG | _named_tokens(options))
     notes += _check_values(path, options, config)
@@ -146,6 +151,14 @@ def _canonical(path: pathlib.Path, content: bytes) -> tuple[dict, dict, dict]:
     truncation, padding = opened.truncation or {}, opened.padding or {}
     opened.no_truncation()
     opened.no_padding()
+    for token in documents.parse_json(content, str(path)).get("added_tokens") or []:
+        if (
+            opened.token_to_id(token["content"]) != token["id"]
+        ):  # the library goes by the order alone, transformers by the ids
+            raise DataError(
+                f"{path}: added_tokens gives {token['content']!r} the id {token['id']}, and its place in the list the id "
+                f"{opened.token_to_id(token['content'])}; save the tokenizer again"
+            )
     return json.loads(opened.to_str()), truncation, padding
 
 
@@ -179,10 +192,23 @@ def _token(path: pathlib.Path, name: str, value: Any) -> Any:
         return _added(path, name, value)
     if name in ("extra_special_tokens", "additional_special_tokens") and isinstance(value, list | dict):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        read = {k: _token(path, f"{name}_token", v) for k, v in items}
+        read = {k: _item(path, name, v) for k, v in items}
         return read if isinstance(value, dict) else list(read.values())
-    if name.endswith("_token") and not isinstance(value, str | bool | None):
+    is_role = name in SPECIAL_TOKENS or name in ("extra_special_tokens", "additional_special_tokens")
+    allowed = str | None if is_role else str | bool | None  # other flags, such as add_bos_token, end in _token too
+    if (is_role or name.endswith("_token")) and not isinstance(value, allowed):
         raise DataError(f"{path}: {name} = {value!r:.100} is no token of transformers; save the tokenizer again")
+    return value
+
+
+def _item(path: pathlib.Path, name: str, value: Any) -> Any:
+    """Returns one of several special tokens; one that is neither a text nor a token is a DataError."""
+    if isinstance(value, dict):
+        return _added(path, name, value)
+    if not isinstance(value, str) or not value:
+        raise DataError(
+            f"{path}: {name} holds {value!r:.100}, which is no token of transformers; save the tokenizer again"
+        )
     return value
 
 
@@ -195,12 +221,16 @@ def _added(path: pathlib.Path, name: str, fields: Mapping[str, Any], **changes) 
     return AddedToken(content, **given)
 
 
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 10
+
+
 def _added_tokens(folder: pathlib.Path, options: dict[str, Any], spec: dict) -> dict[int, AddedToken]:
     """Returns the tokens beside the vocabulary by id; `options` get the special tokens of an old special_tokens_map.json."""
     given = options.get("added_tokens_decoder")
     path = folder / _CONFIG
     if given is not None:
-        if not isinstance(given, dict) or not all(k.isdecimal() and isinstance(v, dict) for k, v in given.items()):
+        if not isinstance(given, dict) or not all(_is_id(k) and isinstance(v, dict) for k, v in given.items()):
             raise DataError(f"{path}: added_tokens_decoder is not tokens by id; save the tokenizer again")
         return {int(k): _added(path, "added_tokens_decoder", v) for k, v in given.items()}
     _merge_special_tokens_map(folder, options)
@@ -226,11 +256,15 @@ def _merge_special_tokens_map(folder: pathlib.Path, options: dict[str, Any]) -> 
         if name == "additional_special_tokens":
             name = "extra_special_tokens"
         if isinstance(value, list):
-            tokens = [_added(path, name, t, special=True) if isinstance(t, dict) else t for t in value]
+            tokens = [
+                _added(path, name, t, special=True) if isinstance(t, dict) else _item(path, name, t) for t in value
+            ]
             there = options.get(name) or []
             value = [*there, *(t for t in tokens if t not in there)]
         elif isinstance(value, dict):
             value = _added(path, name, value, special=True)
+        elif value is not None:
+            value = _item(path, name, value)
         options[name] = value
 
 

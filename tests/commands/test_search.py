@@ -10,7 +10,7 @@ from embed.commands.main import main
     [
         ('{"text": "a"}\n{"txt": "b"}\n', "c.jsonl:2: no field 'text'"),
         ('{"text": "a", "title": 3}\n', "c.jsonl:1: field 'title' is int, expected a text"),
-        ('{"text": null}\n', "c.jsonl:1: field 'text' is NoneType"),
+        ('{"text": null}\n', "c.jsonl:1: field 'text' is missing or null"),
         ("", "c.jsonl: no texts in it"),
     ],
 )

@@ -1,12 +1,13 @@
 """Sources made from other sources' rows, on files with the schemas of the public sets that need them."""
 
+import dataclasses
 import json
 
 import pytest
 
 from embed.data.derived import Choices, Entailments, TitleAndBody
 from embed.data.sources import JsonLines
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 
 
 def write(folder, rows) -> JsonLines:
@@ -76,3 +77,17 @@ def test_what_contradicts_a_premise_is_a_negative(tmp_path):
 def test_the_fingerprint_is_that_of_what_is_read(tmp_path):
     source = write(tmp_path, [{"text": "x"}])
     assert TitleAndBody(source).fingerprint() == source.fingerprint()
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), "\u00b2", 0.5])
+def test_a_label_that_is_no_class_is_refused_with_its_line(tmp_path, label):
+    source = write(tmp_path, [{"premise": "a", "hypothesis": "b", "label": label}])
+    with pytest.raises(DataError, match=r"rows.jsonl:1: field 'label' is .*expected the number of a class"):
+        records(Entailments(source))
+
+
+def test_a_map_of_fields_below_a_derived_source_has_no_effect(tmp_path):
+    source = write(tmp_path, [{"premise": "a", "hypothesis": "b", "label": 0}])
+    for changes in ({"fields": {"query": "premise", "target": "hypothesis"}}, {"optional": ("title",)}):
+        with pytest.raises(ConfigError, match="has no effect below Entailments"):
+            records(Entailments(dataclasses.replace(source, **changes)))

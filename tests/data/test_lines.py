@@ -139,3 +139,31 @@ def test_a_line_without_end_and_a_gzip_bomb_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "_MAX_UNCHECKED", 10_000)
     with pytest.raises(DataError, match=r"a\.txt\.gz:\d+: expands to more than 200 times its size"):
         list(read_lines(write(tmp_path / "a.txt.gz", "a\n" * 1_000_000)))
+
+
+def test_line_ends_of_an_old_mac_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\rthree\r")
+    with pytest.raises(DataError, match=r"a.txt:1: holds a carriage return without a line feed"):
+        list(lines.read_lines(tmp_path / "a.txt"))
+    (tmp_path / "a.csv").write_bytes(b"a,b\r1,2\r")
+    with pytest.raises(DataError, match=r"a.csv:1: holds a carriage return without a line feed"):
+        list(lines.read_table(tmp_path / "a.csv"))
+
+
+def test_utf_16_without_a_mark_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes("one\ntwo\n".encode("utf-16-le"))
+    with pytest.raises(
+        DataError, match=r"a.txt:1: holds a NUL character, as UTF-16 .* does; convert the file to UTF-8"
+    ):
+        list(lines.read_lines(tmp_path / "a.txt"))
+
+
+def test_the_separator_is_told_by_what_stands_outside_quotes(tmp_path):
+    (tmp_path / "a.csv").write_text('"id";"text, long"\n"1";"a, b"\n')
+    assert [row for _, row in lines.read_table(tmp_path / "a.csv")] == [{"id": "1", "text, long": "a, b"}]
+
+
+def test_the_line_of_a_broken_array_counts_blank_lines(tmp_path):
+    (tmp_path / "a.json").write_text('\n\n[\n\n{"a": 1},\n\n{"a": x}]\n')
+    with pytest.raises(DataError, match=r"line 7.*; correct the array"):
+        list(lines.read_json_lines(tmp_path / "a.json"))

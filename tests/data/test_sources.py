@@ -250,7 +250,7 @@ BAD_LINES = {
     "no field near": ('{"q": "a", "xyz": "b"}', "no field 't' (mapped to target)", "known: q, xyz"),
     "a number": ('{"q": 5, "t": "b"}', "field 'q' is int", "expected a text"),
     "a list as text": ('{"q": "a", "t": ["b"]}', "field 't' is list", "expected a text"),
-    "null": ('{"q": "a", "t": null}', "field 't' is NoneType", "expected a text"),
+    "null": ('{"q": "a", "t": null}', "field 't' is missing or null", "expected a text"),
     "empty": ('{"q": "", "t": "b"}', "field 'q' is empty", "remove the record or fill it"),
     "white space": ('{"q": "a", "t": " \\t\\n\\u00a0"}', "field 't' is empty", "remove the record or fill it"),
     "lone surrogate": ('{"q": "x\\ud800y", "t": "b"}', "field 'q' holds a lone surrogate", "remove it"),
@@ -354,7 +354,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
 
 def test_bad_parquet_values_are_refused_with_their_row(tmp_path):
     path = parquet_file(tmp_path / "a.parquet", {"q": ["a", "b"], "t": ["c", None]})
-    refused(sources.Parquet(path, PAIR), f"{path}:2: field 't' is NoneType", "expected a text")
+    refused(sources.Parquet(path, PAIR), f"{path}:2: field 't' is missing or null", "expected a text")
     refused(sources.Parquet(path, {**PAIR, "target": "tt"}), f"{path}:1: no field 'tt'", "did you mean 't'?")
     path = parquet_file(tmp_path / "b.parquet", {"q": [1, 2], "t": ["c", "d"]})
     refused(sources.Parquet(path, PAIR), f"{path}:1: field 'q' is int", "expected a text")
@@ -508,3 +508,42 @@ def test_what_utf8_cannot_hold_is_written_escaped(tmp_path):
     rows = [{"query": "ü\u2028", "note": "half \ud800"}, {"query": "plain ü"}]
     sources.write_json_lines(tmp_path / "a.jsonl.gz", rows)
     assert [row for _, row in read_json_lines(str(tmp_path / "a.jsonl.gz"))] == rows
+
+
+@pytest.mark.parametrize("part", ["queries", "corpus"])
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([("1", "a"), ("1", "b")], "the id '1' stands twice"),
+        ([(None, "a")], "field '_id' is NoneType"),
+        ([("", "a")], "the id, is empty"),
+    ],
+)
+def test_ids_of_a_beir_folder_must_be_unique(tmp_path, part, rows, message):
+    source = beir(tmp_path)
+    content = "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows)
+    (tmp_path / f"{part}.jsonl").write_text(content)
+    with pytest.raises(DataError, match=rf"{part}.jsonl:{len(rows)}: .*{message}"):
+        records(source)
+
+
+def test_a_split_without_effect_is_refused(tmp_path):
+    source = beir(tmp_path)
+    (tmp_path / "qrels/train.tsv").rename(tmp_path / "qrels.tsv")
+    assert records(source)
+    with pytest.raises(DataError, match=r"has no qrels/tset.tsv .* has no splits; correct BeirFolder.split"):
+        records(dataclasses.replace(source, split="tset"))
+
+
+def test_hidden_files_are_not_of_a_pattern_and_a_folder_is_no_file(tmp_path):
+    for name in ("a.jsonl", ".b.jsonl"):
+        write(tmp_path / name, '{"query": "q", "target": "t"}\n')
+    assert [pathlib.Path(p).name for p in sources.JsonLines(str(tmp_path / "*.jsonl")).paths()] == ["a.jsonl"]
+    with pytest.raises(DataError, match="is a folder; name its files"):
+        sources.JsonLines(str(tmp_path)).paths()
+
+
+def test_optional_roles_that_are_not_mapped_have_no_effect(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"query": "q", "target": "t"}\n')
+    with pytest.raises(DataError, match="JsonLines.optional: 'title' has no effect"):
+        records(sources.JsonLines(str(path), optional=("title",)))

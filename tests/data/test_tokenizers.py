@@ -96,7 +96,7 @@ def test_sentencepiece_truncation_keeps_the_ends_and_is_counted(piece_path, piec
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_a_length_without_room_beside_the_ends_is_refused(piece_path, words_path, length):
     for made in (SentencePiece(piece_path), HuggingFace(words_path)):
-        with pytest.raises(ConfigError, match="no room beside the special tokens"):
+        with pytest.raises(ConfigError, match="leaves no room for a text beside"):
             made.encode_batch(["a b c d"], length)
 
 

@@ -609,9 +609,9 @@ def test_a_score_that_is_no_number_is_refused(tmp_path, score):
 @pytest.mark.parametrize(
     "kind, header, wanted",
     [
-        ("sts", "sentence1 sentence2 gold", "columns sentence1, sentence2, score"),
+        ("sts", "sentence1 sentence2 gold", "no column 'score'"),
         ("sts", "first sentence2 score", "sentence1"),
-        ("pair_classification", "sentence1 sentence2 gold", "columns sentence1, sentence2, label"),
+        ("pair_classification", "sentence1 sentence2 gold", "no column 'label'"),
         ("bitext", "src other score", "tgt"),
         ("bitext", "other tgt score", "src"),
     ],
@@ -702,7 +702,7 @@ ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": 1}, {"text": "c", "l
 
 def test_labels_are_read_as_texts(tmp_path):
     task = read("classification", splits(tmp_path, ROWS, ROWS[:1]))
-    assert task.train == ["a", "b", "c"] and task.train_labels == ["x", "1", "True"]
+    assert task.train == ["a", "b", "c"] and task.train_labels == ["x", "1", "1"]
     assert task.test == ["a"] and task.test_labels == ["x"] and task.per_label == 8
 
 
@@ -710,7 +710,7 @@ def test_the_parts_may_be_files_of_their_own(tmp_path):
     train = write_json(tmp_path / "one.jsonl", ROWS)
     test = write_json(tmp_path / "two.jsonl.gz", ROWS[1:])
     task = read("classification", test, train_path=train, samples_per_label=32)
-    assert task.train_labels == ["x", "1", "True"] and task.test == ["b", "c"] and task.per_label == 32
+    assert task.train_labels == ["x", "1", "1"] and task.test == ["b", "c"] and task.per_label == 32
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -848,3 +848,16 @@ def test_a_regression_is_fitted_on_no_more_than_mteb_fits(tmp_path):
     assert len(task.train) == 2048 and task.test_values == [1, 2]
     refused("regression", splits(tmp_path, [*good * 1024, good[0]], good), "2,049 training texts", "no more than that")
     refused("regression", splits(tmp_path, good, good[:1]), "all test values are equal")
+
+
+@pytest.mark.parametrize("ones", [(0, 1), (0.0, 1.0), (False, True), ("0", "1")])
+def test_equal_numbers_are_one_label(tmp_path, ones):
+    train = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
+    test = [{"text": "a", "label": ones[0]}, {"text": "b", "label": ones[1]}]
+    task = read("classification", splits(tmp_path, train, test))
+    assert task.train_labels == task.test_labels == ["0", "1"]
+
+
+def test_a_label_that_is_no_number_is_refused(tmp_path):
+    rows = [{"text": "a", "label": float("nan")}, {"text": "b", "label": "x"}]
+    refused("classification", splits(tmp_path, rows, rows), "train.jsonl:1", "a label is nan")

@@ -124,7 +124,9 @@ def test_a_model_without_prompts_has_two_empty_ones():
 
 
 def test_none_is_always_the_text_itself():
-    assert prompts.imported({"none": "x: "})["none"] == "{content}"
+    assert prompts.imported({"none": ""})["none"] == "{content}"
+    with pytest.raises(DataError, match="the prompt 'none' is 'x: ', and here 'none' is the text alone"):
+        prompts.imported({"none": "x: "})
     assert "none" not in prompts.exported({"query": "q: {content}", "none": "x: {content}"})
 
 

@@ -81,11 +81,15 @@ MODULES = {
     "absolute path": (lambda m: m[1].update(path="/etc"), "module path '/etc' leads out of the folder"),
     "order": (lambda m: m.reverse(), "modules in the order Normalize, Dense, Dense, Pooling, Transformer; only"),
     "dense before pooling": (lambda m: m.insert(1, m.pop(2)), "in the order Transformer, Dense, Pooling, Dense"),
-    "normalised twice": (lambda m: m.append(dict(m[-1])), "Normalize, Normalize; only Transformer, Pooling, Dense"),
-    "two transformers": (lambda m: m.insert(0, dict(m[0])), "in the order Transformer, Transformer"),
+    "normalised twice": (
+        lambda m: m.append({**m[-1], "name": "9"}),
+        "Normalize, Normalize; only Transformer, Pooling, Dense",
+    ),
+    "two transformers": (lambda m: m.insert(0, {**m[0], "name": "9"}), "in the order Transformer, Transformer"),
     "no transformer": (lambda m: m.pop(0), "in the order Pooling, Dense"),
     "no pooling": (lambda m: m.pop(1), "in the order Transformer, Dense"),
-    "nothing": (lambda m: m.clear(), "in the order ; only"),
+    "nothing": (lambda m: m.clear(), "it lists no module; restore the file"),
+    "one name twice": (lambda m: m[3].update(name=m[2]["name"]), "two modules have one name, of which"),
 }
 
 
@@ -362,3 +366,58 @@ def test_every_family_knows_its_own_name():
     for family in families.ALL:
         for name in (family.model_type, *family.other_types):
             assert families.of_config({"model_type": name}, "here") is family
+
+
+REFUSED_ENTRIES = {
+    "bin weights": ("sentence_bert_config.json", {"model_args": {"use_safetensors": False}}, "use_safetensors = False"),
+    "key mapping": ("sentence_bert_config.json", {"model_args": {"key_mapping": {"a": "b"}}}, "key_mapping"),
+    "tokenizer file": ("sentence_bert_config.json", {"tokenizer_args": {"tokenizer_file": "x"}}, "names another file"),
+    "tokenizer type": ("sentence_bert_config.json", {"tokenizer_args": {"tokenizer_type": "bert"}}, "tokenizer_type"),
+    "no room": ("sentence_bert_config.json", {"max_seq_length": 2}, "leaves no room for a text beside the 2 special"),
+    "other weights": ("config.json", {"transformers_weights": "x.safetensors"}, "transformers_weights"),
+    "other config": ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "configuration_files"),
+    "mask true": ("tokenizer_config.json", {"mask_token": True}, "mask_token = True is no token"),
+    "extra null": ("tokenizer_config.json", {"extra_special_tokens": [None]}, "extra_special_tokens holds None"),
+    "long id": ("tokenizer_config.json", {"added_tokens_decoder": {"1" * 5000: {"content": "x"}}}, "is not tokens by id"),
+    "prompt none": (
+        "config_sentence_transformers.json", {"prompts": {"none": "x: "}, "default_prompt_name": "none"},
+        "the prompt 'none' is 'x: '",
+    ),
+    "surrogate": ("config_sentence_transformers.json", {"prompts": {"query": "\ud800"}}, "holds a lone surrogate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED_ENTRIES)
+def test_entries_that_decide_vectors_and_cannot_be_followed_are_refused(kind, theirs):
+    name, changes, message = REFUSED_ENTRIES[kind]
+    path = theirs / name
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **changes}))
+    assert message in error(theirs)
+
+
+@pytest.mark.parametrize("value", ['{"pad_token": 3}', '{"additional_special_tokens": ["a", null]}'])
+def test_special_tokens_that_are_none_are_refused(theirs, value):
+    edit(theirs / "tokenizer_config.json", lambda c: c.pop("added_tokens_decoder", None))
+    (theirs / "special_tokens_map.json").write_text(value)
+    assert "which is no token of transformers" in error(theirs)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "modules.json"])
+def test_a_lone_surrogate_alone_is_one_line(theirs, name):
+    (theirs / name).write_text('"\\ud800"')
+    assert f"{name}: not valid JSON (a text holds a lone surrogate" in error(theirs)
+
+
+def test_added_tokens_whose_ids_are_not_their_places_are_refused(theirs):
+    def change(tokenizer):
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "content": "[new]", "id": 3})
+
+    edit(theirs / "tokenizer.json", change)
+    assert "added_tokens gives '[new]' the id 3, and its place in the list the id" in error(theirs)
+
+
+def test_a_prompt_under_another_key_is_told(theirs):
+    edit(theirs / "config_sentence_transformers.json", lambda c: c.update(prompts={"query": "q: ", "passage": "p: "}))
+    read = sources.read(theirs)
+    assert read.prompts["document"] == "p: {content}"
+    assert any("the prompt 'passage' is taken for 'document'" in note for note in read.notes)

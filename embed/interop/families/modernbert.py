@@ -1,5 +1,6 @@
 """ModernBERT: queries, keys and values in one tensor, and so are the two halves of the gated MLP."""
 
+from embed.errors import DataError
 from embed.interop import entries
 from embed.interop.family import (
     FOREIGN_ACTIVATIONS,
@@ -45,6 +46,7 @@ _ENTRIES = CONFIG | entries.table(
     honoured=(
         *SIZES.values(),
         "local_attention",
+        "sliding_window",
         "global_attn_every_n_layers",
         "layer_types",
         "rope_parameters",
@@ -62,7 +64,6 @@ _ENTRIES = CONFIG | entries.table(
         "layer_norm_eps",  # norm_eps is read
         "hidden_act",
         "rope_theta",
-        "is_causal",
         "decoder_bias",
         "classifier_pooling",
         "classifier_bias",
@@ -72,16 +73,29 @@ _ENTRIES = CONFIG | entries.table(
         "sparse_pred_ignore_index",
         "reference_compile",
         "repad_logits_with_grad",
-        "sliding_window",
     ),
+    refused={"is_causal": entries.only(False, None)},
 )
+
+
+def _window(config: dict) -> int:
+    """Returns the width of local attention, both sides of a token together."""
+    if config.get("sliding_window") is None:
+        return size(config, "local_attention", 128)
+    reach = size(config, "sliding_window", 64)  # to one side; transformers takes it before local_attention
+    if config.get("local_attention", 2 * reach) // 2 != reach:
+        raise DataError(
+            f"config.json: sliding_window = {reach} tokens to each side, but local_attention = {config['local_attention']}; "
+            "make them agree"
+        )
+    return 2 * reach
 
 
 def _fields(config: dict) -> dict:
     full, sliding = nested_rope(config, scaled=("full_attention", "sliding_attention"))
     return {
         **read_fields(config, SIZES),
-        "window": size(config, "local_attention", 128),
+        "window": _window(config),
         "global_every": layer_pattern(config, "global_attn_every_n_layers", every=3, last=False),
         "local_rope_base": rope(sliding, positive(config, "local_rope_theta", 10_000.0))[0],
         "global_rope_base": rope(full, positive(config, "global_rope_theta", 160_000.0))[0],
