@@ -9,11 +9,13 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import contextlib
 import json
 import pathlib
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +30,46 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+
+
+_started: list[subprocess.Popen] = []
+_popen_init = subprocess.Popen.__init__
+
+
+def _recorded_init(self, *arguments, **options):
+    _popen_init(self, *arguments, **options)
+    _started.append(self)
+
+
+subprocess.Popen.__init__ = _recorded_init
+
+
+def _descendants(pid: int) -> list[int]:
+    """Returns the processes below `pid`, of Linux alone."""
+    children: dict[int, list[int]] = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    below, left = [], [pid]
+    while left:
+        left += (added := children.get(left.pop(), []))
+        below += added
+    return below
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """Ends every process that a test started and left running, as one does that ran out of time, with all below it."""
+    _started.clear()
+    yield
+    for process in _started:
+        if process.poll() is None:
+            for pid in (process.pid, *_descendants(process.pid)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+    _started.clear()
 
 
 @pytest.fixture
@@ -122,7 +164,7 @@ def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subproce
     """Runs `python -m embed` in `folder` on one device, as a user would."""
     env = {**os.environ, "XLA_FLAGS": "", **environment}
     command = [sys.executable, "-m", "embed", *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1000)
 
 
 def pytest_sessionfinish():
@@ -235,7 +277,7 @@ def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: i
         for i in range(hosts)
     ]
     try:
-        outputs = [p.communicate(timeout=400) for p in running]
+        outputs = [p.communicate(timeout=1000) for p in running]
     finally:
         for p in running:
             p.kill()

@@ -622,7 +622,7 @@ def child_params(step: int) -> dict:
 def disk_full(tmp_path_factory):
     """What a process says whose file sizes are limited while it saves, line by line, and its folder."""
     folder = tmp_path_factory.mktemp("full") / "checkpoints"
-    out, err = (process := start(DISK_FULL, folder)).communicate(timeout=120)
+    out, err = (process := start(DISK_FULL, folder)).communicate(timeout=600)
     assert process.returncode == 0, err[-2000:]
     return folder, out.splitlines()
 
@@ -689,7 +689,7 @@ def killed(tmp_path_factory):
     for pair in (points[:2], points[2:]):
         started = {point: start(KILLED, base / point / "checkpoints", point) for point in pair}
         for point, process in started.items():
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=600)
             assert process.returncode == -signal.SIGKILL, (point, out, err[-2000:])
             found[point] = base / point / "checkpoints"
     return found

@@ -21,7 +21,7 @@ def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProc
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -159,6 +159,12 @@ _CLASSES: dict[str, tuple[str, _Builder, Callable | None, dict[str, str]]] = {
     ),
     "Qwen2Tokenizer": ("BPE", _qwen2, None, dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>")),
 }
+# The special tokens that a class cannot be built without.
+_NEEDED = {
+    "BertTokenizer": ("unk_token", "cls_token", "sep_token"),
+    "XLMRobertaTokenizer": ("bos_token", "eos_token"),
+    "GemmaTokenizer": ("unk_token",),
+}
 # The class of a folder that names none.
 _OF_FAMILY = {
     "bert": "BertTokenizer",
@@ -206,7 +212,7 @@ def build(location, name: str, spec: dict, options: Mapping[str, Any]) -> tuple[
                 "tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json, where the file is right"
             )
         special = _special(defaults, options)
-        for role in defaults:
+        for role in _NEEDED.get(name, ()):
             if role not in special:
                 raise DataError(
                     f"{location}: tokenizer_config.json says that there is no {role}, which {name} needs; remove the entry, or set "

@@ -125,7 +125,7 @@ def test_a_stop_is_handed_on_and_nothing_goes_on_behind(tmp_path):
         while not (tmp_path / "mark").exists():
             time.sleep(0.05)
         outer.send_signal(number)
-        told = outer.communicate(timeout=20)[1]
+        told = outer.communicate(timeout=120)[1]
         assert number == signal.SIGKILL or "was stopped; run the same command to go on" in told
         time.sleep(0.3)
         found = subprocess.run(["pgrep", "-f", "slow.py mark"], capture_output=True, text=True).stdout

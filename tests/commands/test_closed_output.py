@@ -34,7 +34,7 @@ def closed_after_one_line(folder, *arguments, stream="stdout") -> tuple[int, str
         watched.readline()
         watched.close()
         text = other.read()
-        return running.wait(240), text
+        return running.wait(1000), text
 
 
 def parameters(run: pathlib.Path, step: int) -> dict[str, bytes]:
@@ -66,7 +66,7 @@ def test_training_goes_on_when_stdout_is_closed(open_run):
 def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "embed", *TRAIN, "--run_dir=full"]
-        done = subprocess.run(command, cwd=open_run, env=ENVIRONMENT, stdout=full, stderr=full, timeout=240)
+        done = subprocess.run(command, cwd=open_run, env=ENVIRONMENT, stdout=full, stderr=full, timeout=1000)
     assert done.returncode == 0
     assert "No space left on device" in (open_run / "full/output.log").read_text()
     assert parameters(open_run / "full", 3) == parameters(open_run / "open", 3)
@@ -107,7 +107,7 @@ def test_on_two_hosts_the_others_do_not_wait_for_ever(open_run, port):
                 running[0].stdout.close()
                 running[0].stderr.close()
                 running[0].stdout = running[0].stderr = None
-            outputs = [p.communicate(timeout=240) for p in running]
+            outputs = [p.communicate(timeout=1000) for p in running]
             assert [p.returncode for p in running] == [0, 0], outputs
         finally:
             for p in running:
@@ -135,7 +135,7 @@ def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     else:
         time.sleep(2.0)
     running.send_signal(signal.SIGTERM)
-    _, err = running.communicate(timeout=120)
+    _, err = running.communicate(timeout=1000)
     assert running.returncode == 75, err
     assert "SIGTERM; run the same command again" in err or "stopped and saved" in err
     assert not files.committed_steps(open_run / run / "checkpoints") or moment == "start"

@@ -13,7 +13,7 @@ from language_model import Server
 
 from embed import arrays, checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 CLOSED, OPEN = "closed-output", "open-output"
 # The command lines; OUT is the output, and what a command without one prints is no result.
 ALONE = {
@@ -88,7 +88,7 @@ def exit_codes(folder: pathlib.Path, command, output: str, port: int | None = No
             main.stderr.close()
             main.stdout = main.stderr = None
         for process in running:
-            process.communicate(timeout=600)
+            process.communicate(timeout=1000)
         return [process.returncode for process in running]
     finally:
         for process in running:

@@ -196,7 +196,7 @@ def test_two_hosts_share_a_file(folder, run_embed):
                 text=True,
             )
         )
-    outputs = [p.communicate(timeout=200)[0] for p in processes]
+    outputs = [p.communicate(timeout=1000)[0] for p in processes]
     assert all(p.returncode == 0 for p in processes), outputs
     assert files_of(folder / "two-hosts") == files_of(folder / "one-host")
 

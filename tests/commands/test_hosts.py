@@ -176,7 +176,7 @@ def launched(folder, run: str, **environment) -> subprocess.Popen:
     )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(6000)
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, victim, trained):
     work = folder.parent / f"killed-{victim}"
@@ -186,12 +186,12 @@ def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, vi
     script.write_text(f'#!/bin/sh\ncd {work}\necho $$ > pid-$JAX_PROCESS_ID\nexec {sys.executable} -m embed "$@"\n')
     script.chmod(0o755)
     whole = launched(work, "whole")
-    printed, _ = whole.communicate(timeout=400)
+    printed, _ = whole.communicate(timeout=1500)
     assert whole.returncode == 0, printed
     running = launched(work, "killed")
     begun = time.time()
     while not (work / "killed/checkpoints/4/MANIFEST.json").exists():
-        assert time.time() - begun < 300 and running.poll() is None
+        assert time.time() - begun < 1500 and running.poll() is None
         time.sleep(0.05)
     pids = [int((work / f"pid-{i}").read_text()) for i in (0, 1)]
     os.kill(pids[victim], signal.SIGKILL)
@@ -199,7 +199,7 @@ def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, vi
     while pathlib.Path(f"/proc/{pids[1 - victim]}").exists() and time.time() - killed < 100:
         time.sleep(0.1)
     noticed = time.time() - killed
-    printed, _ = running.communicate(timeout=400)
+    printed, _ = running.communicate(timeout=1500)
     assert running.returncode == 0, printed
     assert "start 2 of at most 11" in printed and noticed < 45
     assert "resuming at step" in printed

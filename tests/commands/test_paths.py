@@ -30,7 +30,7 @@ def run_all(folder, lines: list[list[str]]) -> None:
     """Runs the command lines in `folder` and checks that each ends with 0."""
     command = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, text=True, timeout=280
+        command, cwd=folder, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, text=True, timeout=1000
     )
     ended = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EXIT")]
     assert ended == [["0", line[0]] for line in lines], done.stdout[-2000:] + done.stderr[-3000:]

@@ -57,7 +57,7 @@ def folder(prepared, tmp_path_factory, write_retrieval):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):
     # Killed in the second arm; then run to its end; then again, when nothing is left to do; then where only the record is.
     given = ["reproduce", "helps.gin", "--data=given", "--record=measured"]

@@ -35,7 +35,7 @@ def folder(prepared, tmp_path_factory, write_retrieval):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_rates_follow_from_steps_and_the_best_of_the_grid_is_written(folder, run_embed):
     given = ["tune", "--gin_file=searched.gin", "--output=rates", "--factors=2"]
     done = run_embed(folder, *given)

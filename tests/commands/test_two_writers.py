@@ -55,7 +55,7 @@ def ends_together(folder: pathlib.Path, commands, output: str) -> list[tuple[int
             running.append(
                 subprocess.Popen([sys.executable, "-m", "embed", *words], cwd=folder, env=env, text=True, **pipes)
             )
-        outputs = [p.communicate(timeout=300) for p in running]
+        outputs = [p.communicate(timeout=1000) for p in running]
         return [(p.returncode, *output) for p, output in zip(running, outputs)]
     finally:
         for p in running:

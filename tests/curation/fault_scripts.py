@@ -231,7 +231,7 @@ class AsUser:
 
         self._server.on_request = kill
         try:
-            output, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=600)
         finally:
             process.kill()
             process.wait()

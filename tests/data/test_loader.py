@@ -389,6 +389,6 @@ def test_batches_are_read_without_tensorflow_and_the_same_in_another_process(fol
         "made = loader.Batches(loader.Examples(mixture, [found], 4, 0, 0))\n"
         "print([made.at(t)['tokens'].tolist() for t in range(3)])\n"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == str([made.at(t)["tokens"].tolist() for t in range(3)])

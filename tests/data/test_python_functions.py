@@ -235,7 +235,7 @@ def test_a_harvest_works_without_a_warning_beside_jax(tree):
     (tree.parent / "program.py").write_text(program)
     ran = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", str(tree.parent / "program.py")],
-        capture_output=True, text=True, timeout=120, env={"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=600, env={"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert ran.stdout == "4\n", ran.stderr
     assert "Warning" not in ran.stderr

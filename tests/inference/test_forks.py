@@ -34,7 +34,7 @@ queue = context.Queue()
 process = context.Process(target=work, args=(queue,))
 process.start()
 for _ in range(3):
-    print(*queue.get(timeout=100), sep=": ")
+    print(*queue.get(timeout=600), sep=": ")
 process.join(20)
 print("parent:", "works" if opened is None or opened.encode(["bada kolo"]).shape else "")
 """
@@ -44,7 +44,7 @@ print("parent:", "works" if opened is None or opened.encode(["bada kolo"]).shape
 def test_a_fork_after_loading_is_refused_and_one_before_works(bundle, order):
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(bundle), order], capture_output=True, text=True, timeout=200, env=env
+        [sys.executable, "-c", SCRIPT, str(bundle), order], capture_output=True, text=True, timeout=600, env=env
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()

@@ -10,7 +10,7 @@ SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "launch" / "claim_data.py
 
 
 def run(*given) -> None:
-    subprocess.run([sys.executable, str(SCRIPT), *map(str, given)], check=True, timeout=120)
+    subprocess.run([sys.executable, str(SCRIPT), *map(str, given)], check=True, timeout=600)
 
 
 def read(path):

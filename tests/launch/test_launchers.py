@@ -47,7 +47,7 @@ def launch(tmp_path):
             (tmp_path / f"replies.{name}").write_text("".join(f"{line}\n" for line in lines))
         environment = {**fixed, **environment}
         command = ["bash", str(LAUNCH / script), *given]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=stdin, timeout=60)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=stdin, timeout=1500)
 
     def calls(name=None):
         noted = tmp_path / "calls"

@@ -101,7 +101,7 @@ def quickstart(tmp_path):
         (tmp_path / "calls").unlink(missing_ok=True)
         environment = {"EMBED_VENV": "venv", "HOME": str(tmp_path), "PATH": os.environ["PATH"], **environment}
         command = ["bash", str(tmp_path / "launch" / "quickstart.sh"), *given]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
     def calls():
         noted = tmp_path / "calls"
