@@ -62,6 +62,7 @@ def run(arguments) -> None:
         for name in chosen:
             if arguments.table:
                 experiments[name].check_given()
+                experiments[name].check_record()
             else:
                 experiments[name].run()
                 _write_table(experiments, chosen, record)

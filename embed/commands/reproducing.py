@@ -78,6 +78,15 @@ class Experiment:
             if not self.given.get(name):
                 raise UsageError(f"claim {self.name} needs --{name}")
 
+    def check_record(self) -> None:
+        """Raises DataError for an arm of the record that was measured with other inputs, which a table would leave out."""
+        for arm, record in self._measured.items():
+            if arm in self.claim.arms and record.get("key") != self._key(arm):
+                raise DataError(
+                    f"{self.record}: {arm!r} was measured with another --data, --source or claim than these; give those, or run "
+                    "the claim again without --table"
+                )
+
     @property
     def is_kept(self) -> bool:
         """Whether there is a record of it, or nothing to record."""

@@ -10,6 +10,7 @@ import pytest
 from embed.commands import reproducing
 from embed.commands.claims import Claim, Comparison
 from embed.documents import read_json
+from embed.errors import DataError
 
 CLAIM = """# Some steps are better than none.
 from __gin__ import dynamic_registration
@@ -195,6 +196,10 @@ def test_more_seeds_keep_what_was_measured_and_the_table_says_which_are_missing(
     table = (tmp_path / "claims.md").read_text()
     assert "| `c`   | t            | p: f               | reproduced |     5 |      10 |" in table
     assert "verdict: reproduced (5 seeds, 10 minutes)" in table
+    experiment(tmp_path, more).check_record()
+    changed = dataclasses.replace(more, arms={**more.arms, "one": [*more.arms["one"], "average $run --output=$model"]})
+    with pytest.raises(DataError, match="'one' was measured with another --data, --source or claim than these"):
+        experiment(tmp_path, changed).check_record()
 
 
 def test_the_table_alone_runs_nothing(folder, run_embed, tmp_path):
