@@ -90,6 +90,12 @@ def _write(arguments, folders, weights, extra) -> None:
     # Prompts, lengths and sizes are those of the tuned model, which knows more than its base.
     described = folders[-1] if arguments.method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
+    lengths = [max(bundles.read_model_json(folder)["lengths"].values()) for folder in folders]
+    if len(set(lengths)) > 1:
+        shown = ", ".join(map(str, dict.fromkeys(lengths)))
+        print(
+            f"note       the inputs cut texts at {shown} tokens; the average does at those of {described}", flush=True
+        )
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
     tokenizer = bundles.tokenizer_file(described)
     contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}

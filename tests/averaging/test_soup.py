@@ -246,6 +246,34 @@ def test_every_difference_is_listed(tmp_path):
             assert any(line in part for part in own), (line, own)
 
 
+OTHER_TEXTS = {
+    "prompts": ({"prompts": {"query": "q: {content}"}}, "other prompts than"),
+    "text normalisation": ({"text_normalization": "none"}, "normalises texts by 'none'"),
+    "default prompt": ({"default_prompt_name": "query"}, "its default prompt is 'query'"),
+    "vocabulary": ({"tokenizer": {"kind": "sentencepiece", "digest": "w"}}, "another vocabulary than"),
+    "truncation side": (
+        {"tokenizer": {"kind": "sentencepiece", "digest": "v", "truncation_side": "left"}},
+        "other settings of the tokenizer than",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TEXTS)
+def test_models_that_read_a_text_differently_are_not_averaged(inputs, kind):
+    changes, message = OTHER_TEXTS[kind]
+    description = documents.read_json(inputs[1] / "model.json") | changes
+    files.write_json(inputs[1] / "model.json", description)
+    with pytest.raises(DataError, match=message):
+        soup.average(inputs[:2], [0.5, 0.5])
+    is_of_the_text = kind in ("prompts", "text normalisation", "default prompt")
+    assert bool(soup.differences(inputs[:2], same_texts=False)) != is_of_the_text
+
+
+def test_a_tokenizer_file_that_is_no_part_of_the_model_changes_nothing(inputs):
+    (inputs[1] / "tokenizer.json").write_text("{}")
+    assert soup.differences(inputs[:2]) == []
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_change_is_refused_wherever_it_stands(tmp_path, seed, position):
