@@ -1,6 +1,7 @@
 """`embed evaluate --compare` and its errors at the command line: results that are there, scores that are not defined, names."""
 
 import json
+import shutil
 import unicodedata
 
 import pytest
@@ -94,3 +95,36 @@ def test_a_model_needs_a_name_and_a_path(tmp_path, capsys, model, part):
     given = ("evaluate", model, f"--suite={tmp_path / 's.json'}", f"--output={tmp_path / 'out'}")
     code, _, err = call(capsys, *given)
     assert code == 64 and err.count("\n") == 1 and repr(model) in err and part in err and "NAME=MODEL" in err
+
+
+@pytest.fixture(scope="module")
+def model(trained, tmp_path_factory, write_suite):
+    """A folder with a model and a suite."""
+    folder = tmp_path_factory.mktemp("evaluate") / "work"
+    shutil.copytree(trained / "model", folder / "model")
+    write_suite(folder, [{"question": f"red river {i}", "answer": f"deep stone {i}"} for i in range(6)])
+    return folder
+
+
+REFUSED = {
+    "a model called as a baseline": (("bm25=model", "--baselines=bm25"), 64, "both called 'bm25'"),
+    "weights twice": (("model", "--weights=float32,float32"), 64, "'model' would be scored twice"),
+    "unknown weights": (("model", "--weights=float32,int5"), 64, "--weights: 'int5'"),
+    "no second model": (("model", "other"), 65, "other"),
+    "no room": (("model", "--max_length=1"), 78, "max_length = 1 leaves no room for a text"),
+    "unknown prompt": (("model", "--suite=prompts.json"), 78, "prompts.json: task 'pairs': no prompt is called 'nope'"),
+    "no UTF-8": (("model", "--against=\udcff"), 64, "is not valid UTF-8"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused_is_refused_before_anything_is_scored(model, monkeypatch, capsys, kind):
+    given, code, message = REFUSED[kind]
+    suite = json.loads((model / "suite.json").read_text())
+    suite["tasks"][0]["prompt"] = "nope"
+    (model / "prompts.json").write_text(json.dumps(suite))
+    monkeypatch.chdir(model)
+    before = sorted(p.name for p in model.iterdir())
+    found, out, err = call(capsys, "evaluate", "--suite=suite.json", "--output=out", "--vectors=vectors", *given)
+    assert found == code and err.count("\n") == 1 and message in err, err
+    assert "embedded" not in out and sorted(p.name for p in model.iterdir()) == before
