@@ -29,6 +29,8 @@ def read_results(path: pathlib.Path) -> dict[str, Any]:
             raise DataError(f"{path}: not results that `embed evaluate` of this version wrote; run it again")
         digests.check_sealed(results, path, "restore the file, or run the evaluation again")
         results = _results(results, "")
+        if not results["models"] or not results["tasks"]:
+            raise _Wrong(f"{'tasks' if results['models'] else 'models'} is empty, expected at least one")
         for name, model in results["models"].items():
             _fits(name, model, results["tasks"])
     except _Wrong as e:

@@ -82,6 +82,14 @@ def test_a_senseless_value_is_one_line_with_its_path(kept, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["models", "tasks"])
+def test_results_of_nothing_are_refused(kept, tmp_path, capsys, name):
+    content = results(score=0.5) | {name: {}}
+    code, _, err = call(capsys, "evaluate", "--compare", kept("one", content), f"--output={tmp_path / 'out'}")
+    assert code == 65 and err.count("\n") == 1 and "results.json: " in err and "restore the file" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_control_character_of_a_name_reaches_the_terminal(kept, tmp_path, capsys):
     content = results("\x1b[31mm|n\n", "\u202epairs\x07", 0.5)
     code, out, err = call(capsys, "evaluate", "--compare", kept("one", content), f"--output={tmp_path / 'out'}")
