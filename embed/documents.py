@@ -83,11 +83,16 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _refuse_surrogates(value: Any) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as e:
-        raise ValueError("a text holds a lone surrogate, which UTF-8 cannot") from e
+def _refuse_surrogates(value: Any, path: str = "") -> None:
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{path or 'the text'} holds a lone surrogate, which UTF-8 cannot")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_surrogates(key, f"a name in {path}" if path else "a name")
+            _refuse_surrogates(item, f"{path}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _refuse_surrogates(item, f"{path}[{number}]")
 
 
 def _finite(text: str) -> float:

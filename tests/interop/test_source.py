@@ -405,7 +405,7 @@ def test_special_tokens_that_are_none_are_refused(theirs, value):
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "modules.json"])
 def test_a_lone_surrogate_alone_is_one_line(theirs, name):
     (theirs / name).write_text('"\\ud800"')
-    assert f"{name}: not valid JSON (a text holds a lone surrogate" in error(theirs)
+    assert f"{name}: not valid JSON (the text holds a lone surrogate" in error(theirs)
 
 
 def test_added_tokens_whose_ids_are_not_their_places_are_refused(theirs):
