@@ -100,6 +100,7 @@ def exit_codes(folder: pathlib.Path, command, output: str, port: int | None = No
 VARIABLE = (
     "output.log",
     "log.txt",
+    "done.json",
     "environment.json",
     "MANIFEST.json",
     "report.html",
