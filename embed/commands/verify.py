@@ -138,8 +138,8 @@ def _by_prompt(embed, checks, prompts):
     for name in {check.prompt for check in checks}:
         rows = [i for i, check in enumerate(checks) if check.prompt == name]
         # The names of prompts that add nothing may not be written.
-        found = embed([checks[i].text for i in rows], name if name in prompts else None)
-        for i, vector in zip(rows, found, strict=True):
+        encoded = embed([checks[i].text for i in rows], name if name in prompts else None)
+        for i, vector in zip(rows, encoded, strict=True):
             vectors[i] = vector
     return np.stack(vectors)
 

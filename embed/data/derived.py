@@ -173,12 +173,12 @@ class HuggingFaceBeir:
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("name[split]:row", record)."""
         queries, corpus = (self._part(part, part) for part in ("queries", "corpus"))
-        places = {}
+        rows_by_id: dict[str, dict[str, int]] = {}
         for part, rows in (("query", queries), ("document", corpus)):
-            places[part] = {str(key): number for number, key in enumerate(rows["_id"])}
-            if len(places[part]) < len(rows):
+            rows_by_id[part] = {str(key): number for number, key in enumerate(rows["_id"])}
+            if len(rows_by_id[part]) < len(rows):
                 raise DataError(
-                    f"{self.name}: {len(rows) - len(places[part])} ids of the {part} part stand twice; make them unique"
+                    f"{self.name}: {len(rows) - len(rows_by_id[part])} ids of the {part} part stand twice; make them unique"
                 )
         for number, row in enumerate(self._part("default", self.split)):
             where = f"{self.name}[{self.split}]:{number}"
@@ -186,10 +186,10 @@ class HuggingFaceBeir:
                 continue
             ids = {"query": str(row["query-id"]), "document": str(row["corpus-id"])}
             for part, key in ids.items():
-                if key not in places[part]:
+                if key not in rows_by_id[part]:
                     raise DataError(f"{where}: names the {part} {key!r}, which the set does not have")
-            asked = queries[places["query"][ids["query"]]]
-            answer = corpus[places["document"][ids["document"]]]
+            asked = queries[rows_by_id["query"][ids["query"]]]
+            answer = corpus[rows_by_id["document"][ids["document"]]]
             yield (
                 where,
                 {

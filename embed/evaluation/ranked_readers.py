@@ -64,15 +64,15 @@ def _judgements(path: str, queries: Mapping, corpus: Mapping) -> tuple[dict[str,
 
 _RETRIEVAL = "a retrieval task is a folder with queries, corpus and qrels"
 _QRELS = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
+_BACKUPS = ("~", ".bak", ".orig", ".swp", ".tmp")  # what editors leave beside a file
 
 
 def _qrels_path(path: pathlib.Path) -> str:
     """Returns the judgements of a folder: by BEIR's names, or the only file called qrels.*, as MS MARCO's and TREC's are."""
     others = sorted(
         p
-        for pattern in ("qrels*.tsv", "qrels*.txt", "qrels*.tsv.gz", "qrels*.txt.gz", "qrels")
-        for p in path.glob(pattern)
-        if p.is_file() and p.name.removesuffix(".gz") not in _QRELS
+        for p in path.glob("qrels*")
+        if p.is_file() and p.name.removesuffix(".gz") not in _QRELS and not p.name.endswith(_BACKUPS)
     )
     known = any((path / f"{name}{suffix}").is_file() for name in _QRELS for suffix in ("", ".gz"))
     if known or not others:
@@ -250,7 +250,7 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     questions, languages, targets = [], [], []
     for file in found:
         for where, row in read_json_lines(str(file)):
-            targets.append(identity(row.get("id", row.get("_id")), "id", where))
+            targets.append(identity(row.get("_id", row.get("id")), "id", where))
             if targets[-1] not in known:
                 raise DataError(f"{where}: the id {targets[-1]!r} is not in {entry['corpus_path']}")
             questions.append(checked_text(row.get("question"), "question", where))

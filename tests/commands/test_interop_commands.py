@@ -115,6 +115,24 @@ def program(run_dir):
     return run_dir.parent / "program"
 
 
+@pytest.mark.parametrize("name", ["added_tokens.json", "1_Pooling/config.json", "vocab.txt"])
+def test_verify_refuses_a_file_that_was_added(program, refused, tmp_path, name):
+    copy = pathlib.Path(shutil.copytree(program, tmp_path / "copy"))
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("{}")
+    assert f"{name}: is not of the export, and its readers may read it" in refused(65, "verify", copy)
+
+
+def test_verify_takes_the_type_of_the_weights_from_the_weights(run_dir, call, refused, tmp_path):
+    """A parity.json that says bfloat16 of float32 weights would allow an error of 3e-2."""
+    folder = tmp_path / "theirs"
+    assert call("export", run_dir, folder)[0] == 0
+    content = json.loads((folder / "parity.json").read_text())
+    (folder / "parity.json").write_text(json.dumps(content | {"dtype": "bfloat16", "tolerance": 3e-2}))
+    files.write_manifest(folder)
+    assert "parity.json says that the weights are bfloat16, but they are F32" in refused(65, "verify", folder)
+
+
 def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
     code, out, err = call("export", run_dir, tmp_path / "theirs")
     assert code == 0 and err == ""
