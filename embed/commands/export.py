@@ -86,7 +86,7 @@ def _parity(trained, arguments):
     if arguments.format != "stablehlo":
         prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
     model = inference.open_model(trained.folder, dtype="float32", weights=dtype)
-    return parity.make(
+    content = parity.make(
         encode=lambda texts, prompt: model.encode(texts, prompt=prompt),
         tokens=lambda texts, prompt: model.encoder.tokens(texts, prompt),
         prompts=model.prompts,
@@ -97,6 +97,7 @@ def _parity(trained, arguments):
         text_normalization=trained.description["text_normalization"],
         strips_content=arguments.format != "sentence-transformers",
     )
+    return {**content, "default_prompt_name": trained.description.get("default_prompt_name")}
 
 
 def _write_card(trained, arguments, folder, name: str, scores) -> None:

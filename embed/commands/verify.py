@@ -38,6 +38,7 @@ def run(arguments) -> None:
         )
     _check_unlisted(folder, files.verify_manifest(folder))
     parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
+    _check_default_prompt(folder, content)
     form, vectors = _vectors(folder, checks, content)
     error = parity.compare(checks, _token_ids(folder, checks, content), vectors, tolerance, f"{folder} in {form}")
     print(
@@ -77,24 +78,29 @@ def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
             )
 
 
+def _check_default_prompt(folder: pathlib.Path, content: dict) -> None:
+    """Raises NumericError unless the prompt that sentence-transformers uses without being asked is that of the export."""
+    from embed import documents
+    from embed.errors import NumericError
+
+    path = folder / "config_sentence_transformers.json"
+    if path.is_file() and "default_prompt_name" in content:
+        name, exported = documents.read_json(path).get("default_prompt_name"), content["default_prompt_name"]
+        if name != exported:
+            raise NumericError(
+                f"{path}: default_prompt_name is {name!r}, the model was exported with {exported!r}; texts without a prompt get "
+                "other vectors"
+            )
+
+
 def _prompts(folder: pathlib.Path) -> dict[str, str]:
     """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
     from embed import documents
-    from embed.errors import DataError
     from embed.interop.prompts import PLAIN
 
     path = folder / "config_sentence_transformers.json"
     if path.is_file():
-        config = documents.read_json(path, dict)
-        prefixes = config.get("prompts") or {}
-        public = folder / "model.json"
-        known = documents.read_json(public) if public.is_file() else {}
-        default = known.get("default_prompt_name")
-        if public.is_file() and config.get("default_prompt_name") != default:
-            raise DataError(
-                f"{path}: default_prompt_name = {config.get('default_prompt_name')!r}, the model was exported with {default!r}; "
-                "export the model again"
-            )
+        prefixes = documents.read_json(path, dict).get("prompts") or {}
         documents.check(prefixes, dict[str, str], f"{path}: prompts")
         return {name: f"{prefix}{PLAIN}" for name, prefix in prefixes.items()}
     prompts = documents.read_json(folder / "model.json").get("prompts")

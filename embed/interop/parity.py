@@ -7,7 +7,7 @@ This file is how anybody can check any server.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class _Content(TypedDict):
     max_length: ranges.Count
     text_normalization: str
     prompts: dict[str, str]
+    default_prompt_name: NotRequired[str | None]  # not in exports of earlier versions
     entries: list[_Entry]
 
 

@@ -133,6 +133,15 @@ def test_verify_takes_the_type_of_the_weights_from_the_weights(run_dir, call, re
     assert "parity.json says that the weights are bfloat16, but they are F32" in refused(65, "verify", folder)
 
 
+def test_verify_refuses_another_default_prompt(run_dir, call, refused, tmp_path):
+    folder = tmp_path / "theirs"
+    assert call("export", run_dir, folder)[0] == 0
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"default_prompt_name": "query"}))
+    files.write_manifest(folder)
+    assert "default_prompt_name is 'query', the model was exported with None" in refused(70, "verify", folder)
+
+
 def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
     code, out, err = call("export", run_dir, tmp_path / "theirs")
     assert code == 0 and err == ""
