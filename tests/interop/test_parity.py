@@ -101,7 +101,14 @@ def test_what_the_file_says_of_itself(content, model):
     assert content["prompts"] == model.prompts
     del content["entries"], content["max_length"], content["prompts"]
     normalization = {"text_normalization": "none"}
-    assert content == {"format": 2, "model": model.digest, "dtype": "float32", "tolerance": 1e-5, **normalization}
+    assert content == {
+        "default_prompt_name": None,
+        "format": 2,
+        "model": model.digest,
+        "dtype": "float32",
+        "tolerance": 1e-5,
+        **normalization,
+    }
 
 
 def test_the_program_runs_with_jax_alone(program):
