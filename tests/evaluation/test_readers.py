@@ -241,7 +241,7 @@ def test_judgements_of_unknown_queries_alone_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "lines", [["q1\t0\td1\t1", "3\t0\t7\t1"], ["q1 Q0 d1 1", "3 Q0 7 1"], ["q1\td1\t1", "3\t7\t1"]]
 )
-@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.dev.small.tsv", "qrels.trec8.txt.gz"])
+@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.dev.small.tsv", "qrels.trec8.txt.gz", "qrels.robust04", "qrels"])
 def test_judgements_may_be_of_trec_or_without_a_header(tmp_path, name, lines):
     write_retrieval(tmp_path)
     (tmp_path / "qrels.tsv").unlink()
