@@ -53,7 +53,7 @@ class _Binding:
     selector: str
     arg: str
     value: Any
-    where: str
+    location: str
 
     @property
     def name(self) -> str:
@@ -74,14 +74,14 @@ def search_paths() -> list[pathlib.Path]:
     return [pathlib.Path.cwd(), repository / "gin", repository]
 
 
-def _find(name: str, where: str) -> pathlib.Path:
+def _find(name: str, location: str) -> pathlib.Path:
     if pathlib.Path(name).is_absolute() and pathlib.Path(name).is_file():
         return pathlib.Path(name)
     for folder in search_paths():
         if (folder / name).is_file():
             return folder / name
     looked = ", ".join(str(p) for p in search_paths())
-    raise ConfigError(f"{where}: no gin file {name!r}; looked in {looked}")
+    raise ConfigError(f"{location}: no gin file {name!r}; looked in {looked}")
 
 
 def _text_of(path: pathlib.Path) -> str:
@@ -115,15 +115,15 @@ class _Reader:
             raise ConfigError(f"{path}:1: the first line must be: {_FIRST_LINE}")
         lines, copied = text.splitlines(), 0
         for statement in self._parse(text, str(path)):
-            where = f"{path}:{statement.location.line_num}"
+            location = f"{path}:{statement.location.line_num}"
             if isinstance(statement, config_parser.IncludeStatement):
                 self._copy(path, lines, copied, statement.location.line_num - 1)
                 copied = statement.location.line_num
-                self.read(_find(statement.filename, where), depth + 1)
+                self.read(_find(statement.filename, location), depth + 1)
             elif isinstance(statement, config_parser.ImportStatement):
-                self._import(statement, where)
+                self._import(statement, location)
             else:
-                self._bind(statement, where, seen)
+                self._bind(statement, location, seen)
         self._copy(path, lines, copied, len(lines))
 
     def _copy(self, path: pathlib.Path, lines: list[str], start: int, stop: int) -> None:
@@ -133,22 +133,22 @@ class _Reader:
 
     def read_binding(self, text: str) -> None:
         """Reads one NAME=VALUE of the command line, after all files. A bare word is taken as a string."""
-        where = f"--gin.{text}"
+        location = f"--gin.{text}"
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ConfigError(f"{where}: expected --gin.NAME=VALUE")
+            raise ConfigError(f"{location}: expected --gin.NAME=VALUE")
         try:
             list(config_parser.ConfigParser(f"{name} = {value}", _Delegate()))
         except SyntaxError:
             value = repr(value)
         except tokenize.TokenError as e:
-            raise ConfigError(f"{where}: {documents.first_line(e)}; a bracket or a quote is not closed") from e
+            raise ConfigError(f"{location}: {documents.first_line(e)}; a bracket or a quote is not closed") from e
         statements = self._parse(f"{name} = {value}", "--gin")
         if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
-            raise ConfigError(f"{where}: expected one --gin.NAME=VALUE; give each binding an option of its own")
-        self._bind(statements[0], where, {})
+            raise ConfigError(f"{location}: expected one --gin.NAME=VALUE; give each binding an option of its own")
+        self._bind(statements[0], location, {})
         self.lines.append(f"{name} = {value}")
-        self.places.append(where)
+        self.places.append(location)
 
     def _parse(self, text: str, path: str):
         try:
@@ -158,26 +158,26 @@ class _Reader:
             message = " ".join((getattr(e, "msg", None) or str(e.args[0]) or type(e).__name__).split())
             raise ConfigError(f"{path}{f':{line}' if line else ''}: {message}") from e
 
-    def _import(self, statement, where: str) -> None:
+    def _import(self, statement, location: str) -> None:
         if statement.module.startswith("__gin__"):
             return
         try:
             importlib.import_module(statement.module)
         except Exception as e:  # a module of the user's may fail in any way
             reason = documents.first_line(e)
-            raise ConfigError(f"{where}: cannot import {statement.module!r} ({type(e).__name__}: {reason})") from e
+            raise ConfigError(f"{location}: cannot import {statement.module!r} ({type(e).__name__}: {reason})") from e
         last = statement.module.rpartition(".")[2]
         self.modules[statement.alias or (last if statement.is_from else statement.module)] = statement.module
 
-    def _bind(self, statement, where: str, seen: dict[str, str]) -> None:
-        b = _Binding(statement.scope or "", statement.selector, statement.arg_name or "", statement.value, where)
+    def _bind(self, statement, location: str, seen: dict[str, str]) -> None:
+        b = _Binding(statement.scope or "", statement.selector, statement.arg_name or "", statement.value, location)
         if b.name in seen:
-            raise ConfigError(f"{where}: {b.name} is bound twice, first at {seen[b.name]}; keep one of them")
-        seen[b.name] = where
+            raise ConfigError(f"{location}: {b.name} is bound twice, first at {seen[b.name]}; keep one of them")
+        seen[b.name] = location
         self.bindings.append(b)
 
 
-def _resolve(selector: str, modules: dict[str, str], where: str) -> Any:
+def _resolve(selector: str, modules: dict[str, str], location: str) -> Any:
     """Returns the object a selector names through the file's imports."""
     known = {}
     for alias, module in modules.items():
@@ -186,7 +186,7 @@ def _resolve(selector: str, modules: dict[str, str], where: str) -> Any:
             if callable(value) and not name.startswith("_"):
                 known[f"{alias}.{name}"] = value
     if selector not in known:
-        raise ConfigError(f"{where}: nothing is called {selector!r}{did_you_mean(selector, known)}")
+        raise ConfigError(f"{location}: nothing is called {selector!r}{did_you_mean(selector, known)}")
     return known[selector]
 
 
@@ -223,23 +223,25 @@ def _check(reader: _Reader) -> None:
         final[b.name] = b
         for reference in _references(b.value):
             if reference.is_macro and reference.name not in macros and reference.name != "gin.REQUIRED":
-                raise ConfigError(f"{b.where}: no macro {reference.name!r}{did_you_mean(reference.name, macros)}")
+                raise ConfigError(f"{b.location}: no macro {reference.name!r}{did_you_mean(reference.name, macros)}")
             if not reference.is_macro:
-                _resolve(reference.name.rpartition("/")[2], reader.modules, b.where)
+                _resolve(reference.name.rpartition("/")[2], reader.modules, b.location)
         if b.arg:
-            parameters = _parameters(_resolve(b.selector, reader.modules, b.where))
+            parameters = _parameters(_resolve(b.selector, reader.modules, b.location))
             if b.arg not in parameters:
                 raise ConfigError(
-                    f"{b.where}: {b.selector} has no parameter {b.arg!r}{did_you_mean(b.arg, parameters)}"
+                    f"{b.location}: {b.selector} has no parameter {b.arg!r}{did_you_mean(b.arg, parameters)}"
                 )
             _check_type(b, parameters[b.arg], final)
         elif b.selector not in _used_macros(reader):
             raise ConfigError(
-                f"{b.where}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}"
+                f"{b.location}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}"
             )
     for b in final.values():
         if b.value == _Reference("gin.REQUIRED", is_macro=True):
-            raise ConfigError(f"{b.where}: {b.name} must be set; give --gin.{b.name}=VALUE or bind it in your gin file")
+            raise ConfigError(
+                f"{b.location}: {b.name} must be set; give --gin.{b.name}=VALUE or bind it in your gin file"
+            )
 
 
 def _used_macros(reader: _Reader) -> set[str]:
@@ -247,18 +249,18 @@ def _used_macros(reader: _Reader) -> set[str]:
 
 
 def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> None:
-    value, where = binding.value, binding.where
+    value, location = binding.value, binding.location
     if isinstance(value, _Reference) and value.is_macro and value.name in final:
-        value, where = final[value.name].value, final[value.name].where
+        value, location = final[value.name].value, final[value.name].location
     if _holds_reference(value):
         return
     if not _fits(value, hint):
         bare = _bare(hint)
         wanted = getattr(bare, "__name__", None) if isinstance(bare, type) else str(bare).replace("typing.", "")
-        raise ConfigError(f"{where}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
+        raise ConfigError(f"{location}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
     reason = ranges.problem(value, hint)
     if reason is not None:
-        raise ConfigError(f"{where}: {binding.name} = {value!r}: {reason}")
+        raise ConfigError(f"{location}: {binding.name} = {value!r}: {reason}")
 
 
 def _bare(hint: Any) -> Any:
@@ -342,13 +344,13 @@ def _check_final_types(reader: _Reader) -> None:
     final = {b.name: b for b in reader.bindings}
     for b in final.values():
         if b.arg and isinstance(b.value, _Reference) and b.value.is_macro:
-            parameters = _parameters(_resolve(b.selector, reader.modules, b.where))
+            parameters = _parameters(_resolve(b.selector, reader.modules, b.location))
             if b.arg in parameters and b.value.name in final:
                 _check_type(b, parameters[b.arg], final)
 
 
 def _call(target: Callable, reader: _Reader):
-    bound = {b.arg for b in reader.bindings if b.arg and _resolve(b.selector, reader.modules, b.where) is target}
+    bound = {b.arg for b in reader.bindings if b.arg and _resolve(b.selector, reader.modules, b.location) is target}
     missing = [
         name
         for name, p in inspect.signature(target).parameters.items()
@@ -369,11 +371,11 @@ def _check_used(reader: _Reader) -> None:
     for b in reader.bindings:
         if not b.arg:
             continue
-        target = _resolve(b.selector, reader.modules, b.where)
+        target = _resolve(b.selector, reader.modules, b.location)
         full = f"{target.__module__}.{target.__qualname__}"
         takers = [a for name, uses in operative.items() if name == full for s, a in uses if not b.scope or b.scope in s]
         if not any(b.arg in arguments for arguments in takers):
             used = [name.rpartition(".")[2] for name in operative if not name.startswith("gin.")]
             raise ConfigError(
-                f"{b.where}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}"
+                f"{b.location}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}"
             )

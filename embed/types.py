@@ -63,7 +63,7 @@ class Model:
 
     init: Callable[[Any], Params]  # rng -> params
     # (params, tokens [B L], mask [B L], rng=None) -> float32 [B E]; with numbers of texts instead of the mask and
-    # slots=S, rows hold up to S texts each: -> float32 [B S E]
+    # max_segments=S, rows hold up to S texts each: -> float32 [B S E]
     apply: Callable[..., Any]
     axes: Params  # same tree as params; leaves are tuples of logical axis names
     description: dict[str, Any]  # JSON; `embed.models.api.from_description` builds the same model again

@@ -35,9 +35,9 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        where = "" if self.view is None else f" at {self.view}"
+        at_view = "" if self.view is None else f" at {self.view}"
         sign = ">=" if self.kind == "no worse" else ">"
-        return f"{self.better} {sign} {self.than}: {self.metric}{where}"
+        return f"{self.better} {sign} {self.than}: {self.metric}{at_view}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Plan:
         options = {"seed": 0, "dropout": self.dropout, "ema_decay": 0.999 if self.ema else None}
 
         def make(cut: Batches) -> Programs:
-            step = make_step(self.learner, self.loss, self.optimizer, slots=cut.slots, **options)
+            step = make_step(self.learner, self.loss, self.optimizer, max_segments=cut.max_segments, **options)
             return Programs(step, state, cut, mesh)
 
         def compile_it():

@@ -227,12 +227,12 @@ class Job:
             )
 
     def _rows(self, path: str) -> Iterator[tuple[str, dict, dict]]:
-        for where, raw in read_json_lines(path):
-            yield where, raw, map_fields(raw, self.fields, where)
+        for location, raw in read_json_lines(path):
+            yield location, raw, map_fields(raw, self.fields, location)
 
     def _texts(self, path: str, side: str) -> Iterator[Text]:
-        for where, _, record in self._rows(path):
-            yield Text("", record[side], record.get("title", "") if side == "target" else "", where)
+        for location, _, record in self._rows(path):
+            yield Text("", record[side], record.get("title", "") if side == "target" else "", location)
 
     def _pairs(self, path: str, queries: Collection) -> Pairs:
         ids = ((target_id(r["query"]), target_id(r["target"], r.get("title", ""))) for _, _, r in self._rows(path))

@@ -36,7 +36,7 @@ def run(arguments) -> None:
     for number, query in enumerate(arguments.queries, 1):
         if not query.strip():
             raise UsageError(f"query {number} of {len(arguments.queries)} is empty; say what to look for")
-    rows = [(where, _checked(row, where)) for where, row in read_json_lines(arguments.corpus)]
+    rows = [(location, _checked(row, location)) for location, row in read_json_lines(arguments.corpus)]
     if not rows:
         raise DataError(f"{arguments.corpus}: no texts in it; give a corpus")
     model = inference.open_model(arguments.model)
@@ -49,29 +49,29 @@ def run(arguments) -> None:
     for query, row_scores, row_indices in zip(arguments.queries, scores, indices):
         print(f"\n{markdown.printable(query)}")
         for rank, (score, index) in enumerate(zip(row_scores, row_indices), 1):
-            where, row = rows[index]
-            line = f"{_location(where, row)}  {_first_line(row['text'])}"
+            location, row = rows[index]
+            line = f"{_location(location, row)}  {_first_line(row['text'])}"
             print(f"  {rank}. {score:.4f}  {markdown.printable(line)}")
 
 
-def _checked(row: dict, where: str) -> dict:
+def _checked(row: dict, location: str) -> dict:
     """Returns a row of the corpus with a text, and a title or ""; what is neither is a DataError."""
     from embed.data.fields import checked_text
     from embed.errors import DataError, did_you_mean
 
     if "text" not in row:
-        raise DataError(f"{where}: no field 'text'{did_you_mean('text', row)}")
+        raise DataError(f"{location}: no field 'text'{did_you_mean('text', row)}")
     title = row.get("title")
     is_titled = title is not None and not (isinstance(title, str) and not title.strip())
     return {
         **row,
-        "text": checked_text(row.get("text"), "text", where),
-        "title": checked_text(title, "title", where) if is_titled else "",
+        "text": checked_text(row.get("text"), "text", location),
+        "title": checked_text(title, "title", location) if is_titled else "",
     }
 
 
-def _location(where: str, row: dict) -> str:
-    return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", where))
+def _location(location: str, row: dict) -> str:
+    return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", location))
 
 
 def _first_line(text: str, width: int = 90) -> str:

@@ -85,7 +85,7 @@ class Collection:
 
     def _text(self, line: bytes, number: int) -> Text:
         row = documents.parse_json(line, f"{self.folder / _LINES}:{number + 1}", dict[str, str])
-        return Text(str(number), row["text"], row["title"], row["where"])
+        return Text(str(number), row["text"], row["title"], row["location"])
 
 
 def verify(folder: pathlib.Path, job: str) -> Collection:
@@ -130,10 +130,10 @@ def _write_lines(folder: pathlib.Path, read: Callable[[], Iterator[Text]], ids: 
         with open(temporary, "wb") as f:
             for number, text in enumerate(read()):
                 if number >= len(ids) or target_id(text.text, text.title) != ids[number]:
-                    raise DataError(f"{text.where}: the texts changed while they were read; run the command again")
+                    raise DataError(f"{text.location}: the texts changed while they were read; run the command again")
                 if is_first[number]:
                     offsets.append(f.tell())
-                    row = {"text": text.text, "title": text.title, "where": text.where}
+                    row = {"text": text.text, "title": text.title, "location": text.location}
                     f.write(json.dumps(row).encode() + b"\n")
             if number + 1 != len(ids):
                 raise DataError(f"{folder}: the texts changed while they were read; run the command again")

@@ -67,7 +67,7 @@ class Queries:
 
     def _made(self, passage: Text) -> dict[str, Any]:
         prompts = {name: self.words[name].digest for name in ("query", "rate_query")}
-        return {"model": self.asker.endpoint.model, "prompts": prompts, "from": passage.where, "seed": self.seed}
+        return {"model": self.asker.endpoint.model, "prompts": prompts, "from": passage.location, "seed": self.seed}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,10 @@ from embed.data.text import clean
 from embed.errors import ConfigError, DataError, did_you_mean
 
 
-def field_of(raw: Mapping[str, Any], field: str, where: str) -> Any:
+def field_of(raw: Mapping[str, Any], field: str, location: str) -> Any:
     """Returns a field of a raw row; one that is not there is a DataError."""
     if field not in raw:
-        raise DataError(f"{where}: no field {field!r}{did_you_mean(field, raw)}")
+        raise DataError(f"{location}: no field {field!r}{did_you_mean(field, raw)}")
     return raw[field]
 
 
@@ -56,22 +56,22 @@ class TitleAndBody(Derived):
     shortest: tuple[int, int] = (8, 200)
 
     def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("where", record)."""
-        for where, raw in self.raw():
-            body = _plain(field_of(raw, self.text, where), self.text, where)
+        """Yields ("location", record)."""
+        for location, raw in self.raw():
+            body = _plain(field_of(raw, self.text, location), self.text, location)
             if self.title is None:
                 title, _, body = body.partition("\n")
             else:
-                title = _plain(field_of(raw, self.title, where), self.title, where)
+                title = _plain(field_of(raw, self.title, location), self.title, location)
             title, body = clean(title), clean(body)
             if len(title) >= self.shortest[0] and len(body) >= self.shortest[1]:
-                yield where, {"query": title, "target": body}
+                yield location, {"query": title, "target": body}
 
 
-def _plain(value: Any, field: str, where: str) -> str:
+def _plain(value: Any, field: str, location: str) -> str:
     """Returns a text, "" where there is none: nobody can mend a row of a public set."""
     is_blank = value is None or (isinstance(value, str | bytes) and not value.strip())
-    return "" if is_blank else text_of(value, field, where)
+    return "" if is_blank else text_of(value, field, location)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +86,24 @@ class Choices(Derived):
     answer: str = "answer"
 
     def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("where", record) with the wrong options as negatives; an option that says what the right one says is left out."""
-        for where, raw in self.raw():
-            right = _class_of(field_of(raw, self.answer, where), {}, self.answer, where)
+        """Yields ("location", record), the wrong options as negatives. An option equal to the right one is left out."""
+        for location, raw in self.raw():
+            right = _class_of(field_of(raw, self.answer, location), {}, self.answer, location)
             if right < 0:
                 continue
             if right >= len(self.options):
-                raise DataError(f"{where}: {self.answer} = {right}, but there are {len(self.options)} options, from 0")
-            query = _plain(field_of(raw, self.question, where), self.question, where)
-            found = [_plain(field_of(raw, name, where), name, where) for name in self.options]
+                raise DataError(
+                    f"{location}: {self.answer} = {right}, but there are {len(self.options)} options, from 0"
+                )
+            query = _plain(field_of(raw, self.question, location), self.question, location)
+            found = [_plain(field_of(raw, name, location), name, location) for name in self.options]
             wrong = [text for text in dict.fromkeys(found) if text not in ("", found[right])]
             if not query or not found[right]:
                 continue
-            yield where, {"query": query, "target": found[right], "negatives": wrong}
+            yield location, {"query": query, "target": found[right], "negatives": wrong}
 
 
-def _class_of(value: Any, words: Mapping[str, int | None], field: str, where: str) -> int | None:
+def _class_of(value: Any, words: Mapping[str, int | None], field: str, location: str) -> int | None:
     """Returns the number of a class, given as a number, its digits, or one of `words`."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -114,7 +116,7 @@ def _class_of(value: Any, words: Mapping[str, int | None], field: str, where: st
         value = value.item()  # a number of numpy, as TFDS gives it
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         known = f" or one of {', '.join(words)}" if words else ""
-        raise DataError(f"{where}: field {field!r} is {value!r}, expected the number of a class{known}; correct it")
+        raise DataError(f"{location}: field {field!r} is {value!r}, expected the number of a class{known}; correct it")
     return int(value)
 
 
@@ -133,22 +135,22 @@ class Entailments(Derived):
     contradiction: int = 2
 
     def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("where", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
+        """Yields ("location", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
         premises: dict[str, tuple[list, list]] = {}
         words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
-        for where, raw in self.raw():
-            label = _class_of(field_of(raw, self.label, where), words, self.label, where)
+        for location, raw in self.raw():
+            label = _class_of(field_of(raw, self.label, location), words, self.label, location)
             if label not in (self.entailment, self.contradiction):
                 continue
-            premise = _plain(field_of(raw, self.premise, where), self.premise, where)
-            hypothesis = _plain(field_of(raw, self.hypothesis, where), self.hypothesis, where)
+            premise = _plain(field_of(raw, self.premise, location), self.premise, location)
+            hypothesis = _plain(field_of(raw, self.hypothesis, location), self.hypothesis, location)
             if not premise or not hypothesis:
                 continue
-            premises.setdefault(premise, ([], []))[label == self.contradiction].append((where, hypothesis))
+            premises.setdefault(premise, ([], []))[label == self.contradiction].append((location, hypothesis))
         for premise, (follows, contradicts) in premises.items():
             negatives = list(dict.fromkeys(text for _, text in contradicts))
-            for where, hypothesis in follows if negatives else ():
-                yield where, {"query": premise, "target": hypothesis, "negatives": negatives}
+            for location, hypothesis in follows if negatives else ():
+                yield location, {"query": premise, "target": hypothesis, "negatives": negatives}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,19 +183,19 @@ class HuggingFaceBeir:
                     f"{self.name}: {len(rows) - len(rows_by_id[part])} ids of the {part} part stand twice; make them unique"
                 )
         for number, row in enumerate(self._part("default", self.split)):
-            where = f"{self.name}[{self.split}]:{number}"
+            location = f"{self.name}[{self.split}]:{number}"
             if row["score"] <= 0:
                 continue
             ids = {"query": str(row["query-id"]), "document": str(row["corpus-id"])}
             for part, key in ids.items():
                 if key not in rows_by_id[part]:
-                    raise DataError(f"{where}: names the {part} {key!r}, which the set does not have")
+                    raise DataError(f"{location}: names the {part} {key!r}, which the set does not have")
             asked = queries[rows_by_id["query"][ids["query"]]]
             answer = corpus[rows_by_id["document"][ids["document"]]]
             yield (
-                where,
+                location,
                 {
-                    **map_fields(asked, {"query": "text"}, where),
-                    **map_fields(answer, {"target": "text", "title": "title"}, where),
+                    **map_fields(asked, {"query": "text"}, location),
+                    **map_fields(answer, {"target": "text", "title": "title"}, location),
                 },
             )

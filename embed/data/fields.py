@@ -14,86 +14,90 @@ OPTIONAL_ROLES = ("title", "negatives")  # a record may lack their fields
 DEFAULT_FIELDS = {"query": "query", "target": "target"}
 
 
-def text_of(value: Any, field: str, where: str) -> str:
+def text_of(value: Any, field: str, location: str) -> str:
     """Returns the cleaned text of a field; anything but a text that is not empty is a DataError."""
-    return clean(checked_text(value, field, where))
+    return clean(checked_text(value, field, location))
 
 
-def checked_text(value: Any, field: str, where: str) -> str:
+def checked_text(value: Any, field: str, location: str) -> str:
     """Returns the text of a field as it is, for what normalises it later; errors as `text_of`."""
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8", "strict")
         except UnicodeDecodeError as e:
             raise DataError(
-                f"{where}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
+                f"{location}: field {field!r} is not valid UTF-8 at byte {e.start}; convert it to UTF-8"
             ) from e
     if not isinstance(value, str):
         kind = "missing or null" if value is None else type(value).__name__
-        raise DataError(f"{where}: field {field!r} is {kind}, expected a text")
+        raise DataError(f"{location}: field {field!r} is {kind}, expected a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as e:
-        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+        raise DataError(
+            f"{location}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it"
+        ) from e
     if not clean(value):
-        raise DataError(f"{where}: field {field!r} is empty; remove the record or fill it")
+        raise DataError(f"{location}: field {field!r} is empty; remove the record or fill it")
     return value
 
 
-def identity(value: Any, field: str, where: str) -> str:
+def identity(value: Any, field: str, location: str) -> str:
     """Returns an id, a text or a number, as a text that every format of vectors keeps as it is."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
         except UnicodeDecodeError as e:
-            raise DataError(f"{where}: field {field!r} is not valid UTF-8; give ids as texts or numbers") from e
+            raise DataError(f"{location}: field {field!r} is not valid UTF-8; give ids as texts or numbers") from e
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if value is None or isinstance(value, bool | list | tuple | dict) or value != value or not is_finite:
         raise DataError(
-            f"{where}: field {field!r} is {type(value).__name__} ({str(value)[:40]!r}), expected a text or a number as id"
+            f"{location}: field {field!r} is {type(value).__name__} ({str(value)[:40]!r}), expected a text or a number as id"
         )
     text = str(value)
     if not text.strip():
-        raise DataError(f"{where}: field {field!r}, the id, is empty; give every record an id")
+        raise DataError(f"{location}: field {field!r}, the id, is empty; give every record an id")
     try:
         text.encode()
     except UnicodeEncodeError as e:
-        raise DataError(f"{where}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it") from e
+        raise DataError(
+            f"{location}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it"
+        ) from e
     return text
 
 
 def rows_by_id(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yields (location, id, row) of queries or documents, whose id is `_id` or `id`; an id that stands twice is a DataError."""
     ids: set[str] = set()
-    for where, row in rows:
+    for location, row in rows:
         field = "_id" if "_id" in row else "id"
         if field not in row:
-            raise DataError(f"{where}: no field 'id'; every query and document needs one")
-        key = identity(row[field], field, where)
+            raise DataError(f"{location}: no field 'id'; every query and document needs one")
+        key = identity(row[field], field, location)
         if key in ids:
-            raise DataError(f"{where}: the id {key!r} stands twice; make ids unique")
+            raise DataError(f"{location}: the id {key!r} stands twice; make ids unique")
         ids.add(key)
-        yield where, key, row
+        yield location, key, row
 
 
-def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], where: str) -> Record:
+def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str) -> Record:
     """Returns the record of `raw` under our roles. `negatives` may be a text or a list, and may be absent in a record."""
     record: Record = {}
     for role, field in fields.items():
         if field not in raw and role not in OPTIONAL_ROLES:
-            raise DataError(f"{where}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
+            raise DataError(f"{location}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
         value = raw.get(field)
         if role == "negatives":
-            record[role] = [text_of(v, field, where) for v in _texts_of(value, field, where)]
+            record[role] = [text_of(v, field, location) for v in _texts_of(value, field, location)]
         elif role == "title":
             missing = value is None or (isinstance(value, str) and not value.strip())
-            record[role] = "" if missing else text_of(value, field, where)
+            record[role] = "" if missing else text_of(value, field, location)
         else:
-            record[role] = text_of(value, field, where)
+            record[role] = text_of(value, field, location)
     return record
 
 
-def _texts_of(value: Any, field: str, where: str) -> list:
+def _texts_of(value: Any, field: str, location: str) -> list:
     """Returns the texts of a field that may hold none, one or several; a table's cell may hold several as a JSON list."""
     if value is None or value == "":
         return []
@@ -102,14 +106,14 @@ def _texts_of(value: Any, field: str, where: str) -> list:
         if not (text.startswith("[") and text.endswith("]")):
             return [value]
         try:
-            return parse_json(text, where, list)
+            return parse_json(text, location, list)
         except DataError as e:
             raise DataError(
-                f"{where}: field {field!r} looks like a list and is no JSON list ({text[:40]!r}); correct the list, or write a "
+                f"{location}: field {field!r} looks like a list and is no JSON list ({text[:40]!r}); correct the list, or write a "
                 "text in brackets as a list of one text"
             ) from e
     if not isinstance(value, list | tuple):
-        raise DataError(f"{where}: field {field!r} is {type(value).__name__}, expected a text or a list of texts")
+        raise DataError(f"{location}: field {field!r} is {type(value).__name__}, expected a text or a list of texts")
     return list(value)
 
 

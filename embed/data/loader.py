@@ -181,13 +181,13 @@ class Batches:
         for s in range(self.shards):
             for k in range(self.parts):
                 wanted = self.examples.indices(t, *self._unit_rows(s, k))
-                plans[s, k] = packing.fill(self.examples.lengths(wanted, negatives), layout.length, layout.slots)
+                plans[s, k] = packing.fill(self.examples.lengths(wanted, negatives), layout.length, layout.max_segments)
         return plans
 
     @property
-    def slots(self) -> int | None:
+    def max_segments(self) -> int | None:
         """Texts in a row at most; None for one text a row, whose mask the model is given."""
-        return next(iter(self.layouts.values())).slots if self.packs else None
+        return next(iter(self.layouts.values())).max_segments if self.packs else None
 
     @functools.cached_property
     def layouts(self) -> dict[int, packing.Layout]:
@@ -205,11 +205,11 @@ class Batches:
 
     def _measured(self, drawn, length: int):
         """Returns what rows of `length` tokens cost, and their layouts."""
-        layouts, cost, slots = {}, 0.0, max(8, length // 8)
+        layouts, cost, max_segments = {}, 0.0, max(8, length // 8)
         for negatives, found in drawn.items():
-            needed = [max(len(packing.fill(x, length, slots)) for x in units) for units, _ in found]
+            needed = [max(len(packing.fill(x, length, max_segments)) for x in units) for units, _ in found]
             weights = [weight for _, weight in found]
-            layout = packing.Layout(length, slots, packing.ladder(needed, weights, self.most_shapes))
+            layout = packing.Layout(length, max_segments, packing.ladder(needed, weights, self.most_shapes))
             cost += sum(w * layout.height(n) for n, w in zip(needed, weights)) * length * (1 + length / _ATTENTION)
             layouts[negatives] = layout
         return cost, layouts

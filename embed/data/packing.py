@@ -38,10 +38,10 @@ class Waiting:
         """The tokens of the longest text."""
         return self._sizes[-1]
 
-    def take_row(self, length: int, slots: int) -> tuple[int, ...]:
-        """Takes out the texts of one row: again and again the longest that still fits, up to `slots` of them."""
+    def take_row(self, length: int, max_segments: int) -> tuple[int, ...]:
+        """Takes out the texts of one row: again and again the longest that still fits, up to `max_segments` of them."""
         row, free, sizes = [], length, self._sizes
-        while len(row) < slots:
+        while len(row) < max_segments:
             place = bisect.bisect_right(sizes, free) - 1
             if place < 0:
                 break
@@ -53,13 +53,13 @@ class Waiting:
         return tuple(row)
 
 
-def fill(lengths: Sequence[int], length: int, slots: int) -> list[tuple[int, ...]]:
+def fill(lengths: Sequence[int], length: int, max_segments: int) -> list[tuple[int, ...]]:
     """Returns rows of `length` tokens that hold all texts, each row as the numbers of its texts."""
     waiting, rows = Waiting(lengths), []
     if waiting and waiting.longest > length:
         raise ValueError(f"a text of {waiting.longest} tokens does not fit a row of {length}")
     while waiting:
-        rows.append(waiting.take_row(length, slots))
+        rows.append(waiting.take_row(length, max_segments))
     return rows
 
 
@@ -69,8 +69,8 @@ def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: 
     `weights` say how often each height comes. One more is taken, up to `most`, until no more than the share `enough` is
     added to all rows. Exact, by dynamic programming over the sorted heights.
     """
-    steps, where = np.unique(np.asarray(heights), return_inverse=True)
-    weight = np.bincount(where, np.asarray(weights, np.float64))
+    steps, bucket = np.unique(np.asarray(heights), return_inverse=True)
+    weight = np.bincount(bucket, np.asarray(weights, np.float64))
     total, mass = np.cumsum(weight), np.cumsum(weight * steps)
     # cost[j]: the least that is added to heights 0..j by the rungs chosen so far, the last of them at j
     cost, chosen = total * steps - mass, [(int(s),) for s in steps]
@@ -87,10 +87,10 @@ def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Rows of `length` tokens and up to `slots` texts; a unit has one of the numbers of rows in `heights`."""
+    """Rows of `length` tokens and up to `max_segments` texts; a unit has one of the numbers of rows in `heights`."""
 
     length: int
-    slots: int
+    max_segments: int
     heights: tuple[int, ...]
 
     def height(self, rows: int) -> int:
@@ -125,28 +125,28 @@ def collate(
 ) -> dict[str, np.ndarray]:
     """Returns one unit of a batch. Its arrays, for b pairs, H rows of L tokens and S slots:
 
-    `tokens` int32 [H, L]; `segments` int32 [H, L], each token's text in its row from 1, 0 for padding; `query_place` and
-    `target_place` int32 [b], where their vectors lie among the [H * S] of the rows; `query_id` and `target_id` uint32
-    [b, 2]. With negatives `negatives_place` int32 [b, N], `negatives_mask` bool [b, N] and `negatives_id` uint32 [b, N, 2]: of
+    `tokens` int32 [H, L]; `segment_ids` int32 [H, L], each token's text in its row from 1, 0 for padding; `query_index` and
+    `target_index` int32 [b], where their vectors lie among the [H * S] of the rows; `query_id` and `target_id` uint32
+    [b, 2]. With negatives `negatives_index` int32 [b, N], `negatives_mask` bool [b, N] and `negatives_id` uint32 [b, N, 2]: of
     more than N the first are taken; where there is none the place is that of another text and the mask keeps it out of the
     loss.
     """
     own = texts(examples, num_negatives)
     tokens = np.full((height, layout.length), pad_id, np.int32)
-    segments = np.zeros((height, layout.length), np.int32)
+    segment_ids = np.zeros((height, layout.length), np.int32)
     places = np.zeros(len(own), np.int32)
     for r, row in enumerate(rows):
         start = 0
         for s, i in enumerate(row):
             stop = start + len(own[i])
-            tokens[r, start:stop], segments[r, start:stop] = own[i], s + 1
-            places[i], start = r * layout.slots + s, stop
+            tokens[r, start:stop], segment_ids[r, start:stop] = own[i], s + 1
+            places[i], start = r * layout.max_segments + s, stop
     size = len(examples)
     unit = {
         "tokens": tokens,
-        "segments": segments,
-        "query_place": places[:size],
-        "target_place": places[size : 2 * size],
+        "segment_ids": segment_ids,
+        "query_index": places[:size],
+        "target_index": places[size : 2 * size],
         "query_id": _split_ids([e["query_id"] for e in examples]),
         "target_id": _split_ids([e["target_id"] for e in examples]),
     }
@@ -159,8 +159,8 @@ def collate(
             ids[i, : len(there)] = e["negatives_id"][:num_negatives]
         unit["negatives_id"] = _split_ids(ids).reshape(size, num_negatives, 2)
         unit["negatives_mask"] = mask
-        unit["negatives_place"] = np.zeros((size, num_negatives), np.int32)
-        unit["negatives_place"][mask] = places[2 * size :]
+        unit["negatives_index"] = np.zeros((size, num_negatives), np.int32)
+        unit["negatives_index"][mask] = places[2 * size :]
     return unit
 
 

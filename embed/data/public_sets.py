@@ -48,9 +48,9 @@ class PublicSet:
     def page(self) -> str:
         """Where it is: the name in TFDS or on the Hub, with its configuration."""
         inner = getattr(self.source, "source", self.source)
-        where = "TFDS" if isinstance(inner, Tfds) else "Hub"
+        location = "TFDS" if isinstance(inner, Tfds) else "Hub"
         config = getattr(inner, "config", None)
-        return f"{where} {inner.name}" + (f", {config}" if config else "")
+        return f"{location} {inner.name}" + (f", {config}" if config else "")
 
 
 def _web(language: str) -> list[PublicSet]:

@@ -154,7 +154,7 @@ class _Failures:
 
 
 def _source(task, failures: _Failures):
-    """Returns the seqio DataSource of a task; its examples hold the texts and `where`."""
+    """Returns the seqio DataSource of a task; its examples hold the texts and `location`."""
     seqio, tf = _libraries()
     if isinstance(task.source, sources.Tfds):
         check_fields(task.source.fields, "Tfds")
@@ -163,9 +163,9 @@ def _source(task, failures: _Failures):
         )
 
     def rows():
-        for where, record in task.source.examples():
+        for location, record in task.source.examples():
             yield {
-                "where": where,
+                "location": location,
                 "query": record["query"],
                 "target": record["target"],
                 "title": record.get("title", ""),
@@ -176,7 +176,7 @@ def _source(task, failures: _Failures):
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed
         text = tf.TensorSpec([], tf.string)
-        signature = dict.fromkeys(("where", "query", "target", "title", "target_key"), text)
+        signature = dict.fromkeys(("location", "query", "target", "title", "target_key"), text)
         return tf.data.Dataset.from_generator(
             failures.generator(rows), output_signature={**signature, "negatives": tf.TensorSpec([None], tf.string)}
         )
@@ -199,7 +199,7 @@ def _from_tfds(task):
         )
         empty = tf.constant("")
         return {
-            "where": tf.strings.join([task.source.name, tf.strings.as_string(number)], ":"),
+            "location": tf.strings.join([task.source.name, tf.strings.as_string(number)], ":"),
             "query": example[fields["query"]],
             "target": example[fields["target"]],
             "title": example[fields["title"]] if "title" in fields else empty,
@@ -214,9 +214,9 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
     """Returns the preprocessor from texts to token ids, in batches for the tokenizers' sake."""
     _, tf = _libraries()
 
-    def encode(where, query, target, title, key, negatives, counts):
+    def encode(location, query, target, title, key, negatives, counts):
         texts, records = iter(negatives.tolist()), []
-        for i, place in enumerate(w.decode() for w in where.tolist()):
+        for i, place in enumerate(w.decode() for w in location.tolist()):
             record = {
                 "query": text_of(query[i], "query", place),
                 "target": text_of(target[i], "target", place),
@@ -240,7 +240,7 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
         out = tf.numpy_function(
             failures.wrap(encode),
             [
-                x["where"],
+                x["location"],
                 x["query"],
                 x["target"],
                 x["title"],
@@ -314,7 +314,7 @@ def _complete(task: RegisteredTask):
             if side not in example or example[side].dtype != tf.string:
                 raise DataError(f"task {task.name!r}: its examples need a text {side!r}; it gives {sorted(example)}")
         return {
-            "where": tf.strings.join([task.name, tf.strings.as_string(number)], ":"),
+            "location": tf.strings.join([task.name, tf.strings.as_string(number)], ":"),
             "query": example["query"],
             "target": example["target"],
             "title": example.get("title", tf.constant("")),

@@ -167,15 +167,15 @@ class BeirFolder:
         queries, corpus = (
             {key: (w, row) for w, key, row in rows_by_id(read_json_lines(p))} for p in (queries_path, corpus_path)
         )
-        for where, query, document, score in qrels.parse(read_lines(qrels_path)):
+        for location, query, document, score in qrels.parse(read_lines(qrels_path)):
             if score <= 0:
                 continue
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
                 if key not in ids:
-                    raise DataError(f"{where}: names the {kind} {key!r}, which is not in the folder; correct qrels")
+                    raise DataError(f"{location}: names the {kind} {key!r}, which is not in the folder; correct qrels")
             asked = map_fields(queries[query][1], {"query": "text"}, queries[query][0])
             answer = map_fields(corpus[document][1], {"target": "text", "title": "title"}, corpus[document][0])
-            yield where, {**asked, **answer}
+            yield location, {**asked, **answer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,11 +281,11 @@ class LabelledTexts:
             raise DataError(f"LabelledTexts.mode = {self.mode!r}; known: label_as_target, same_label_text_as_target")
         rows = []
         for path in expand_paths(self.path, f"{type(self).__name__}.path"):
-            for where, raw in read_json_lines(path):
+            for location, raw in read_json_lines(path):
                 label = raw.get(self.label)
                 named = {**raw, self.label: str(label)} if isinstance(label, int) else raw  # class numbers and booleans
-                mapped = map_fields(named, {"query": self.text, "target": self.label}, where)
-                rows.append((where, mapped["query"], mapped["target"]))
+                mapped = map_fields(named, {"query": self.text, "target": self.label}, location)
+                rows.append((location, mapped["query"], mapped["target"]))
         by_label: dict[str, list[int]] = {}
         for i, (_, _, label) in enumerate(rows):
             by_label.setdefault(label, []).append(i)
@@ -296,17 +296,20 @@ class LabelledTexts:
             raise DataError(
                 f"{self.path}: every label has one text only; {self.mode!r} needs another text of the same label"
             )
-        for i, (where, query, label) in enumerate(rows):
+        for i, (location, query, label) in enumerate(rows):
             choose = random.Random(f"{self.seed}:{i}")
             other = choose.choice([x for x in labels if x != label])
             if self.mode == "label_as_target":
-                yield where, {"query": query, "target": label, "negatives": [other]}
+                yield location, {"query": query, "target": label, "negatives": [other]}
                 continue
             same = [j for j in by_label[label] if j != i]
             if same:  # a label with a single text has no positive to offer
                 negative = rows[choose.choice(by_label[other])][1]
                 target = rows[choose.choice(same)][1]
-                yield where, {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"}
+                yield (
+                    location,
+                    {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"},
+                )
 
 
 def folder_fingerprint(name: str) -> dict[str, str]:

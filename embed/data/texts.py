@@ -14,12 +14,12 @@ KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One text to encode; `where` is "file:record", for errors."""
+    """One text to encode; `location` is "file:record", for errors."""
 
     id: str
     text: str
     title: str
-    where: str
+    location: str
 
 
 def read_texts(
@@ -37,27 +37,27 @@ def read_texts(
     Texts are cleaned, or with `as_they_are` left to the model, which normalises them as it was made to.
     """
     read = checked_text if as_they_are else text_of
-    for number, (where, row) in enumerate(_rows(path)):
+    for number, (location, row) in enumerate(_rows(path)):
         for field in (text_field, id_field, None if titles_may_lack else title_field):
             if field is not None and field not in row:
-                raise DataError(f"{where}: no field {field!r}{did_you_mean(field, row)}")
+                raise DataError(f"{location}: no field {field!r}{did_you_mean(field, row)}")
         title = row.get(title_field) if title_field else None
         yield Text(
-            id=_identity(row, id_field, number, where),
-            text=read(row[text_field], text_field, where),
+            id=_identity(row, id_field, number, location),
+            text=read(row[text_field], text_field, location),
             title=""
             if title is None or (isinstance(title, str) and not title.strip())
-            else read(title, title_field, where),
-            where=where,
+            else read(title, title_field, location),
+            location=location,
         )
 
 
-def _identity(row, id_field: str | None, number: int, where: str) -> str:
+def _identity(row, id_field: str | None, number: int, location: str) -> str:
     """Returns the id of a record, and its number where the file has no ids."""
     if id_field is None and "id" not in row:
         return str(number)
     field = id_field or "id"
-    return identity(row.get(field), field, where)
+    return identity(row.get(field), field, location)
 
 
 def _rows(path) -> Iterator[tuple[str, dict]]:
@@ -68,7 +68,7 @@ def _rows(path) -> Iterator[tuple[str, dict]]:
     if kind in (".tsv", ".csv"):
         return read_table(path)
     if kind == ".txt":
-        return ((where, {"text": line}) for where, line in read_lines(path))
+        return ((location, {"text": line}) for location, line in read_lines(path))
     if kind == ".parquet":
         if not pathlib.Path(path).is_file():
             raise DataError(f"{path}: no such file")

@@ -15,29 +15,29 @@ from embed.evaluation import query_groups, ranked_tasks, ranking
 from embed.evaluation.reading import Entry, part, remark_of_empty, some, text_or_empty
 
 
-def _title(row: Mapping, where: str) -> str:
+def _title(row: Mapping, location: str) -> str:
     title = row.get("title")
     if title is None or (isinstance(title, str) and not title.strip()):
         return ""
-    return checked_text(title, "title", where)
+    return checked_text(title, "title", location)
 
 
 def _corpus(path: str) -> dict[str, tuple[str, str]]:
     """Returns {id: (text, title)}. A document with a title and a blank text is its title, as MTEB joins the two."""
     documents = {}
-    for where, key, row in rows_by_id(read_json_lines(path)):
-        title = _title(row, where)
+    for location, key, row in rows_by_id(read_json_lines(path)):
+        title = _title(row, location)
         if row.get("text") is None and not title:
-            raise DataError(f"{where}: no field 'text' and no title; a document needs one of them")
-        text = "" if row.get("text") is None else text_or_empty(row["text"], "text", where)
+            raise DataError(f"{location}: no field 'text' and no title; a document needs one of them")
+        text = "" if row.get("text") is None else text_or_empty(row["text"], "text", location)
         documents[key] = (text, title) if text else (title, "")
     return documents
 
 
-def _query(row: Mapping, where: str) -> str:
+def _query(row: Mapping, location: str) -> str:
     """Returns a query's text, followed by its instruction where it has one, as MTEB joins them."""
-    text, instruction = text_or_empty(row.get("text"), "text", where), row.get("instruction")
-    return text if instruction is None else f"{text} {text_or_empty(instruction, 'instruction', where)}".strip()
+    text, instruction = text_or_empty(row.get("text"), "text", location), row.get("instruction")
+    return text if instruction is None else f"{text} {text_or_empty(instruction, 'instruction', location)}".strip()
 
 
 def _judgements(path: str, queries: Mapping, corpus: Mapping) -> tuple[dict[str, dict[str, float]], list[str]]:
@@ -87,7 +87,7 @@ def _qrels_path(path: pathlib.Path) -> str:
 def _beir(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Returns the fields of a BEIR-style folder."""
     queries_path, corpus_path = (part(path, _RETRIEVAL, f"{n}.jsonl") for n in ("queries", "corpus"))
-    queries = {key: _query(row, where) for where, key, row in rows_by_id(read_json_lines(queries_path))}
+    queries = {key: _query(row, location) for location, key, row in rows_by_id(read_json_lines(queries_path))}
     corpus = _corpus(corpus_path)
     judged, remarks = _judgements(_qrels_path(path), queries, corpus)
     if "ignore_identical_ids" not in entry:
@@ -120,13 +120,13 @@ def rules(entry: Entry) -> ranking.Rules:
 def _candidates(path: str, corpus) -> dict[str, list[str]]:
     """Returns {query: ids of documents} of lines with "query-id" and "corpus-ids"; an unknown document is a DataError."""
     lists = {}
-    for where, row in read_json_lines(path):
+    for location, row in read_json_lines(path):
         ids = row.get("corpus-ids")
         if "query-id" not in row or not isinstance(ids, list):
-            raise DataError(f"{where}: needs 'query-id' and the list 'corpus-ids'")
+            raise DataError(f"{location}: needs 'query-id' and the list 'corpus-ids'")
         for document in ids:
             if str(document) not in corpus:
-                raise DataError(f"{where}: names the document {document!r}, which is not there")
+                raise DataError(f"{location}: names the document {document!r}, which is not there")
         lists[str(row["query-id"])] = [str(d) for d in ids]
     return lists
 
@@ -162,13 +162,13 @@ def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     if entry.get("main") in query_groups.names(rules(entry).k_values):
         raise DataError(f"{path}: {entry['main']} goes by the ids of queries; give MTEB's folder, or another 'main'")
     queries, candidates, relevant = [], [], []
-    for where, row in read_json_lines(str(path)):
+    for location, row in read_json_lines(str(path)):
         sides = [row.get("positives", row.get("positive")), row.get("negatives", row.get("negative"))]
         for name, side in zip(("positives", "negatives"), sides):
             if not isinstance(side, list) or not side:
-                raise DataError(f"{where}: field {name!r} must be a list with at least one text")
-        queries.append(text_or_empty(row.get("query"), "query", where))
-        candidates.append([text_or_empty(t, "positives and negatives", where) for side in sides for t in side])
+                raise DataError(f"{location}: field {name!r} must be a list with at least one text")
+        queries.append(text_or_empty(row.get("query"), "query", location))
+        candidates.append([text_or_empty(t, "positives and negatives", location) for side in sides for t in side])
         relevant.append([k == 0 for k, side in enumerate(sides) for _ in side])
     remarks = remark_of_empty("queries", queries) + remark_of_empty(
         "candidates", (c for own in candidates for c in own)
@@ -202,9 +202,9 @@ def read_instruction_reranking(path: pathlib.Path, entry: Entry) -> dict[str, An
 def _passages(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
     """Yields (id, text, title) of a corpus: jsonl, or the tsv of Wikipedia passages with id, text and title."""
     is_tsv = path.name.removesuffix(".gz").endswith(".tsv")
-    for where, key, row in rows_by_id((read_table if is_tsv else read_json_lines)(str(path))):
+    for location, key, row in rows_by_id((read_table if is_tsv else read_json_lines)(str(path))):
         text = row.get("text", row.get("context"))
-        yield key, checked_text(text, "text", where), _title(row, where)
+        yield key, checked_text(text, "text", location), _title(row, location)
 
 
 def _corpus_path(path: pathlib.Path, entry: Entry) -> pathlib.Path:
@@ -219,15 +219,15 @@ def read_xor_retrieve(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     Questions that are answered by yes or no alone are left out, as in the published script.
     """
     questions, languages, answers = [], [], []
-    for where, row in read_json_lines(str(path)):
+    for location, row in read_json_lines(str(path)):
         for field, kind in (("question", str), ("lang", str), ("answers", list)):
             if not isinstance(row.get(field), kind):
-                raise DataError(f"{where}: needs {field!r} ({kind.__name__})")
+                raise DataError(f"{location}: needs {field!r} ({kind.__name__})")
         if not all(isinstance(a, str) and a.strip() for a in row["answers"]):
-            raise DataError(f"{where}: 'answers' must be texts; an empty one would stand in every passage")
+            raise DataError(f"{location}: 'answers' must be texts; an empty one would stand in every passage")
         spans = [a for a in row["answers"] if a not in ("yes", "no")]
         if spans:
-            questions.append(checked_text(row["question"], "question", where))
+            questions.append(checked_text(row["question"], "question", location))
             languages.append(row["lang"])
             answers.append(spans)
     rows = list(_passages(_corpus_path(path, entry)))
@@ -249,11 +249,11 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         raise DataError(f"{path}: has no files LANGUAGE.jsonl; an xtreme_up task is a folder of them")
     questions, languages, targets = [], [], []
     for file in found:
-        for where, row in read_json_lines(str(file)):
-            targets.append(identity(row.get("_id", row.get("id")), "id", where))
+        for location, row in read_json_lines(str(file)):
+            targets.append(identity(row.get("_id", row.get("id")), "id", location))
             if targets[-1] not in known:
-                raise DataError(f"{where}: the id {targets[-1]!r} is not in {entry['corpus_path']}")
-            questions.append(checked_text(row.get("question"), "question", where))
+                raise DataError(f"{location}: the id {targets[-1]!r} is not in {entry['corpus_path']}")
+            questions.append(checked_text(row.get("question"), "question", location))
             languages.append(file.name.partition(".")[0])
     return {
         "questions": some(questions, path),

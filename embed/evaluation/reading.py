@@ -21,26 +21,26 @@ def part(folder: pathlib.Path, what: str, *names: str) -> str:
     raise DataError(f"{folder}: has no {' or '.join(names)} (.gz); {what}")
 
 
-def text_or_empty(value: Any, field: str, where: str) -> str:
+def text_or_empty(value: Any, field: str, location: str) -> str:
     """Returns the cleaned text of a field, which may be empty: MTEB embeds empty texts. Anything but a text is a DataError."""
-    return "" if isinstance(value, str) and not clean(value) else checked_text(value, field, where)
+    return "" if isinstance(value, str) and not clean(value) else checked_text(value, field, location)
 
 
-def column(row: Mapping[str, Any], name: str, where: str) -> Any:
+def column(row: Mapping[str, Any], name: str, location: str) -> Any:
     """Returns the cell of a column; a column that the table does not have is a DataError."""
     if name not in row:
-        raise DataError(f"{where}: no column {name!r}{did_you_mean(name, row)}")
+        raise DataError(f"{location}: no column {name!r}{did_you_mean(name, row)}")
     return row[name]
 
 
-def label_of(value: Any, where: str) -> str:
+def label_of(value: Any, location: str) -> str:
     """Returns a label as a text. Equal numbers are one label however they are written, as in scikit-learn: 1, 1.0 and true."""
     if isinstance(value, bool | int):
         return str(int(value))
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else str(value)
     if not isinstance(value, str):
-        raise DataError(f"{where}: a label is {value!r}, expected a text or a number; correct the line")
+        raise DataError(f"{location}: a label is {value!r}, expected a text or a number; correct the line")
     return value
 
 

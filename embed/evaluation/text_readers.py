@@ -14,13 +14,13 @@ def _pairs(path: pathlib.Path, first: str, second: str, value: str | None, kind:
     """Returns (first texts, second texts, values, remarks) of a tsv file."""
     left, right, values = [], [], []
     columns = ", ".join(c for c in (first, second, value) if c)
-    for where, row in read_table(str(path)):
+    for location, row in read_table(str(path)):
         try:
-            values.append(None if value is None else kind(column(row, value, where)))
+            values.append(None if value is None else kind(column(row, value, location)))
         except ValueError as e:
-            raise DataError(f"{where}: needs columns {columns}, with a number in {value} ({e})") from e
-        left.append(text_or_empty(column(row, first, where), first, where))
-        right.append(text_or_empty(column(row, second, where), second, where))
+            raise DataError(f"{location}: needs columns {columns}, with a number in {value} ({e})") from e
+        left.append(text_or_empty(column(row, first, location), first, location))
+        right.append(text_or_empty(column(row, second, location), second, location))
     return some(left, path), right, values, remark_of_empty("texts", (*left, *right))
 
 
@@ -53,16 +53,18 @@ def read_bitext(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_summarization(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads lines of {"human_summaries", "machine_summaries", "relevance"}: a grade for each machine summary."""
     human, machine, gold = [], [], []
-    for where, row in read_json_lines(str(path)):
+    for location, row in read_json_lines(str(path)):
         sides = [row.get("human_summaries"), row.get("machine_summaries"), row.get("relevance")]
         if not all(isinstance(s, list) and s for s in sides) or len(sides[1]) != len(sides[2]):
-            raise DataError(f"{where}: needs lists human_summaries, machine_summaries and as many grades in relevance")
-        human.append([text_or_empty(t, "human_summaries", where) for t in sides[0]])
-        machine.append([text_or_empty(t, "machine_summaries", where) for t in sides[1]])
+            raise DataError(
+                f"{location}: needs lists human_summaries, machine_summaries and as many grades in relevance"
+            )
+        human.append([text_or_empty(t, "human_summaries", location) for t in sides[0]])
+        machine.append([text_or_empty(t, "machine_summaries", location) for t in sides[1]])
         try:
             gold.append([finite(str(g)) for g in sides[2]])
         except ValueError as e:
-            raise DataError(f"{where}: the grades in relevance must be numbers ({e})") from e
+            raise DataError(f"{location}: the grades in relevance must be numbers ({e})") from e
     remarks = remark_of_empty("summaries", (t for own in (*human, *machine) for t in own))
     return {"human": some(human, path), "machine": machine, "gold": gold, "remarks": remarks}
 
@@ -72,12 +74,12 @@ _SPLITS = "a classification task is a folder with train and test"
 
 def _labelled(path: str, many: bool) -> tuple[list[str], list]:
     texts, labels = [], []
-    for where, row in read_json_lines(path):
+    for location, row in read_json_lines(path):
         label = row.get("label", row.get("labels"))
         if label is None or (isinstance(label, list) and not many):
-            raise DataError(f"{where}: needs a field 'label'{'' if many else ' with one label'}")
-        values = [label_of(x, where) for x in (label if isinstance(label, list) else [label])]
-        texts.append(text_or_empty(row.get("text"), "text", where))
+            raise DataError(f"{location}: needs a field 'label'{'' if many else ' with one label'}")
+        values = [label_of(x, location) for x in (label if isinstance(label, list) else [label])]
+        texts.append(text_or_empty(row.get("text"), "text", location))
         labels.append(values if many else values[0])
     return some(texts, path), labels
 
@@ -85,15 +87,15 @@ def _labelled(path: str, many: bool) -> tuple[list[str], list]:
 def _values(path: str) -> tuple[list[str], list[float]]:
     """Returns the texts and numbers of lines of {"text", "value"}."""
     texts, values = [], []
-    for where, row in read_json_lines(path):
+    for location, row in read_json_lines(path):
         value = row.get("value")
         try:
             if isinstance(value, bool | str):
                 raise TypeError
             values.append(finite(value))
         except (TypeError, ValueError, OverflowError) as e:
-            raise DataError(f"{where}: needs a field 'value' with a finite number, not {str(value)[:40]!r}") from e
-        texts.append(text_or_empty(row.get("text"), "text", where))
+            raise DataError(f"{location}: needs a field 'value' with a finite number, not {str(value)[:40]!r}") from e
+        texts.append(text_or_empty(row.get("text"), "text", location))
     return some(texts, path), values
 
 
@@ -219,12 +221,12 @@ def _read_sets(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     if entry.get("main", "v_measure") != "v_measure":
         raise DataError(f"{path}: sets of sentences are scored by v_measure alone; leave out 'main'")
     sets, labels = [], []
-    for where, row in read_json_lines(str(path)):
+    for location, row in read_json_lines(str(path)):
         sides = [row.get("sentences"), row.get("labels")]
         if not all(isinstance(side, list) and side for side in sides) or len(sides[0]) != len(sides[1]):
-            raise DataError(f"{where}: needs the list 'sentences' and as many 'labels'")
-        sets.append([text_or_empty(t, "sentences", where) for t in sides[0]])
-        labels.append([label_of(x, where) for x in sides[1]])
+            raise DataError(f"{location}: needs the list 'sentences' and as many 'labels'")
+        sets.append([text_or_empty(t, "sentences", location) for t in sides[0]])
+        labels.append([label_of(x, location) for x in sides[1]])
     remarks = remark_of_empty("texts", (t for own in sets for t in own))
     return {"sets": some(sets, path), "labels": labels, "remarks": remarks, "task_class": probe_tasks.SetClustering}
 

@@ -103,10 +103,10 @@ def _check_unique(ids: np.ndarray, read: Callable[[], Iterable[Text]]) -> None:
         if int(content_id(text.id)) in repeated:
             if text.id in locations:
                 raise DataError(
-                    f"{text.where}: the id {text.id!r} is that of {locations[text.id]} too, so that its vector could not "
+                    f"{text.location}: the id {text.id!r} is that of {locations[text.id]} too, so that its vector could not "
                     "be told from the other; make ids different, or name another field with --id_field"
                 )
-            locations[text.id] = text.where
+            locations[text.id] = text.location
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +200,7 @@ def run(
             continue
         digest = hashlib.sha256(b"".join(map(_line, shard))).hexdigest()
         if number >= len(job.shards) or digest != job.input.shards[number]:
-            raise DataError(f"{shard[0].where}: the input changed while it was read; run the command again")
+            raise DataError(f"{shard[0].location}: the input changed while it was read; run the command again")
         if _is_done(job.shards, number, say):
             progress(len(shard), True)
             continue

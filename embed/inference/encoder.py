@@ -60,10 +60,10 @@ class Encoder:
 
     @functools.cached_property
     def _apply(self):
-        def run(params, tokens, segments):
+        def run(params, tokens, segment_ids):
             if not self.model.packs:
-                return self.model.apply(params, tokens, segments > 0)
-            vectors = self.model.apply(params, tokens, segments, slots=packing.SLOTS)
+                return self.model.apply(params, tokens, segment_ids > 0)
+            vectors = self.model.apply(params, tokens, segment_ids, max_segments=packing.MAX_SEGMENTS)
             return vectors.reshape(-1, vectors.shape[-1])
 
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
@@ -134,12 +134,12 @@ class Encoder:
     def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:
         """Returns the batches in which tokenised texts are run."""
         shards = sharding.batch_shards(self.mesh)
-        slots = packing.SLOTS if self.model.packs else 1
+        max_segments = packing.MAX_SEGMENTS if self.model.packs else 1
         lengths = np.array([len(r) for r in rows])
         # A CPU's caches do not hold the attention of long rows: 1.2 times slower at 256 tokens, from 1,024 a batch on.
         most = 128 * self.batch_tokens if self._platform == "cpu" else None
         attention = self._attention if self.model.packs else float("inf")  # of one text a row, all is its own
-        return packing.plan(lengths, self.batch_tokens, shards, slots, attention=attention, most_attention=most)
+        return packing.plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, most_attention=most)
 
     def lowered(self, params, batch: packing.Batch):
         """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""
@@ -147,11 +147,11 @@ class Encoder:
         return self._apply.lower(params, rows, rows)
 
     def _run(self, params, rows, batch: packing.Batch):
-        tokens, segments = batch.arrays(rows, self.tokenizer.pad_id)
+        tokens, segment_ids = batch.arrays(rows, self.tokenizer.pad_id)
         start, stop = sharding.process_rows(batch.height, self.mesh)
-        local = {"tokens": tokens[start:stop], "segments": segments[start:stop]}
+        local = {"tokens": tokens[start:stop], "segment_ids": segment_ids[start:stop]}
         placed = sharding.to_global(local, self.mesh, batch.height)
-        result = self._apply(params, placed["tokens"], placed["segments"])
+        result = self._apply(params, placed["tokens"], placed["segment_ids"])
         if jax.default_backend() == "cpu":
             result.block_until_ready()
         return result

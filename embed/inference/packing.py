@@ -11,7 +11,7 @@ import numpy as np
 
 from embed.data.packing import Waiting, row_length
 
-SLOTS = 16  # texts in a row, at most
+MAX_SEGMENTS = 16  # texts in a row, at most
 _LONGEST = 1024  # of rows that are longer than their longest text needs
 
 
@@ -22,7 +22,7 @@ class Batch:
     length: int
     height: int
     rows: tuple[tuple[int, ...], ...]
-    slots: int = SLOTS
+    max_segments: int = MAX_SEGMENTS
 
     @property
     def texts(self) -> np.ndarray:
@@ -31,34 +31,36 @@ class Batch:
 
     @property
     def places(self) -> np.ndarray:
-        """Where the texts' vectors lie in the flattened [height * slots] result, in the order of `texts`."""
-        return np.array([r * self.slots + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64)
+        """Where the texts' vectors lie in the flattened [height * max_segments] result, in the order of `texts`."""
+        return np.array(
+            [r * self.max_segments + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64
+        )
 
     def arrays(self, tokens: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns token ids and the number of each token's text from 1, 0 for padding: int32 [height, length] both."""
         ids = np.full((self.height, self.length), pad_id, np.int32)
-        segments = np.zeros((self.height, self.length), np.int32)
+        segment_ids = np.zeros((self.height, self.length), np.int32)
         for r, row in enumerate(self.rows):
             start = 0
             for s, i in enumerate(row):
                 stop = start + len(tokens[i])
-                ids[r, start:stop], segments[r, start:stop] = tokens[i], s + 1
+                ids[r, start:stop], segment_ids[r, start:stop] = tokens[i], s + 1
                 start = stop
-        return ids, segments
+        return ids, segment_ids
 
 
 def plan(
     lengths: np.ndarray,
     tokens_per_batch: int,
     row_multiple: int = 1,
-    slots: int = SLOTS,
+    max_segments: int = MAX_SEGMENTS,
     *,
     attention: float = 1500.0,
     most_attention: int | None = None,
 ) -> list[Batch]:
     """Returns the batches for texts of these token counts, longest first, each about `tokens_per_batch` tokens.
 
-    The number of rows is a multiple of `row_multiple`. Every text is in one row, whole; with `slots` 1 it is there alone.
+    The number of rows is a multiple of `row_multiple`. Every text is in one row, whole; with `max_segments` 1 it is there alone.
     A token that attends to `attention` others costs about twice what one that attends to none does; rows so long that a batch
     would have more than `most_attention` products of two tokens come in smaller batches.
     """
@@ -67,13 +69,13 @@ def plan(
         return []
     top = row_length(int(lengths.max()))
     # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
-    times = [n for n in (1, 2, 4) if n == 1 or (slots > 1 and n * top <= _LONGEST)]
+    times = [n for n in (1, 2, 4) if n == 1 or (max_segments > 1 and n * top <= _LONGEST)]
 
     def most_rows(length: int) -> int:
         rows = tokens_per_batch // length
         return rows if most_attention is None else min(rows, most_attention // length**2)
 
-    tried = [_pack(lengths, n * top, n, most_rows, row_multiple, slots) for n in times]
+    tried = [_pack(lengths, n * top, n, most_rows, row_multiple, max_segments) for n in times]
     return min(tried, key=lambda batches: sum(b.height * b.length * (1 + b.length / attention) for b in batches))
 
 
@@ -87,7 +89,9 @@ def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
     return {(b.height, b.length) for b in batches}
 
 
-def _pack(lengths, top: int, times: int, most_rows: Callable[[int], int], row_multiple: int, slots: int) -> list[Batch]:
+def _pack(
+    lengths, top: int, times: int, most_rows: Callable[[int], int], row_multiple: int, max_segments: int
+) -> list[Batch]:
     """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
 
     Each row takes the longest text that still fits, again and again; the remains of one row length fill up with shorter
@@ -99,10 +103,10 @@ def _pack(lengths, top: int, times: int, most_rows: Callable[[int], int], row_mu
         height = row_multiple * max(1, most_rows(length) // row_multiple)
         rows = []
         while waiting and len(rows) < height:
-            rows.append(waiting.take_row(length, slots))
+            rows.append(waiting.take_row(length, max_segments))
         if not waiting:
             height = _last_height(len(rows), height, row_multiple)
-        batches.append(Batch(length, height, tuple(rows), slots))
+        batches.append(Batch(length, height, tuple(rows), max_segments))
     return batches
 
 

@@ -49,10 +49,10 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
         """Returns the best when at most `few` groups of each query hold any of them."""
         groups = jax.lax.top_k(largest, few)[1]
         # Documents are told from padding once more, of the few: it would be a copy of all scores.
-        inside, where = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
-        inside = jnp.where(where < valid, inside, -jnp.inf)
+        inside, positions = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
+        inside = jnp.where(positions < valid, inside, -jnp.inf)
         found = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
-        indices = jnp.concatenate([best_indices, (offset + where).reshape(len(queries), -1).astype(jnp.int32)], 1)
+        indices = jnp.concatenate([best_indices, (offset + positions).reshape(len(queries), -1).astype(jnp.int32)], 1)
         found, kept = jax.lax.top_k(found, k)
         return found, jnp.take_along_axis(indices, kept, 1)
 

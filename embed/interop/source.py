@@ -195,11 +195,11 @@ def _sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int,
     return tuple(sorted({*found} - {size}, reverse=True))
 
 
-def _refuse_code(config: dict, where) -> None:
+def _refuse_code(config: dict, location) -> None:
     code = config.get("auto_map") or config.get("custom_pipelines")
     if code:
         raise DataError(
-            f"{where}: wants code of its own ({', '.join(map(str, code))}), which is never executed; "
+            f"{location}: wants code of its own ({', '.join(map(str, code))}), which is never executed; "
             "get a checkpoint of a known architecture without auto_map"
         )
 

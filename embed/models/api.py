@@ -77,9 +77,9 @@ def build(module: embedder.Embedder) -> Model:
     def init(rng):
         return nn.unbox(module.init(rng, tokens, mask)["params"])
 
-    def apply(params, tokens, segments, rng=None, slots=None):
+    def apply(params, tokens, segment_ids, rng=None, max_segments=None):
         rngs = None if rng is None else {"dropout": rng}
-        return module.apply({"params": params}, tokens, segments, rng is not None, slots, rngs=rngs)
+        return module.apply({"params": params}, tokens, segment_ids, rng is not None, max_segments, rngs=rngs)
 
     try:
         boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])

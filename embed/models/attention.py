@@ -12,15 +12,15 @@ from embed.models.kernels import Xla
 from embed.models.layers import Linear, Norm
 
 
-def segment_positions(segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
+def segment_positions(segment_ids: Int[Array, "B L"]) -> Int[Array, "B L"]:
     """Returns each token's position within its own text, for rows that hold several texts one after the other.
 
     Padding is at position 0: a long run of it must not lead out of a table of learned positions.
     """
-    places = jnp.arange(segments.shape[1])
-    begins = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], 1)
+    places = jnp.arange(segment_ids.shape[1])
+    begins = jnp.concatenate([jnp.ones_like(segment_ids[:, :1], bool), segment_ids[:, 1:] != segment_ids[:, :-1]], 1)
     positions = places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
-    return jnp.where(segments > 0, positions, 0)
+    return jnp.where(segment_ids > 0, positions, 0)
 
 
 def rotary_table(positions: Array, head_dim: int, base: float, scale: float = 1.0) -> Float[Array, "2 *P K"]:
@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
-        """`prepared` is what the kernel made of the segments; `is_local` which of its reaches this layer has."""
+        """`prepared` is what the kernel made of the segment ids; `is_local` which of its reaches this layer has."""
         h = self.heads
         q, k, v = self._together(x) if self.has_variable("params", layout.FUSED) else self._each(x)
         if h.query_key_norm is not None:

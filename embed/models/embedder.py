@@ -24,11 +24,11 @@ class Embedder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "B L"], segments: Array, is_training: bool = False, slots: int | None = None
+        self, tokens: Int[Array, "B L"], segment_ids: Array, is_training: bool = False, max_segments: int | None = None
     ) -> Float[Array, "B *S E"]:
-        """Returns [B, E] for one text a row (`segments` is its mask), or [B, slots, E] for rows of several texts
-        (`segments` numbers each token's text from 1, 0 is padding)."""
-        x = self.pooling(self.encoder(tokens, segments, is_training), segments, slots)
+        """Returns [B, E] for one text a row (`segment_ids` is its mask), or [B, S, E] for rows of several texts
+        (`segment_ids` numbers each token's text from 1, 0 is padding)."""
+        x = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
         for i, size in enumerate(self.projection):
             # The wide inner size is split over `tensor`; the embedding is whole everywhere.
             inner = i + 1 < len(self.projection)

@@ -1,6 +1,6 @@
 """The product of attention in three ways with one result: XLA's on any device, the splash kernel on TPU, cuDNN's on GPU.
 
-Each is made for a stack's `Reaches` and gives `prepare(segments)`, which is done once for all layers, and
+Each is made for a stack's `Reaches` and gives `prepare(segment_ids)`, which is done once for all layers, and
 `attend(q, k, v, prepared, is_local)`. Queries are [B L H K], keys and values [B L G K], where G divides H; each group of H/G
 heads shares a key. A token sees those of its own text within reach. What comes out at padding is of no meaning, but finite.
 """
@@ -56,14 +56,14 @@ class Xla:
     dtype: jnp.dtype
     softcap: float | None = None
 
-    def prepare(self, segments: Array) -> tuple[Array | None, Array]:
+    def prepare(self, segment_ids: Array) -> tuple[Array | None, Array]:
         """Returns the biases of local and of other layers; None for the former where both see the same."""
-        local, length = self.local, segments.shape[1]
+        local, length = self.local, segment_ids.shape[1]
         # A text no longer than the reach is seen whole by local layers too. An exported length is not known yet.
         known = isinstance(length, int)
         if local is not None and known and all(r.covers(length) for r in (local, self.full)):
             local = None
-        return tuple(None if r is None else attention_bias(segments, r.left, r.right) for r in (local, self.full))
+        return tuple(None if r is None else attention_bias(segment_ids, r.left, r.right) for r in (local, self.full))
 
     def attend(self, q: Array, k: Array, v: Array, prepared, is_local) -> Float[Array, "B L H K"]:
         local, full = prepared
@@ -90,8 +90,8 @@ class Splash(Xla):
     On another device than a TPU it is run by Pallas' interpreter, which is slow and for tests.
     """
 
-    def prepare(self, segments: Array) -> Int[Array, "B L"]:
-        return segments.astype(jnp.int32)
+    def prepare(self, segment_ids: Array) -> Int[Array, "B L"]:
+        return segment_ids.astype(jnp.int32)
 
     def attend(self, q: Array, k: Array, v: Array, prepared, is_local) -> Float[Array, "B L H K"]:
         length = q.shape[1]
@@ -108,19 +108,21 @@ class Splash(Xla):
             out = jax.lax.cond(is_local, run[1], run[0], q, k, v, prepared)
         return out[:, :, :length].transpose(0, 2, 1, 3)
 
-    def _run(self, reach: Reach, q: Array, k: Array, v: Array, segments: Array) -> Float[Array, "B H L K"]:
+    def _run(self, reach: Reach, q: Array, k: Array, v: Array, segment_ids: Array) -> Float[Array, "B H L K"]:
         """Runs the kernel on every device for its own texts and heads."""
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
-        def own(q, k, v, segments):
-            return jax.vmap(self._kernel(reach, q.shape[1], q.shape[2]))(q, k, v, splash.SegmentIds(segments, segments))
+        def own(q, k, v, segment_ids):
+            return jax.vmap(self._kernel(reach, q.shape[1], q.shape[2]))(
+                q, k, v, splash.SegmentIds(segment_ids, segment_ids)
+            )
 
         heads, keys = (n.shape[1] for n in (q, k))
         if keys > 1 and split("kv_heads", keys) != split("heads", heads):
             k, v = (jnp.repeat(x, heads // keys, axis=1) for x in (k, v))  # every device has the keys of its heads
         axes = {n: ("batch", "heads" if n == heads else "kv_heads", None, None) for n in (heads, k.shape[1])}
         lie = (axes[heads], axes[k.shape[1]], axes[k.shape[1]], ("batch", None))
-        return per_shard(own, lie)(q, k, v, segments)
+        return per_shard(own, lie)(q, k, v, segment_ids)
 
     def _kernel(self, reach: Reach, heads: int, length: int) -> Callable:
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -155,8 +157,8 @@ class Cudnn(Xla):
 
     implementation: str = "cudnn"
 
-    def prepare(self, segments: Array) -> tuple[Array | None, Array]:
-        return tuple(None if bias is None else bias[:, 0] == 0 for bias in super().prepare(segments))
+    def prepare(self, segment_ids: Array) -> tuple[Array | None, Array]:
+        return tuple(None if bias is None else bias[:, 0] == 0 for bias in super().prepare(segment_ids))
 
     def attend(self, q: Array, k: Array, v: Array, prepared, is_local) -> Float[Array, "B L H K"]:
         local, full = prepared
@@ -214,16 +216,16 @@ def _is_hopper() -> bool:
 
 
 def attention_bias(
-    segments: Int[Array, "B L"] | Bool[Array, "B L"], left: int | None = None, right: int | None = None
+    segment_ids: Int[Array, "B L"] | Bool[Array, "B L"], left: int | None = None, right: int | None = None
 ) -> Float[Array, "B 1 1 L L"]:
     """Returns 0 where a query may see a key and MASKED elsewhere: real keys of its own text, from `left` positions before
-    the query to `right` after it; None sets no limit. `segments` is a mask of the real tokens of one text a row, or the
+    the query to `right` after it; None sets no limit. `segment_ids` is a mask of the real tokens of one text a row, or the
     number of each token's text, 0 for padding."""
-    if segments.dtype == bool:
-        visible = segments[:, None, :]
+    if segment_ids.dtype == bool:
+        visible = segment_ids[:, None, :]
     else:
-        visible = (segments[:, None, :] == segments[:, :, None]) & (segments > 0)[:, None, :]
-    length = segments.shape[1]
+        visible = (segment_ids[:, None, :] == segment_ids[:, :, None]) & (segment_ids > 0)[:, None, :]
+    length = segment_ids.shape[1]
     if left is not None or right is not None:
         positions = jnp.arange(length)
         ahead = positions[None, :] - positions[:, None]
@@ -231,5 +233,5 @@ def attention_bias(
             visible = visible & (ahead >= -left)[None]
         if right is not None:
             visible = visible & (ahead <= right)[None]
-    visible = jnp.broadcast_to(visible, (segments.shape[0], length, length))
+    visible = jnp.broadcast_to(visible, (segment_ids.shape[0], length, length))
     return jnp.where(visible, 0.0, MASKED)[:, None, None].astype(jnp.float32)

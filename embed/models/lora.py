@@ -67,9 +67,9 @@ class Lora:
                 merged[path] = leaves[path] + (self.alpha / self.rank * added).reshape(leaves[path].shape)
             return unflatten(merged)
 
-        def apply(params, tokens, segments, rng=None, slots=None):
+        def apply(params, tokens, segment_ids, rng=None, max_segments=None):
             frozen = jax.tree.map(jax.lax.stop_gradient, params[BASE])
-            return model.apply(merge({**params, BASE: frozen}), tokens, segments, rng, slots)
+            return model.apply(merge({**params, BASE: frozen}), tokens, segment_ids, rng, max_segments)
 
         whole = {f"{path}/{f}": ("norm",) * (len(s[0]) + 2) for path, s in splits.items() for f in "ab"}
         return dataclasses.replace(

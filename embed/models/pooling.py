@@ -1,7 +1,7 @@
 """From one vector per token to one per text, in float32. A text without tokens gives finite values (and gradients).
 
 Every pooling takes the mask of one text a row and gives [B, D], or the numbers of each token's text (from 1, 0 for padding)
-with `slots` and gives [B, slots, D]; a number no token has gives a finite vector that nobody reads. `packs` says so; a
+with `max_segments` and gives [B, S, D]; a number no token has gives a finite vector that nobody reads. `packs` says so; a
 module without it is only ever given one text a row, and a mask.
 """
 
@@ -14,17 +14,17 @@ from embed.models.layers import Linear
 from embed.ranges import Size
 
 
-def members(segments: Array, slots: int | None) -> Bool[Array, "B S L"]:
+def members(segment_ids: Array, max_segments: int | None) -> Bool[Array, "B S L"]:
     """Returns which tokens each text of a row is made of."""
-    if slots is None:
-        return segments[:, None, :]
-    return segments[:, None, :] == jnp.arange(1, slots + 1)[:, None]
+    if max_segments is None:
+        return segment_ids[:, None, :]
+    return segment_ids[:, None, :] == jnp.arange(1, max_segments + 1)[:, None]
 
 
-def _pick(x: Array, weights: Float[Array, "B S L"], slots: int | None) -> Array:
+def _pick(x: Array, weights: Float[Array, "B S L"], max_segments: int | None) -> Array:
     """Returns the weighted sums of token vectors, one a text."""
     found = jnp.einsum("BSL,BLD->BSD", weights, x.astype(jnp.float32), precision="highest")
-    return found[:, 0] if slots is None else found
+    return found[:, 0] if max_segments is None else found
 
 
 class MeanPooling(nn.Module):
@@ -33,10 +33,10 @@ class MeanPooling(nn.Module):
     packs = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
-        weights = members(segments, slots).astype(jnp.float32)
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
+        weights = members(segment_ids, max_segments).astype(jnp.float32)
         count = jnp.maximum(jnp.sum(weights, -1, keepdims=True), 1.0)
-        return _pick(x, weights, slots) / (count[:, 0] if slots is None else count)
+        return _pick(x, weights, max_segments) / (count[:, 0] if max_segments is None else count)
 
 
 class FirstPooling(nn.Module):
@@ -45,12 +45,12 @@ class FirstPooling(nn.Module):
     packs = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
-        if slots is None:
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
+        if max_segments is None:
             return x[:, 0].astype(jnp.float32)
-        own = members(segments, slots)
+        own = members(segment_ids, max_segments)
         first = own & (jnp.cumsum(own, -1) == 1)
-        return _pick(x, first.astype(jnp.float32), slots)
+        return _pick(x, first.astype(jnp.float32), max_segments)
 
 
 class LastPooling(nn.Module):
@@ -59,11 +59,11 @@ class LastPooling(nn.Module):
     packs = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
-        own = members(segments, slots)
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
+        own = members(segment_ids, max_segments)
         last = jnp.maximum(jnp.max(jnp.where(own, jnp.arange(x.shape[1]), 0), -1), 0)
         found = jnp.take_along_axis(x, last[:, :, None], 1).astype(jnp.float32)
-        return found[:, 0] if slots is None else found
+        return found[:, 0] if max_segments is None else found
 
 
 class AttentionPooling(nn.Module):
@@ -73,7 +73,7 @@ class AttentionPooling(nn.Module):
     packs = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], segments: Array, slots: int | None = None) -> Array:
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
         width = x.shape[-1]
         heads, size = self.num_heads, width // self.num_heads
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("norm",))
@@ -82,7 +82,7 @@ class AttentionPooling(nn.Module):
         k = Linear(**into, name="key")(x)
         v = Linear(**into, name="value")(x)
         logits = jnp.einsum("HK,BLHK->BHL", query, k) * width**-0.5
-        own = members(segments, slots)
+        own = members(segment_ids, max_segments)
         logits = jnp.where(own[:, None], logits[:, :, None], MASKED)
         found = jnp.einsum("BHSL,BLHK->BSHK", nn.softmax(logits), v).reshape(*own.shape[:2], width)
-        return found[:, 0] if slots is None else found
+        return found[:, 0] if max_segments is None else found

@@ -75,7 +75,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], kind, prepared, rotaries):
-        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segments."""
+        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segment ids."""
         is_local, is_first = kind
         b = self.blocks
         local, full = rotaries
@@ -115,14 +115,14 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], segments: Array, positions: Array, is_training: bool
+        self, x: Float[Array, "B L D"], segment_ids: Array, positions: Array, is_training: bool
     ) -> Float[Array, "B L D"]:
         b, remat = self.blocks, self.running.remat
         layers = jnp.arange(b.num_layers)
         is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
         local = b.local if any(b.local_layers) else None
-        kernel = self.kernel(segments.shape[1], local)
-        shared = (kernel.prepare(segments), self._rotaries(positions, local))
+        kernel = self.kernel(segment_ids.shape[1], local)
+        shared = (kernel.prepare(segment_ids), self._rotaries(positions, local))
         if self.has_variable("params", layout.layer(0)):
             for number in range(b.num_layers):
                 kind = (local is not None and b.local_layers[number], number == 0)
@@ -213,16 +213,16 @@ class TransformerEncoder(nn.Module):
     def __call__(
         self,
         tokens: Int[Array, "B L"],
-        segments: Bool[Array, "B L"] | Int[Array, "B L"],
+        segment_ids: Bool[Array, "B L"] | Int[Array, "B L"],
         is_training: bool = False,
     ) -> Float[Array, "B L D"]:
-        """`segments` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
+        """`segment_ids` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
         other, the number of each token's text from 1, 0 for padding."""
         self.check()
-        one_a_row = segments.dtype == bool
-        positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segments)
+        one_a_row = segment_ids.dtype == bool
+        positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segment_ids)
         x = constrain(self.read(tokens, positions, is_training), "batch", "length", None)
-        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, segments, positions, is_training))
+        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, segment_ids, positions, is_training))
 
     @nn.nowrap
     def check(self) -> None:

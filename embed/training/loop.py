@@ -194,7 +194,12 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     """Returns the run with its batches cut as memory wants it, and its compiled steps; says what the largest needs."""
 
     def make(batches: Batches) -> Programs:
-        options = {"seed": run.seed, "dropout": run.dropout, "ema_decay": run.ema_decay, "slots": batches.slots}
+        options = {
+            "seed": run.seed,
+            "dropout": run.dropout,
+            "ema_decay": run.ema_decay,
+            "max_segments": batches.max_segments,
+        }
         return Programs(make_step(run.model, run.loss, run.optimizer, **options), state, batches, run.mesh)
 
     room = 0.0 if micro_batches is not None else sharding.device_memory()
@@ -202,7 +207,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     layout = next(iter(batches.layouts.values()))
     heights = sorted({h for found in batches.layouts.values() for h in found.heights})
     reports.say(
-        f"rows       of {layout.length} tokens, up to {layout.slots} texts each; {', '.join(map(str, heights))} rows a "
+        f"rows       of {layout.length} tokens, up to {layout.max_segments} texts each; {', '.join(map(str, heights))} rows a "
         + ("micro-batch" if batches.parts > 1 else "batch")
         + (" and shard" if batches.shards > 1 else "")
     )
@@ -235,8 +240,8 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
             jax.block_until_ready(ahead.popleft())
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        real = np.count_nonzero(local["segments"])
-        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, local["segments"].size)))
+        real = np.count_nonzero(local["segment_ids"])
+        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, local["segment_ids"].size)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)

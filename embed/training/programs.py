@@ -33,7 +33,7 @@ class Programs:
         return self._program(batch)(state, batch)
 
     def _program(self, batch):
-        key = batch["tokens"].shape[2:], "negatives_place" in batch
+        key = batch["tokens"].shape[2:], "negatives_index" in batch
         if key not in self._compiled:
             shapes = {
                 k: jax.ShapeDtypeStruct((self._shards, *v.shape[1:]), v.dtype, sharding=self._over_batch)

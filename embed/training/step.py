@@ -12,17 +12,17 @@ from embed.training.state import TrainState
 from embed.types import Batch, Loss, Metrics, Model, Outputs, Params
 
 
-def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int | None = None) -> Outputs:
+def embed_batch(model: Model, params: Params, batch: Batch, rng=None, max_segments: int | None = None) -> Outputs:
     """Returns the embeddings of a batch as global arrays, split over the batch.
 
     The arrays of `batch` are those of `data.packing.collate` with the shards as their first dimension. Rows hold up to
-    `slots` texts each; None is for models of one text a row.
+    `max_segments` texts each; None is for models of one text a row.
     """
     shards, _, length = batch["tokens"].shape
-    tokens, segments = (constrain(batch[n].reshape(-1, length), "batch", None) for n in ("tokens", "segments"))
-    if slots is None:  # a row without a text gets one token, so that models need not think of empty texts
-        segments = (segments > 0) | (jnp.arange(length) == 0)
-    found = model.apply(params, tokens, segments, rng, slots=slots)
+    tokens, segment_ids = (constrain(batch[n].reshape(-1, length), "batch", None) for n in ("tokens", "segment_ids"))
+    if max_segments is None:  # a row without a text gets one token, so that models need not think of empty texts
+        segment_ids = (segment_ids > 0) | (jnp.arange(length) == 0)
+    found = model.apply(params, tokens, segment_ids, rng, max_segments=max_segments)
     # A shard's texts lie in its own rows: looked up shard by shard, no vector leaves its device.
     vectors = found.reshape(shards, -1, found.shape[-1])
 
@@ -32,9 +32,9 @@ def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int
 
     flat = {n: x.reshape(-1, *x.shape[2:]) for n, x in batch.items()}
     return Outputs(
-        query=tower(batch["query_place"]),
-        target=tower(batch["target_place"]),
-        negatives=tower(batch["negatives_place"]) if "negatives_place" in batch else None,
+        query=tower(batch["query_index"]),
+        target=tower(batch["target_index"]),
+        negatives=tower(batch["negatives_index"]) if "negatives_index" in batch else None,
         negatives_mask=flat.get("negatives_mask"),
         query_id=flat["query_id"],
         target_id=flat["target_id"],
@@ -42,23 +42,23 @@ def embed_batch(model: Model, params: Params, batch: Batch, rng=None, slots: int
     )
 
 
-def loss_and_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, slots: int | None = None):
+def loss_and_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, max_segments: int | None = None):
     """Returns (loss, metrics, gradient) of a batch, all of whose micro-batches are compared with each other.
 
     They are the second dimension of the arrays of `batch`; the first is the shards. With several, the memory of the encoder
     is that of one: gradients are cached (`cached_gradient`).
     """
     if batch["tokens"].shape[1] > 1:
-        return cached_gradient(model, loss, params, batch, rng, slots)
+        return cached_gradient(model, loss, params, batch, rng, max_segments)
 
     def of(params):
-        return loss(embed_batch(model, params, {n: x[:, 0] for n, x in batch.items()}, rng, slots))
+        return loss(embed_batch(model, params, {n: x[:, 0] for n, x in batch.items()}, rng, max_segments))
 
     (value, metrics), gradient = jax.value_and_grad(of, has_aux=True)(params)
     return value, metrics, gradient
 
 
-def cached_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, slots: int | None = None):
+def cached_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng, max_segments: int | None = None):
     """Returns (loss, metrics, gradient) of one large batch, embedded in micro-batches. Source: arXiv:2101.06983 (GradCache).
 
     All are embedded, and nothing but the embeddings is kept; the loss of all is differentiated by these; every micro-batch
@@ -68,7 +68,7 @@ def cached_gradient(model: Model, loss: Loss, params: Params, batch: Batch, rng,
 
     def embed(params, item) -> Outputs:
         number, part = item
-        return embed_batch(model, params, part, None if rng is None else jax.random.fold_in(rng, number), slots)
+        return embed_batch(model, params, part, None if rng is None else jax.random.fold_in(rng, number), max_segments)
 
     def first(x):
         return constrain(jnp.moveaxis(x, 1, 0), None, "batch", *(None,) * (x.ndim - 2))
@@ -97,7 +97,7 @@ def make_step(
     seed: int,
     dropout: bool = False,
     ema_decay: float | None = None,
-    slots: int | None = None,
+    max_segments: int | None = None,
 ) -> Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]:
     """Returns step(state, batch) -> (state, metrics).
 
@@ -107,7 +107,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step) if dropout else None
-        value, metrics, gradient = loss_and_gradient(model, loss, state.params, batch, rng, slots)
+        value, metrics, gradient = loss_and_gradient(model, loss, state.params, batch, rng, max_segments)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)

@@ -105,14 +105,14 @@ def test_text_that_gives_orders_is_still_text(server, tmp_path):
     gullible.close()
 
 
-@pytest.mark.parametrize("where", ["in words around the answer", "escaped in the answer", "a mark"])
-def test_a_secret_that_is_given_away_in_any_way_is_seen(tmp_path, where):
+@pytest.mark.parametrize("location", ["in words around the answer", "escaped in the answer", "a mark"])
+def test_a_secret_that_is_given_away_in_any_way_is_seen(tmp_path, location):
     def reply(body):
         system, user = (m["content"] for m in body["messages"])
         secret = system.partition("The word ")[2].partition(" is secret")[0]
-        if where == "a mark":
+        if location == "a mark":
             secret = user.partition("<text ")[2].partition(">")[0]
-        if where == "in words around the answer":
+        if location == "in words around the answer":
             return f'It is {secret}. {{"task": "t", "query": "fine"}}'
         escaped = "".join(f"\\u{ord(c):04x}" for c in secret)
         return f'{{"task": "t", "query": "{escaped}"}}'

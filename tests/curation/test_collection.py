@@ -29,7 +29,7 @@ def test_each_text_is_kept_once_in_the_order_of_first_sight(collected):
         ("ü\n語", ""),
         ("c", "title"),
     ]
-    assert [t.where for t in collected] == ["file:0", "file:1", "file:3", "file:4", "file:6"]
+    assert [t.location for t in collected] == ["file:0", "file:1", "file:3", "file:4", "file:6"]
     assert [t.id for t in collected] == list("01234")
     assert len(collected) == 5
 

@@ -235,15 +235,15 @@ def test_a_batch_far_ahead_is_read_at_once(folder):
 # The arrays.
 
 
-def texts_of(batch, slots, name, shard, part):
+def texts_of(batch, max_segments, name, shard, part):
     """The tokens of a side's texts, read off the rows: each text's tokens stand together, in one row."""
-    tokens, segments = batch["tokens"][shard, part], batch["segments"][shard, part]
+    tokens, segment_ids = batch["tokens"][shard, part], batch["segment_ids"][shard, part]
     found = []
-    for place in batch[f"{name}_place"][shard, part].reshape(-1):
-        row, slot = divmod(int(place), slots)
-        where = np.flatnonzero(segments[row] == slot + 1)
-        assert len(where) == 0 or np.array_equal(where, np.arange(where[0], where[-1] + 1))
-        found.append(tokens[row][where].tolist())
+    for place in batch[f"{name}_index"][shard, part].reshape(-1):
+        row, slot = divmod(int(place), max_segments)
+        location = np.flatnonzero(segment_ids[row] == slot + 1)
+        assert len(location) == 0 or np.array_equal(location, np.arange(location[0], location[-1] + 1))
+        found.append(tokens[row][location].tolist())
     return found
 
 
@@ -253,18 +253,18 @@ def texts_of(batch, slots, name, shard, part):
 def test_the_rows_hold_the_records_written(folder, shards, parts, packs, one_task):
     source = examples(folder, [24, 10], 12, 3, 2, one_task_per_batch=one_task)
     made = Batches(source, shards, parts, packs, PAD)
-    slots = made.slots or 1
+    max_segments = made.max_segments or 1
     for t in range(6):
         batch = made.at(t)
-        assert np.all(batch["tokens"][batch["segments"] == 0] == PAD)
+        assert np.all(batch["tokens"][batch["segment_ids"] == 0] == PAD)
         for s, k in itertools.product(range(shards), range(parts)):
             # micro-batch k is the k-th part of the global batch, each shard has its even share of it
             start = k * 12 // parts + s * 12 // (parts * shards)
             records = source.read(t, start, start + 12 // (parts * shards))
             for side in ("query", "target"):
-                assert texts_of(batch, slots, side, s, k) == [e[side].tolist() for e in records]
+                assert texts_of(batch, max_segments, side, s, k) == [e[side].tolist() for e in records]
                 assert join(batch[f"{side}_id"][s, k]) == [int(e[f"{side}_id"]) for e in records]
-            negatives = iter(texts_of(batch, slots, "negatives", s, k))
+            negatives = iter(texts_of(batch, max_segments, "negatives", s, k))
             for mask, e in zip(batch["negatives_mask"][s, k], records):
                 ends = np.cumsum(e["negatives_lengths"]).tolist()
                 own = [e["negatives"][a:b].tolist() for a, b in zip([0, *ends], ends)][:2]
@@ -279,24 +279,24 @@ def test_shapes_and_types(folder):
     (layout,) = made.layouts.values()
     rows = (layout.heights[0], layout.length)
     shapes = {
-        "tokens": ((2, 1, *rows), np.int32), "segments": ((2, 1, *rows), np.int32),
-        "query_place": ((2, 1, 4), np.int32), "query_id": ((2, 1, 4, 2), np.uint32),
-        "target_place": ((2, 1, 4), np.int32), "target_id": ((2, 1, 4, 2), np.uint32),
+        "tokens": ((2, 1, *rows), np.int32), "segment_ids": ((2, 1, *rows), np.int32),
+        "query_index": ((2, 1, 4), np.int32), "query_id": ((2, 1, 4, 2), np.uint32),
+        "target_index": ((2, 1, 4), np.int32), "target_id": ((2, 1, 4, 2), np.uint32),
     }  # fmt: skip
     assert {k: (v.shape, v.dtype) for k, v in made.at(0).items()} == shapes
     assert {k: (v.shape, v.dtype) for k, v in made.at(0, 1, 2).items()} == {
         k: ((1, *shape[1:]), kind) for k, (shape, kind) in shapes.items()
     }
     hard = Batches(examples(folder, [24], 4, 2, 3)).at(0)
-    assert hard["negatives_place"].shape == hard["negatives_mask"].shape == (1, 1, 4, 3)
-    assert (hard["negatives_place"].dtype, hard["negatives_mask"].dtype) == (np.int32, np.bool_)
+    assert hard["negatives_index"].shape == hard["negatives_mask"].shape == (1, 1, 4, 3)
+    assert (hard["negatives_index"].dtype, hard["negatives_mask"].dtype) == (np.int32, np.bool_)
 
 
 def test_the_largest_batch_has_the_types_and_shapes_of_the_others(folder):
     made = Batches(examples(folder, [24, 10], 6, 2, 2), shards=3)
     largest, batch = made.largest(), made.at(0, 0, 1)
-    assert {k: (v.shape[2:], v.dtype) for k, v in largest.items() if k not in ("tokens", "segments")} == {
-        k: (v.shape[2:], v.dtype) for k, v in batch.items() if k not in ("tokens", "segments")
+    assert {k: (v.shape[2:], v.dtype) for k, v in largest.items() if k not in ("tokens", "segment_ids")} == {
+        k: (v.shape[2:], v.dtype) for k, v in batch.items() if k not in ("tokens", "segment_ids")
     }
     assert largest["tokens"].shape[2] == max(h for x in made.layouts.values() for h in x.heights)
 
@@ -331,7 +331,7 @@ def test_few_shapes_and_little_padding_on_texts_of_every_length(long_texts):
     made = Batches(long_texts)
     batches = [made.at(t) for t in range(60)]
     assert len({b["tokens"].shape for b in batches}) <= 6
-    real, places = (sum(f(b["segments"]) for b in batches) for f in (np.count_nonzero, np.size))
+    real, places = (sum(f(b["segment_ids"]) for b in batches) for f in (np.count_nonzero, np.size))
     assert real / places >= 0.88
 
 

@@ -15,13 +15,13 @@ def test_row_lengths(longest, length):
     assert row_length(longest) == length
 
 
-@pytest.mark.parametrize("slots", [1, 3, 16])
+@pytest.mark.parametrize("max_segments", [1, 3, 16])
 @pytest.mark.parametrize("seed", range(5))
-def test_every_text_is_in_one_row_that_holds_it(seed, slots):
+def test_every_text_is_in_one_row_that_holds_it(seed, max_segments):
     sizes = np.random.default_rng(seed).integers(1, 100, 57)
-    rows = fill(sizes, 128, slots)
+    rows = fill(sizes, 128, max_segments)
     assert sorted(itertools.chain(*rows)) == list(range(57))
-    assert all(1 <= len(row) <= slots and sizes[list(row)].sum() <= 128 for row in rows)
+    assert all(1 <= len(row) <= max_segments and sizes[list(row)].sum() <= 128 for row in rows)
 
 
 def test_rows_are_nearly_full():

@@ -382,9 +382,9 @@ def test_an_existing_folder_is_used_as_it_is(tmp_path, harvested):
     assert (tmp_path / "functions" / "train.jsonl.gz").stat().st_mtime_ns == stamp
     assert made(tmp_path).fingerprint() == first
     assert len(examples) == 120
-    where, record = examples[0]
+    location, record = examples[0]
     train = read(tmp_path / "functions" / "train.jsonl.gz")
-    assert where == f"{tmp_path}/functions/train.jsonl.gz:1"
+    assert location == f"{tmp_path}/functions/train.jsonl.gz:1"
     assert record == {"query": train[0]["query"], "target": train[0]["target"]}
 
 

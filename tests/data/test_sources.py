@@ -86,7 +86,7 @@ def test_the_default_fields_are_query_and_target(tmp_path):
 def test_line_separators_of_unicode_end_no_line(tmp_path):
     row = {"query": "a\u2028b\u0085c", "target": "d"}
     path = write(tmp_path / "a.jsonl", lines(row, row))
-    assert [where for where, _ in sources.JsonLines(path).examples()] == [f"{path}:1", f"{path}:2"]
+    assert [location for location, _ in sources.JsonLines(path).examples()] == [f"{path}:1", f"{path}:2"]
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
@@ -109,7 +109,7 @@ def test_parquet_columns(tmp_path):
     path = parquet_file(tmp_path / "a.parquet", columns)
     fields = {"query": "q", "target": "t", "negatives": "n", "title": "h"}
     found = list(sources.Parquet(path, fields).examples())
-    assert [where for where, _ in found] == [f"{path}:{i + 1}" for i in range(count)]
+    assert [location for location, _ in found] == [f"{path}:{i + 1}" for i in range(count)]
     assert [record for _, record in found] == [
         {
             "query": f"query {i}",
@@ -146,7 +146,7 @@ def labelled(tmp_path, mode, seed=0, rows=None):
 
 def test_labels_as_targets(tmp_path):
     found = list(labelled(tmp_path, "label_as_target").examples())
-    assert [where for where, _ in found] == [f"{tmp_path}/l.jsonl:{i + 1}" for i in range(19)]
+    assert [location for location, _ in found] == [f"{tmp_path}/l.jsonl:{i + 1}" for i in range(19)]
     for _, record in found:
         label = record["query"].split()[0].replace("alone", "grey")
         assert record["target"] == label
@@ -158,7 +158,7 @@ def test_labels_as_targets(tmp_path):
 
 def test_texts_of_the_same_label_as_targets(tmp_path):
     found = list(labelled(tmp_path, "same_label_text_as_target").examples())
-    assert [where for where, _ in found] == [f"{tmp_path}/l.jsonl:{i + 1}" for i in range(18)]
+    assert [location for location, _ in found] == [f"{tmp_path}/l.jsonl:{i + 1}" for i in range(18)]
     for _, record in found:
         label = record["query"].split()[0]
         assert record["target"].split()[0] == label and record["target"] != record["query"]
@@ -480,7 +480,7 @@ def test_shared_training_files_are_read_with_a_field_map(shared_data, name):
     with gzip.open(path, "rt", encoding="utf-8") as f:
         raw = [json.loads(line) for line in itertools.islice(f, 50)]
     found = list(itertools.islice(source.examples(), 50))
-    assert [where for where, _ in found] == [f"{path}:{i + 1}" for i in range(50)]
+    assert [location for location, _ in found] == [f"{path}:{i + 1}" for i in range(50)]
     assert [r["query"] for _, r in found] == [r["query"].strip() for r in raw]
     assert [r["target"] for _, r in found] == [r["positive"].strip() for r in raw]
     with pytest.raises(EmbedError, match=":1: no field 'target'"):

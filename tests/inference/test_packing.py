@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embed.inference.packing import SLOTS, padded_tokens, plan, shapes
+from embed.inference.packing import MAX_SEGMENTS, padded_tokens, plan, shapes
 
 
 def log_normal(median: float, sigma: float, count: int, most: int = 2048, seed: int = 0) -> np.ndarray:
@@ -24,7 +24,7 @@ def test_every_text_is_in_one_row_that_holds_it(count, row_multiple):
     for b in batches:
         assert 1 <= len(b.rows) <= b.height and b.height % row_multiple == 0
         for row in b.rows:
-            assert 1 <= len(row) <= SLOTS
+            assert 1 <= len(row) <= MAX_SEGMENTS
             assert sum(lengths[i] for i in row) <= b.length
 
 
@@ -34,13 +34,13 @@ def test_the_arrays_of_a_batch_hold_the_tokens_of_its_texts():
     tokens = [random.integers(1, 99, n).astype(np.int32) for n in lengths]
     found = {}
     for b in plan(lengths, 512):
-        ids, segments = b.arrays(tokens, pad_id=7)
-        assert ids.shape == segments.shape == (b.height, b.length)
-        assert np.all(ids[segments == 0] == 7)
+        ids, segment_ids = b.arrays(tokens, pad_id=7)
+        assert ids.shape == segment_ids.shape == (b.height, b.length)
+        assert np.all(ids[segment_ids == 0] == 7)
         for text, place in zip(b.texts, b.places):
-            r, s = divmod(int(place), SLOTS)
-            found[int(text)] = ids[r][segments[r] == s + 1]
-            assert np.all(np.diff(np.flatnonzero(segments[r] == s + 1)) == 1)  # one text's tokens stand together
+            r, s = divmod(int(place), MAX_SEGMENTS)
+            found[int(text)] = ids[r][segment_ids[r] == s + 1]
+            assert np.all(np.diff(np.flatnonzero(segment_ids[r] == s + 1)) == 1)  # one text's tokens stand together
     assert len(found) == 200
     assert all(np.array_equal(found[i], tokens[i]) for i in range(200))
 
@@ -103,7 +103,7 @@ def test_short_texts_are_not_put_into_long_rows():
 
 def test_one_text_a_row_for_models_that_know_no_others():
     lengths = log_normal(40, 1.0, 300, most=400)
-    batches = plan(lengths, 1024, slots=1)
+    batches = plan(lengths, 1024, max_segments=1)
     assert sorted(i for b in batches for i in b.texts) == list(range(300))
     assert all(len(row) == 1 and lengths[row[0]] <= b.length for b in batches for row in b.rows)
     assert all(np.array_equal(b.places, np.arange(len(b.rows))) for b in batches)

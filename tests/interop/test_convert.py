@@ -137,15 +137,15 @@ def test_shards_with_an_index(family, wanted, params, foreign, tmp_path):
     theirs = foreign.draw(foreign.SHAPES[family])
     folder = foreign.write_folder(tmp_path / "theirs", family, theirs)
     (folder / "model.safetensors").unlink()
-    names, where = sorted(theirs), {}
+    names, location = sorted(theirs), {}
     for i in range(3):
         file = f"model-{i + 1:05}-of-00003.safetensors"
         safetensors.numpy.save_file({n: theirs[n] for n in names[i::3]}, folder / file)
-        where |= dict.fromkeys(names[i::3], file)
-    foreign.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": where})
+        location |= dict.fromkeys(names[i::3], file)
+    foreign.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": location})
     assert_same_params(wanted(family), params(folder, family))
     described = convert.describe(sources.read(folder), "sharded")
-    assert list(described["lineage"]["weights"]) == sorted(set(where.values()))
+    assert list(described["lineage"]["weights"]) == sorted(set(location.values()))
 
 
 def test_both_dialects_of_sentence_transformers_give_one_bundle(foreign, tmp_path):

@@ -24,7 +24,7 @@ TEXTS = [(70, 50, 30), (160,), (3, 129)]
 FULL, CAUSAL, WINDOW, LEFT = Reach(), Reach(None, 0), Reach(20, 9), Reach(31, 0)
 
 
-def segments() -> np.ndarray:
+def segment_ids() -> np.ndarray:
     found = np.zeros((len(TEXTS), LENGTH), np.int32)
     for r, row in enumerate(TEXTS):
         found[r, : sum(row)] = np.repeat(np.arange(len(row)) + 1, row)
@@ -40,7 +40,7 @@ def values(heads: int, keys: int, size: int):
 
 def reference(q, k, v, reach: Reach, scale: float, softcap: float | None) -> np.ndarray:
     """One query after the other, in float64; zero at padding."""
-    own, out = segments(), np.zeros(q.shape)
+    own, out = segment_ids(), np.zeros(q.shape)
     group = q.shape[2] // k.shape[2]
     for b, i in zip(*np.nonzero(own)):
         left = 0 if reach.left is None else max(0, i - reach.left)
@@ -64,7 +64,7 @@ CASES = [
 
 
 def close(kernel, found, expected, tolerance):
-    own = segments() > 0
+    own = segment_ids() > 0
     np.testing.assert_allclose(np.asarray(found)[own], np.asarray(expected)[own], atol=tolerance, rtol=tolerance)
 
 
@@ -76,15 +76,15 @@ def test_attention_equals_loops_in_float64(make, full, local, is_local, heads, s
     kernel = make(full, local, 0.3, jnp.dtype("float32"), softcap)
     run = jax.jit(lambda q, k, v, s, is_local: kernel.attend(q, k, v, kernel.prepare(s), is_local))
     expected = reference(q, k, v, local if is_local else full, 0.3, softcap)
-    close(kernel, run(q, k, v, segments(), is_local), expected, 2e-5)
+    close(kernel, run(q, k, v, segment_ids(), is_local), expected, 2e-5)
 
 
 def gradients(kernel, q, k, v, weights, is_local):
     """Of a weighted sum of what comes out at real tokens."""
 
     def total(q, k, v):
-        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segments())), is_local)
-        return jnp.sum(jnp.where((segments() > 0)[..., None, None], out.astype(jnp.float32) * weights, 0))
+        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segment_ids())), is_local)
+        return jnp.sum(jnp.where((segment_ids() > 0)[..., None, None], out.astype(jnp.float32) * weights, 0))
 
     return jax.jit(jax.grad(total, (0, 1, 2)))(q, k, v)
 
@@ -114,7 +114,9 @@ def test_the_gradient_is_that_of_the_loops():
 def test_bfloat16_is_near(make):
     q, k, v, weights = values(2, 1, 32)
     half = make(FULL, WINDOW, 0.25, jnp.dtype("bfloat16"))
-    out = half.attend(*(jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)), half.prepare(jnp.asarray(segments())), True)
+    out = half.attend(
+        *(jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)), half.prepare(jnp.asarray(segment_ids())), True
+    )
     assert out.dtype == jnp.bfloat16
     close(half, out.astype(jnp.float32), reference(q, k, v, WINDOW, 0.25, None), 3e-2)
     exact = gradients(dataclasses.replace(half, dtype=jnp.dtype("float32")), q, k, v, weights, True)
@@ -129,7 +131,7 @@ def test_splash_runs_on_every_device_for_its_own_texts_and_heads(shape, heads):
         pytest.skip("needs simulated devices")
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
     q, k, v, weights = (np.concatenate([x, x[:1]]) for x in values(*heads))
-    own = jnp.asarray(np.concatenate([segments(), segments()[:1]]))
+    own = jnp.asarray(np.concatenate([segment_ids(), segment_ids()[:1]]))
     kernel = Splash(FULL, WINDOW, 0.3, jnp.dtype("float32"))
 
     def total(q, k, v):
@@ -148,7 +150,7 @@ def test_around_cudnn_scale_groups_and_mask_are_right():
     q, k, v, _ = values(4, 2, 32)
     kernel = Cudnn(FULL, WINDOW, 0.3, jnp.dtype("float32"), implementation="xla")
     for is_local in (True, False):
-        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segments())), jnp.bool_(is_local))
+        out = kernel.attend(q, k, v, kernel.prepare(jnp.asarray(segment_ids())), jnp.bool_(is_local))
         close(kernel, out, reference(q, k, v, WINDOW if is_local else FULL, 0.3, None), 2e-5)
 
 

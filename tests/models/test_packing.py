@@ -31,21 +31,21 @@ ENCODERS = {
 POOLINGS = [MeanPooling(), FirstPooling(), LastPooling(), AttentionPooling(4)]
 # Three rows: the texts' lengths in each. 60 positions are more than BERT has: a text has its own, padding none.
 ROWS = [(17, 5, 9, 8), (31, 1), (12,)]
-LENGTH, SLOTS = 60, 4
+LENGTH, MAX_SEGMENTS = 60, 4
 
 
 def packed():
     random = np.random.default_rng(2)
     tokens = random.integers(0, 50, (len(ROWS), LENGTH)).astype(np.int32)
-    segments = np.zeros((len(ROWS), LENGTH), np.int32)
+    segment_ids = np.zeros((len(ROWS), LENGTH), np.int32)
     texts = []
     for r, row in enumerate(ROWS):
         start = 0
         for s, size in enumerate(row):
-            segments[r, start : start + size] = s + 1
+            segment_ids[r, start : start + size] = s + 1
             texts.append((r, s, tokens[r, start : start + size]))
             start += size
-    return tokens, segments, texts
+    return tokens, segment_ids, texts
 
 
 def draw(name: str, model):
@@ -70,9 +70,11 @@ CASES = [(name, p) for name in ENCODERS for p in (POOLINGS if name in ("bert", "
 def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     model = api.build(Embedder(ENCODERS[name], pooling, projection=(8,)))
     params = draw(name, model)
-    tokens, segments, texts = packed()
-    found = np.asarray(jax.jit(model.apply, static_argnames="slots")(params, tokens, segments, slots=SLOTS))
-    assert found.shape == (len(ROWS), SLOTS, 8) and np.all(np.isfinite(found))
+    tokens, segment_ids, texts = packed()
+    found = np.asarray(
+        jax.jit(model.apply, static_argnames="max_segments")(params, tokens, segment_ids, max_segments=MAX_SEGMENTS)
+    )
+    assert found.shape == (len(ROWS), MAX_SEGMENTS, 8) and np.all(np.isfinite(found))
     width = max(len(t) for *_, t in texts)
     alone = np.zeros((len(texts), width), np.int32)
     for i, (_, _, text) in enumerate(texts):
@@ -88,9 +90,11 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
 def test_layers_laid_apart_give_what_the_stack_gives(name):
     model = api.build(Embedder(ENCODERS[name], MeanPooling()))
     params = draw(name, model)
-    tokens, segments, _ = packed()
-    run = jax.jit(model.apply, static_argnames="slots")
-    stacked, apart = (np.asarray(run(p, tokens, segments, slots=SLOTS)) for p in (params, model.apart(params)))
+    tokens, segment_ids, _ = packed()
+    run = jax.jit(model.apply, static_argnames="max_segments")
+    stacked, apart = (
+        np.asarray(run(p, tokens, segment_ids, max_segments=MAX_SEGMENTS)) for p in (params, model.apart(params))
+    )
     np.testing.assert_allclose(apart, stacked, atol=1e-6)
     assert "query_key_value" in model.apart(params)["encoder"]["stack"]["layer_2"]["attention"]
     assert model.apart(params)["encoder"]["embedding"]["table"] is params["encoder"]["embedding"]["table"]  # no copy
@@ -101,11 +105,11 @@ def test_an_encoder_that_arranges_its_stacks_itself_stays_as_it_is():
         """Two stacks, one after the other."""
 
         @nn.compact
-        def __call__(self, tokens, segments, is_training=False):
-            positions = segment_positions(segments.astype(jnp.int32))
+        def __call__(self, tokens, segment_ids, is_training=False):
+            positions = segment_positions(segment_ids.astype(jnp.int32))
             x = self.read(tokens, positions, is_training)
             for name in ("first", "second"):
-                x = Stack(self.blocks(), self.running(), name=name)(x, segments, positions, is_training)
+                x = Stack(self.blocks(), self.running(), name=name)(x, segment_ids, positions, is_training)
             return self.finish(x)
 
     api.register(Twice)
@@ -115,11 +119,11 @@ def test_an_encoder_that_arranges_its_stacks_itself_stays_as_it_is():
 def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
     model = api.build(Embedder(ENCODERS["gemma"], MeanPooling()))
     params = model.init(jax.random.key(1))
-    tokens, segments, texts = packed()
+    tokens, segment_ids, texts = packed()
     weights = np.random.default_rng(0).normal(size=(len(texts), 16)).astype(np.float32)
 
     def together(p):
-        vectors = model.apply(p, tokens, segments, slots=SLOTS)
+        vectors = model.apply(p, tokens, segment_ids, max_segments=MAX_SEGMENTS)
         return sum(jnp.vdot(weights[i], vectors[r, s]) for i, (r, s, _) in enumerate(texts))
 
     def alone(p):

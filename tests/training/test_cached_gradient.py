@@ -44,19 +44,19 @@ def logits(monkeypatch):
     return lambda most: monkeypatch.setattr(contrastive, "MOST_LOGITS", most)
 
 
-def joined(model, params, batch, rng=None, slots=None) -> Outputs:
+def joined(model, params, batch, rng=None, max_segments=None) -> Outputs:
     """Returns the outputs of all micro-batches, each embedded with the key that is its own."""
     parts = []
     for number in range(batch["tokens"].shape[1]):
         key = None if rng is None else jax.random.fold_in(rng, number)
         part = {name: x[:, number] for name, x in batch.items()}
-        parts.append(embed_batch(model, params, part, key, slots))
+        parts.append(embed_batch(model, params, part, key, max_segments))
     return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
 
 
-def at_once(model, loss, params, batch, rng=None, slots=None):
+def at_once(model, loss, params, batch, rng=None, max_segments=None):
     """Returns (loss, metrics, gradient) of the whole batch, differentiated as one function."""
-    whole = lambda p: loss(joined(model, p, batch, rng, slots))  # noqa: E731
+    whole = lambda p: loss(joined(model, p, batch, rng, max_segments))  # noqa: E731
     (value, metrics), gradient = fast(jax.value_and_grad(whole, has_aux=True))(params)
     return value, metrics, gradient
 
@@ -116,7 +116,7 @@ def gemma(dropout: float = 0.0):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_transformer_with_packed_rows_and_dropout(dropout):
     model, loss = gemma(dropout), Matryoshka(Contrastive(0.2, 5.0), (6, 3))
-    params, b = model.init(jax.random.key(3)), rows(examples(vocab=48), parts=4, slots=8)
+    params, b = model.init(jax.random.key(3)), rows(examples(vocab=48), parts=4, max_segments=8)
     rng = jax.random.key(1) if dropout else None
     found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, rng, 8))(params, b)
     assert_alike(found, at_once(model, loss, params, b, rng, 8), 2e-6)
@@ -130,12 +130,12 @@ def test_a_transformer_with_packed_rows_and_dropout(dropout):
 def test_every_mesh_gives_the_gradient_of_one_device(shape, most, logits):
     model, loss, pairs = gemma(), Matryoshka(Contrastive(0.2, 5.0), (6, 3)), examples(2, 8, vocab=48)
     params = model.init(jax.random.key(3))
-    expected = at_once(model, loss, params, rows(pairs, slots=8), slots=8)
+    expected = at_once(model, loss, params, rows(pairs, max_segments=8), max_segments=8)
     logits(most)
     mesh = sharding.make_mesh(sharding.MeshShape(*shape), jax.devices()[: math.prod(shape)])
     shards = sharding.batch_shards(mesh)
     with jax.set_mesh(mesh):
-        b = sharding.to_global(rows(pairs, shards=shards, parts=2, slots=8), mesh, shards)
+        b = sharding.to_global(rows(pairs, shards=shards, parts=2, max_segments=8), mesh, shards)
         placed = jax.device_put(params, sharding.shardings(model.axes, params, mesh))
         step = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None, 8))
         found = jax.block_until_ready(step(placed, b))
@@ -164,7 +164,7 @@ def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
 
     def temporary(parts, most):
         logits(most)
-        b = rows(pairs, 0, parts=parts, slots=8)
+        b = rows(pairs, 0, parts=parts, max_segments=8)
         return jax.jit(lambda p, b: loss_and_gradient(model, loss, p, b, None, 8)).lower(params, b).compile()
 
     def size(program):
@@ -173,4 +173,4 @@ def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
     whole, cached = temporary(1, 1 << 24), temporary(16, 1 << 12)
     assert size(cached) < size(whole) / 5
     assert "f32[512,512]" in whole.as_text() and "f32[512,512]" not in cached.as_text()
-    assert only(rows(pairs, 0, slots=8))["tokens"].shape[1] > 16
+    assert only(rows(pairs, 0, max_segments=8))["tokens"].shape[1] > 16

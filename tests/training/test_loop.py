@@ -35,7 +35,7 @@ def test_without_patience_nothing_is_stale(tmp_path):
 def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypatch):
     """More in its queue would hide from the watch over the hosts how long a step takes; fewer would leave it waiting."""
     did = []
-    segments = np.ones((1, 1, 2, 4), np.int32)
+    segment_ids = np.ones((1, 1, 2, 4), np.int32)
     nothing = types.SimpleNamespace(
         protect=lambda *_: None, advance=lambda *_: None, log=lambda *_: None, rates=lambda *_: {}
     )
@@ -46,7 +46,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         batches=types.SimpleNamespace(
             examples=types.SimpleNamespace(batch_size=2),
             shards=1,
-            iterate=lambda *_: iter([{"segments": segments}] * 6),
+            iterate=lambda *_: iter([{"segment_ids": segment_ids}] * 6),
         ),
         schedule=loop.Schedule(6, log_every=100, checkpoint_every=100),
     )

@@ -34,8 +34,8 @@ def test_products_of_bfloat16_leave_their_float32_sum_in_both_passes(name, pooli
     params = jax.eval_shape(model.init, jax.random.key(0))
     rows = jax.ShapeDtypeStruct((4, 64), np.int32)
 
-    def total(params, tokens, segments):
-        return model.apply(params, tokens, segments, slots=4).sum()
+    def total(params, tokens, segment_ids):
+        return model.apply(params, tokens, segment_ids, max_segments=4).sum()
 
     text = jax.jit(jax.grad(total)).lower(params, rows, rows).as_text()
     products = re.findall(r"stablehlo\.dot_general .*?: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>", text)

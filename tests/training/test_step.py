@@ -75,9 +75,9 @@ def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
     pairs = examples(vocab=48)
     params = gemma.init(jax.random.key(5))
     alone = embed_batch(gemma, params, only(rows(pairs)))
-    together = rows(pairs, slots=8)
-    assert together["segments"].max() > 2
-    found = fast(lambda p, b: embed_batch(gemma, p, b, slots=8))(params, only(together))
+    together = rows(pairs, max_segments=8)
+    assert together["segment_ids"].max() > 2
+    found = fast(lambda p, b: embed_batch(gemma, p, b, max_segments=8))(params, only(together))
     for tower in ("query", "target"):
         np.testing.assert_allclose(getattr(found, tower), getattr(alone, tower), atol=1e-5)
     there = np.asarray(alone.negatives_mask)
@@ -111,7 +111,7 @@ class InfiniteSlope:
 def poisoned(b):
     """Returns the batch with one text spoilt in every micro-batch."""
     first_row = np.arange(b["tokens"].shape[2])[:, None] == 0
-    return {**b, "tokens": np.where(first_row & (b["segments"] > 0), POISON, b["tokens"]).astype(np.int32)}
+    return {**b, "tokens": np.where(first_row & (b["segment_ids"] > 0), POISON, b["tokens"]).astype(np.int32)}
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -205,12 +205,12 @@ def three_steps(shape, model, values):
     shards = sharding.batch_shards(mesh)
     with jax.set_mesh(mesh):
         step = fast(
-            make_step(model, LOSS, OPTIMIZER, seed=0, ema_decay=0.5, slots=8),
+            make_step(model, LOSS, OPTIMIZER, seed=0, ema_decay=0.5, max_segments=8),
             out_shardings=(placed, sharding.replicated(mesh)),
         )
         losses, states = [], [jax.device_get((state.params, state.ema))]
         for t in range(3):
-            b = rows(examples(t, vocab=48), shards=shards, slots=8)
+            b = rows(examples(t, vocab=48), shards=shards, max_segments=8)
             state, metrics = step(state, sharding.to_global(b, mesh, shards))
             jax.block_until_ready(state)
             losses.append(float(metrics["loss"]))
@@ -268,8 +268,8 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first):
 def test_embeddings_are_split_over_the_batch(gemma, first):
     mesh, state, _ = on_mesh((2, 2, 2), gemma, first)
     with jax.set_mesh(mesh):
-        b = only(sharding.to_global(rows(examples(vocab=48), shards=4, slots=8), mesh, 4))
-        program = fast(lambda p, b: embed_batch(gemma, p, b, slots=8)).lower(state.params, b).compile()
+        b = only(sharding.to_global(rows(examples(vocab=48), shards=4, max_segments=8), mesh, 4))
+        program = fast(lambda p, b: embed_batch(gemma, p, b, max_segments=8)).lower(state.params, b).compile()
         found = jax.block_until_ready(program(state.params, b))
     height = b["tokens"].shape[1]
     # A shard's vectors are [height, 8 slots, 6]: neither they nor their rows are gathered from the others.

@@ -24,7 +24,7 @@ def bag_of_words() -> Model:
         first, second = jax.random.split(rng)
         return {"table": jax.random.normal(first, (50, 4)), "kernel": jax.random.normal(second, (4, 6))}
 
-    def apply(params, tokens, mask, rng=None, slots=None):
+    def apply(params, tokens, mask, rng=None, max_segments=None):
         x = params["table"][tokens] * mask[..., None]
         x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
         x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
@@ -62,17 +62,17 @@ def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) 
     return made
 
 
-def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, slots: int | None = None):
+def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, max_segments: int | None = None):
     """Returns the batch of some pairs, laid out as training lays it out."""
     unit = len(pairs) // (shards * parts)
-    layout = packing.Layout(24, slots or 1, (unit * (2 + negatives),))
+    layout = packing.Layout(24, max_segments or 1, (unit * (2 + negatives),))
     units = []
     for s in range(shards):
         units.append([])
         for k in range(parts):
             start = k * len(pairs) // parts + s * unit
             own = pairs[start : start + unit]
-            plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.slots)
+            plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.max_segments)
             units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
     return packing.stack(units)
 

@@ -11,13 +11,13 @@ from embed.interop.family import Family
 ALL = (BERT, XLM_ROBERTA, GEMMA3, T5GEMMA, MODERNBERT, QWEN3)
 
 
-def of_config(config: dict, where) -> Family:
+def of_config(config: dict, location) -> Family:
     """Returns the family of a config.json; an unknown one is a DataError that lists the known."""
     known = {name: family for family in ALL for name in (family.model_type, *family.other_types)}
     name = config.get("model_type")
     if name not in known:
         shown = sorted(family.model_type for family in ALL)
-        raise DataError(f"{where}: unknown architecture {name!r}{did_you_mean(str(name), shown)}")
+        raise DataError(f"{location}: unknown architecture {name!r}{did_you_mean(str(name), shown)}")
     return known[name]
 
 
