@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from embed import documents, files
+from embed import documents, files, trees
 from embed.errors import DataError, EmbedError, StorageError, UsageError
 
 PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
@@ -50,29 +50,6 @@ def resolved(path, refused: str = "\\") -> pathlib.Path:
             f"{str(full)!r}: arrays cannot be stored below a folder with {wrong[0]} in its name; choose another"
         )
     return full
-
-
-def unflatten(leaves: Mapping[str, Any]) -> dict:
-    """Returns the nested dict of {path: leaf}, with paths like 'encoder/layers/mlp/gate/kernel' (`checkpoints.flatten`)."""
-    tree: dict = {}
-    for path, leaf in leaves.items():
-        *parents, last = path.split("/")
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return tree
-
-
-def spec_differences(found: Mapping[str, dict], wanted: Mapping[str, dict]) -> list[str]:
-    """Returns one phrase per path that is missing, left over, or of another shape or dtype."""
-    lines = [f"{p} is missing" for p in wanted if p not in found]
-    lines += [f"{p} is not in the model" for p in found if p not in wanted]
-    for p in wanted:
-        if p in found and found[p] != wanted[p]:
-            a, b = (f"{s['dtype']}{s['shape']}" for s in (found[p], wanted[p]))
-            lines.append(f"{p} is {a}, the model has {b}")
-    return lines
 
 
 def blocks(shape: Sequence[int], piece: Sequence[int]) -> list[Block]:
@@ -131,7 +108,7 @@ def load_numpy(step_folder, item: str = "params") -> dict:
     """Returns an item as a nested dict of numpy arrays, after verifying its files."""
     files.verify_manifest(step_folder, item)
     reading = {path: array.read() for path, array in open_arrays(step_folder, item).items()}
-    return unflatten({path: np.asarray(future.result()) for path, future in reading.items()})
+    return trees.unflatten({path: np.asarray(future.result()) for path, future in reading.items()})
 
 
 def write_bundle_by_blocks(
@@ -205,7 +182,7 @@ def _write_item(folder: pathlib.Path, specs, blocks_of, values, progress) -> Non
 def _orbax_metadata(paths: Iterable[str]) -> dict:
     """Returns what Orbax keeps beside the arrays of an item: a tree of dicts with numpy arrays."""
     value = {"value_type": "np.ndarray", "skip_deserialize": False}
-    trees = {
+    tree_metadata = {
         str(tuple(path.split("/"))): {
             "key_metadata": [{"key": key, "key_type": 2} for key in path.split("/")],
             "value_metadata": value,
@@ -213,7 +190,7 @@ def _orbax_metadata(paths: Iterable[str]) -> dict:
         for path in paths
     }
     return {
-        "tree_metadata": trees,
+        "tree_metadata": tree_metadata,
         "use_ocdbt": True,
         "use_zarr3": False,
         "store_array_data_equal_to_fill_value": True,

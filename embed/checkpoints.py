@@ -1,9 +1,9 @@
 """Saving and restoring trees of arrays on devices. The only file that knows Orbax.
 
-A *step folder* holds one Orbax item per tree (`params`, `opt_state`, `ema`), small files (`model.json`, `meta.json`, the
-tokenizer) and MANIFEST.json, written last. Without a manifest a step does not exist; with one, what is read of it is verified
-before it is used. This closes three gaps measured in Orbax 0.12: a flipped bit restores silently, a dtype is cast silently,
-and a save that failed is reported as done. A *bundle* is a step folder with `params` alone.
+A *step folder* holds one Orbax item per tree (`params`, `opt_state`, and where a run has them `learned` and `moving`), small
+files (`model.json`, `meta.json`, the tokenizer) and MANIFEST.json, written last. Without a manifest a step does not exist; with
+one, what is read of it is verified before it is used. This closes three gaps measured in Orbax 0.12: a flipped bit restores
+silently, a dtype is cast silently, and a save that failed is reported as done. A *bundle* is a step folder with `params` alone.
 """
 
 import math
@@ -19,21 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from embed import arrays, documents, files
+from embed import arrays, documents, files, trees
 from embed.errors import DataError, EmbedError, NumericError, StorageError
 
 _LEFTOVER = re.compile(r"\.orbax-checkpoint-tmp|^\.deleting-")
-
-
-def flatten(tree) -> dict[str, Any]:
-    """Returns {path: leaf} with paths like 'encoder/layers/mlp/gate/kernel', in the tree's order."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def tree_spec(tree) -> dict[str, dict]:
-    """Returns {path: {"shape", "dtype"}} as JSON values."""
-    return {p: {"shape": list(x.shape), "dtype": str(jnp.dtype(x.dtype))} for p, x in flatten(tree).items()}
 
 
 @jax.jit
@@ -45,7 +34,7 @@ def _finite(tree):
 def check_finite(tree, what: str) -> None:
     """Raises NumericError, naming the first bad leaf, when any value in `tree` is not finite."""
     if not bool(_finite(tree)):
-        bad = [p for p, x in flatten(tree).items() if not bool(jnp.all(jnp.isfinite(x)))]
+        bad = [p for p, x in trees.flatten(tree).items() if not bool(jnp.all(jnp.isfinite(x)))]
         raise NumericError(f"{what}: {bad[0]} holds values that are not finite ({len(bad)} arrays in all); not written")
 
 
@@ -99,19 +88,19 @@ class Saver:
         """Keeps `step` (the best so far) from being deleted; it replaces the step protected before."""
         self._protected = set() if step is None else {step}
 
-    def save(self, step: int, trees: Mapping[str, Any], contents: Mapping[str, bytes], **extra) -> None:
-        """Starts writing `trees` and the small files `contents` (name -> bytes) as checkpoint `step`."""
+    def save(self, step: int, items: Mapping[str, Any], contents: Mapping[str, bytes], **extra) -> None:
+        """Starts writing the trees `items` and the small files `contents` (name -> bytes) as checkpoint `step`."""
         self.wait()
-        for name in ("params", "ema"):
-            if name in trees:
-                check_finite(trees[name], f"checkpoint {step}, {name}")
+        for name in ("params", "learned", "moving"):
+            if name in items:
+                check_finite(items[name], f"checkpoint {step}, {name}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_space(trees)
+        self._check_space(items)
         path = arrays.resolved(self.folder) / str(step)
-        specs = {name: tree_spec(tree) for name, tree in trees.items()}
-        items = {name: _save_arguments(tree) for name, tree in trees.items()}
+        specs = {name: trees.spec(tree) for name, tree in items.items()}
+        saved = {name: _save_arguments(tree) for name, tree in items.items()}
         try:
-            self._checkpointer.save(path, args=ocp.args.Composite(**items), force=True)
+            self._checkpointer.save(path, args=ocp.args.Composite(**saved), force=True)
         except Exception as e:  # Orbax wraps storage faults in many types; all mean this step was not written.
             raise self._failed(step, e) from e
         files.failpoint("checkpoint.after_device_to_host")
@@ -159,8 +148,8 @@ class Saver:
                 files.failpoint("checkpoint.before_delete")
                 shutil.rmtree(doomed)
 
-    def _check_space(self, trees) -> None:
-        needed = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(dict(trees)))
+    def _check_space(self, items: Mapping[str, Any]) -> None:
+        needed = sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(dict(items)))
         free = shutil.disk_usage(self.folder).free
         if free < 1.1 * needed:
             raise StorageError(
@@ -238,7 +227,7 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
         raise DataError(
             f"{step_folder}: holds no {item!r}; it has {', '.join(manifest.get('trees', {})) or 'no arrays'}"
         )
-    differences = arrays.spec_differences(found, tree_spec(target))
+    differences = trees.spec_differences(found, trees.spec(target))
     if differences:
         raise DataError(
             f"{step_folder}: {item} does not match the model: {'; '.join(differences[:5])}"
@@ -250,7 +239,7 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
 def write_bundle(path, params, contents: Mapping[str, bytes], *, overwrite: bool = False, **extra) -> pathlib.Path:
     """Writes `params` and the small files `contents` as the self-describing folder `path`; whole or not at all."""
     check_finite(params, str(path))
-    leaves = {p: np.asarray(x) for p, x in flatten(params).items()}
+    leaves = {p: np.asarray(x) for p, x in trees.flatten(params).items()}
     return arrays.write_bundle_by_blocks(
         path,
         {p: (x.shape, x.dtype) for p, x in leaves.items()},

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from embed import arrays, checkpoints, files, sharding
+from embed import arrays, checkpoints, files, sharding, trees
 from embed.errors import DataError, NumericError, StorageError, UsageError
 from embed.sharding import MeshShape
 
@@ -51,7 +51,7 @@ def make_params(seed: int = 0) -> dict:
 
 def placed(mesh, tree):
     """Returns the tree of shardings on `mesh`: parameters and their moments by their axes, the rest replicated."""
-    by_path = checkpoints.flatten(jax.tree.map(lambda a: [a], AXES, is_leaf=lambda x: isinstance(x, tuple)))
+    by_path = trees.flatten(jax.tree.map(lambda a: [a], AXES, is_leaf=lambda x: isinstance(x, tuple)))
     by_path = {path.removesuffix("/0"): axes for path, axes in by_path.items()}
 
     def of(path, leaf):
@@ -82,7 +82,7 @@ def make_trees(seed: int = 0) -> dict:
 
 def assert_same_bits(found, wanted):
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for (path, a), b in zip(checkpoints.flatten(found).items(), jax.tree.leaves(wanted)):
+    for (path, a), b in zip(trees.flatten(found).items(), jax.tree.leaves(wanted)):
         a, b = np.asarray(a), np.asarray(b)
         assert a.dtype == b.dtype and a.shape == b.shape, path
         assert a.tobytes() == b.tobytes(), path
@@ -139,14 +139,14 @@ def random_tree(draw: random.Random, depth: int = 0):
 @pytest.mark.parametrize("seed", range(30))
 def test_unflatten_inverts_flatten(seed):
     tree = random_tree(random.Random(seed))
-    flat = checkpoints.flatten(tree)
-    assert arrays.unflatten(flat) == tree
-    assert checkpoints.flatten(arrays.unflatten(flat)) == flat
+    flat = trees.flatten(tree)
+    assert trees.unflatten(flat) == tree
+    assert trees.flatten(trees.unflatten(flat)) == flat
     assert list(flat.values()) == jax.tree.leaves(tree)
 
 
 def test_paths_are_names_joined_by_slashes():
-    assert list(checkpoints.flatten(make_params())) == [
+    assert list(trees.flatten(make_params())) == [
         "encoder/embedding/table",
         "encoder/mlp/kernel",
         "projection_0/kernel",
@@ -156,7 +156,7 @@ def test_paths_are_names_joined_by_slashes():
 
 def test_tree_spec_is_shape_and_dtype():
     tree = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": np.zeros((), np.int32)}
-    assert checkpoints.tree_spec(tree) == {
+    assert trees.spec(tree) == {
         "a": {"shape": [2, 3], "dtype": "bfloat16"},
         "b": {"shape": [], "dtype": "int32"},
     }
@@ -173,7 +173,7 @@ def test_a_step_exists_once_it_is_committed(saver):
     assert names(saver.folder) == ["1"]
     manifest = files.verify_manifest(saver.folder / "1")
     assert manifest["step"] == 1 and manifest["seed"] == 3
-    assert manifest["trees"] == {n: checkpoints.tree_spec(t) for n, t in make_trees().items()}
+    assert manifest["trees"] == {n: trees.spec(t) for n, t in make_trees().items()}
     for name, content in CONTENTS.items():
         assert (saver.folder / "1" / name).read_bytes() == content
         assert name in manifest["files"]
@@ -755,7 +755,7 @@ def test_a_bundle_never_replaces_a_folder_untold(tmp_path):
 
 def by_blocks(path, tree, values=None, rows=2):
     """Writes a tree block by block, `rows` of the first dimension in each."""
-    leaves = checkpoints.flatten(tree)
+    leaves = trees.flatten(tree)
     blocks = {
         p: [
             (slice(i, min(i + rows, x.shape[0])), *(slice(0, n) for n in x.shape[1:]))
@@ -823,7 +823,7 @@ def test_a_bundle_is_whole_or_not_there(tmp_path, monkeypatch, stage):
 
 @pytest.mark.parametrize("item", ["params", "opt_state"])
 def test_open_arrays_reads_any_block(step_folder, item):
-    wanted = checkpoints.flatten(make_trees()[item])
+    wanted = trees.flatten(make_trees()[item])
     opened = arrays.open_arrays(step_folder, item)
     assert list(opened) == list(wanted)
     for path, array in opened.items():
@@ -838,7 +838,7 @@ def test_open_arrays_of_a_sharded_save(saver):
     saver.save(1, {"params": on(sharding.make_mesh(MeshShape(2, 2, 2)), params)}, {})
     saver.wait()
     for path, array in arrays.open_arrays(saver.folder / "1").items():
-        assert np.asarray(array.read().result()).tobytes() == np.asarray(checkpoints.flatten(params)[path]).tobytes()
+        assert np.asarray(array.read().result()).tobytes() == np.asarray(trees.flatten(params)[path]).tobytes()
 
 
 def test_arrays_are_stored_without_a_padded_shape(tmp_path):

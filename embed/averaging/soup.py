@@ -14,7 +14,7 @@ from concurrent import futures
 import ml_dtypes
 import numpy as np
 
-from embed import arrays, bundles, documents, files
+from embed import arrays, bundles, documents, files, trees
 from embed.errors import DataError, EmbedError, NumericError, UsageError
 
 _RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
@@ -74,14 +74,14 @@ def _meaning(architecture: dict) -> dict:
 def differences(folders: Sequence[pathlib.Path], item: str = "params", same_texts: bool = True) -> list[str]:
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
     architecture, vocabulary and, with `same_texts`, prompts and text normalisation."""
-    trees = [files.read_manifest(folder).get("trees", {}).get(item) for folder in folders]
-    found = [f"{folder}: has no {item!r}" for folder, tree in zip(folders, trees) if tree is None]
+    specs = [files.read_manifest(folder).get("trees", {}).get(item) for folder in folders]
+    found = [f"{folder}: has no {item!r}" for folder, tree in zip(folders, specs) if tree is None]
     if found:
         return found
-    first_tree, first = trees[0], bundles.read_model_json(folders[0])
-    for folder, tree in zip(folders[1:], trees[1:]):
+    first_tree, first = specs[0], bundles.read_model_json(folders[0])
+    for folder, tree in zip(folders[1:], specs[1:]):
         description = bundles.read_model_json(folder)
-        found += [f"{folder}: {line}" for line in arrays.spec_differences(tree, first_tree)]
+        found += [f"{folder}: {line}" for line in trees.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             found.append(f"{folder}: another architecture than {folders[0]}")
         if description["tokenizer"].get("digest") != first["tokenizer"].get("digest"):
@@ -209,7 +209,7 @@ def average(folders: Sequence[pathlib.Path], weights: Sequence[float], item: str
         for block in found.blocks[path]:
             leaves[path][block] = found.values(path, block)
     found.check()
-    return arrays.unflatten(leaves)
+    return trees.unflatten(leaves)
 
 
 def write(path, mixed: Average, contents: Mapping[str, bytes], progress: Callable[[float], None]) -> None:

@@ -88,8 +88,8 @@ def summary(source) -> list[str]:
 
     import jax
 
-    from embed.checkpoints import flatten
     from embed.models import api
+    from embed.trees import flatten
 
     model = api.build(source.module)
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 
-from embed import console
+from embed import console, trees
 from embed.commands import options, runtime
 
 TASKS_SHOWN = 20  # in the summary of a run
@@ -236,7 +236,7 @@ def _starter(recipe, model):
     """
     import jax
 
-    from embed import arrays, bundles, checkpoints
+    from embed import bundles, checkpoints
     from embed.errors import DataError
     from embed.training import reports
 
@@ -250,9 +250,9 @@ def _starter(recipe, model):
     there = checkpoints.tree_paths(folder, "params")
 
     def split(target):
-        wanted = checkpoints.flatten(target)
+        wanted = trees.flatten(target)
         new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
-        return wanted, new, arrays.unflatten({p: x for p, x in wanted.items() if p not in new})
+        return wanted, new, trees.unflatten({p: x for p, x in wanted.items() if p not in new})
 
     # Before a large model is drawn at random: a start of another architecture.
     checkpoints.check_fits(folder, "params", split(jax.eval_shape(model.init, jax.random.key(0)))[2])
@@ -264,9 +264,9 @@ def _starter(recipe, model):
             return found
         reports.say(f"start      {', '.join(new)} start at random: {folder} has none")
         drawn = jax.jit(model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
-        fresh = checkpoints.flatten(drawn(jax.random.key(recipe.seed)))
-        leaves = {**checkpoints.flatten(found), **{p: fresh[p] for p in new}}
-        return arrays.unflatten({p: leaves[p] for p in wanted})
+        fresh = trees.flatten(drawn(jax.random.key(recipe.seed)))
+        leaves = {**trees.flatten(found), **{p: fresh[p] for p in new}}
+        return trees.unflatten({p: leaves[p] for p in wanted})
 
     return read
 
@@ -308,7 +308,7 @@ def summary(recipe, model, examples, mesh) -> list[str]:
 
     import jax
 
-    from embed.checkpoints import flatten
+    from embed.trees import flatten
 
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
     count = sum(math.prod(s.shape) for s in shapes.values())

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from embed import arrays, bundles, checkpoints, files
+from embed import bundles, checkpoints, files, trees
 from embed.interop import source as sources
 from embed.interop.tensors import Reader, Tensor, read_all
 from embed.models import api
@@ -18,7 +18,7 @@ Progress = Callable[[float], None]
 def load_params(source: sources.Source, progress: Progress = lambda share: None) -> dict[str, Any]:
     """Returns the nested parameters of a foreign folder, in float32."""
     model = api.build(source.module)
-    shapes = checkpoints.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     encoder = {
         path.removeprefix("encoder/"): tuple(s.shape) for path, s in shapes.items() if path.startswith("encoder/")
     }
@@ -37,7 +37,7 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
         path = f"projection_{i}/kernel"
         tensor = Tensor("linear.weight", (path,), inputs=1)
         found |= read_all(Reader(place), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
-    return arrays.unflatten({path: found[path] for path in shapes})
+    return trees.unflatten({path: found[path] for path in shapes})
 
 
 def describe(source: sources.Source, name: str, text_normalization: str = "none") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embed import arrays, files
+from embed import files, trees
 from embed.errors import DataError
 from embed.interop import tokenizer_json
 from embed.interop.exporting import Trained, public_description, truncation_side
@@ -27,7 +27,7 @@ def write(folder: pathlib.Path, trained: Trained) -> None:
     mask = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
 
     def embed(parameters, token_ids, mask):
-        return model.apply(arrays.unflatten(parameters), token_ids, mask)
+        return model.apply(trees.unflatten(parameters), token_ids, mask)
 
     exported = jax.export.export(jax.jit(embed), platforms=_PLATFORMS)(params, tokens, mask)
     (folder / PROGRAM).write_bytes(exported.serialize())

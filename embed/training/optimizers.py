@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from msgspec import Meta
 
-from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.ranges import Count, Natural, NonNegative, Positive, Share
+from embed.trees import flatten
 
 Schedule = Callable[[jax.Array], jax.Array]
 _NOT_DECAYED = re.compile(r"(scale|bias)$")

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from embed import sharding
-from embed.checkpoints import flatten
+from embed.trees import flatten
 from embed.types import Model, Params
 
 

@@ -36,7 +36,7 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from embed import arrays, bundles, checkpoints, documents
+    from embed import bundles, checkpoints, documents, trees
     from embed.models import api
     from embed.models.embedder import Embedder
     from embed.models.gemma import Gemma
@@ -48,12 +48,12 @@ def make(source: str, folder: pathlib.Path, models: int) -> int:
     tokenizer = bundles.tokenizer_file(folder / "source")
     model = api.build(Embedder(Gemma(**SHAPE), MeanPooling(), (), (768,)))
     description = {**description, "architecture": model.description, "matryoshka_dims": [768]}
-    shapes = checkpoints.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     for number in range(models):
         random = np.random.default_rng(number)
         leaves = {path: 0.02 * random.standard_normal(s.shape, np.float32) for path, s in shapes.items()}
         contents = bundles.contents(description, tokenizer.name, tokenizer.read_bytes())
-        checkpoints.write_bundle(folder / f"bundle-{number}", arrays.unflatten(leaves), contents)
+        checkpoints.write_bundle(folder / f"bundle-{number}", trees.unflatten(leaves), contents)
         save_file(leaves, folder / f"{number}.safetensors")
     assert documents.read_json(folder / "bundle-0" / "model.json")
     return sum(int(np.prod(s.shape)) for s in shapes.values())

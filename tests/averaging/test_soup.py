@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from embed import arrays, bundles, checkpoints, documents, files
+from embed import arrays, bundles, checkpoints, documents, files, trees
 from embed.averaging import soup
 from embed.errors import DataError, NumericError, UsageError
 
@@ -54,7 +54,7 @@ def inputs(tmp_path):
 
 def reference(seeds, weights) -> dict[str, np.ndarray]:
     """Returns the average in float64, rounded once, by a loop over the leaves."""
-    all_leaves = [checkpoints.flatten(make_params(s)) for s in seeds]
+    all_leaves = [trees.flatten(make_params(s)) for s in seeds]
     return {
         path: sum(w * leaves[path].astype(np.float64) for w, leaves in zip(weights, all_leaves)).astype(np.float32)
         for path in all_leaves[0]
@@ -62,7 +62,7 @@ def reference(seeds, weights) -> dict[str, np.ndarray]:
 
 
 def assert_same_bits(found, wanted):
-    found, wanted = checkpoints.flatten(found), checkpoints.flatten(wanted)
+    found, wanted = trees.flatten(found), trees.flatten(wanted)
     assert list(found) == list(wanted)
     for path, value in wanted.items():
         assert found[path].dtype == value.dtype and found[path].shape == value.shape, path
@@ -77,15 +77,15 @@ def test_uniform_is_the_mean(inputs, count):
     weights = soup.weights_for("uniform", count, None, None)
     assert len(weights) == count and sum(weights) == pytest.approx(1, abs=1e-15)
     found = soup.average(inputs[:count], weights)
-    for path, value in checkpoints.flatten(found).items():
-        mean = np.mean([checkpoints.flatten(make_params(s))[path].astype(np.float64) for s in range(count)], axis=0)
+    for path, value in trees.flatten(found).items():
+        mean = np.mean([trees.flatten(make_params(s))[path].astype(np.float64) for s in range(count)], axis=0)
         assert value.dtype == np.float32
         np.testing.assert_allclose(value, mean, rtol=6e-8, atol=1e-12)
 
 
 def test_weighted_is_the_weighted_sum(inputs):
     weights = [0.5, 0.125, 0.375]
-    found = checkpoints.flatten(soup.average(inputs[:3], soup.weights_for("weighted", 3, weights, None)))
+    found = trees.flatten(soup.average(inputs[:3], soup.weights_for("weighted", 3, weights, None)))
     for path, value in reference(range(3), weights).items():
         np.testing.assert_allclose(found[path], value, rtol=1.2e-7, atol=1e-12)
 
@@ -93,12 +93,12 @@ def test_weighted_is_the_weighted_sum(inputs):
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0, None])
 def test_interpolation_goes_from_the_base_to_the_other(inputs, alpha):
     weights = soup.weights_for("interpolate", 2, None, alpha)
-    found = checkpoints.flatten(soup.average(inputs[:2], weights))
+    found = trees.flatten(soup.average(inputs[:2], weights))
     share = 0.5 if alpha is None else alpha
     for path, value in reference(range(2), [1 - share, share]).items():
         np.testing.assert_allclose(found[path], value, rtol=1.2e-7, atol=1e-12)
     if alpha in (0.0, 1.0):
-        assert_same_bits(arrays.unflatten(found), make_params(int(alpha)))
+        assert_same_bits(trees.unflatten(found), make_params(int(alpha)))
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 10])
@@ -176,7 +176,7 @@ def test_leaves_of_many_blocks_are_whole(tmp_path, monkeypatch, piece, run):
         for block in mixed.blocks[path]:
             seen[block] += 1
         assert np.all(seen == 1), path
-    found = checkpoints.flatten(soup.average(folders, [0.5, 0.25, 0.25]))
+    found = trees.flatten(soup.average(folders, [0.5, 0.25, 0.25]))
     for path, value in reference(range(3), [0.5, 0.25, 0.25]).items():
         np.testing.assert_array_equal(found[path], value)
 
@@ -278,7 +278,7 @@ def test_a_tokenizer_file_that_is_no_part_of_the_model_changes_nothing(inputs):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_random_change_is_refused_wherever_it_stands(tmp_path, seed, position):
     draw = random.Random(seed)
-    leaves = checkpoints.flatten(make_params())
+    leaves = trees.flatten(make_params())
     path = draw.choice(sorted(leaves))
     if seed == 0:
         del leaves[path]
@@ -289,7 +289,7 @@ def test_a_random_change_is_refused_wherever_it_stands(tmp_path, seed, position)
     else:
         leaves[path] = leaves[path].astype(np.float16)
     folders = [write(tmp_path / f"{i}", make_params(i)) for i in range(2)]
-    folders.insert(position, write(tmp_path / "changed", arrays.unflatten(leaves)))
+    folders.insert(position, write(tmp_path / "changed", trees.unflatten(leaves)))
     with pytest.raises(DataError, match="cannot be averaged") as caught:
         soup.average(folders, [1 / 3] * 3)
     assert path in str(caught.value)

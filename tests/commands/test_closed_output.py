@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from embed import arrays, checkpoints, files
+from embed import arrays, files, trees
 
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=3", "--gin.loop.Schedule.log_every=1")
@@ -38,7 +38,7 @@ def closed_after_one_line(folder, *arguments, stream="stdout") -> tuple[int, str
 
 
 def parameters(run: pathlib.Path, step: int) -> dict[str, bytes]:
-    leaves = checkpoints.flatten(arrays.load_numpy(run / "checkpoints" / str(step)))
+    leaves = trees.flatten(arrays.load_numpy(run / "checkpoints" / str(step)))
     return {path: value.tobytes() for path, value in leaves.items()}
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 from language_model import Server
 
-from embed import arrays, checkpoints
+from embed import arrays, trees
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 CLOSED, OPEN = "closed-output", "open-output"
@@ -128,7 +128,7 @@ def results(output: pathlib.Path) -> dict[str, object]:
             data = gzip.decompress(data) if path.suffix == ".gz" else data
             contents[name] = data.replace(output.name.encode(), b"OUT")
     if (output / "params").is_dir():
-        leaves = checkpoints.flatten(arrays.load_numpy(output))
+        leaves = trees.flatten(arrays.load_numpy(output))
         contents["params"] = {name: value.tobytes() for name, value in leaves.items()}
     return contents
 

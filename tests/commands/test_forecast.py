@@ -7,7 +7,7 @@ import jax
 import optax
 import pytest
 
-from embed import checkpoints, sharding
+from embed import sharding, trees
 from embed.commands import forecast
 from embed.commands.main import main
 from embed.data import tasks
@@ -71,7 +71,7 @@ def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
     half, full = (
         dataclasses.replace(plan, model=model(dtype)).encode(jax.devices()[:1]) for dtype in ("bfloat16", "float32")
     )
-    shapes = checkpoints.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
+    shapes = trees.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
     kernels = sum(x.size for path, x in shapes.items() if path.endswith("kernel"))
     assert full.lasting - half.lasting == pytest.approx(2 * kernels, rel=0.02)
 

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from embed import arrays, bundles, checkpoints, documents
+from embed import arrays, bundles, checkpoints, documents, trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOSTS = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -96,11 +96,11 @@ def three(alone):
     """The folder with two more models, the first of them worse: which are kept differs from the order they are given in."""
     names = ("model.json", bundles.tokenizer_file(alone / "model").name)
     contents = {name: (alone / "model" / name).read_bytes() for name in names}
-    leaves = checkpoints.flatten(arrays.load_numpy(alone / "model"))
+    leaves = trees.flatten(arrays.load_numpy(alone / "model"))
     draw = np.random.default_rng(0)
     for name, noise in (("noise", 3.0), ("other", 0.1)):
         changed = {p: x + (noise * x.std() * draw.standard_normal(x.shape)).astype(x.dtype) for p, x in leaves.items()}
-        checkpoints.write_bundle(alone / name, arrays.unflatten(changed), contents)
+        checkpoints.write_bundle(alone / name, trees.unflatten(changed), contents)
     return alone
 
 
@@ -115,8 +115,8 @@ def test_averaging_gives_the_same_model(three, run_embed, run_on_hosts, method, 
         assert done.returncode == 0, done.stderr
     printed = run_on_hosts(three, hosts, *given, f"--output={many}", devices=2)
     assert f"wrote {many}" in printed
-    reference = checkpoints.flatten(arrays.load_numpy(three / one))
-    for path, value in checkpoints.flatten(arrays.load_numpy(three / many)).items():
+    reference = trees.flatten(arrays.load_numpy(three / one))
+    for path, value in trees.flatten(arrays.load_numpy(three / many)).items():
         np.testing.assert_array_equal(value, reference[path])
     if method == "greedy":
         ours, theirs = (documents.read_json(three / o / "soup.json")["trials"] for o in (many, one))
@@ -203,7 +203,7 @@ def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, vi
     assert running.returncode == 0, printed
     assert "start 2 of at most 11" in printed and noticed < 45
     assert "resuming at step" in printed
-    ends = [checkpoints.flatten(arrays.load_numpy(work / run / "checkpoints/12")) for run in ("whole", "killed")]
+    ends = [trees.flatten(arrays.load_numpy(work / run / "checkpoints/12")) for run in ("whole", "killed")]
     assert ends[0].keys() == ends[1].keys()
     for path, value in ends[0].items():
         assert value.tobytes() == ends[1][path].tobytes(), path

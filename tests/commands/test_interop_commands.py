@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from embed import arrays, bundles, checkpoints, files
+from embed import arrays, bundles, checkpoints, files, trees
 from embed.commands.main import main
 from embed.data import tokenizers
 from embed.data.text import PROMPTS
@@ -150,8 +150,8 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
     code, out, err = call("convert", tmp_path / "theirs", tmp_path / "ours")
     assert code == 0, err
     assert "model      modernbert: " in out and "12 -> 9, Matryoshka sizes 9, 4" in out and "texts cut at 32" in out
-    average = checkpoints.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
-    back = checkpoints.flatten(arrays.load_numpy(tmp_path / "ours"))
+    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
+    back = trees.flatten(arrays.load_numpy(tmp_path / "ours"))
     assert list(back) == list(average)
     for path, array in average.items():
         if path != "encoder/stack/layers/attention_norm/scale":
@@ -171,7 +171,7 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
 
 
 def test_a_run_exports_its_average_and_its_recipe(program, run_dir):
-    average = checkpoints.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
+    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
     with np.load(program / "parameters.npz", allow_pickle=False) as stored:
         assert all(np.array_equal(stored[path], average[path]) for path in average)
     text = (program / "README.md").read_text(encoding="utf-8")

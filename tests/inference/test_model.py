@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embed
-from embed import arrays, checkpoints, documents, files, sharding
+from embed import arrays, checkpoints, documents, files, sharding, trees
 from embed.errors import DataError
 from embed.inference import weights
 from embed.inference.model import _to_serve, open_model
@@ -116,7 +116,7 @@ def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
 
 def test_kernels_are_in_the_type_of_computation_once_and_for_all(bundle):
     """Every call would cast them otherwise."""
-    found = checkpoints.flatten(open_model(bundle, dtype="bfloat16").params)
+    found = trees.flatten(open_model(bundle, dtype="bfloat16").params)
     kernels = {path: x.dtype for path, x in found.items() if path.startswith("encoder") and path.endswith("kernel")}
     assert kernels and set(kernels.values()) == {jax.numpy.bfloat16.dtype}
     assert {x.dtype.name for path, x in found.items() if path not in kernels} == {"float32"}

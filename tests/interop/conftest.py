@@ -14,7 +14,7 @@ import safetensors.numpy
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from embed import arrays, bundles, checkpoints, files
+from embed import arrays, bundles, files, trees
 from embed.commands.main import main
 from embed.interop import convert, exporting, sentence_transformers
 from embed.interop import source as sources
@@ -234,7 +234,7 @@ def to_folder(bundle, output, dtype: str = "float32") -> pathlib.Path:
 
 
 def parameters(bundle) -> dict[str, np.ndarray]:
-    return checkpoints.flatten(arrays.load_numpy(bundle))
+    return trees.flatten(arrays.load_numpy(bundle))
 
 
 def assert_same_bundle(a, b) -> None:

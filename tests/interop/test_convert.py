@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import bundles, checkpoints, files
+from embed import bundles, files, trees
 from embed.data.text import PROMPTS
 from embed.interop import convert, hub, tensors
 from embed.interop import source as sources
@@ -48,7 +48,7 @@ def wanted(foreign, tmp_path_factory):
     def run(family: str) -> dict[str, np.ndarray]:
         if family not in found:
             source = sources.read(foreign.write_folder(tmp_path_factory.mktemp(family) / "theirs", family))
-            leaves = checkpoints.flatten(convert.load_params(source))
+            leaves = trees.flatten(convert.load_params(source))
             found[family] = {path.removeprefix("encoder/"): array for path, array in leaves.items()}
         return found[family]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import bundles, checkpoints, digests
+from embed import bundles, digests, trees
 from embed.commands.main import main
 from embed.data import tokenizers
 from embed.data.text import PROMPTS
@@ -268,7 +268,7 @@ def trained(plain, tmp_path):
 
     def run(module, prompts=PROMPTS) -> exporting.Trained:
         model = api.build(module)
-        params = checkpoints.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        params = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
         tokenizer = tokenizers.HuggingFace(str(plain / "tokenizer.json"), "[PAD]")
         description = bundles.model_json(
             model.description,

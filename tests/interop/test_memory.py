@@ -34,10 +34,10 @@ def encoder_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the shapes of EmbeddingGemma's encoder by our paths, without drawing a parameter."""
     import jax
 
-    from embed.checkpoints import flatten
     from embed.models import api
     from embed.models.embedder import Embedder
     from embed.models.pooling import MeanPooling
+    from embed.trees import flatten
 
     model = api.build(Embedder(Gemma(), MeanPooling(), (3072, 768)))
     shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from embed import arrays, checkpoints, files
+from embed import arrays, checkpoints, files, trees
 from embed.commands.main import main
 from embed.data.text import PROMPTS
 from embed.errors import NumericError
@@ -149,7 +149,7 @@ def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
     stablehlo.write(tmp_path, trained)
     tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
     mask = np.arange(20) < np.array([20, 9, 1])[:, None]
-    params = arrays.unflatten({path: trained.read(path) for path in trained.shapes})
+    params = trees.unflatten({path: trained.read(path) for path in trained.shapes})
     wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, tokens, mask))
     program = jax.jit(jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call)
     with np.load(tmp_path / "parameters.npz", allow_pickle=False) as stored:
@@ -342,6 +342,6 @@ def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
     saver.close()
     trained = exporting.open_trained(tmp_path / "run")
     assert trained.folder.name == "7" and trained.digest == files.folder_digest(trained.folder)
-    ours = checkpoints.flatten(average)
+    ours = trees.flatten(average)
     assert set(trained.shapes) == set(ours)
     assert all(np.array_equal(trained.read(path), ours[path]) for path in ours)

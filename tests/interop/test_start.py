@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from embed import bundles, checkpoints, sharding
+from embed import bundles, sharding, trees
 from embed.commands import start, train
 from embed.commands.recipe import Recipe
 from embed.data import sources as data_sources
@@ -153,8 +153,8 @@ def read_start(done, capsys):
     placed = sharding.shardings(model.axes, shapes, mesh)
     target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     with jax.set_mesh(mesh):
-        found = checkpoints.flatten(train._starter(done, model)(target))
-    return {path: np.asarray(x) for path, x in found.items()}, capsys.readouterr().out, checkpoints.flatten(target)
+        found = trees.flatten(train._starter(done, model)(target))
+    return {path: np.asarray(x) for path, x in found.items()}, capsys.readouterr().out, trees.flatten(target)
 
 
 def test_training_starts_from_the_folders_parameters(recipe, foreign, rounds, capsys):

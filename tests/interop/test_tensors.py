@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import checkpoints
+from embed import trees
 from embed.errors import DataError
 from embed.interop import convert, safetensors_writer, tensors
 from embed.interop import source as sources
@@ -28,7 +28,7 @@ def read(foreign, tmp_path_factory):
             theirs = foreign.draw(foreign.SHAPES[family], seed=3)
             folder = foreign.write_folder(tmp_path_factory.mktemp(family) / "theirs", family, theirs)
             source = sources.read(folder)
-            found[family] = source, theirs, checkpoints.flatten(convert.load_params(source))
+            found[family] = source, theirs, trees.flatten(convert.load_params(source))
         return found[family]
 
     return run
@@ -48,7 +48,7 @@ def test_modernbert_with_biases_has_them_everywhere(read, foreign):
     module = source.module.clone(
         encoder=source.module.encoder.clone(norm_bias=True, attention_bias=True, mlp_bias=True)
     )
-    shapes = checkpoints.flatten(jax.eval_shape(api.build(module).init, jax.random.key(0)))
+    shapes = trees.flatten(jax.eval_shape(api.build(module).init, jax.random.key(0)))
     shapes = {p.removeprefix("encoder/"): s.shape for p, s in shapes.items()}
     found = tensors.foreign_shapes(source.family.tensors, shapes, 3)
     assert found == foreign.modernbert_shapes(3, biases=True)

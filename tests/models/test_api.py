@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from embed import sharding
-from embed.checkpoints import flatten
 from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
+from embed.trees import flatten
 
 POOLERS = [MeanPooling(), FirstPooling(), LastPooling(), AttentionPooling(3)]
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.trees import flatten
 
 
 def abstract(model):

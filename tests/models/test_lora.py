@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.models import api
 from embed.models.lora import Lora
 from embed.training import optimizers
+from embed.trees import flatten
 
 LAYERS = "encoder/stack/layers"
 

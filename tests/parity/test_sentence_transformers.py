@@ -14,7 +14,7 @@ import safetensors.numpy
 from corruption import recommit
 from parity_foreign import SHAPES, TEXTS, embed, open_reported, theirs
 
-from embed import arrays, checkpoints, documents
+from embed import arrays, documents, trees
 from embed.inference import model as inference
 
 TOLERANCE = 1e-5
@@ -102,7 +102,7 @@ def test_texts_alone_and_in_a_batch_of_other_lengths(name, made):
 
 
 def leaves(bundle):
-    return checkpoints.flatten(arrays.load_numpy(bundle))
+    return trees.flatten(arrays.load_numpy(bundle))
 
 
 def assert_same_model(bundle, other):

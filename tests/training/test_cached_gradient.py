@@ -11,7 +11,6 @@ import pytest
 from training_batches import bag_of_words, examples, fast, only, rows
 
 from embed import sharding
-from embed.checkpoints import flatten
 from embed.losses import contrastive
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
@@ -21,6 +20,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.training.step import embed_batch, loss_and_gradient
+from embed.trees import flatten
 from embed.types import Outputs
 
 TOLERANCE = 1e-6  # of the norm of the gradient, and of the loss

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.training.optimizers import adafactor, adamw, schedule
+from embed.trees import flatten
 
 
 def at(rate, step: int) -> float:

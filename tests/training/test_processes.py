@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embed import arrays, checkpoints
+from embed import arrays, trees
 from embed.data import cache, loader, tasks
 
 TRAIN = (
@@ -22,7 +22,7 @@ def metrics(folder, run: str) -> list[float]:
 
 
 def parameters(folder, run: str) -> dict[str, np.ndarray]:
-    return checkpoints.flatten(arrays.load_numpy(folder / run / "checkpoints" / "3"))
+    return trees.flatten(arrays.load_numpy(folder / run / "checkpoints" / "3"))
 
 
 def train_on(work, run_embed, run: str, devices: int, mesh: str) -> None:
@@ -88,7 +88,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(one_device, run_embed, run_on_
     train_on(one_device, run_embed, run, 1, "1,1,1")
     assert_same_training(one_device, run)
     own, first, second = (
-        checkpoints.flatten(arrays.load_numpy(one_device / f))
+        trees.flatten(arrays.load_numpy(one_device / f))
         for f in (f"{run}-soup", f"{run}/checkpoints/1", f"{run}/checkpoints/2")
     )
     for path, value in own.items():

@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from training_batches import POISON, bag_of_words, batch, examples, fast, only, rows
 
 from embed import sharding
-from embed.checkpoints import flatten
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api
@@ -22,6 +21,7 @@ from embed.models.pooling import MeanPooling
 from embed.training.optimizers import adamw
 from embed.training.state import TrainState, create, layout
 from embed.training.step import embed_batch, loss_and_gradient, make_step, moving_average
+from embed.trees import flatten
 from embed.types import Model, Outputs
 
 LOSS = Matryoshka(Contrastive(0.2, 5.0), (6, 3))
