@@ -86,7 +86,16 @@ def resolve(path) -> pathlib.Path:
     A run folder gives its best checkpoint when evaluations during training chose one, else its newest. Whoever reads it
     verifies it.
     """
-    path = pathlib.Path(path)
+    folder = _folder_of(pathlib.Path(path))
+    if "ema" in files.read_manifest(folder).get("trees", {}):
+        raise DataError(
+            f"{folder}: an older version of embed saved a moving average beside the parameters here, and this version would "
+            "serve the parameters; export the model with the version that trained it"
+        )
+    return folder
+
+
+def _folder_of(path: pathlib.Path) -> pathlib.Path:
     if (path / files.MANIFEST).is_file() and (path / "model.json").is_file():
         return path
     steps = path / "checkpoints"
@@ -118,11 +127,6 @@ def read_model_json(folder) -> dict[str, Any]:
     documents.check(description, _Description, str(path))
     # Bundles of older versions do not say it: all normalised so.
     return {"text_normalization": "NFC, strip", **description}
-
-
-def serving_item(folder) -> str:
-    """Returns the tree of a step folder or bundle that is served: the moving average, where there is one."""
-    return "ema" if "ema" in files.read_manifest(folder)["trees"] else "params"
 
 
 def tokenizer_file(folder) -> pathlib.Path:

@@ -139,12 +139,11 @@ def process_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
 
 
 def to_global(batch, mesh: Mesh, batch_size: int):
-    """Returns this process's rows (a dict of numpy arrays) as global arrays sharded over the batch."""
+    """Returns this process's rows (a tree of numpy arrays) as global arrays sharded over the batch."""
     sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:]))
-        for name, value in batch.items()
-    }
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x, (batch_size, *x.shape[1:])), batch
+    )
 
 
 def constrain(x, *axes: str | None):

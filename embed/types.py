@@ -1,11 +1,12 @@
 """The vocabulary of the project: what a batch holds, what a model returns, and the contracts between the rooms.
 
 Dimension letters, used in einsums, annotations and docstrings everywhere:
-B global batch, N negatives per query, L tokens, P patches, D width, E embedding, H heads, K head size, V vocabulary.
+B global batch, N negatives per query, L tokens, P patches, D width, E embedding, H heads, K head size, V vocabulary,
+C prototypes or classes. R rows of packed texts, S texts in a row. A small b is a part of the batch.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -13,14 +14,95 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Params = Any  # nested dict of arrays; the paths are the checkpoint format
-Batch = Mapping[str, Any]  # name -> array; the names are listed in embed.data.loader
 Metrics = dict[str, Any]  # name -> scalar array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Batch(Mapping[str, Any]):
+    """The named arrays of a batch; the names are those of the features (`data.packing.collate`).
+
+    Outside a training step every array leads with [shards of the mesh, micro-batches]. An objective sees one dimension in their
+    place. `max_segments` is the number of texts that a packed row has room for; None where every row holds one text.
+    """
+
+    arrays: dict[str, Any]
+    max_segments: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """Everything that an objective computes with, beside the batch.
+
+    `params` are learned by gradient: models, projection heads, temperatures. `moving` is updated by a rule after each step, and
+    saved and restored: moving averages, centres. `frozen` is read when a run starts and never saved: the model below low-rank
+    adapters, a live teacher. Its digest is part of the run's identity.
+    """
+
+    params: Params
+    moving: dict[str, Any]
+    frozen: dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Embeddings of one batch, unit vectors in float32.
+    """What a forward pass returns, in arrays of floats.
+
+    `rows` [b, ...] belong to the examples of one micro-batch; those of all micro-batches are joined to [B, ...] before the
+    loss, which compares them. `sums` are added over micro-batches before the loss.
+    """
+
+    rows: Any
+    sums: Any
+
+
+class Objective(Protocol):
+    """What a run learns. A frozen dataclass with a field `model`, which the trainer sets to the described model.
+
+    An objective knows nothing of micro-batches, meshes and hosts: `training.step` calls `forward` for each micro-batch, and
+    `loss` once for the whole batch.
+    """
+
+    def init(self, key, start: Params | None = None) -> Variables:
+        """Returns the first variables. `start` are parameters as `export` returns them; without it they are drawn from `key`."""
+        ...
+
+    def axes(self) -> Variables:
+        """Returns the logical axis names of every array: the tree of `init` with tuples of names as leaves."""
+        ...
+
+    def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
+        """Returns the outputs of one micro-batch. Randomness comes from `key` alone."""
+        ...
+
+    def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss of the whole batch and what to report. It is differentiated by `params` and by `outputs`."""
+        ...
+
+    def update(self, variables: Variables, outputs: Outputs, step) -> dict[str, Any]:
+        """Returns the next `moving`. `variables` hold the parameters after the optimiser's step, and `moving` from before it."""
+        ...
+
+    def export(self, variables: Variables) -> Params:
+        """Returns the parameters of the described model: what is saved as `params`, evaluated and averaged."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PairEmbeddings:
+    """Embeddings of a batch of pairs, unit vectors in float32: what a loss compares.
 
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
     fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
@@ -35,44 +117,55 @@ class Outputs:
     target_id: Any | None = None  # uint32 [B, 2]
     negatives_id: Any | None = None  # uint32 [B, N, 2]
 
-    @property
-    def towers(self) -> dict[str, Any]:
-        """The embeddings, by the name of their side: what a loss is differentiated by."""
-        named = {"query": self.query, "target": self.target, "negatives": self.negatives}
-        return {name: x for name, x in named.items() if x is not None}
-
-    def with_towers(self, towers: Mapping[str, Any]) -> "Outputs":
-        """Returns these outputs with other embeddings of the same items."""
-        return dataclasses.replace(self, **towers)
-
-    def prefix(self, transform: Callable[[Any], Any]) -> "Outputs":
-        """Returns these outputs with `transform` applied to every tower's embeddings."""
-        return self.with_towers({name: transform(x) for name, x in self.towers.items()})
+    def map(self, function: Callable[[Any], Any]) -> "PairEmbeddings":
+        """Returns the same pairs with `function` applied to the embeddings of every side."""
+        sides = {"query": self.query, "target": self.target, "negatives": self.negatives}
+        return dataclasses.replace(self, **{side: function(x) for side, x in sides.items() if x is not None})
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """A frozen dataclass: pure function of embeddings. Gives the scalar to minimise and what to report."""
+    """A frozen dataclass: a pure function of embeddings that knows no model."""
 
-    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]: ...
+    def init(self) -> Params:
+        """Returns the loss's own learned parameters, such as a temperature; {} when it has none."""
+        ...
+
+    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the scalar to minimise and what to report. 
+
+        `params` are those of `init`, or what training made of them; None where the loss has none.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way of calling a model. `inputs` names the arrays it takes; `packs` says whether a row may hold several items."""
+
+    inputs: tuple[str, ...]
+    flops: Callable[[int], float]  # tokens or patches of an item -> multiply-add FLOPs of one forward pass of it
+    packs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model as the rest of the project sees it: three functions and a description. Made by `embed.models.api.build`."""
+    """A model as the rest of the project sees it: functions and a description. Made by `embed.models.api.build`.
 
-    init: Callable[[Any], Params]  # rng -> params
-    # (params, tokens [B L], mask [B L], rng=None) -> float32 [B E]; with numbers of texts instead of the mask and
-    # max_segments=S, rows hold up to S texts each: -> float32 [B S E]
+    `apply(params, inputs, *, method="text", key=None, max_segments=None)` returns float32 unit vectors [b, E]. `inputs` maps
+    the names of `methods[method].inputs` to arrays. For "text" these are `tokens` int32 [b, L] and `segment_ids`, the mask of
+    the real tokens, bool [b, L]. With `max_segments` = S rows hold up to S texts, `segment_ids` int32 [R, L] numbers each
+    token's text from 1 (0 is padding), and the result is [R, S, E]. `key` draws dropout; None draws none.
+    """
+
+    init: Callable[[Any], Params]  # key -> params
     apply: Callable[..., Any]
     axes: Params  # same tree as params; leaves are tuples of logical axis names
     description: dict[str, Any]  # JSON; `embed.models.api.from_description` builds the same model again
     embedding_dim: int
     matryoshka_dims: tuple[int, ...]  # largest first; the first is embedding_dim
-    forward_flops: Callable[[int], float]  # tokens in a text -> multiply-add FLOPs of one forward pass of it
-    packs: bool = False  # whether rows may hold several texts
-    frozen: str | None = None  # the part of params that never learns: read from where a run starts, not saved with it
-    serving: Callable[[Params], Params] = lambda params: params  # training params -> those of the described model
+    methods: Mapping[str, Method]
+    dropout: bool = False  # whether `apply` draws from its key
     # params -> the same, each layer's apart, which `apply` takes as well and a CPU runs faster; None where there is no such
     apart: Callable[[Params], Params] | None = None
 

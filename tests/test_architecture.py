@@ -22,11 +22,13 @@ BASE = {
     "sharding",
     "config",
     "arrays",
+    "trees",
     "digests",
     "checkpoints",
     "bundles",
 }
 LEAVES = {"data", "models", "losses"}
+OBJECTIVES = {"objectives"}  # above the leaves
 PARTS = {"training", "averaging", "inference", "evaluation", "interop", "curation"}
 # library -> the only rooms or files that may import it
 HOMES = {
@@ -76,11 +78,13 @@ def imports(path: pathlib.Path) -> list[str]:
 
 def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
-        return BASE | LEAVES | PARTS | {"commands"}
+        return BASE | LEAVES | OBJECTIVES | PARTS | {"commands"}
     if own == "__init__":
         return {"inference"}
     if own in PARTS:
-        return BASE | LEAVES | {own}
+        return BASE | LEAVES | OBJECTIVES | {own}
+    if own in OBJECTIVES:
+        return BASE | LEAVES | OBJECTIVES
     if own in LEAVES:
         return BASE | {own}
     return BASE

@@ -62,12 +62,12 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     module = recipe.model
     if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
         assert recipe.init_from == "minilm"
-        dims = recipe.model_changes.get("matryoshka_dims", recipe.loss.dims)
+        dims = recipe.model_changes.get("matryoshka_dims", recipe.objective.loss_fn.dims)
         module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
     model = api.build(module)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) > 0
-    assert set(recipe.loss.dims) <= set(model.matryoshka_dims)
+    assert set(recipe.objective.loss_fn.dims) <= set(model.matryoshka_dims)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -116,7 +116,8 @@ def test_claims_have_five_seeds_where_a_run_takes_two_minutes_or_less(path):
     claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
     arms = read_json(path)["arms"].values()
     seconds = max(statistics.median(run["seconds"] for run in arm["seeds"].values()) for arm in arms)
-    assert list(claim.seeds) == list(range(5 if seconds <= 120 else 3)), (
+    enough = 5 if seconds <= 120 else 3
+    assert list(claim.seeds) == list(range(len(claim.seeds))) and len(claim.seeds) >= enough, (
         f"a run of its slowest arm took {seconds:.0f} s"
     )
 

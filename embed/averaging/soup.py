@@ -71,11 +71,11 @@ def _meaning(architecture: dict) -> dict:
     return {**{k: v for k, v in architecture.items() if k != "matryoshka_dims"}, "encoder": encoder}
 
 
-def differences(folders: Sequence[pathlib.Path], item: str = "params", same_texts: bool = True) -> list[str]:
+def differences(folders: Sequence[pathlib.Path], same_texts: bool = True) -> list[str]:
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
     architecture, vocabulary and, with `same_texts`, prompts and text normalisation."""
-    specs = [files.read_manifest(folder).get("trees", {}).get(item) for folder in folders]
-    found = [f"{folder}: has no {item!r}" for folder, tree in zip(folders, specs) if tree is None]
+    specs = [files.read_manifest(folder).get("trees", {}).get("params") for folder in folders]
+    found = [f"{folder}: has no 'params'" for folder, tree in zip(folders, specs) if tree is None]
     if found:
         return found
     first_tree, first = specs[0], bundles.read_model_json(folders[0])
@@ -114,28 +114,26 @@ def _text_differences(description: dict, first: dict, folder: pathlib.Path) -> l
 
 
 class Average:
-    """The weighted average of `item` of checkpoints, made when it is asked for, while the inputs' files are verified.
+    """The weighted average of the parameters of checkpoints, made when it is asked for, while the inputs' files are verified.
 
     Inputs that differ are a DataError that lists every difference; values that are not finite a NumericError when they are
     met. Nothing made is to be kept before `check` has returned.
     """
 
-    def __init__(
-        self, folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params", same_texts: bool = True
-    ):
-        found = differences(folders, item, same_texts)
+    def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], same_texts: bool = True):
+        found = differences(folders, same_texts)
         if found:
             raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
         # Beside the averaging, which would wait for it as long again where there are cores enough.
         pool = futures.ThreadPoolExecutor(2)
-        self._verified = [pool.submit(files.verify_manifest, folder, item) for folder in folders]
+        self._verified = [pool.submit(files.verify_manifest, folder, "params") for folder in folders]
         pool.shutdown(wait=False)
         # Summed in the order of the digests, so that the order on the command line changes no bit.
         self._digests = {folder: files.folder_digest(folder) for folder in folders}
         by_digest = sorted(zip(folders, weights), key=lambda pair: (self._digests[pair[0]], pair[1]))
         self._folders, self._weights = [f for f, _ in by_digest], [w for _, w in by_digest]
         with self._blamed():
-            self._opened = [arrays.open_arrays(folder, item) for folder in self._folders]
+            self._opened = [arrays.open_arrays(folder, "params") for folder in self._folders]
 
     @property
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -200,9 +198,9 @@ class Average:
         return (total if real else np.rint(total)).astype(dtype).reshape(shape)
 
 
-def average(folders: Sequence[pathlib.Path], weights: Sequence[float], item: str = "params") -> dict:
-    """Returns the weighted average of `item` as a nested dict of numpy arrays."""
-    found = Average(folders, weights, item)
+def average(folders: Sequence[pathlib.Path], weights: Sequence[float]) -> dict:
+    """Returns the weighted average of the parameters as a nested dict of numpy arrays."""
+    found = Average(folders, weights)
     leaves = {}
     for path, (shape, dtype) in found.specs.items():
         leaves[path] = np.empty(shape, dtype)

@@ -36,7 +36,6 @@ def add_arguments(parser) -> None:
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to choose on")
     parser.add_argument("--trials", type=options.count, default=40, help="most averages that are scored (learned; 40)")
     parser.add_argument("--last", type=options.count, help="of each run folder take its newest LAST checkpoints")
-    parser.add_argument("--item", default="params", help="params (default), or ema for the moving averages")
     parser.add_argument("--unrelated", action="store_true", help="average models that have no common ancestor")
     parser.add_argument(
         "--other_prompts",
@@ -71,7 +70,7 @@ def _chosen(arguments):
     files.check_new(arguments.output)
     given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     folders = soup.expand(arguments.inputs, arguments.last)
-    found = soup.differences(folders, arguments.item, not arguments.other_prompts)  # before anything is scored
+    found = soup.differences(folders, not arguments.other_prompts)  # before anything is scored
     if found:
         raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
     _check(arguments, alphas, len(folders))
@@ -99,7 +98,7 @@ def _write(arguments, folders, weights, extra) -> None:
     description["lineage"] = soup.lineage(folders, weights, arguments.method)
     tokenizer = bundles.tokenizer_file(described)
     contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}
-    average = soup.Average(folders, weights, arguments.item, not arguments.other_prompts)
+    average = soup.Average(folders, weights, not arguments.other_prompts)
     soup.write(output, average, contents, runtime.progress_bar("averaging"))
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
@@ -157,7 +156,7 @@ class _Scorer:
         from embed.evaluation.views import View
         from embed.inference import model as inference
 
-        self._folders, self._item, self._method = folders, arguments.item, arguments.method
+        self._folders, self._method = folders, arguments.method
         self._suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
         self._main = {t.name: t.main for t in self._suite.tasks}
         self._model = inference.open_model(described)
@@ -177,7 +176,7 @@ class _Scorer:
         from embed.inference import search
 
         used = [(f, w) for f, w in zip(self._folders, weights) if w]
-        mixed = self._model.with_params(soup.average(*zip(*used), self._item))
+        mixed = self._model.with_params(soup.average(*zip(*used)))
         words = lambda prompt: template(prompt, self._model.prompts)  # noqa: E731
         embeddings, mean = Embeddings(mixed.encode, words, agree=hosts.agree), np.zeros(1)
         if self._writes:

@@ -140,19 +140,15 @@ class _Slice:
         model = r.model if remat is None else r.model.clone(encoder=r.model.encoder.clone(remat=remat))
         texts = (r.lengths.query, *[r.lengths.target] * (1 + r.num_negatives))
         model = api.build(model)
-        learner, optimizer = r.learner(model)
         return forecast.Plan(
             model=model,
-            learner=learner,
-            loss=r.loss,
-            optimizer=optimizer,
+            objective=r.built_objective(model),
+            optimizer=r.optimizer,
             caches=tuple(forecast.FullCache(t.name, texts) for t in r.mixture.tasks),
             mixture=r.mixture,
             batch_size=r.batch_size,
             num_negatives=r.num_negatives,
             max_length=r.max_length or max(r.lengths.query, r.lengths.target),
-            ema=r.ema_decay is not None,
-            dropout=getattr(r.model.encoder, "dropout", 0.0) > 0,
         )
 
     def compile(self, shape, micro_batches: int | None, steps) -> list[_Row]:

@@ -18,7 +18,7 @@ from embed.training import chips, compiled
 from embed.training.programs import DoesNotFit, Programs, fit
 from embed.training.state import create, layout, with_shardings
 from embed.training.step import make_step
-from embed.types import Loss, Model
+from embed.types import Method, Model, Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,35 +107,34 @@ class Plan:
     """What of a recipe decides its steps."""
 
     model: Model
-    learner: Model  # the model, or the model with adapters
-    loss: Loss
+    objective: Objective
     optimizer: Any
     caches: tuple[FullCache, ...]
     mixture: Any
     batch_size: int
     num_negatives: int
     max_length: int
-    ema: bool = False
-    dropout: bool = False
+
+    @property
+    def _text(self) -> Method:
+        return self.model.methods["text"]
 
     def train(self, mesh: Mesh, micro_batches: int | None = None) -> Step:
         """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
         sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
         examples = Examples(self.mixture, self.caches, self.batch_size, self.num_negatives, 0)
-        batches = Batches(examples, sharding.batch_shards(mesh), packs=self.model.packs, most_shapes=1)
-        abstract = jax.eval_shape(lambda: create(self.learner, self.optimizer, self.ema, 0))
-        state = with_shardings(abstract, layout(self.learner, abstract, mesh))
-        options = {"seed": 0, "dropout": self.dropout, "ema_decay": 0.999 if self.ema else None}
+        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, most_shapes=1)
+        abstract = jax.eval_shape(lambda: create(self.objective, self.optimizer, 0))
+        state = with_shardings(abstract, layout(self.objective, abstract, mesh))
 
         def make(cut: Batches) -> Programs:
-            step = make_step(self.learner, self.loss, self.optimizer, max_segments=cut.max_segments, **options)
-            return Programs(step, state, cut, mesh)
+            return Programs(make_step(self.objective, self.optimizer, seed=0), state, cut, mesh)
 
         def compile_it():
             cut, programs = fit(make, batches, micro_batches, _memory(mesh) * sharding.OF_DEVICE)
             return programs.largest, cut.parts
 
-        flops = 3 * sum(self.model.forward_flops(n) for n in self.caches[0].texts) * self.batch_size
+        flops = 3 * sum(self._text.flops(n) for n in self.caches[0].texts) * self.batch_size
         return _compiled("train", mesh, flops, compile_it)
 
     def evaluate(self, mesh: Mesh) -> Step:
@@ -154,7 +153,7 @@ class Plan:
         longest = np.zeros(self.max_length, np.int32)
         batch = encoder.plan([longest] * (encoder.batch_tokens // self.max_length + 1))[0]
         params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
-        flops = self.model.forward_flops(self.max_length) * len(batch.texts)
+        flops = self._text.flops(self.max_length) * len(batch.texts)
         return _compiled(name, mesh, flops, lambda: (encoder.lowered(params, batch).compile(), 1))
 
 

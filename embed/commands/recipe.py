@@ -8,26 +8,29 @@ from embed import ranges
 from embed.data import encoding, tasks, text
 from embed.errors import ConfigError
 from embed.models.lora import Lora
+from embed.objectives.adapters import Adapters
+from embed.objectives.moving_average import MovingAverage
 from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
-from embed.training import loop, optimizers
-from embed.types import Model
+from embed.training import loop
+from embed.types import Model, Objective
 
 
-def _losses(loss: Any) -> Iterator[Any]:
-    """Yields a loss and those that it is made of."""
-    yield loss
-    for field in dataclasses.fields(loss) if dataclasses.is_dataclass(loss) else ():
-        value = getattr(loss, field.name)
-        for inner in value.values() if isinstance(value, Mapping) else [value]:
-            if dataclasses.is_dataclass(inner):
-                yield from _losses(inner)
+def _parts(value: Any) -> Iterator[Any]:
+    """Yields a dataclass, an objective or a loss, and those that it is made of."""
+    yield value
+    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        inner = getattr(value, field.name)
+        for part in inner.values() if isinstance(inner, Mapping) else [inner]:
+            if dataclasses.is_dataclass(part):
+                yield from _parts(part)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
+    `objective` is what the run learns (a class of `embed.objectives`, or your own `types.Objective`).
     `batch_size` is the global batch in pairs, which are all compared with each other. Its texts are embedded in
     `micro_batches` parts, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
@@ -36,12 +39,13 @@ class Recipe:
     `max_length` is what a text is cut at when the model is used, in tokens (default: as in `init_from`, else the longer side
     of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and `best_metric` ('task/score', a type, or 'mean
     of the types') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn;
-    checkpoints hold the merged model. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many
-    where some have negatives): more leave less padding, fewer compile sooner.
+    checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated, saved and served. A
+    program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have negatives): more leave
+    less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
-    loss: Any
+    objective: Any
     optimizer: Any
     schedule: loop.Schedule
     batch_size: Count
@@ -81,10 +85,6 @@ class Recipe:
         if self.text_normalization is not None:
             text.normalizer(self.text_normalization)
         self._check_negatives()
-        if self.lora is not None and self.ema_decay is not None:
-            raise ConfigError(
-                "Recipe.ema_decay does not go with Recipe.lora: average the checkpoints instead (embed average)"
-            )
         for name in ("model", "tokenizer"):
             if getattr(self, name) is None and self.init_from is None:
                 raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")
@@ -105,16 +105,16 @@ class Recipe:
                     f"task {task.name!r} maps 'negatives' to {field!r}, and Recipe.num_negatives = 0 uses none of them; set "
                     "Recipe.num_negatives, or take 'negatives' out of the source's fields"
                 )
-        for loss in _losses(self.loss):
-            if getattr(loss, "hardness", 0):
+        for part in _parts(self.objective):
+            if getattr(part, "hardness", 0):
                 raise ConfigError(
-                    f"{type(loss).__name__}.hardness = {loss.hardness} weighs hard negatives, and Recipe.num_negatives = 0 "
+                    f"{type(part).__name__}.hardness = {part.hardness} weighs hard negatives, and Recipe.num_negatives = 0 "
                     "uses none; set one of them"
                 )
 
-    def learner(self, model: Model) -> tuple[Model, Any]:
-        """Returns what learns of the built `model`, all of it or its adapters, and the optimiser for that."""
-        if self.lora is None:
-            return model, self.optimizer
-        adapted = self.lora.adapt(model)
-        return adapted, optimizers.freeze(self.optimizer, adapted.frozen)
+    def built_objective(self, model: Model) -> Objective:
+        """Returns the objective for the built `model`, with its adapters and its moving average."""
+        objective = dataclasses.replace(self.objective, model=model)
+        if self.lora is not None:
+            objective = Adapters(objective, self.lora)
+        return objective if self.ema_decay is None else MovingAverage(objective, self.ema_decay)

@@ -78,27 +78,24 @@ def train(recipe, run_dir: pathlib.Path, begin=lambda: None) -> None:
     batches = Batches(
         examples,
         sharding.batch_shards(mesh),
-        packs=model.packs,
+        packs=model.methods["text"].packs,
         pad_id=recipe.tokenizer.pad_id,
         most_shapes=recipe.most_shapes,
     )
     contents = _contents(recipe, model, examples, run_dir)
     for line in summary(recipe, model, examples, mesh):
         reports.say(line)
-    learner, optimizer = recipe.learner(model)
     run = loop.Run(
         run_dir=run_dir,
-        model=learner,
-        loss=recipe.loss,
-        optimizer=optimizer,
+        model=model,
+        objective=recipe.built_objective(model),
+        optimizer=recipe.optimizer,
         batches=batches,
         mesh=mesh,
         schedule=recipe.schedule,
         contents=contents,
         identity=_identity(recipe, examples),
         seed=recipe.seed,
-        dropout=getattr(recipe.model.encoder, "dropout", 0.0) > 0,
-        ema_decay=recipe.ema_decay,
         start_from=None if recipe.init_from is None else _starter(recipe, model),
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
@@ -325,7 +322,7 @@ def summary(recipe, model, examples, mesh) -> list[str]:
         f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:
-        factors = flatten(jax.eval_shape(recipe.lora.adapt(model).init, jax.random.key(0))["lora"])
+        factors = flatten(jax.eval_shape(recipe.built_objective(model).init, jax.random.key(0)).params["model"])
         learning = sum(math.prod(s.shape) for s in factors.values())
         lines.append(
             f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "

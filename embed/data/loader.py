@@ -19,6 +19,7 @@ from embed.data.cache import Cache
 from embed.data.tasks import Mixture
 from embed.data.turns import Turns
 from embed.errors import ConfigError, DataError
+from embed.types import Batch
 
 # Which examples batch t holds, as a version: raised when it changes, so that a run never goes on in another order.
 ORDER = 2
@@ -145,7 +146,7 @@ class Batches:
         start = part * self.examples.batch_size // self.parts + shard * self.unit
         return start, start + self.unit
 
-    def at(self, t: int, first_shard: int = 0, last_shard: int | None = None) -> dict[str, np.ndarray]:
+    def at(self, t: int, first_shard: int = 0, last_shard: int | None = None) -> Batch:
         """Returns the arrays of some shards (all by default) of global batch t; they lead with [shards, parts]."""
         shards = range(self.shards)
         negatives = self.examples.negatives_of(t)
@@ -161,9 +162,9 @@ class Batches:
             ]
             for s in shards[first_shard:last_shard]
         ]
-        return packing.stack(units)
+        return packing.stack(units, self.max_segments)
 
-    def largest(self) -> dict[str, np.ndarray]:
+    def largest(self) -> Batch:
         """Returns one shard of a batch of the largest shapes that are expected, with nothing in it."""
         negatives = max(self.layouts)
         layout = self.layouts[negatives]
@@ -173,7 +174,7 @@ class Batches:
         }
         examples = [{**nothing, "query_id": 0, "target_id": 0}] * self.unit
         unit = packing.collate(examples, [], layout, layout.heights[-1], negatives, self.pad_id)
-        return packing.stack([[unit] * self.parts])
+        return packing.stack([[unit] * self.parts], self.max_segments)
 
     def _plans(self, t: int, negatives: int, layout: packing.Layout):
         """Returns the rows of every unit, which all hosts must know to agree on their number."""
@@ -233,7 +234,7 @@ class Batches:
 
     def iterate(
         self, first: int, first_shard: int = 0, last_shard: int | None = None, threads: int = 2, ahead: int = 4
-    ) -> Iterator[dict[str, np.ndarray]]:
+    ) -> Iterator[Batch]:
         """Yields the arrays of those shards of batches first, first + 1, ..., read ahead in background threads."""
         _ = self.layouts  # chosen here, once, not by every thread
         source = grain.MapDataset.range(first, _ENDLESS).map(lambda t: self.at(int(t), first_shard, last_shard))

@@ -13,7 +13,7 @@ from embed.data.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
 from embed.inference import arguments, forks, packing
-from embed.types import Model, Params
+from embed.types import Method, Model, Params
 
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
 
@@ -42,6 +42,10 @@ class Encoder:
         return per_shard * sharding.batch_shards(self.mesh)
 
     @property
+    def _text(self) -> Method:
+        return self.model.methods["text"]
+
+    @property
     def _platform(self) -> str:
         return self.mesh.devices.flat[0].platform
 
@@ -52,7 +56,7 @@ class Encoder:
         Attention takes longer than products of weights with as many FLOPs, by far on a CPU (measured). Lengths are short, so
         that windows leave nothing out: XLA leaves nothing out either.
         """
-        short, long = (self.model.forward_flops(n) / n for n in (16, 32))
+        short, long = (self._text.flops(n) / n for n in (16, 32))
         slope = (long - short) / 16
         if slope <= 0:
             return float("inf")
@@ -61,9 +65,10 @@ class Encoder:
     @functools.cached_property
     def _apply(self):
         def run(params, tokens, segment_ids):
-            if not self.model.packs:
-                return self.model.apply(params, tokens, segment_ids > 0)
-            vectors = self.model.apply(params, tokens, segment_ids, max_segments=packing.MAX_SEGMENTS)
+            if not self._text.packs:
+                return self.model.apply(params, {"tokens": tokens, "segment_ids": segment_ids > 0})
+            inputs = {"tokens": tokens, "segment_ids": segment_ids}
+            vectors = self.model.apply(params, inputs, max_segments=packing.MAX_SEGMENTS)
             return vectors.reshape(-1, vectors.shape[-1])
 
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
@@ -134,11 +139,11 @@ class Encoder:
     def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:
         """Returns the batches in which tokenised texts are run."""
         shards = sharding.batch_shards(self.mesh)
-        max_segments = packing.MAX_SEGMENTS if self.model.packs else 1
+        max_segments = packing.MAX_SEGMENTS if self._text.packs else 1
         lengths = np.array([len(r) for r in rows])
         # A CPU's caches do not hold the attention of long rows: 1.2 times slower at 256 tokens, from 1,024 a batch on.
         most = 128 * self.batch_tokens if self._platform == "cpu" else None
-        attention = self._attention if self.model.packs else float("inf")  # of one text a row, all is its own
+        attention = self._attention if self._text.packs else float("inf")  # of one text a row, all is its own
         return packing.plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, most_attention=most)
 
     def lowered(self, params, batch: packing.Batch):

@@ -98,7 +98,7 @@ def open_model(
 ) -> EmbeddingModel:
     """Returns the model that MODEL names, every file that is read verified. `random` gives fresh weights of the same shape.
 
-    `max_length` in tokens defaults to what it was trained for. The moving average is used when there is one. `dtype`
+    `max_length` in tokens defaults to what it was trained for. `dtype`
     replaces the type the encoder computes in; `weights` rounds the parameters first (`weights.rounded`). It runs on
     all devices when none are given; a model that is large for one lies over several of them (`sharding.serving_shape`).
     Wrong arguments are UsageErrors. A process that was forked after JAX had started is refused, as it would hang.
@@ -106,8 +106,7 @@ def open_model(
     forks.check()
     folder = bundles.resolve(arguments.path(path, "path"))
     _check_options(max_length, random, overflow, dtype, weights, devices)
-    item = bundles.serving_item(folder)
-    files.verify_manifest(folder, item)
+    files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
     _check_length(max_length, description["architecture"]["encoder"])
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
@@ -122,7 +121,7 @@ def open_model(
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
     else:
-        params = checkpoints.restore(folder, item, target, verified=True)
+        params = checkpoints.restore(folder, "params", target, verified=True)
     size = stored_bytes(params, weights)
     params = prepared(rounded(params, weights), model, mesh)
     encoder = Encoder(

@@ -17,7 +17,7 @@ SPECIAL = ("unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mas
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model to export. `read(path)` gives one parameter as numpy; `item` is 'ema' when the model has a moving average."""
+    """A model to export. `read(path)` gives one parameter as numpy."""
 
     folder: pathlib.Path
     description: dict[str, Any]
@@ -78,16 +78,15 @@ def truncation_side(trained: Trained) -> str:
 def open_trained(path) -> Trained:
     """Returns the model that MODEL names, every file that is read verified."""
     folder = bundles.resolve(path)
-    item = bundles.serving_item(folder)
-    manifest = files.verify_manifest(folder, item)
+    manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
-    opened = arrays.open_arrays(folder, item)
+    opened = arrays.open_arrays(folder, "params")
     return Trained(
         folder=folder,
         description=description,
         module=api.from_description(description["architecture"]),
         tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
-        shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"][item].items()},
+        shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"]["params"].items()},
         read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),
     )

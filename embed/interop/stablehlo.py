@@ -27,7 +27,7 @@ def write(folder: pathlib.Path, trained: Trained) -> None:
     mask = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
 
     def embed(parameters, token_ids, mask):
-        return model.apply(trees.unflatten(parameters), token_ids, mask)
+        return model.apply(trees.unflatten(parameters), {"tokens": token_ids, "segment_ids": mask})
 
     exported = jax.export.export(jax.jit(embed), platforms=_PLATFORMS)(params, tokens, mask)
     (folder / PROGRAM).write_bytes(exported.serialize())

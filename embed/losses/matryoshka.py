@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from embed import ranges
 from embed.errors import ConfigError
 from embed.ranges import NonNegative, Size
-from embed.types import Metrics, Outputs
+from embed.types import Metrics, PairEmbeddings, Params
 from embed.vectors import truncate
 
 
@@ -32,15 +32,19 @@ class Matryoshka:
                 f"Matryoshka.weights has {len(self.weights)} values for {len(self.dims)} dims; give one each"
             )
 
-    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
+    def init(self) -> Params:
+        """Returns the parameters of `loss`, which all prefixes share."""
+        return self.loss.init()
+
+    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum, the metrics of the largest size, and each size's loss as `loss@dim`."""
-        size = outputs.query.shape[-1]
+        size = pairs.query.shape[-1]
         if max(self.dims) > size:
             raise ConfigError(f"Matryoshka.dims = {self.dims}, but the embedding has {size} values; make them fit")
         total, metrics = 0.0, {}
         weights = self.weights or (1.0,) * len(self.dims)
         for dim, weight in sorted(zip(self.dims, weights)):
-            value, own = self.loss(outputs.prefix(lambda x, d=dim: truncate(x, d)))
+            value, loss_metrics = self.loss(pairs.map(lambda x, dim=dim: truncate(x, dim)), params)
             total = total + weight * value
-            metrics = {**metrics, **own, f"loss@{dim}": value}
+            metrics = {**metrics, **loss_metrics, f"loss@{dim}": value}
         return total, metrics

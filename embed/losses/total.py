@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from embed import ranges
 from embed.errors import ConfigError, did_you_mean
 from embed.ranges import NonNegative
-from embed.types import Metrics, Outputs
+from embed.types import Metrics, PairEmbeddings, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,16 @@ class Total:
             if name not in self.losses:
                 raise ConfigError(f"Total.weights: no loss {name!r}{did_you_mean(name, self.losses)}")
 
-    def __call__(self, outputs: Outputs) -> tuple[Float[Array, ""], Metrics]:
+    def init(self) -> Params:
+        """Returns {name: parameters} of the losses that have some."""
+        params = {name: loss.init() for name, loss in self.losses.items()}
+        return {name: p for name, p in params.items() if p}
+
+    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum, and every part's value and metrics under its name."""
         total, metrics = 0.0, {}
         for name, loss in self.losses.items():
-            value, own = loss(outputs)
+            value, loss_metrics = loss(pairs, (params or {}).get(name))
             total = total + self.weights.get(name, 1.0) * value
-            metrics |= {name: value, **{f"{name}/{k}": v for k, v in own.items()}}
+            metrics |= {name: value, **{f"{name}/{metric}": x for metric, x in loss_metrics.items()}}
         return total, metrics

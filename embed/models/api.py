@@ -14,7 +14,7 @@ from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import bert, embedder, gemma, layout, modernbert, pooling, qwen3, t5gemma
 from embed.models.transformer import TransformerEncoder
-from embed.types import Model
+from embed.types import Method, Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
@@ -74,16 +74,22 @@ def build(module: embedder.Embedder) -> Model:
     module = module.clone(parent=None)
     tokens, mask = jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool)
 
-    def init(rng):
-        return nn.unbox(module.init(rng, tokens, mask)["params"])
+    def init(key):
+        return nn.unbox(module.init(key, tokens, mask)["params"])
 
-    def apply(params, tokens, segment_ids, rng=None, max_segments=None):
-        rngs = None if rng is None else {"dropout": rng}
-        return module.apply({"params": params}, tokens, segment_ids, rng is not None, max_segments, rngs=rngs)
+    def apply(params, inputs, *, method="text", key=None, max_segments=None):
+        if method not in methods:
+            raise ConfigError(f"the model has no method {method!r}{did_you_mean(method, methods)}")
+        rngs = None if key is None else {"dropout": key}
+        arrays = (inputs[name] for name in methods[method].inputs)
+        return module.apply({"params": params}, *arrays, key is not None, max_segments, rngs=rngs)
+
+    packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
+    methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
 
     try:
         boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])
-        shape = jax.eval_shape(lambda p: apply(p, tokens, mask), nn.unbox(boxed)).shape
+        shape = jax.eval_shape(lambda p: apply(p, {"tokens": tokens, "segment_ids": mask}), nn.unbox(boxed)).shape
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as e:
         raise ConfigError(f"the model's sizes do not fit together: {str(e).strip().splitlines()[0][:200]}") from e
     size = shape[-1]
@@ -102,7 +108,7 @@ def build(module: embedder.Embedder) -> Model:
         description=describe(module),
         embedding_dim=size,
         matryoshka_dims=dims,
-        forward_flops=module.forward_flops,
+        methods=methods,
+        dropout=getattr(module.encoder, "dropout", 0.0) > 0,
         apart=layout.apart if layered else None,
-        packs=all(getattr(part, "packs", False) for part in (module.encoder, module.pooling)),
     )

@@ -1,7 +1,7 @@
-"""Low-rank adapters: a frozen model learns through small factors beside some of its kernels. Source: arXiv:2106.09685.
+"""Low-rank adapters: small factors beside some kernels of a model that does not learn itself. Source: arXiv:2106.09685.
 
-The training parameters are {"base": the model's own, "lora": the factors}. What is saved, evaluated, averaged and exported
-is the merged model, kernel + alpha / rank * a b, which nothing else has to know about.
+The adapted kernel is kernel + alpha / rank * a b. Factors are {path of the kernel: {"a": [inputs, rank], "b": [rank, outputs]}}
+as nested dicts, with the layers of a stack in front.
 """
 
 import dataclasses
@@ -12,18 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from embed import ranges
-from embed.arrays import unflatten
-from embed.checkpoints import flatten
 from embed.errors import ConfigError
 from embed.ranges import Size
-from embed.types import Model, Params
-
-BASE, FACTORS = "base", "lora"
+from embed.trees import flatten, flatten_axes, unflatten
+from embed.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Adapters of `rank` on every kernel whose path holds `pattern` (a regular expression); `alpha` scales what they add."""
+    """Adapters of `rank` on every kernel whose path matches `pattern`, a regular expression; `alpha` scales what they add."""
 
     pattern: str = r"attention/(query|key|value|output)/kernel|mlp/(gate|up|down)/kernel"
     rank: Size = 16
@@ -36,56 +33,45 @@ class Lora:
         except re.error as e:
             raise ConfigError(f"Lora.pattern = {self.pattern!r}: not a regular expression ({e})") from e
 
-    def adapt(self, model: Model) -> Model:
-        """Returns the model whose factors learn and whose base does not."""
-        shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
-        axes = flatten_axes(model.axes)
-        splits = {
-            path: _split(axes[path], shapes[path].shape)
-            for path in shapes
-            if path.endswith("kernel") and re.search(self.pattern, path)
-        }
+    def init(self, key, params: Params, axes: Params) -> Params:
+        """Returns the first factors for a model of these parameters and logical axes: a at random, b zero."""
+        factors = {}
+        for number, (path, (lead, inputs, outputs)) in enumerate(self._splits(params, axes).items()):
+            a = jax.random.normal(jax.random.fold_in(key, number), (*lead, inputs, self.rank))
+            factors[f"{path}/a"] = a * inputs**-0.5
+            factors[f"{path}/b"] = jnp.zeros((*lead, self.rank, outputs))
+        return unflatten(factors)
+
+    def axes(self, params: Params, axes: Params) -> Params:
+        """Returns the logical axes of the factors: every device holds them whole."""
+        splits = self._splits(params, axes)
+        return unflatten(
+            {
+                f"{path}/{factor}": ("norm",) * (len(lead) + 2)
+                for path, (lead, _, _) in splits.items()
+                for factor in "ab"
+            }
+        )
+
+    def merge(self, params: Params, factors: Params) -> Params:
+        """Returns the parameters with what the factors add."""
+        leaves, added = flatten(params), flatten(factors)
+        merged = dict(leaves)
+        for path in [path.removesuffix("/a") for path in added if path.endswith("/a")]:
+            product = jnp.matmul(added[f"{path}/a"], added[f"{path}/b"], precision="highest")
+            merged[path] = leaves[path] + (self.alpha / self.rank * product).reshape(leaves[path].shape)
+        return unflatten(merged)
+
+    def _splits(self, params: Params, axes: Params) -> dict[str, tuple[tuple[int, ...], int, int]]:
+        """Returns {path: (stacked layers, inputs, outputs)} of the kernels that are adapted; none is a ConfigError."""
+        shapes, axes_of = flatten(params), flatten_axes(axes)
+        kernels = [path for path in shapes if path.endswith("kernel")]
+        splits = {p: _split(axes_of[p], shapes[p].shape) for p in kernels if re.search(self.pattern, p)}
         if not splits:
-            kernels = [p for p in shapes if p.endswith("kernel")]
             raise ConfigError(
                 f"Lora.pattern = {self.pattern!r} matches no kernel; they are like {', '.join(kernels[:4])}"
             )
-
-        def init(rng):
-            factors = {}
-            for number, (path, (lead, inputs, outputs)) in enumerate(splits.items()):
-                key = jax.random.fold_in(rng, number)
-                factors[f"{path}/a"] = jax.random.normal(key, (*lead, inputs, self.rank)) * inputs**-0.5
-                factors[f"{path}/b"] = jnp.zeros((*lead, self.rank, outputs))
-            return {BASE: model.init(rng), FACTORS: unflatten(factors)}
-
-        def merge(params: Params) -> Params:
-            leaves, factors = flatten(params[BASE]), flatten(params[FACTORS])
-            merged = dict(leaves)
-            for path in splits:
-                added = jnp.matmul(factors[f"{path}/a"], factors[f"{path}/b"], precision="highest")
-                merged[path] = leaves[path] + (self.alpha / self.rank * added).reshape(leaves[path].shape)
-            return unflatten(merged)
-
-        def apply(params, tokens, segment_ids, rng=None, max_segments=None):
-            frozen = jax.tree.map(jax.lax.stop_gradient, params[BASE])
-            return model.apply(merge({**params, BASE: frozen}), tokens, segment_ids, rng, max_segments)
-
-        whole = {f"{path}/{f}": ("norm",) * (len(s[0]) + 2) for path, s in splits.items() for f in "ab"}
-        return dataclasses.replace(
-            model,
-            init=init,
-            apply=apply,
-            axes={BASE: model.axes, FACTORS: unflatten(whole)},
-            frozen=BASE,
-            serving=merge,
-        )
-
-
-def flatten_axes(axes: Params) -> dict[str, tuple]:
-    """Returns {path: logical axes} of a model's axes."""
-    leaves = jax.tree_util.tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+        return splits
 
 
 def _split(axes: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:

@@ -21,9 +21,9 @@ from embed.ranges import Count, Natural
 from embed.training import reports
 from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
-from embed.training.state import TrainState, create, layout, with_shardings
+from embed.training.state import Items, TrainState, create, layout, with_shardings
 from embed.training.step import make_step
-from embed.types import Loss, Model, Params
+from embed.types import Model, Objective, Params
 
 STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
 _AHEAD = 2  # steps that wait in a device's queue
@@ -60,15 +60,16 @@ class Schedule:
 class Run:
     """Everything one training run is made of. `evaluate` scores parameters; `best_metric` of its values picks the best step.
 
-    `contents(step)` gives the small files of a checkpoint (model.json, tokenizer); `start_from` replaces the random
-    initial parameters; `identity` must be the same when a run is resumed. `begin` is called once the run is accepted and has
-    steps left: until then nothing is written to its folder. `micro_batches` is in how many parts a batch is
-    embedded; None takes as few as fit into the device's memory, and as many again when the run is resumed.
+    `model` is what the objective's exported parameters are of. `contents(step)` gives the small files of a checkpoint
+    (model.json, tokenizer); `start_from` replaces the random initial parameters of the model; `identity` must be the same when a
+    run is resumed. `begin` is called once the run is accepted and has steps left: until then nothing is written to its folder.
+    `micro_batches` is in how many parts a batch is embedded; None takes as few as fit into the device's memory, and as many
+    again when the run is resumed.
     """
 
     run_dir: pathlib.Path
     model: Model
-    loss: Loss
+    objective: Objective
     optimizer: optax.GradientTransformation
     batches: Batches
     mesh: Mesh
@@ -76,23 +77,26 @@ class Run:
     contents: Callable[[int], Mapping[str, bytes]]
     identity: Mapping[str, Any]
     seed: int = 0
-    dropout: bool = False
-    ema_decay: float | None = None
     start_from: Callable[[Any], Params] | None = None
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
     best_metric: str | None = None
     micro_batches: int | None = None
     begin: Callable[[], None] = lambda: None
 
+    def create(self, start: Params | None = None) -> TrainState:
+        """Returns the state before the first step."""
+        return create(self.objective, self.optimizer, self.seed, start)
+
 
 def train(run: Run) -> TrainState:
     """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
     sharding.check_batch_size(run.batches.examples.batch_size, run.mesh, run.micro_batches or 1)
     with jax.set_mesh(run.mesh), Preemption() as preemption:
-        abstract = jax.eval_shape(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed))
-        placed = layout(run.model, abstract, run.mesh)
+        abstract = jax.eval_shape(run.create)
+        placed = layout(run.objective, abstract, run.mesh)
+        items = Items(run.objective, abstract)
         saver = checkpoints.Saver(run.run_dir / "checkpoints", keep_last=run.schedule.keep_last)
-        restored, micro_batches = _restore(run, abstract, placed) or (None, None)
+        restored, micro_batches = _restore(run, items, placed) or (None, None)
         state = restored or _create(run, placed)
         first = int(state.step)
         if first == run.schedule.steps and not _evaluation_due(run, first):
@@ -105,14 +109,12 @@ def train(run: Run) -> TrainState:
         run.begin()
         saver.clean()
         if micro_batches and run.batches.examples.batch_size % (run.batches.shards * micro_batches):
-            micro_batches = (
-                None  # the run goes on on another mesh, which the batch does not split over in as many parts
-            )
+            micro_batches = None  # The new mesh cannot use the saved number of micro-batches.
         run, programs = _compile(run, with_shardings(abstract, placed), run.micro_batches or micro_batches)
         reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
         _give_back_memory()
         try:
-            state = _loop(run, state, programs, saver, reporter, preemption)
+            state = _loop(run, items, state, programs, saver, reporter, preemption)
             hosts.at("writing the last checkpoint", hosts.SAVING)
             saver.wait()
         finally:
@@ -131,18 +133,14 @@ def _give_back_memory() -> None:
 
 def _create(run: Run, placed: TrainState) -> TrainState:
     """Returns the first state, made in place on its devices; step 0 is not a checkpoint."""
-    make = jax.jit(lambda: create(run.model, run.optimizer, run.ema_decay is not None, run.seed), out_shardings=placed)
-    state = make()
     if run.start_from is None:
-        return state
-    target = with_shardings(jax.eval_shape(lambda: state.params), placed.params)
-    frozen = run.model.frozen
-    params = run.start_from(target) if frozen is None else {**state.params, frozen: run.start_from(target[frozen])}
-    ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
-    return dataclasses.replace(state, params=params, ema=ema)
+        return jax.jit(run.create, out_shardings=placed)()
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))
+    start = run.start_from(with_shardings(shapes, sharding.shardings(run.model.axes, shapes, run.mesh)))
+    return jax.jit(run.create, out_shardings=placed, donate_argnums=0)(start)
 
 
-def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainState, int | None] | None:
+def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, int | None] | None:
     """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
     found, damaged = checkpoints.newest_intact_step(folder) if hosts.is_main() else (None, {})
@@ -157,17 +155,16 @@ def _restore(run: Run, abstract: TrainState, placed: TrainState) -> tuple[TrainS
     if found > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, reports.say)
-    layouts = placed.trees(run.model.frozen)
-    restored = {
-        name: checkpoints.restore(step_folder, name, with_shardings(tree, layouts[name]), verified=True)
-        for name, tree in abstract.trees(run.model.frozen).items()
-    }
-    if run.model.frozen is not None:
-        start = _create(run, placed).params[run.model.frozen]
-        restored["params"] = {**restored.pop("learning"), run.model.frozen: start}
-    small = {"step": found, "skipped": meta["skipped"]}
-    scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in small.items()}
-    state = TrainState(params=restored["params"], opt_state=restored["opt_state"], ema=restored.get("ema"), **scalars)
+    exported = jax.eval_shape(run.model.init, jax.random.key(0))
+    targets = with_shardings(items.split(items.abstract), items.split(placed))
+    targets["params"] = with_shardings(exported, sharding.shardings(run.model.axes, exported, run.mesh))
+    restored = {name: checkpoints.restore(step_folder, name, target, verified=True) for name, target in targets.items()}
+    frozen = items.abstract.variables
+    if jax.tree.leaves(frozen.frozen):
+        frozen = _create(run, placed).variables
+    scalars = {"step": found, "skipped": meta["skipped"]}
+    scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in scalars.items()}
+    state = TrainState(variables=items.join(restored, frozen), opt_state=restored["opt_state"], **scalars)
     return state, meta.get("micro_batches")
 
 
@@ -194,13 +191,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     """Returns the run with its batches cut as memory wants it, and its compiled steps; says what the largest needs."""
 
     def make(batches: Batches) -> Programs:
-        options = {
-            "seed": run.seed,
-            "dropout": run.dropout,
-            "ema_decay": run.ema_decay,
-            "max_segments": batches.max_segments,
-        }
-        return Programs(make_step(run.model, run.loss, run.optimizer, **options), state, batches, run.mesh)
+        return Programs(make_step(run.objective, run.optimizer, seed=run.seed), state, batches, run.mesh)
 
     room = 0.0 if micro_batches is not None else sharding.device_memory()
     batches, programs = fit(make, run.batches, micro_batches, room)
@@ -215,7 +206,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     return dataclasses.replace(run, batches=batches), programs
 
 
-def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, preemption) -> TrainState:
+def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, reporter, preemption) -> TrainState:
     size, schedule = run.batches.examples.batch_size, run.schedule
     first, shards = int(state.step), run.batches.shards
     batches = run.batches.iterate(first, *sharding.process_rows(shards, run.mesh))
@@ -225,7 +216,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
     done, best = first, bundles.read_best(run.run_dir)
     saver.protect(best["step"] if best else None)
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
-        best = _evaluate(run, state, saver, reporter, best, done)
+        best = _evaluate(run, items, state, saver, reporter, best, done)
     times, ahead = hosts.StepTimes(), collections.deque()
     while done < schedule.steps and not _is_stale(run, best, done) and not preemption.reached(done):
         limit = times.next()
@@ -249,10 +240,10 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
             times.pause()
             hosts.at(f"saving step {done}", hosts.SAVING)
-            _save(run, state, saver, done)
+            _save(run, items, state, saver, done)
         if _evaluation_due(run, done):
             hosts.at(f"evaluating step {done}")
-            best = _evaluate(run, state, saver, reporter, best, done)
+            best = _evaluate(run, items, state, saver, reporter, best, done)
     if done < schedule.steps and _is_stale(run, best, done):
         reporter.line(
             f"stopped    at step {done} of {schedule.steps}: {schedule.patience} evaluations in a row were no better than "
@@ -260,7 +251,7 @@ def _loop(run: Run, state: TrainState, programs: Programs, saver, reporter, pree
         )
     elif done < schedule.steps:
         hosts.at(f"saving step {done}", hosts.SAVING)
-        _save(run, state, saver, done)
+        _save(run, items, state, saver, done)
         saver.wait()
         raise Preempted(
             f"{run.run_dir}: stopped and saved at step {done} of {schedule.steps}; run the same command to go on"
@@ -289,10 +280,10 @@ def _scores_path(run: Run, step: int) -> pathlib.Path:
     return run.run_dir / "evaluation" / str(step) / "scores.json"
 
 
-def _evaluate(run: Run, state: TrainState, saver, reporter, best, step: int):
+def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, step: int):
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
     with reporter.paused():
-        scores = dict(run.evaluate(_serving(run)(state.serving)))
+        scores = dict(run.evaluate(items.export(state.variables)))
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
     if hosts.is_main():
@@ -311,7 +302,7 @@ def example_flops(run: Run) -> float:
         query, target = (m["tokens"][side] / len(cache) for side in ("query", "target"))
         negatives = examples.num_negatives if cache.most_negatives else 0
         texts = [query, *[target] * (1 + negatives)]
-        total += share * 3 * sum(run.model.forward_flops(length) for length in texts)
+        total += share * 3 * sum(run.model.methods["text"].flops(length) for length in texts)
     return total
 
 
@@ -324,7 +315,7 @@ def _check_skipped(values, done: int) -> None:
         )
 
 
-def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
+def _save(run: Run, items: Items, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
     if step in files.committed_steps(saver.folder):
         return
     meta = {
@@ -334,15 +325,7 @@ def _save(run: Run, state: TrainState, saver: checkpoints.Saver, step: int) -> N
         "micro_batches": run.batches.parts,
     }
     contents = {**run.contents(step), "meta.json": documents.json_bytes(meta)}
-    trees = state.trees(run.model.frozen)
-    if run.model.frozen is not None:
-        trees["params"] = _serving(run)(state.params)
-    saver.save(step, trees, contents)
-
-
-def _serving(run: Run):
-    """Returns the function from training parameters to those that are evaluated and saved as `params`."""
-    return (lambda params: params) if run.model.frozen is None else jax.jit(run.model.serving)
+    saver.save(step, {"params": items.export(state.variables), **items.split(state)}, contents)
 
 
 def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, float], step: int):

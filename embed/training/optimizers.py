@@ -14,7 +14,7 @@ from embed.ranges import Count, Natural, NonNegative, Positive, Share
 from embed.trees import flatten
 
 Schedule = Callable[[jax.Array], jax.Array]
-_NOT_DECAYED = re.compile(r"(scale|bias)$")
+_NOT_DECAYED = re.compile(r"(scale|bias|temperature)$")
 
 
 def schedule(
@@ -90,12 +90,6 @@ def _finish(inner: optax.GradientTransformation, max_grad_norm, frozen, rate_mul
     return optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
 
 
-def freeze(optimizer: optax.GradientTransformation, part: str) -> optax.GradientTransformation:
-    """Returns the optimiser with everything below `part` of the parameters left as it is, without optimiser memory."""
-    labels = lambda params: {k: "frozen" if k == part else "learning" for k in params}  # noqa: E731
-    return optax.multi_transform({"learning": optimizer, "frozen": optax.set_to_zero()}, labels)
-
-
 def adamw(
     learning_rate: Schedule | NonNegative,
     b1: Annotated[float, Meta(ge=0, lt=1)] = 0.9,
@@ -106,8 +100,8 @@ def adamw(
     frozen: Sequence[str] = (),
     rate_multipliers: Mapping[str, NonNegative] | None = None,
 ) -> optax.GradientTransformation:
-    """Returns AdamW. Norm scales and biases are not decayed; parameters whose path holds a `frozen` pattern stay as they are
-    and take no optimiser memory."""
+    """Returns AdamW. Norm scales, biases and temperatures are not decayed. Parameters whose path holds a `frozen` pattern stay
+    as they are and take no optimiser memory."""
     inner = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=_decayed)
     return _finish(inner, max_grad_norm, tuple(frozen), rate_multipliers)
 

@@ -33,12 +33,11 @@ class Programs:
         return self._program(batch)(state, batch)
 
     def _program(self, batch):
-        key = batch["tokens"].shape[2:], "negatives_index" in batch
+        key = tuple((name, x.shape[1:]) for name, x in sorted(batch.items()))
         if key not in self._compiled:
-            shapes = {
-                k: jax.ShapeDtypeStruct((self._shards, *v.shape[1:]), v.dtype, sharding=self._over_batch)
-                for k, v in batch.items()
-            }
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((self._shards, *x.shape[1:]), x.dtype, sharding=self._over_batch), batch
+            )
             self._compiled[key] = self._jitted.lower(self._state, shapes).compile()
         return self._compiled[key]
 

@@ -1,6 +1,8 @@
-"""What a training run carries from step to step, and how it lies on the mesh."""
+"""What a training run carries from step to step, how it lies on the mesh, and how it is divided among a checkpoint's items."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,9 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from embed import sharding
-from embed.trees import flatten
-from embed.types import Model, Params
+from embed import sharding, trees
+from embed.types import Objective, Params, Variables
 
 
 @jax.tree_util.register_dataclass
@@ -23,60 +24,92 @@ class TrainState:
     """
 
     step: jax.Array
-    params: Params
+    variables: Variables
     opt_state: Any
-    ema: Params | None
     skipped: jax.Array
 
-    def trees(self, frozen: str | None = None) -> dict[str, Any]:
-        """Returns what a run needs to go on, as items of their own; the part `frozen` of the parameters is read elsewhere."""
-        if frozen is not None:
-            return {"learning": {k: v for k, v in self.params.items() if k != frozen}, "opt_state": self.opt_state}
-        kept = {"params": self.params, "opt_state": self.opt_state}
-        return kept if self.ema is None else {**kept, "ema": self.ema}
 
-    @property
-    def serving(self) -> Params:
-        """The parameters to evaluate and serve: the moving average when there is one."""
-        return self.params if self.ema is None else self.ema
-
-
-def create(model: Model, optimizer: optax.GradientTransformation, use_ema: bool, seed: int) -> TrainState:
+def create(
+    objective: Objective, optimizer: optax.GradientTransformation, seed: int, start: Params | None = None
+) -> TrainState:
     """Returns the state before the first step. Call it under jit with `layout` as out_shardings."""
-    params = model.init(jax.random.key(seed))
+    variables = objective.init(jax.random.key(seed), start)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, params) if use_ema else None,
+        variables=variables,
+        opt_state=optimizer.init(variables.params),
         skipped=jnp.zeros((), jnp.int32),
     )
 
 
-def layout(model: Model, abstract: TrainState, mesh: Mesh) -> TrainState:
+def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
     """Returns the shardings of a state: optimiser moments lie as the parameters they belong to, the rest is replicated."""
-    by_params = sharding.shardings(model.axes, abstract.params, mesh)
-    whole = sharding.replicated(mesh)
-    known = [(path, x.shape, s) for (path, x), s in zip(flatten(abstract.params).items(), jax.tree.leaves(by_params))]
+    variables = sharding.shardings(objective.axes(), abstract.variables, mesh)
+    params = abstract.variables.params
+    placed = [
+        (path, x.shape, s) for (path, x), s in zip(trees.flatten(params).items(), jax.tree.leaves(variables.params))
+    ]
 
     def of(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        for param, shape, placed in known:
+        for param, shape, param_sharding in placed:
             if name.endswith(param):
                 if leaf.shape == shape:
-                    return placed
+                    return param_sharding
                 break
         return jax.sharding.NamedSharding(mesh, PartitionSpec())
 
     return TrainState(
-        step=whole,
-        params=by_params,
+        step=sharding.replicated(mesh),
+        variables=variables,
         opt_state=jax.tree_util.tree_map_with_path(of, abstract.opt_state),
-        ema=None if abstract.ema is None else by_params,
-        skipped=whole,
+        skipped=sharding.replicated(mesh),
     )
 
 
 def with_shardings(abstract, shardings):
     """Returns the tree of ShapeDtypeStruct that says how each array is to be laid out when restored."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """How the state of an objective is divided among the items of a checkpoint.
+
+    `params` are what the objective exports. A variable that `export` passes on unchanged, as is usual, is saved there alone;
+    `learned` and `moving` hold the others. Frozen variables are not saved. `opt_state` is an item of its own.
+    """
+
+    objective: Objective
+    abstract: TrainState
+
+    @functools.cached_property
+    def exported(self) -> dict[str, str]:
+        """{path of a variable: its path among the exported parameters} of what `export` passes on unchanged."""
+        traced = jax.make_jaxpr(self.objective.export)(self.abstract.variables).jaxpr
+        inputs = {id(x): path for x, path in zip(traced.invars, trees.flatten(self.abstract.variables), strict=True)}
+        results = trees.flatten(jax.eval_shape(self.objective.export, self.abstract.variables))
+        return {inputs[id(x)]: path for x, path in zip(traced.outvars, results, strict=True) if id(x) in inputs}
+
+    @functools.cached_property
+    def export(self) -> Callable[[Variables], Params]:
+        """`objective.export`, compiled where it computes something."""
+        exported = jax.eval_shape(self.objective.export, self.abstract.variables)
+        computes = len(self.exported) < len(jax.tree.leaves(exported))
+        return jax.jit(self.objective.export) if computes else self.objective.export
+
+    def split(self, state: TrainState) -> dict[str, Any]:
+        """Returns {item: tree} of a state, or of its shapes or shardings, without `params`."""
+        leaves = {p: x for p, x in trees.flatten(state.variables).items() if p not in self.exported}
+        parts = {"learned": trees.below(leaves, "params"), "moving": trees.below(leaves, "moving")}
+        return {"opt_state": state.opt_state} | {name: trees.unflatten(part) for name, part in parts.items() if part}
+
+    def join(self, items: Mapping[str, Any], frozen: Variables) -> Variables:
+        """Returns the variables of restored items, `params` among them. Those that are frozen come from `frozen`."""
+        leaves = {path: x for path, x in trees.flatten(frozen).items() if path.startswith("frozen/")}
+        params = trees.flatten(items["params"])
+        leaves |= {path: params[exported] for path, exported in self.exported.items() if path not in leaves}
+        for name, item in (("params", "learned"), ("moving", "moving")):
+            leaves |= {f"{name}/{path}": x for path, x in trees.flatten(items.get(item, {})).items()}
+        treedef = jax.tree.structure(self.abstract.variables)
+        return jax.tree.unflatten(treedef, [leaves[path] for path in trees.flatten(self.abstract.variables)])

@@ -80,7 +80,7 @@ def flops(bundle: pathlib.Path, lengths) -> float:
 
     model = api.build(api.from_description(bundles.read_model_json(bundle)["architecture"]))
     values, counts = np.unique(np.asarray(lengths), return_counts=True)
-    return float(sum(c * model.forward_flops(int(n)) for n, c in zip(values, counts)))
+    return float(sum(c * model.methods["text"].flops(int(n)) for n, c in zip(values, counts)))
 
 
 def side_encode(side: str, folder: pathlib.Path, arguments) -> None:

@@ -316,12 +316,6 @@ def test_values_that_are_not_finite_are_refused(tmp_path, monkeypatch, value, we
     assert str(folders[1]) in str(caught.value) and caught.value.exit_code == 70
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_item_that_is_not_there_is_a_data_error(inputs, count):
-    with pytest.raises(DataError, match="'ema'"):
-        soup.average(inputs[:count], [1 / count] * count, item="ema")
-
-
 # weights
 
 

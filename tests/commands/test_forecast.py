@@ -16,6 +16,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.objectives.pairs import Pairs
 from embed.training import chips, compiled
 
 
@@ -33,8 +34,7 @@ def model(dtype: str):
 def plan():
     return forecast.Plan(
         model=model("bfloat16"),
-        learner=model("bfloat16"),
-        loss=Contrastive(),
+        objective=Pairs(Contrastive(), model("bfloat16")),
         optimizer=optax.sgd(0.1),
         caches=(forecast.FullCache("made_up", (32, 32)),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),

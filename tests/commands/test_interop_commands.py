@@ -85,11 +85,11 @@ def make(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_dir(make, tmp_path_factory) -> pathlib.Path:
-    """A run folder with one checkpoint that has a moving average, not to be changed."""
+    """A run folder with one checkpoint, in which a moving average is exported; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     contents, params = make()
     saver = checkpoints.Saver(folder / "checkpoints")
-    saver.save(3, {"params": params, "ema": jax.tree.map(lambda x: -x, params)}, contents)
+    saver.save(3, {"params": jax.tree.map(lambda x: -x, params), "learned": {"model": params}}, contents)
     saver.close()
     (folder / "operative_config.gin").write_text("gemma.Gemma.width = 12\n")
     return folder
@@ -150,7 +150,7 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
     code, out, err = call("convert", tmp_path / "theirs", tmp_path / "ours")
     assert code == 0, err
     assert "model      modernbert: " in out and "12 -> 9, Matryoshka sizes 9, 4" in out and "texts cut at 32" in out
-    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
+    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3"))
     back = trees.flatten(arrays.load_numpy(tmp_path / "ours"))
     assert list(back) == list(average)
     for path, array in average.items():
@@ -171,7 +171,7 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
 
 
 def test_a_run_exports_its_average_and_its_recipe(program, run_dir):
-    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3", "ema"))
+    average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3"))
     with np.load(program / "parameters.npz", allow_pickle=False) as stored:
         assert all(np.array_equal(stored[path], average[path]) for path in average)
     text = (program / "README.md").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ def alone(model):
         prompted = apply_prompt(PROMPTS[prompt], clean(text), title)
         ids = model.encoder.tokenizer.encode_batch([prompted], model.encoder.max_length)[0][0]
         tokens = jnp.asarray(ids)[None]
-        return np.asarray(apply(params, tokens, jnp.ones(tokens.shape, bool)))[0]
+        return np.asarray(apply(params, {"tokens": tokens, "segment_ids": jnp.ones(tokens.shape, bool)}))[0]
 
     return encode
 
@@ -183,11 +183,15 @@ def test_progress_counts_every_text(model, texts_of):
     assert sum(told) == 70 and all(n > 0 for n in told)
 
 
+def with_flops(model, flops):
+    """Returns the model with other FLOPs for a text of some tokens."""
+    text = dataclasses.replace(model.encoder.model.methods["text"], flops=flops)
+    return dataclasses.replace(model.encoder.model, methods={"text": text})
+
+
 def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
     rows = model.encoder.tokens(texts_of(600, seed=5), "query")
-    wide = dataclasses.replace(
-        model.encoder.model, forward_flops=lambda length: float(length)
-    )  # attention is little of it
+    wide = with_flops(model, lambda length: float(length))  # attention is little of it
     batches = dataclasses.replace(model.encoder, model=wide, tokens_per_batch=1024).plan(rows)
     assert len(packing.shapes(batches)) <= 4
     assert sum(map(len, rows)) >= 0.9 * packing.padded_tokens(batches)  # of few texts on eight devices
@@ -199,8 +203,11 @@ def test_rows_are_no_longer_than_their_texts_where_attention_is_most_of_the_work
 
     def length(dense, attention):
         flops = lambda n: n * (dense + attention * n)  # noqa: E731
-        made = dataclasses.replace(model.encoder.model, forward_flops=flops)
-        return dataclasses.replace(model.encoder, model=made, tokens_per_batch=1024).plan(rows)[0].length
+        return (
+            dataclasses.replace(model.encoder, model=with_flops(model, flops), tokens_per_batch=1024)
+            .plan(rows)[0]
+            .length
+        )
 
     assert length(1e6, 100.0) == 128  # three texts to a row
     assert length(1e6, 1e4) == 64
@@ -227,12 +234,13 @@ def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model
 
     api.register(Bag)
     made = api.build(Embedder(Bag(), MeanPooling()))
-    assert not made.packs and model.encoder.model.packs
+    assert not made.methods["text"].packs and model.encoder.model.methods["text"].packs
     params = made.init(jax.random.key(0))
     encoder = dataclasses.replace(model.encoder, model=made)
     texts = texts_of(12, seed=6)
     found = encoder(params, texts, prompt="query")
     for text, vector in zip(texts, found):
         ids = encoder.tokens([text], "query")[0]
-        alone = made.apply(params, jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool))[0]
+        inputs = {"tokens": jnp.asarray(ids)[None], "segment_ids": jnp.ones((1, len(ids)), bool)}
+        alone = made.apply(params, inputs)[0]
         np.testing.assert_allclose(vector, alone, atol=2e-6)

@@ -61,17 +61,19 @@ def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabul
     assert_serves(open_model(tmp_path / "run"), best)
 
 
-def test_the_moving_average_is_served_when_there_is_one(bundle, model, tmp_path):
+def test_what_a_run_exports_is_served_and_not_what_it_learns(bundle, model, tmp_path):
     params = arrays.load_numpy(bundle)
     ema = jax.tree.map(lambda x: x[::-1].copy(), params)
     small = ("model.json", "tokenizer.model")
     contents = {name: (bundle / name).read_bytes() for name in small}
     saver = checkpoints.Saver(tmp_path / "checkpoints")
-    saver.save(1, {"params": params, "ema": ema}, contents)
-    saver.save(2, {"params": params}, contents)
+    saver.save(1, {"params": ema, "learned": {"model": params}}, contents)
+    saver.save(2, {"params": params, "ema": ema}, contents)
     saver.close()
     assert_serves(open_model(tmp_path / "checkpoints" / "1"), ema)
-    assert_serves(open_model(tmp_path / "checkpoints" / "2"), params)
+    # Older versions saved the average beside the parameters; these must not be served in its place.
+    with pytest.raises(DataError, match="2: an older version of embed saved a moving average.*export the model with"):
+        open_model(tmp_path / "checkpoints" / "2")
 
 
 def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same(bundle, model, monkeypatch):

@@ -333,12 +333,12 @@ def test_a_source_read_again_has_the_exports_prompts(gemma_bundle, foreign, tmp_
 
 
 def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
-    """A step folder with a moving average: every form writes the average, not the last parameters."""
+    """A step folder of a run with a moving average: every form writes the average, not the last parameters."""
     params = arrays.load_numpy(gemma_bundle)
     average = jax.tree.map(lambda x: x * np.float32(2), params)
     contents = {n: (gemma_bundle / n).read_bytes() for n in ("model.json", "tokenizer.json")}
     saver = checkpoints.Saver(tmp_path / "run" / "checkpoints")
-    saver.save(7, {"params": params, "ema": average}, contents)
+    saver.save(7, {"params": average, "learned": {"model": params}}, contents)
     saver.close()
     trained = exporting.open_trained(tmp_path / "run")
     assert trained.folder.name == "7" and trained.digest == files.folder_digest(trained.folder)

@@ -12,7 +12,7 @@ import pytest
 
 from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive, same
-from embed.types import Loss, Outputs
+from embed.types import Loss, PairEmbeddings
 
 QUERY = [[1, 0, 0, 0], [0, 1, 0, 0], [0.6, 0.8, 0, 0]]
 TARGET = [[0.8, 0.6, 0, 0], [0, 0.6, 0.8, 0], [0.6, 0, 0.8, 0]]
@@ -32,7 +32,7 @@ def compiled(loss: Contrastive):
     """Returns the compiled ((value, metrics), gradient by the towers) of towers, mask and ids."""
 
     def total(towers, mask, query_id, target_id):
-        return loss(Outputs(*towers, negatives_mask=mask, query_id=query_id, target_id=target_id))
+        return loss(PairEmbeddings(*towers, negatives_mask=mask, query_id=query_id, target_id=target_id))
 
     options = {
         "xla_backend_optimization_level": 0,
@@ -48,7 +48,7 @@ def ids(values):
 
 def golden_loss(case: str, dtype) -> float:
     loss, hard, duplicates, _ = GOLDEN[case]
-    outputs = Outputs(
+    outputs = PairEmbeddings(
         query=jnp.asarray(QUERY, dtype),
         target=jnp.asarray(TARGET, dtype),
         negatives=jnp.asarray(NEGATIVES, dtype) if hard else None,
@@ -74,7 +74,9 @@ def test_golden_value_in_float64(case):
 def test_golden_duplicates_count_when_the_targets_are_the_same():
     with jax.enable_x64(True):
         q, p, n = (jnp.asarray(x, jnp.float64) for x in (QUERY, TARGET, NEGATIVES))
-        value, _ = Contrastive(0.1, hardness=5.0)(Outputs(q, p, n, target_id=jnp.asarray(DUPLICATE_01, jnp.uint32)))
+        value, _ = Contrastive(0.1, hardness=5.0)(
+            PairEmbeddings(q, p, n, target_id=jnp.asarray(DUPLICATE_01, jnp.uint32))
+        )
         assert float(value) == pytest.approx(GOLDEN["hardness 5, duplicates"][-1], rel=0, abs=1e-12)
 
 
@@ -190,11 +192,11 @@ def test_the_hardness_weight_has_no_gradient():
     assert np.abs(by_constant - by_moving).max() > 1e-2
     with jax.enable_x64(True):
         q, p = jnp.asarray(query, jnp.float64), jnp.asarray(target, jnp.float64)
-        ours = jax.grad(lambda n: loss(Outputs(q, p, n))[0])(jnp.asarray(negatives, jnp.float64))
+        ours = jax.grad(lambda n: loss(PairEmbeddings(q, p, n))[0])(jnp.asarray(negatives, jnp.float64))
         np.testing.assert_allclose(ours, by_constant, rtol=0, atol=1e-8)
 
 
-def corner(name: str) -> Outputs:
+def corner(name: str) -> PairEmbeddings:
     random = np.random.default_rng(3)
     size = 1 if name == "one row" else 4
     query, target = (jnp.asarray(random.normal(size=(size, 6)), jnp.float32) for _ in range(2))
@@ -209,7 +211,7 @@ def corner(name: str) -> Outputs:
         mask, unique = jnp.zeros_like(mask), ids([9] * size)
     if name == "all duplicates":
         unique = ids([9] * size)
-    return Outputs(query, target, negatives, mask, unique, unique)
+    return PairEmbeddings(query, target, negatives, mask, unique, unique)
 
 
 CORNERS = ["all duplicates", "all duplicates, all negatives masked", "one row", "zero vectors", "all negatives masked"]
@@ -232,7 +234,7 @@ def test_corners_are_finite_forward_and_backward(name, literal, hard):
 
 def test_all_duplicates_without_negatives_cost_nothing():
     o = corner("all duplicates")
-    value, metrics = Contrastive(0.1)(Outputs(o.query, o.target, query_id=o.query_id))
+    value, metrics = Contrastive(0.1)(PairEmbeddings(o.query, o.target, query_id=o.query_id))
     assert float(value) == pytest.approx(0.0, abs=1e-6)
     assert float(metrics["masked_share"]) == 1.0
 
@@ -240,7 +242,7 @@ def test_all_duplicates_without_negatives_cost_nothing():
 def test_masked_negatives_equal_no_negatives():
     o = corner("all negatives masked")
     masked, _ = Contrastive(0.1, 5.0)(o)
-    without, _ = Contrastive(0.1, 5.0)(Outputs(o.query, o.target, query_id=o.query_id, target_id=o.target_id))
+    without, _ = Contrastive(0.1, 5.0)(PairEmbeddings(o.query, o.target, query_id=o.query_id, target_id=o.target_id))
     assert float(masked) == float(without)
 
 
@@ -250,7 +252,7 @@ def test_literal_mask_undefined_term_divides_by_the_batch():
     query_id, target_id = [1, 2, 1], [1, 2, 2]
     terms = [(cosine(q[0], p[1]) - cosine(q[0], p[0])) / 0.2, (cosine(q[1], p[0]) - cosine(q[1], p[1])) / 0.2, 0.0]
     with jax.enable_x64(True):
-        outputs = Outputs(jnp.asarray(q), jnp.asarray(p), query_id=ids(query_id), target_id=ids(target_id))
+        outputs = PairEmbeddings(jnp.asarray(q), jnp.asarray(p), query_id=ids(query_id), target_id=ids(target_id))
         value, _ = Contrastive(0.2, literal_mask=True)(outputs)
         assert float(value) == pytest.approx(sum(terms) / 3, abs=1e-12)
 
@@ -269,7 +271,7 @@ def test_an_embedding_that_is_not_a_number_is_not_hidden(tower, rows, literal):
 def test_literal_mask_refuses_a_batch_of_one_without_negatives():
     one = jnp.ones((1, 3))
     with pytest.raises(ConfigError, match="literal_mask.*batch of one"):
-        Contrastive(literal_mask=True)(Outputs(one, one))
+        Contrastive(literal_mask=True)(PairEmbeddings(one, one))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
@@ -284,8 +286,8 @@ def test_inputs_need_not_be_unit_vectors():
     sizes = [np.exp(random.uniform(-7, 7, size=(*x.shape[:-1], 1))) for x in (q, p, n)]
     with jax.enable_x64(True):
         loss = Contrastive(0.1, 5.0)
-        plain, _ = loss(Outputs(*(jnp.asarray(x) for x in (q, p, n))))
-        scaled, _ = loss(Outputs(*(jnp.asarray(x * s) for x, s in zip((q, p, n), sizes))))
+        plain, _ = loss(PairEmbeddings(*(jnp.asarray(x) for x in (q, p, n))))
+        scaled, _ = loss(PairEmbeddings(*(jnp.asarray(x * s) for x, s in zip((q, p, n), sizes))))
         assert float(scaled) == pytest.approx(float(plain), rel=0, abs=1e-12)
 
 
@@ -293,7 +295,7 @@ def test_inputs_need_not_be_unit_vectors():
 def test_unique_ids_change_nothing(literal):
     o = corner("none")
     loss = Contrastive(0.1, 5.0, literal)
-    on, off = loss(o), loss(Outputs(o.query, o.target, o.negatives, o.negatives_mask))
+    on, off = loss(o), loss(PairEmbeddings(o.query, o.target, o.negatives, o.negatives_mask))
     assert float(on[0]) == float(off[0])
     assert {k: float(v) for k, v in on[1].items()} == {k: float(v) for k, v in off[1].items()}
 
@@ -312,7 +314,7 @@ def test_metrics_by_hand():
     negatives = np.stack([eye[2], eye[2], eye[2] + 0.4 * eye[1], eye[0]])[:, None]
     mask = np.array([[True], [True], [True], [False]])
     _, metrics = Contrastive(0.1)(
-        Outputs(
+        PairEmbeddings(
             *(jnp.asarray(x, jnp.float32) for x in (query, target, negatives)),
             jnp.asarray(mask),
             query_id=ids([1, 1, 2, 1]),
@@ -327,7 +329,7 @@ def test_metrics_by_hand():
 def test_accuracy_counts_queries_whose_target_is_nearest():
     query = jnp.asarray([[1, 0], [0, 1], [1, 0.1]], jnp.float32)
     target = jnp.asarray([[1, 0.2], [0, 1], [0, 1]], jnp.float32)
-    _, metrics = Contrastive(0.1)(Outputs(query, target))
+    _, metrics = Contrastive(0.1)(PairEmbeddings(query, target))
     assert float(metrics["accuracy"]) == pytest.approx(1 / 3)  # row 1 ties with row 2's equal target
 
 
@@ -335,7 +337,7 @@ def test_accuracy_counts_queries_whose_target_is_nearest():
 def test_batches_of_more_pairs_of_pairs_than_32_bits_count(size):
     """Traced, not run."""
     shape = jax.ShapeDtypeStruct
-    outputs = Outputs(
+    outputs = PairEmbeddings(
         query=shape((size, 4), jnp.float32),
         target=shape((size, 4), jnp.float32),
         negatives=shape((size, 2, 4), jnp.float32),
@@ -344,7 +346,7 @@ def test_batches_of_more_pairs_of_pairs_than_32_bits_count(size):
     )
 
     def both(outputs):
-        of = lambda query: Contrastive()(outputs.with_towers({"query": query}))  # noqa: E731
+        of = lambda query: Contrastive()(dataclasses.replace(outputs, query=query))  # noqa: E731
         return jax.value_and_grad(of, has_aux=True)(outputs.query)
 
     (value, metrics), gradient = jax.eval_shape(both, outputs)
@@ -356,7 +358,7 @@ def test_is_a_loss():
     assert isinstance(Contrastive(), Loss)
 
 
-def loop_with_positive_negatives(outputs: Outputs, temperature: float) -> float:
+def loop_with_positive_negatives(outputs: PairEmbeddings, temperature: float) -> float:
     """The formula as loops in float64; a hard negative that is a positive of its query, by ids, does not enter."""
     query, target, negatives = (np.asarray(x, np.float64) for x in (outputs.query, outputs.target, outputs.negatives))
     query_id, target_id, negatives_id = (
@@ -383,7 +385,7 @@ def test_a_hard_negative_that_is_a_positive_of_its_query_is_masked():
     random = np.random.default_rng(0)
     unit = lambda *shape: (x := random.standard_normal(shape)) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     ids = lambda values: np.stack([np.array(values), np.full(len(values), 5)], -1).astype(np.uint32)  # noqa: E731
-    outputs = Outputs(
+    outputs = PairEmbeddings(
         query=jnp.asarray(unit(4, 8), jnp.float32),
         target=jnp.asarray(unit(4, 8), jnp.float32),
         negatives=jnp.asarray(unit(4, 2, 8), jnp.float32),

@@ -10,25 +10,25 @@ import pytest
 from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
-from embed.types import Loss, Outputs
+from embed.types import Loss, PairEmbeddings
 
 LOSS = Contrastive(0.1, 5.0)
 
 
-def outputs(seed: int = 0, dtype=jnp.float64) -> Outputs:
+def outputs(seed: int = 0, dtype=jnp.float64) -> PairEmbeddings:
     random = np.random.default_rng(seed)
     towers = (random.normal(size=shape) for shape in ((4, 8), (4, 8), (4, 2, 8)))
     mask = jnp.asarray([[True, True], [True, False], [False, False], [True, True]])
     repeated = jnp.asarray([[1, 1], [1, 1], [2, 2], [3, 3]], jnp.uint32)
-    return Outputs(*(jnp.asarray(t, dtype) for t in towers), mask, query_id=repeated)
+    return PairEmbeddings(*(jnp.asarray(t, dtype) for t in towers), mask, query_id=repeated)
 
 
-def prefix_loss(o: Outputs, dim: int):
+def prefix_loss(o: PairEmbeddings, dim: int):
     def cut(x):
         x = np.asarray(x, np.float64)[..., :dim]
         return jnp.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
 
-    return LOSS(Outputs(cut(o.query), cut(o.target), cut(o.negatives), o.negatives_mask, o.query_id))
+    return LOSS(PairEmbeddings(cut(o.query), cut(o.target), cut(o.negatives), o.negatives_mask, o.query_id))
 
 
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 3.0)])
@@ -67,7 +67,7 @@ def test_zero_vectors_and_zero_prefixes_are_finite():
     query, target = o.query.at[0].set(0).at[1, :4].set(0), o.target.at[0].set(0)
 
     def total(q, p, n):
-        return Matryoshka(LOSS, (8, 4))(Outputs(q, p, n, o.negatives_mask))[0]
+        return Matryoshka(LOSS, (8, 4))(PairEmbeddings(q, p, n, o.negatives_mask))[0]
 
     value, gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(query, target, o.negatives)
     assert np.isfinite(value)

@@ -6,11 +6,11 @@ import pytest
 
 from embed.losses.contrastive import Contrastive
 from embed.losses.total import Total
-from embed.types import Loss, Outputs
+from embed.types import Loss, PairEmbeddings
 
 
-def outputs() -> Outputs:
-    return Outputs(*(jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).normal(size=(2, 4, 6))))
+def outputs() -> PairEmbeddings:
+    return PairEmbeddings(*(jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).normal(size=(2, 4, 6))))
 
 
 PARTS = {"a": Contrastive(0.1), "b": Contrastive(0.5)}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_calls import by_text
 
 from embed.models import api
 from embed.models.embedder import Embedder
@@ -54,4 +55,4 @@ def tiny():
     """The tools above, the model they make by default, and parameters for it."""
     model = api.build(make())
     tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES}
-    return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=fast(model.apply))
+    return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=fast(by_text(model)))

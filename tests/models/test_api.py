@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_calls import by_text
 
 from embed import sharding
 from embed.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ def test_a_description_names_its_parts(tiny):
 
 def test_a_described_model_gives_the_same_embeddings(tiny):
     again = api.build(api.from_description(json.loads(json.dumps(tiny.model.description))))
-    found = tiny.fast(again.apply)(tiny.params, *tiny.texts())
+    found = tiny.fast(by_text(again))(tiny.params, *tiny.texts())
     np.testing.assert_array_equal(found, tiny.apply(tiny.params, *tiny.texts()))
 
 
@@ -149,9 +150,9 @@ def test_flops_of_embeddinggemma_match_the_formula():
     for length in (1, 128, 512, 513, 2048):
         keys = 4 * length + 20 * min(length, 513)
         expected = length * (2 * weights + 4 * 3 * 256 * keys) + head
-        assert model.forward_flops(length) == pytest.approx(expected, rel=1e-12)
-    assert model.forward_flops(128) / 128 == pytest.approx(212e6, rel=0.01)
-    assert model.forward_flops(512) / 512 == pytest.approx(240.6e6, rel=0.01)
+        assert model.methods["text"].flops(length) == pytest.approx(expected, rel=1e-12)
+    assert model.methods["text"].flops(128) / 128 == pytest.approx(212e6, rel=0.01)
+    assert model.methods["text"].flops(512) / 512 == pytest.approx(240.6e6, rel=0.01)
 
 
 def test_flops_count_what_the_compiler_counts(tiny):
@@ -161,8 +162,8 @@ def test_flops_count_what_the_compiler_counts(tiny):
     )
     params = jax.eval_shape(model.init, jax.random.key(0))
     tokens, mask = jax.ShapeDtypeStruct((1, 64), jnp.int32), jax.ShapeDtypeStruct((1, 64), bool)
-    counted = jax.jit(model.apply).lower(params, tokens, mask).cost_analysis()["flops"]
-    assert counted == pytest.approx(model.forward_flops(64), rel=0.1)
+    counted = jax.jit(by_text(model)).lower(params, tokens, mask).cost_analysis()["flops"]
+    assert counted == pytest.approx(model.methods["text"].flops(64), rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,6 @@ def test_values_out_of_range_are_refused_when_built(tiny, fields):
 def test_every_parameter_reaches_the_embedding(tiny):
     tokens, mask = tiny.texts()
     direction = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8)), jnp.float32)
-    gradient = tiny.fast(jax.grad(lambda p: jnp.sum(tiny.model.apply(p, tokens, mask) * direction)))(tiny.params)
+    gradient = tiny.fast(jax.grad(lambda p: jnp.sum(by_text(tiny.model)(p, tokens, mask) * direction)))(tiny.params)
     for path, g in flatten(gradient).items():
         assert np.abs(g).max() > 1e-6, path

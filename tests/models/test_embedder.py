@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_calls import by_text
 
 from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api
 from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
-from embed.types import Outputs
+from embed.types import PairEmbeddings
 
 
 def pooled(tiny, params):
@@ -28,7 +29,7 @@ def test_a_chain_of_projections_equals_its_product(tiny):
         "encoder": tiny.params["encoder"],
         "projection_0": {"kernel": jnp.asarray(kernels[0] @ kernels[1], jnp.float32)},
     }
-    found = tiny.fast(folded.apply)(params, *tiny.texts())
+    found = tiny.fast(by_text(folded))(params, *tiny.texts())
     np.testing.assert_allclose(found, tiny.apply(tiny.params, *tiny.texts()), rtol=0, atol=1e-5)
     direct = pooled(tiny, tiny.params) @ kernels[0] @ kernels[1]
     np.testing.assert_allclose(found, direct / np.linalg.norm(direct, axis=-1, keepdims=True), rtol=0, atol=1e-5)
@@ -37,7 +38,7 @@ def test_a_chain_of_projections_equals_its_product(tiny):
 def test_without_projection_the_pooled_vector_is_scaled_to_unit_length(tiny):
     model = api.build(tiny.make(projection=()))
     assert model.embedding_dim == 12
-    found = tiny.fast(model.apply)({"encoder": tiny.params["encoder"]}, *tiny.texts())
+    found = tiny.fast(by_text(model))({"encoder": tiny.params["encoder"]}, *tiny.texts())
     direct = pooled(tiny, tiny.params)
     np.testing.assert_allclose(found, direct / np.linalg.norm(direct, axis=-1, keepdims=True), rtol=0, atol=1e-5)
 
@@ -46,7 +47,7 @@ def test_without_projection_the_pooled_vector_is_scaled_to_unit_length(tiny):
 def test_every_pooler_builds_into_a_model(tiny, pooler):
     model = api.build(tiny.make(pooling=pooler))
     params = tiny.draw(model.init)
-    found = tiny.fast(model.apply)(params, *tiny.texts())
+    found = tiny.fast(by_text(model))(params, *tiny.texts())
     assert found.shape == (4, 8)
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-6)
     assert ("pooling" in params) == isinstance(pooler, AttentionPooling)
@@ -74,8 +75,8 @@ def test_training_on_a_text_without_tokens_is_finite(tiny):
     loss = Matryoshka(Contrastive(0.01), (8, 4))
 
     def total(params):
-        x = tiny.model.apply(params, tokens, mask)
-        return loss(Outputs(x[:2], x[2:]))[0]
+        x = by_text(tiny.model)(params, tokens, mask)
+        return loss(PairEmbeddings(x[:2], x[2:]))[0]
 
     value, gradient = tiny.fast(jax.value_and_grad(total))(tiny.params)
     assert np.isfinite(value)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_calls import by_text
 
 from embed.errors import ConfigError
 from embed.models import api
@@ -137,7 +138,7 @@ def value_and_gradient(tiny, rng=None, **fields):
     direction = jnp.asarray(np.random.default_rng(0).normal(size=(len(tokens), 8)), jnp.float32)
 
     def total(params):
-        found = model.apply(params, tokens, mask, rng)
+        found = by_text(model)(params, tokens, mask, rng)
         return jnp.sum(found * direction), found
 
     (_, found), gradient = tiny.fast(jax.value_and_grad(total, has_aux=True))(tiny.params)
@@ -158,7 +159,7 @@ def test_unroll_and_remat_change_no_value_and_no_gradient(tiny, plain, fields):
 
 
 def test_unroll_need_not_divide_the_layers(tiny):
-    found = tiny.fast(api.build(tiny.make(unroll=2)).apply)(tiny.params, *tiny.texts())
+    found = tiny.fast(by_text(api.build(tiny.make(unroll=2))))(tiny.params, *tiny.texts())
     np.testing.assert_allclose(found, tiny.apply(tiny.params, *tiny.texts()), rtol=0, atol=1e-6)
 
 
@@ -175,7 +176,7 @@ def test_remat_really_computes_again(tiny, dtype):
     def products(**fields):
         model = api.build(tiny.make(dtype=dtype, **fields))
         tokens, mask = tiny.texts()
-        return str(jax.make_jaxpr(jax.grad(lambda p: model.apply(p, tokens, mask).sum()))(tiny.params)).count(
+        return str(jax.make_jaxpr(jax.grad(lambda p: by_text(model)(p, tokens, mask).sum()))(tiny.params)).count(
             "dot_general"
         )
 
@@ -188,7 +189,7 @@ def test_blocks_laid_out_whole_are_kept_from_being_merged(tiny, unroll, kept_apa
     model = api.build(tiny.make(remat="full", unroll=unroll))
     params = jax.eval_shape(model.init, jax.random.key(0))
     tokens = jnp.ones((1, 4), jnp.int32)
-    traced = jax.make_jaxpr(jax.grad(lambda p: model.apply(p, tokens, tokens > 0).sum()))(params)
+    traced = jax.make_jaxpr(jax.grad(lambda p: by_text(model)(p, tokens, tokens > 0).sum()))(params)
     assert f"prevent_cse={kept_apart}" in str(traced)
 
 
@@ -200,7 +201,7 @@ def test_unknown_remat_is_refused(tiny):
 def test_bfloat16_is_close_to_float32(tiny):
     tokens, mask = tiny.texts()
     exact = tiny.apply(tiny.params, tokens, mask)
-    found = tiny.fast(api.build(tiny.make(dtype="bfloat16")).apply)(tiny.params, tokens, mask)
+    found = tiny.fast(by_text(api.build(tiny.make(dtype="bfloat16"))))(tiny.params, tokens, mask)
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, exact)
     assert np.all(np.sum(np.asarray(found) * np.asarray(exact), -1) > 0.999)
@@ -219,7 +220,7 @@ def test_unknown_dtype_is_refused(tiny):
 def test_dropout_is_a_function_of_its_key(tiny):
     model = api.build(tiny.make(dropout=0.3))
     tokens, mask = tiny.texts()
-    apply = tiny.fast(model.apply)
+    apply = tiny.fast(by_text(model))
     first, again, other = (apply(tiny.params, tokens, mask, jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
@@ -228,14 +229,14 @@ def test_dropout_is_a_function_of_its_key(tiny):
 
 def test_without_a_key_there_is_no_dropout(tiny):
     tokens, mask = tiny.texts()
-    found = tiny.fast(api.build(tiny.make(dropout=0.3)).apply)(tiny.params, tokens, mask)
+    found = tiny.fast(by_text(api.build(tiny.make(dropout=0.3))))(tiny.params, tokens, mask)
     np.testing.assert_array_equal(found, tiny.apply(tiny.params, tokens, mask))
 
 
 def test_dropout_differs_between_layers_and_rows(tiny):
     model = api.build(tiny.make(dropout=0.5))
     tokens = jnp.ones((6, 4), jnp.int32)
-    found = np.asarray(tiny.fast(model.apply)(tiny.params, tokens, jnp.ones((6, 4), bool), jax.random.key(0)))
+    found = np.asarray(tiny.fast(by_text(model))(tiny.params, tokens, jnp.ones((6, 4), bool), jax.random.key(0)))
     assert len({row.tobytes() for row in found}) == 6
 
 
@@ -244,7 +245,7 @@ def test_a_text_without_tokens_is_finite_forward_and_backward(tiny):
     mask = jnp.asarray([[True] * 5, [False] * 5])
 
     def total(params):
-        return tiny.model.apply(params, tokens, mask)[:, 0].sum()
+        return by_text(tiny.model)(params, tokens, mask)[:, 0].sum()
 
     value, gradient = tiny.fast(jax.value_and_grad(total))(tiny.params)
     assert np.isfinite(value)

@@ -1,38 +1,24 @@
-"""Adapters: the merged kernels against loops, gradients of the factors alone, wrong patterns."""
+"""Adapters: the merged kernels against loops, which kernels have factors, wrong patterns."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from embed.errors import ConfigError
-from embed.models import api
 from embed.models.lora import Lora
-from embed.training import optimizers
-from embed.trees import flatten
+from embed.trees import flatten, flatten_axes
 
 LAYERS = "encoder/stack/layers"
+LORA = Lora(rank=3, alpha=6.0)
 
 
-@pytest.fixture(scope="module")
-def adapted(tiny):
-    model = api.build(tiny.make())
-    return model, Lora(rank=3, alpha=6.0).adapt(model)
-
-
-def drawn(tiny, learner, seed=1):
-    """Returns parameters with factors that are not zero."""
-    return tiny.draw(learner.init, seed)
-
-
-def test_at_the_start_the_model_is_the_base(tiny, adapted):
-    _, learner = adapted
-    params = tiny.fast(learner.init)(jax.random.key(0))
-    merged, base = flatten(learner.serving(params)), flatten(params["base"])
+def test_at_the_start_the_model_is_the_base(tiny):
+    factors = LORA.init(jax.random.key(0), tiny.params, tiny.model.axes)
+    merged, base = flatten(LORA.merge(tiny.params, factors)), flatten(tiny.params)
     assert list(merged) == list(base)
     assert all(np.array_equal(merged[p], base[p]) for p in base)
-    factors = flatten(params["lora"])
-    assert {p.rpartition("/")[0] for p in factors} == {
+    leaves = flatten(factors)
+    assert {p.rpartition("/")[0] for p in leaves} == {
         f"{LAYERS}/{n}/kernel"
         for n in (
             "attention/query",
@@ -44,13 +30,19 @@ def test_at_the_start_the_model_is_the_base(tiny, adapted):
             "mlp/down",
         )
     }
-    assert all(np.any(x != 0) == p.endswith("/a") for p, x in factors.items())
+    assert all(np.any(x != 0) == p.endswith("/a") for p, x in leaves.items())
 
 
-def test_a_merged_kernel_is_the_base_plus_the_scaled_product(tiny, adapted):
-    _, learner = adapted
-    params = drawn(tiny, learner)
-    base, factors, merged = (flatten(x) for x in (params["base"], params["lora"], learner.serving(params)))
+def test_factors_lie_whole_on_every_device(tiny):
+    factors = flatten(LORA.init(jax.random.key(0), tiny.params, tiny.model.axes))
+    axes = flatten_axes(LORA.axes(tiny.params, tiny.model.axes))
+    assert {p: len(a) for p, a in axes.items()} == {p: x.ndim for p, x in factors.items()}
+    assert {name for a in axes.values() for name in a} == {"norm"}
+
+
+def test_a_merged_kernel_is_the_base_plus_the_scaled_product(tiny):
+    drawn = tiny.draw(lambda key: LORA.init(key, tiny.params, tiny.model.axes), 1)
+    base, factors, merged = (flatten(x) for x in (tiny.params, drawn, LORA.merge(tiny.params, drawn)))
     sizes = tiny.sizes
     for layer in range(sizes["num_layers"]):
         path = f"{LAYERS}/attention/query/kernel"
@@ -71,30 +63,6 @@ def test_a_merged_kernel_is_the_base_plus_the_scaled_product(tiny, adapted):
     assert np.array_equal(merged["encoder/embedding/table"], base["encoder/embedding/table"])
 
 
-def test_the_adapted_model_is_the_merged_one_and_only_factors_have_a_gradient(tiny, adapted):
-    model, learner = adapted
-    params = drawn(tiny, learner)
-    tokens, mask = tiny.texts()
-    found = tiny.fast(learner.apply)(params, tokens, mask)
-    np.testing.assert_allclose(found, tiny.fast(model.apply)(learner.serving(params), tokens, mask), atol=1e-6)
-    weights = jnp.asarray(np.random.default_rng(0).normal(size=found.shape), jnp.float32)
-    gradient = tiny.fast(jax.grad(lambda p: jnp.sum(weights * learner.apply(p, tokens, mask))))(params)
-    assert all(not np.any(x) for x in jax.tree.leaves(gradient["base"]))
-    assert all(np.any(x) for x in jax.tree.leaves(gradient["lora"]))
-
-
-def test_a_frozen_part_takes_no_step_and_no_memory(tiny, adapted):
-    _, learner = adapted
-    params = drawn(tiny, learner)
-    optimizer = optimizers.freeze(optimizers.adamw(1e-2, weight_decay=0.1), learner.frozen)
-    state = optimizer.init(params)
-    moments = [x for x in jax.tree.leaves(state) if x.ndim]
-    assert len(moments) == 2 * len(jax.tree.leaves(params["lora"]))
-    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
-    assert all(not np.any(x) for x in jax.tree.leaves(updates["base"]))
-    assert all(np.all(x != 0) for x in jax.tree.leaves(updates["lora"]))
-
-
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -106,4 +74,4 @@ def test_a_frozen_part_takes_no_step_and_no_memory(tiny, adapted):
 )
 def test_wrong_settings_are_refused(fields, message, tiny):
     with pytest.raises(ConfigError, match=message):
-        Lora(**fields).adapt(tiny.model)
+        Lora(**fields).init(jax.random.key(0), tiny.params, tiny.model.axes)

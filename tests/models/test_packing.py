@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_calls import by_text
 
 from embed.models import api
 from embed.models.attention import segment_positions
@@ -72,7 +73,7 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     params = draw(name, model)
     tokens, segment_ids, texts = packed()
     found = np.asarray(
-        jax.jit(model.apply, static_argnames="max_segments")(params, tokens, segment_ids, max_segments=MAX_SEGMENTS)
+        jax.jit(by_text(model), static_argnames="max_segments")(params, tokens, segment_ids, max_segments=MAX_SEGMENTS)
     )
     assert found.shape == (len(ROWS), MAX_SEGMENTS, 8) and np.all(np.isfinite(found))
     width = max(len(t) for *_, t in texts)
@@ -80,7 +81,7 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     for i, (_, _, text) in enumerate(texts):
         alone[i, : len(text)] = text
     mask = np.arange(width) < np.array([len(t) for *_, t in texts])[:, None]
-    wanted = np.asarray(jax.jit(model.apply)(params, alone, mask))
+    wanted = np.asarray(jax.jit(by_text(model))(params, alone, mask))
     assert np.max(np.abs(wanted - wanted[0])) > 0.05
     error = max(np.max(np.abs(found[r, s] - wanted[i])) for i, (r, s, _) in enumerate(texts))
     assert error <= 1e-6
@@ -91,7 +92,7 @@ def test_layers_laid_apart_give_what_the_stack_gives(name):
     model = api.build(Embedder(ENCODERS[name], MeanPooling()))
     params = draw(name, model)
     tokens, segment_ids, _ = packed()
-    run = jax.jit(model.apply, static_argnames="max_segments")
+    run = jax.jit(by_text(model), static_argnames="max_segments")
     stacked, apart = (
         np.asarray(run(p, tokens, segment_ids, max_segments=MAX_SEGMENTS)) for p in (params, model.apart(params))
     )
@@ -123,14 +124,14 @@ def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
     weights = np.random.default_rng(0).normal(size=(len(texts), 16)).astype(np.float32)
 
     def together(p):
-        vectors = model.apply(p, tokens, segment_ids, max_segments=MAX_SEGMENTS)
+        vectors = by_text(model)(p, tokens, segment_ids, max_segments=MAX_SEGMENTS)
         return sum(jnp.vdot(weights[i], vectors[r, s]) for i, (r, s, _) in enumerate(texts))
 
     def alone(p):
         width = max(len(t) for *_, t in texts)
         rows = np.stack([np.pad(t, (0, width - len(t))) for *_, t in texts])
         mask = np.arange(width) < np.array([len(t) for *_, t in texts])[:, None]
-        return jnp.sum(weights * model.apply(p, rows, mask))
+        return jnp.sum(weights * by_text(model)(p, rows, mask))
 
     a, b = jax.jit(jax.grad(together))(params), jax.jit(jax.grad(alone))(params)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):

@@ -106,7 +106,9 @@ def test_a_short_text_in_a_long_row(ours):
     ids = ours.encoder.tokens(["The cat sat on the mat."], "none")[0]
     tokens[0, : len(ids)], segments[0, : len(ids)] = ids, 1
     found = np.asarray(
-        jax.jit(functools.partial(ours.encoder.model.apply, max_segments=1))(ours.params, tokens, segments)
+        jax.jit(functools.partial(ours.encoder.model.apply, max_segments=1))(
+            ours.params, {"tokens": tokens, "segment_ids": segments}
+        )
     )
     assert largest(found[:, 0], ours.encode(["The cat sat on the mat."], prompt="none")) <= TOLERANCE
 

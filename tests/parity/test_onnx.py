@@ -72,7 +72,11 @@ def test_other_batches_and_lengths(name, made, exported, record_property):
         for texts, longest in SIZES
     ]
     ids, mask = padded([row for rows in batches for row in rows], 64, pad_id)
-    expected = np.asarray(jax.jit(ours.encoder.model.apply)(ours.params, ids.astype(np.int32), mask.astype(bool)))
+    expected = np.asarray(
+        jax.jit(ours.encoder.model.apply)(
+            ours.params, {"tokens": ids.astype(np.int32), "segment_ids": mask.astype(bool)}
+        )
+    )
     errors, start = {}, 0
     for size, rows in zip(SIZES, batches):
         ids, mask = padded(rows, size[1], pad_id)

@@ -1,5 +1,6 @@
 """Cached gradients: those of one large batch, whatever the loss, the micro-batches, the chunks of the loss and the mesh."""
 
+import dataclasses
 import itertools
 import math
 import zlib
@@ -19,7 +20,8 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
-from embed.training.step import embed_batch, loss_and_gradient
+from embed.objectives.pairs import Pairs
+from embed.training.step import loss_and_gradient
 from embed.trees import flatten
 from embed.types import Outputs
 
@@ -41,24 +43,35 @@ GRID = [
 @pytest.fixture
 def logits(monkeypatch):
     """logits(n) lets the loss hold no more than n logits at once."""
-    return lambda most: monkeypatch.setattr(contrastive, "MOST_LOGITS", most)
+    return lambda most: monkeypatch.setattr(contrastive, "MAX_LOGITS", most)
 
 
-def joined(model, params, batch, rng=None, max_segments=None) -> Outputs:
-    """Returns the outputs of all micro-batches, each embedded with the key that is its own."""
-    parts = []
-    for number in range(batch["tokens"].shape[1]):
-        key = None if rng is None else jax.random.fold_in(rng, number)
-        part = {name: x[:, number] for name, x in batch.items()}
-        parts.append(embed_batch(model, params, part, key, max_segments))
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+def joined(objective, variables, batch, key) -> Outputs:
+    """Returns the outputs of all micro-batches, each with the key that is its own."""
+    numbers = range(batch["tokens"].shape[1])
+    parts = [jax.tree.map(lambda x, n=n: x[:, n].reshape(-1, *x.shape[3:]), batch) for n in numbers]
+    keys = [key if len(parts) == 1 else jax.random.fold_in(key, n) for n in numbers]
+    found = [objective.forward(variables, part, k, 0) for part, k in zip(parts, keys)]
+    rows = jax.tree.map(lambda *x: jnp.concatenate(x), *(o.rows for o in found))
+    return Outputs(rows, jax.tree.map(lambda *x: sum(x), *(o.sums for o in found)))
 
 
-def at_once(model, loss, params, batch, rng=None, max_segments=None):
+def at_once(objective, variables, batch, key=None):
     """Returns (loss, metrics, gradient) of the whole batch, differentiated as one function."""
-    whole = lambda p: loss(joined(model, p, batch, rng, max_segments))  # noqa: E731
-    (value, metrics), gradient = fast(jax.value_and_grad(whole, has_aux=True))(params)
+    key = jax.random.key(0) if key is None else key
+    whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), batch)
+
+    def loss(params):
+        outputs = joined(objective, dataclasses.replace(variables, params=params), batch, key)
+        return objective.loss(params, outputs, whole, 0)
+
+    (value, metrics), gradient = fast(jax.value_and_grad(loss, has_aux=True))(variables.params)
     return value, metrics, gradient
+
+
+def cached(objective, key=None):
+    """Returns the function of variables and batch that is tested, compiled."""
+    return fast(lambda v, b: loss_and_gradient(objective, v, b, jax.random.key(0) if key is None else key, 0))
 
 
 def assert_alike(found, expected, tolerance=TOLERANCE):
@@ -79,29 +92,27 @@ def assert_alike(found, expected, tolerance=TOLERANCE):
 def test_any_loss_has_the_gradient_of_the_whole_batch(case, logits):
     # In float64: some draws have prefixes of next to no length, whose gradients float32 tells to 1e-5 only.
     name, negatives, parts, most = case
-    model, loss = bag_of_words(), LOSSES[name]
+    objective = Pairs(LOSSES[name], bag_of_words())
     with jax.enable_x64(True):
-        drawn = model.init(jax.random.key(zlib.crc32(repr(case).encode()) % 1000))
-        params, pairs = jax.tree.map(lambda x: x.astype(jnp.float64), drawn), examples(parts, 8, negatives)
-        expected = at_once(model, loss, params, rows(pairs, negatives))
+        drawn = objective.init(jax.random.key(zlib.crc32(repr(case).encode()) % 1000))
+        variables, pairs = jax.tree.map(lambda x: x.astype(jnp.float64), drawn), examples(parts, 8, negatives)
+        expected = at_once(objective, variables, rows(pairs, negatives))
         logits(most)
-        found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None))(
-            params, rows(pairs, negatives, parts=parts)
-        )
+        found = cached(objective)(variables, rows(pairs, negatives, parts=parts))
     assert_alike(found, expected, 1e-10)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_noise_is_drawn_by_the_same_keys_both_times(parts):
-    model, loss, rng = bag_of_words(), LOSSES["Matryoshka"], jax.random.key(7)
-    params, b = model.init(jax.random.key(0)), rows(examples(), parts=parts)
-    found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, rng))(params, b)
-    assert_alike(found, at_once(model, loss, params, b, rng))
-    without = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None))(params, b)
+    objective, key = Pairs(LOSSES["Matryoshka"], bag_of_words(dropout=True)), jax.random.key(7)
+    variables, b = objective.init(jax.random.key(0)), rows(examples(), parts=parts)
+    found = cached(objective, key)(variables, b)
+    assert_alike(found, at_once(objective, variables, b, key))
+    without = cached(Pairs(LOSSES["Matryoshka"], bag_of_words()))(variables, b)
     assert abs(float(found[0] - without[0])) > 1e-3
     # Two micro-batches of the same pairs draw different noise.
     twice = rows(examples()[:4] * 2, parts=2)
-    first, second = np.split(np.asarray(joined(model, params, twice, rng).query), 2)
+    first, second = np.split(np.asarray(joined(objective, variables, twice, key).rows["query"]), 2)
     assert np.abs(first - second).max() > 1e-3
 
 
@@ -115,30 +126,29 @@ def gemma(dropout: float = 0.0):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_transformer_with_packed_rows_and_dropout(dropout):
-    model, loss = gemma(dropout), Matryoshka(Contrastive(0.2, 5.0), (6, 3))
-    params, b = model.init(jax.random.key(3)), rows(examples(vocab=48), parts=4, max_segments=8)
-    rng = jax.random.key(1) if dropout else None
-    found = fast(lambda p, b: loss_and_gradient(model, loss, p, b, rng, 8))(params, b)
-    assert_alike(found, at_once(model, loss, params, b, rng, 8), 2e-6)
+    objective = Pairs(Matryoshka(Contrastive(0.2, 5.0), (6, 3)), gemma(dropout))
+    variables, b = objective.init(jax.random.key(3)), rows(examples(vocab=48), parts=4, max_segments=8)
+    key = jax.random.key(1)
+    found = cached(objective, key)(variables, b)
+    assert_alike(found, at_once(objective, variables, b, key), 2e-6)
     if dropout:
-        again = fast(lambda p, b: loss_and_gradient(model, loss, p, b, jax.random.key(2), 8))(params, b)
+        again = cached(objective, jax.random.key(2))(variables, b)
         assert abs(float(found[0] - again[0])) > 1e-3
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1), (2, 2, 1), (2, 2, 2), (1, 4, 2)], ids=str)
 @pytest.mark.parametrize("most", [1 << 24, 8])
 def test_every_mesh_gives_the_gradient_of_one_device(shape, most, logits):
-    model, loss, pairs = gemma(), Matryoshka(Contrastive(0.2, 5.0), (6, 3)), examples(2, 8, vocab=48)
-    params = model.init(jax.random.key(3))
-    expected = at_once(model, loss, params, rows(pairs, max_segments=8), max_segments=8)
+    objective, pairs = Pairs(Matryoshka(Contrastive(0.2, 5.0), (6, 3)), gemma()), examples(2, 8, vocab=48)
+    variables = objective.init(jax.random.key(3))
+    expected = at_once(objective, variables, rows(pairs, max_segments=8))
     logits(most)
     mesh = sharding.make_mesh(sharding.MeshShape(*shape), jax.devices()[: math.prod(shape)])
     shards = sharding.batch_shards(mesh)
     with jax.set_mesh(mesh):
         b = sharding.to_global(rows(pairs, shards=shards, parts=2, max_segments=8), mesh, shards)
-        placed = jax.device_put(params, sharding.shardings(model.axes, params, mesh))
-        step = fast(lambda p, b: loss_and_gradient(model, loss, p, b, None, 8))
-        found = jax.block_until_ready(step(placed, b))
+        placed = jax.device_put(variables, sharding.shardings(objective.axes(), variables, mesh))
+        found = jax.block_until_ready(cached(objective)(placed, b))
     assert_alike(found, expected, 2e-6)
 
 
@@ -158,14 +168,15 @@ def test_parts_of_a_batch_join_again_and_keep_their_rows_at_home(parts):
 
 def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
     """Neither the rows of all texts nor B x B values are held: temporaries fall with the number of micro-batches."""
-    model, loss = gemma(), Contrastive(0.2)
+    objective = Pairs(Contrastive(0.2), gemma())
     pairs = [{**p, "query_id": i, "target_id": i} for i, p in enumerate(examples(0, 8, 0, 48) * 64)]
-    params = model.init(jax.random.key(0))
+    variables = objective.init(jax.random.key(0))
 
     def temporary(parts, most):
         logits(most)
         b = rows(pairs, 0, parts=parts, max_segments=8)
-        return jax.jit(lambda p, b: loss_and_gradient(model, loss, p, b, None, 8)).lower(params, b).compile()
+        step = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, jax.random.key(0), 0)[:3])
+        return step.lower(variables, b).compile()
 
     def size(program):
         return program.memory_analysis().temp_size_in_bytes
@@ -173,4 +184,4 @@ def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
     whole, cached = temporary(1, 1 << 24), temporary(16, 1 << 12)
     assert size(cached) < size(whole) / 5
     assert "f32[512,512]" in whole.as_text() and "f32[512,512]" not in cached.as_text()
-    assert only(rows(pairs, 0, max_segments=8))["tokens"].shape[1] > 16
+    assert only(rows(pairs, 0, max_segments=8))["tokens"].shape[0] > 16

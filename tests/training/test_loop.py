@@ -62,6 +62,6 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     for name, given in (("example_flops", 1.0), ("_save", None), ("_check_skipped", None)):
         monkeypatch.setattr(loop, name, lambda *_, given=given: given)
     preemption = types.SimpleNamespace(reached=lambda step: False)
-    loop._loop(run, types.SimpleNamespace(step=0), program, nothing, nothing, preemption)
+    loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption)
     # Waited for: the first once the third is in the queue, and so on.
     assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4]

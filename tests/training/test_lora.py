@@ -68,7 +68,7 @@ def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, ru
     resumed = run_embed(killed, *TRAIN)
     # A save waits for the one before: when step 6 was being saved, step 4 was there.
     assert resumed.returncode == 0 and re.search("resuming at step [46] of 8", resumed.stdout), resumed.stderr
-    for item in ("params", "learning", "opt_state"):
+    for item in ("params", "learned", "opt_state"):
         assert digest(leaves(killed, 8, item)) == digest(leaves(whole, 8, item))
     # What was adapted is an ordinary model.
     again = run_embed(whole, "average", "run", "base", "--output=soup")
@@ -85,6 +85,20 @@ def test_another_base_is_refused_when_a_run_goes_on(adapting, tmp_path, run_embe
     assert other.returncode == 65 and "the run began with start" in other.stderr
 
 
-def test_adapters_and_a_moving_average_do_not_go_together(adapting, run_embed):
-    done = run_embed(adapting, *TRAIN, "--gin.recipe.Recipe.ema_decay=0.9", "--run_dir=other")
-    assert done.returncode == 78 and "does not go with Recipe.lora" in done.stderr
+def test_adapters_are_averaged_and_the_average_is_merged_saved_and_resumed(adapting, tmp_path, run_embed):
+    import shutil
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    averaged = (*TRAIN, "--gin.recipe.Recipe.ema_decay=0.9")
+    for folder in (whole, killed):
+        shutil.copytree(adapting, folder)
+    assert run_embed(whole, *averaged).returncode == 0
+    assert run_embed(killed, *averaged, EMBED_FAIL_AT="train.after_step_7").returncode == -signal.SIGKILL
+    assert run_embed(killed, *averaged).returncode == 0
+    for item in ("params", "learned", "moving", "opt_state"):
+        assert digest(leaves(killed, 8, item)) == digest(leaves(whole, 8, item))
+    path = "encoder/stack/layers/mlp/down/kernel"
+    base = arrays.open_arrays(whole / "base")[path].read().result()
+    factors = leaves(whole, 8, "moving")
+    a, b = (factors[f"ema/model/{path}/{name}"] for name in "ab")
+    np.testing.assert_allclose(leaves(whole, 8)[path], base + 32.0 / 4 * a @ b, atol=1e-6)

@@ -14,9 +14,9 @@ TRAIN = ("train", "--gin_file=tiny.gin", "--run_dir=run")
 
 
 def digests(folder, step=12) -> dict[str, str]:
-    """Returns the sha256 of every leaf of params, optimiser and moving average."""
+    """Returns the sha256 of every leaf of the moving average, which is served, of what is learned, and of the optimiser."""
     found = {}
-    for item in ("params", "opt_state", "ema"):
+    for item in ("params", "learned", "opt_state"):
         opened = arrays.open_arrays(folder / "run" / "checkpoints" / str(step), item)
         for path, array in opened.items():
             found[f"{item}/{path}"] = hashlib.sha256(array.read().result().tobytes()).hexdigest()

@@ -17,6 +17,7 @@ from embed.models.bert import Bert
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import AttentionPooling, MeanPooling
+from embed.objectives.pairs import Pairs
 
 ENCODERS = {
     "bert": Bert(vocab_size=300, width=64, num_layers=2, num_heads=4, mlp_dim=96, dtype="bfloat16"),
@@ -35,7 +36,7 @@ def test_products_of_bfloat16_leave_their_float32_sum_in_both_passes(name, pooli
     rows = jax.ShapeDtypeStruct((4, 64), np.int32)
 
     def total(params, tokens, segment_ids):
-        return model.apply(params, tokens, segment_ids, max_segments=4).sum()
+        return model.apply(params, {"tokens": tokens, "segment_ids": segment_ids}, max_segments=4).sum()
 
     text = jax.jit(jax.grad(total)).lower(params, rows, rows).as_text()
     products = re.findall(r"stablehlo\.dot_general .*?: \(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>", text)
@@ -53,8 +54,7 @@ def test_little_is_run_that_the_model_does_not_need(remat, most):
     model = api.build(Embedder(encoder, MeanPooling(), (256,), (256, 128)))
     plan = forecast.Plan(
         model=model,
-        learner=model,
-        loss=Matryoshka(Contrastive(), (256, 128)),
+        objective=Pairs(Matryoshka(Contrastive(), (256, 128)), model),
         optimizer=optax.adamw(1e-3),
         caches=(forecast.FullCache("made_up", (64, 64)),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),

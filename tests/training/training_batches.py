@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from embed.data import packing
-from embed.types import Model
+from embed.types import Method, Model
 from embed.vectors import normalize
 
 POISON = 49  # a token whose embedding is not a number
@@ -17,22 +17,23 @@ def fast(function, **options):
     return jax.jit(function, compiler_options=little, **options)
 
 
-def bag_of_words() -> Model:
-    """Returns the smallest model there is: the mean of its tokens' rows, times a matrix; with a key it adds noise."""
+def bag_of_words(dropout: bool = False) -> Model:
+    """Returns the smallest model there is: the mean of its tokens' rows, times a matrix; with `dropout` it adds noise."""
 
-    def init(rng):
-        first, second = jax.random.split(rng)
+    def init(key):
+        first, second = jax.random.split(key)
         return {"table": jax.random.normal(first, (50, 4)), "kernel": jax.random.normal(second, (4, 6))}
 
-    def apply(params, tokens, mask, rng=None, max_segments=None):
+    def apply(params, inputs, *, method="text", key=None, max_segments=None):
+        tokens, mask = inputs["tokens"], inputs["segment_ids"]
         x = params["table"][tokens] * mask[..., None]
         x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
         x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
-        return normalize(x if rng is None else x + 0.3 * jax.random.normal(rng, x.shape))
+        return normalize(x if key is None else x + 0.3 * jax.random.normal(key, x.shape))
 
-    return Model(
-        init, apply, {"table": ("vocab", "width"), "kernel": ("width", "embedding")}, {}, 6, (6, 3), lambda _: 1.0
-    )
+    axes = {"table": ("vocab", "width"), "kernel": ("width", "embedding")}
+    methods = {"text": Method(("tokens", "segment_ids"), lambda length: 1.0)}
+    return Model(init, apply, axes, {}, 6, (6, 3), methods, dropout)
 
 
 def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> list[dict[str, np.ndarray]]:
@@ -74,13 +75,13 @@ def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, max_segment
             own = pairs[start : start + unit]
             plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.max_segments)
             units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
-    return packing.stack(units)
+    return packing.stack(units, max_segments)
 
 
 def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):
     return rows(examples(seed, 8, negatives, vocab), negatives, parts=parts)
 
 
-def only(made):
-    """Returns the one micro-batch of a batch."""
-    return {name: x[:, 0] for name, x in made.items()}
+def only(batch):
+    """Returns the one micro-batch of a batch, as an objective sees it."""
+    return jax.tree.map(lambda x: x[:, 0].reshape(-1, *x.shape[3:]), batch)

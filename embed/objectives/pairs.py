@@ -1,0 +1,55 @@
+"""Contrastive training on pairs of texts. Source: arXiv:2503.07891 s3.3 and arXiv:2509.20354 s2.2."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from embed.objectives.texts import embed_texts
+from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
+
+MODEL, LOSS = "model", "loss"
+_BESIDE = ("negatives_mask", "query_id", "target_id", "negatives_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Queries, their targets and hard negatives, embedded by one model and compared by `loss_fn` across the whole batch.
+
+    The parameters are {"model": the model's, "loss": the loss's own, such as a learned temperature}. The trainer sets `model`.
+    """
+
+    loss_fn: Loss
+    model: Model | None = None
+
+    def init(self, key, start: Params | None = None) -> Variables:
+        """Returns the variables; `types.Objective`."""
+        model_params = self.model.init(key) if start is None else start
+        return Variables({MODEL: model_params, LOSS: self.loss_fn.init()}, {}, {})
+
+    def axes(self) -> Variables:
+        """Returns their logical axes: the loss's own parameters are scalars."""
+        scalars = jax.tree.map(lambda x: (None,) * x.ndim, jax.eval_shape(self.loss_fn.init))
+        return Variables({MODEL: self.model.axes, LOSS: scalars}, {}, {})
+
+    def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
+        """Returns the embeddings of a micro-batch as rows."""
+        del step
+        dropout = key if self.model.dropout else None
+        return Outputs(embed_texts(self.model, variables.params[MODEL], batch, dropout), {})
+
+    def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss of the whole batch and its metrics."""
+        del step
+        beside: dict[str, Any] = {name: batch[name] for name in _BESIDE if name in batch}
+        return self.loss_fn(PairEmbeddings(**outputs.rows, **beside), params[LOSS])
+
+    def update(self, variables: Variables, outputs: Outputs, step) -> dict[str, Any]:
+        """Returns {}: nothing moves."""
+        del variables, outputs, step
+        return {}
+
+    def export(self, variables: Variables) -> Params:
+        """Returns the model's parameters."""
+        return variables.params[MODEL]

@@ -1,0 +1,83 @@
+"""Texts of packed rows to one vector each, whole and on a mesh."""
+
+import jax
+import numpy as np
+import pytest
+from training_batches import bag_of_words, batch, examples, fast, only, rows
+
+from embed import sharding
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
+from embed.objectives.texts import embed_texts
+
+
+@pytest.fixture(scope="module")
+def gemma():
+    encoder = Gemma(48, 16, 2, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
+    return api.build(Embedder(encoder, MeanPooling(), (6,), (3,)))
+
+
+def test_every_feature_is_embedded_from_its_own_tokens_and_lengths():
+    model, pairs = bag_of_words(), examples()
+    params = model.init(jax.random.key(0))
+    part = only(rows(pairs))
+    found = embed_texts(model, params, part)
+    assert found.keys() == {"query", "target", "negatives"}
+
+    def by_hand(tokens):
+        x = np.asarray(params["table"])[tokens].mean(0) @ np.asarray(params["kernel"])
+        return x / np.linalg.norm(x)
+
+    for i, pair in enumerate(pairs):
+        np.testing.assert_allclose(found["query"][i], by_hand(pair["query"]), atol=1e-5)
+        np.testing.assert_allclose(found["target"][i], by_hand(pair["target"]), atol=1e-5)
+        texts = np.split(pair["negatives"], np.cumsum(pair["negatives_lengths"]))[:-1]
+        assert part["negatives_mask"][i].tolist() == [True] * len(texts) + [False] * (2 - len(texts))
+        for k, tokens in enumerate(texts):
+            np.testing.assert_allclose(found["negatives"][i, k], by_hand(tokens), atol=1e-5)
+
+
+def test_without_negatives_there_is_no_feature_for_them():
+    model = bag_of_words()
+    found = embed_texts(model, model.init(jax.random.key(0)), only(batch(negatives=0)))
+    assert found.keys() == {"query", "target"}
+
+
+def test_texts_draw_different_noise():
+    model, pairs = bag_of_words(dropout=True), examples()
+    same_text = [{**pair, "target": pair["query"]} for pair in pairs]
+    found = embed_texts(model, model.init(jax.random.key(0)), only(rows(same_text)), jax.random.key(1))
+    assert np.abs(found["query"] - found["target"]).max() > 1e-2
+
+
+def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
+    pairs = examples(vocab=48)
+    params = gemma.init(jax.random.key(5))
+    alone = embed_texts(gemma, params, only(rows(pairs)))
+    together = rows(pairs, max_segments=8)
+    assert together["segment_ids"].max() > 2
+    found = fast(lambda p, b: embed_texts(gemma, p, b))(params, only(together))
+    for feature in ("query", "target"):
+        np.testing.assert_allclose(found[feature], alone[feature], atol=1e-5)
+    there = np.asarray(only(together)["negatives_mask"])
+    np.testing.assert_allclose(found["negatives"][there], alone["negatives"][there], atol=1e-5)
+
+
+def test_embeddings_are_split_over_the_batch(gemma):
+    mesh = sharding.make_mesh(sharding.MeshShape(2, 2, 2))
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(gemma.init, jax.random.key(0))
+        params = fast(gemma.init, out_shardings=sharding.shardings(gemma.axes, shapes, mesh))(jax.random.key(0))
+        part = only(rows(examples(vocab=48), shards=4, max_segments=8))
+        part = jax.device_put(part, sharding.batch_sharding(mesh))
+        program = fast(lambda p, b: embed_texts(gemma, p, b)).lower(params, part).compile()
+        found = jax.block_until_ready(program(params, part))
+    height = part["tokens"].shape[0] // 4
+    # A shard's vectors are [height, 8 segments, 6]: neither they nor their rows are gathered from the others.
+    gathered = [line for line in program.as_text().splitlines() if "all-gather" in line or "all-reduce" in line]
+    assert not [line for line in gathered if f"[{4 * height}" in line or f"[4,{height}" in line]
+    for x in found.values():
+        assert x.sharding.is_equivalent_to(sharding.batch_sharding(mesh), x.ndim)
+        assert {s.data.shape[0] for s in x.addressable_shards} == {2}
