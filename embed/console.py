@@ -1,7 +1,8 @@
-"""Printed output that its reader cannot end: when a terminal, a pipe or a disk goes away, a command goes on and keeps a log.
+"""What a command prints: lines, progress bars, and output that its reader cannot end.
 
 A write to a closed pipe (`| head`), a closed terminal (a dropped connection) or a full disk fails in the middle of a run.
-`keep` makes such a stream go on into a file: the log of the command's own folder, where it has one (`log_to`), else nowhere.
+`keep` makes such a stream go on into a file, so that the command goes on: the log of the command's own folder, where it has
+one (`log_to`), else nowhere.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from embed.errors import Preempted
 
@@ -123,3 +125,88 @@ def finish() -> None:
     """Hands on the last output; call it before the process ends."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+
+
+def say(line: str) -> None:
+    """Prints one line on the main host."""
+    from embed import hosts
+
+    if hosts.is_main():
+        print(line, flush=True)
+
+
+def size_text(count: float) -> str:
+    """Returns a byte count for people, e.g. '1.23 GB'."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+@contextlib.contextmanager
+def text_bar(total: int, every_minute: bool = False):
+    """Gives progress(texts): it moves a bar on a terminal; elsewhere it is silent, or says a line `every_minute`."""
+    if not total or not sys.stderr.isatty():
+        yield _Minutes(total) if total and every_minute else lambda texts: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="text", leave=False, dynamic_ncols=True) as bar:
+        yield bar.update
+
+
+class _Minutes:
+    """Counts texts and says every minute how far they are."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._begun = total, 0, time.time()
+        self._said = self._begun
+
+    def __call__(self, texts: int) -> None:
+        self._done += texts
+        now = time.time()
+        if now - self._said >= 60:
+            self._said = now
+            rate = self._done / (now - self._begun)
+            left = (self._total - self._done) / max(rate, 1e-9) / 60
+            print(
+                f"{self._done:,} of {self._total:,} texts, {rate:,.0f} a second, {left:,.0f} minutes left", flush=True
+            )
+
+
+def progress_bar(what: str) -> Callable[[float], None]:
+    """Returns progress(share) that draws a bar on a terminal and is silent elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda share: None
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=100, desc=what, unit="%", leave=False, dynamic_ncols=True, bar_format="{desc} {bar} {percentage:3.0f}%"
+    )
+
+    def progress(share: float) -> None:
+        bar.update(round(100 * share) - bar.n)
+        if share >= 1:
+            bar.close()
+
+    return progress
+
+
+class ShardReport:
+    """Says after every shard how far a job is and how fast it goes; `total`, where it is known, is said too. Of several
+    hosts the main one tells of its own share."""
+
+    def __init__(self, prefix: str = "", total: int | None = None, unit: str = "texts"):
+        self._prefix, self._of, self._unit = prefix, "" if total is None else f" of {total:,}", unit
+        self._begun, self._new, self._kept = time.time(), 0, 0
+
+    def __call__(self, count: int, done_before: bool) -> None:
+        if done_before:
+            self._kept += count
+            return
+        if self._kept and not self._new:
+            say(f"{self._prefix}resuming: {self._kept:,} {self._unit} were done before")
+        self._new += count
+        rate = self._new / (time.time() - self._begun)
+        say(f"{self._prefix}{self._kept + self._new:,}{self._of} {self._unit}, {rate:,.0f} a second")

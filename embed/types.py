@@ -132,7 +132,7 @@ class Loss(Protocol):
         ...
 
     def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the scalar to minimise and what to report. 
+        """Returns the scalar to minimise and what to report.
 
         `params` are those of `init`, or what training made of them; None where the loss has none.
         """

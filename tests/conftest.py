@@ -83,7 +83,7 @@ def shared_data() -> pathlib.Path:
 RECIPE = """# A run small enough to be killed again and again.
 from __gin__ import dynamic_registration
 
-from embed.commands import recipe
+from embed.workflows import recipe
 from embed.data import encoding
 from embed.data import sources
 from embed.data import tasks

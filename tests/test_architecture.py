@@ -14,6 +14,7 @@ BASE = {
     "markdown",
     "ranges",
     "console",
+    "environment",
     "documents",
     "files",
     "types",
@@ -29,7 +30,7 @@ BASE = {
 }
 LEAVES = {"data", "models", "losses"}
 OBJECTIVES = {"objectives"}  # above the leaves
-PARTS = {"training", "averaging", "inference", "evaluation", "interop", "curation"}
+PARTS = {"training", "compilation", "averaging", "inference", "evaluation", "interop", "curation"}
 # library -> the only rooms or files that may import it
 HOMES = {
     "flax": {"models"},
@@ -78,7 +79,9 @@ def imports(path: pathlib.Path) -> list[str]:
 
 def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
-        return BASE | LEAVES | OBJECTIVES | PARTS | {"commands"}
+        return BASE | LEAVES | OBJECTIVES | PARTS | {"workflows", "commands"}
+    if own == "workflows":
+        return BASE | LEAVES | OBJECTIVES | PARTS | {"workflows"}
     if own == "__init__":
         return {"inference"}
     if own in PARTS:

@@ -10,15 +10,15 @@ import jax
 import pytest
 
 from embed import config
-from embed.commands.bench import Bench
-from embed.commands.claims import Claim
-from embed.commands.recipe import Recipe
 from embed.documents import read_json
 from embed.errors import ConfigError
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
+from embed.workflows.bench import Bench
+from embed.workflows.claims import Claim
+from embed.workflows.recipe import Recipe
 
 GIN = pathlib.Path(__file__).resolve().parent.parent / "gin"
 RECIPES = sorted([*(GIN / "recipes").rglob("*.gin"), *(GIN / "claims" / "recipes").glob("*.gin")])

@@ -3,7 +3,8 @@
 import functools
 import pathlib
 
-from embed.commands import options, runtime
+from embed import console, environment
+from embed.commands import options
 
 SUMMARY = (
     "Average the parameters of checkpoints into one bundle. Inputs must share tree, shapes, dtypes, vocabulary and an "
@@ -11,7 +12,7 @@ SUMMARY = (
     "--method=interpolate takes BASE and TUNED; with several alphas and a suite it keeps the best."
 )
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
@@ -47,9 +48,9 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     # Averaging alone needs no device, so it takes neither the time nor the memory of a start of JAX.
-    several = runtime.of_several_hosts(arguments.distributed)
+    several = environment.meets_other_hosts(arguments.distributed)
     if arguments.suite or several:
-        runtime.start(arguments.distributed)
+        environment.start(arguments.distributed)
     folders, weights, extra = _chosen(arguments)
     if several:
         from embed import hosts
@@ -68,7 +69,7 @@ def _chosen(arguments):
     from embed.errors import DataError
 
     files.check_new(arguments.output)
-    given, alphas = (runtime.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
+    given, alphas = (options.numbers(name, getattr(arguments, name)) for name in ("weights", "alpha"))
     folders = soup.expand(arguments.inputs, arguments.last)
     found = soup.differences(folders, not arguments.other_prompts)  # before anything is scored
     if found:
@@ -99,7 +100,7 @@ def _write(arguments, folders, weights, extra) -> None:
     tokenizer = bundles.tokenizer_file(described)
     contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **extra}
     average = soup.Average(folders, weights, not arguments.other_prompts)
-    soup.write(output, average, contents, runtime.progress_bar("averaging"))
+    soup.write(output, average, contents, console.progress_bar("averaging"))
     print(
         f"wrote {output}: {arguments.method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}"
     )
@@ -190,14 +191,14 @@ class _Scorer:
 
     def tell(self, trial) -> None:
         """Says what one average scored."""
-        from embed.training.reports import say
+        from embed.console import say
 
         weights = " ".join(f"{w:.3g}" for w in trial.weights)
         say(f"{100 * trial.score:.2f}  {'kept' if trial.kept else '    '}  weights {weights}")
 
     def sweep(self, weights) -> float:
         """Scores the interpolation at every alpha and returns the best."""
-        from embed.training.reports import say
+        from embed.console import say
 
         self._means = {}
         for alpha, both in weights.items():

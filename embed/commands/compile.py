@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 
-from embed.commands import options, runtime
+from embed import console, environment
+from embed.commands import options
 
 SUMMARY = (
     "Compile the training, evaluation and encoding step of a recipe for the TPU slices named, with no TPU at hand, and say "
@@ -14,7 +15,7 @@ STEPS = ("train", "evaluate", "encode")
 
 
 def add_arguments(parser) -> None:
-    runtime.add_gin_arguments(parser)
+    options.add_gin_arguments(parser)
     parser.add_argument("--topology", default="here", help="slices, separated by commas: v5e:16x16,v5p:4x4x8 (here)")
     parser.add_argument(
         "--mesh", action="append", help="DATA,FSDP,TENSOR, one of them -1; may be given again (the recipe's)"
@@ -33,15 +34,15 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.training import chips
+    from embed.compilation import chips
 
     if arguments.topology != chips.HERE:
         chips.prepare_environment()
-    runtime.start()
+    environment.start()
     from embed import config
-    from embed.commands import start
-    from embed.commands.recipe import Recipe
     from embed.errors import ConfigError, UsageError
+    from embed.workflows import init_from
+    from embed.workflows.recipe import Recipe
 
     steps = arguments.steps.split(",")
     wrong = [s for s in steps if s not in STEPS]
@@ -49,7 +50,7 @@ def run(arguments) -> None:
         raise UsageError(f"--steps: no step {wrong[0]!r}; known: {', '.join(STEPS)}")
     recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     if recipe.model is None:
-        recipe = start.complete(recipe)
+        recipe = init_from.complete(recipe)
     name = " ".join(map(_name, arguments.gin_file))
     rows = []
     for topology in arguments.topology.split(","):
@@ -84,7 +85,7 @@ def _mesh(text: str | None):
 
     if text is None:
         return None
-    sizes = runtime.numbers("mesh", text, int)
+    sizes = options.numbers("mesh", text, int)
     if len(sizes) != 3:
         raise UsageError(f"--mesh={text}: three numbers, DATA,FSDP,TENSOR")
     return MeshShape(*sizes)
@@ -104,7 +105,7 @@ class _Slice:
     """A recipe on one slice."""
 
     def __init__(self, recipe, name: str, topology: str):
-        from embed.training import chips
+        from embed.compilation import chips
 
         self._recipe, self._name, self._topology = recipe, name, topology
         self._devices = chips.devices_of(topology)
@@ -115,11 +116,11 @@ class _Slice:
 
         import jax
 
+        from embed.compilation import chips
         from embed.models import api
-        from embed.training import chips, reports
 
         chip, r = chips.chip_of(self._devices[0]), self._recipe
-        each = f", {reports.size_text(chip.memory)} each" if chip else ""
+        each = f", {console.size_text(chip.memory)} each" if chip else ""
         print(
             f"topology   {self._topology}: {len(self._devices)} x {chip.name if chip else self._devices[0].device_kind}{each}"
         )
@@ -133,8 +134,8 @@ class _Slice:
         )
 
     def _plan(self, remat: str | None = None):
-        from embed.commands import forecast
         from embed.models import api
+        from embed.workflows import forecast
 
         r = self._recipe
         model = r.model if remat is None else r.model.clone(encoder=r.model.encoder.clone(remat=remat))
@@ -154,7 +155,7 @@ class _Slice:
     def compile(self, shape, micro_batches: int | None, steps) -> list[_Row]:
         """Returns the rows of the steps on one mesh, and says what each needs."""
         from embed import sharding
-        from embed.training import chips
+        from embed.compilation import chips
 
         mesh = sharding.make_mesh(shape or self._recipe.mesh, self._devices)
         rows = []
@@ -236,7 +237,7 @@ def _seconds(step) -> float:
 
 def _told(row: _Row) -> str:
     """Returns what one step needs, in a few lines."""
-    from embed.training.reports import size_text
+    from embed.console import size_text
 
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
@@ -336,5 +337,5 @@ def _write(path: pathlib.Path, rows, add: bool) -> None:
     text = report.align([_HEADER, *(row["cells"] for row in told)])
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}\n")
-    files.write_json(beside, {"steps": told, "environment": runtime.environment()})
+    files.write_json(beside, {"steps": told, "environment": environment.describe()})
     print(f"wrote {path} and {beside.name}")

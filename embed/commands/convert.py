@@ -2,14 +2,15 @@
 
 import sys
 
-from embed.commands import options, runtime
+from embed import console, environment
+from embed.commands import options
 
 SUMMARY = (
     "Read a Hugging Face or sentence-transformers folder (safetensors, config.json, tokenizer) into a bundle that every "
     "other command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, T5Gemma encoder, ModernBERT, Qwen3. Needs no torch."
 )
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
@@ -42,7 +43,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start()
+    environment.start()
     from embed import errors, files
     from embed.data import text
     from embed.interop import convert, hub
@@ -52,7 +53,7 @@ def run(arguments) -> None:
     if arguments.text_normalization not in text.NORMALIZATIONS:
         known = errors.did_you_mean(arguments.text_normalization, text.NORMALIZATIONS)
         raise errors.UsageError(f"--text_normalization={arguments.text_normalization}{known}")
-    dims = runtime.numbers("matryoshka_dims", arguments.matryoshka_dims, int)
+    dims = options.numbers("matryoshka_dims", arguments.matryoshka_dims, int)
     source = sources.read(
         hub.fetch(arguments.source, arguments.revision),
         prompt_overrides=_prompts(arguments.prompt),
@@ -62,7 +63,7 @@ def run(arguments) -> None:
     )
     for line in summary(source):
         print(line, flush=True)
-    progress = runtime.progress_bar("reading")
+    progress = console.progress_bar("reading")
     convert.convert(source, arguments.output, arguments.source, progress, arguments.text_normalization)
     print(f"wrote      {arguments.output}: digest {files.folder_digest(arguments.output)[:12]}")
     print(f"try        embed search {arguments.output} --corpus=FILE 'a query'", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from embed.commands import options, runtime
+from embed.commands import options
 
 SUMMARY = (
     "Have a language model write or judge training data. WHAT is: queries (for the passages of --input), texts (of given "
@@ -17,7 +17,7 @@ SUMMARY = (
 KEY_VARIABLE = "EMBED_API_KEY"
 WHATS = ("queries", "texts", "filter", "pick", "prompts")
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 _SECONDS = options.of(Annotated[float, Meta(gt=0, le=86_400)])
 
 
@@ -79,18 +79,18 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.commands import curating
     from embed.errors import UsageError, did_you_mean
+    from embed.workflows import curate
 
     if arguments.what not in WHATS:
         raise UsageError(f"curate {arguments.what}{did_you_mean(arguments.what, WHATS)}")
     output = pathlib.Path(arguments.output)
     if arguments.what == "prompts":
-        curating.write_prompts(output)
+        curate.write_prompts(output)
         return
     for name in ("endpoint", "model"):
         if not getattr(arguments, name):
             raise UsageError(f"curate {arguments.what} needs --{name}")
-    curating.check(arguments)
-    key = curating.read_key(arguments.key_variable, KEY_VARIABLE, os.environ)
-    curating.Job(arguments, output, key, runtime.numbers("price", arguments.price)).run()
+    curate.check(arguments)
+    key = curate.read_key(arguments.key_variable, KEY_VARIABLE, os.environ)
+    curate.Job(arguments, output, key, options.numbers("price", arguments.price)).run()

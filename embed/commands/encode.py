@@ -6,14 +6,15 @@ import pathlib
 import sys
 import time
 
-from embed.commands import options, runtime
+from embed import console, environment
+from embed.commands import options
 
 SUMMARY = (
     "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
     "order and with their ids. The whole file is checked before anything is written. Run the same command again after a "
     "kill: finished shards are verified and kept. Several hosts share the work when each runs the same command."
 )
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 _CHECKED_EVERY = 30.0  # seconds
 
 
@@ -51,16 +52,16 @@ def run(arguments) -> None:
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     source = _input(arguments.input)
-    runtime.start(arguments.distributed)
+    environment.start(arguments.distributed)
     import jax
     import numpy as np
 
     from embed import files, hosts
+    from embed.console import say
     from embed.data import texts
     from embed.data.text import template
     from embed.inference import bulk
     from embed.inference import model as inference
-    from embed.training.reports import say
 
     bulk.need(arguments.format)
     started, cut = time.time(), [0]
@@ -103,14 +104,14 @@ def run(arguments) -> None:
 
     def encode(shard):
         titles = [t.title for t in shard] if arguments.title_field else None
-        with runtime.text_bar(len(shard)) as progress:
+        with console.text_bar(len(shard)) as progress:
             return model.encode([t.text for t in shard], prompt, titles, arguments.dims, progress), cut[0]
 
     with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
         if hosts.is_main():
             job.begin()
         hosts.sync("the encoding job has begun")
-        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), runtime.ShardReport(), _warn)
+        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), console.ShardReport(), _warn)
         hosts.sync("every shard was encoded")
         if hosts.is_main():
             summary = bulk.finish(job, started, _warn)
@@ -146,7 +147,7 @@ class _Checked:
         self._source, self._texts, self._last = source, 0, time.monotonic()
 
     def __call__(self, texts: int) -> None:
-        from embed.training.reports import say
+        from embed.console import say
 
         self._texts += texts
         now = time.monotonic()

@@ -4,7 +4,8 @@ import os
 import pathlib
 import sys
 
-from embed.commands import options, runtime
+from embed import console, environment
+from embed.commands import options
 
 SUMMARY = (
     "Score models on a suite of local files by MTEB's protocols, at every Matryoshka size; writes results.json, "
@@ -74,7 +75,7 @@ def run(arguments) -> None:
         raise UsageError("--mteb brings its own tasks; leave out --suite")
     if not arguments.models or not (arguments.suite or arguments.mteb) or not arguments.output:
         raise UsageError("give at least one MODEL, --suite=FILE and --output=DIR (or --compare A/results.json ...)")
-    runtime.start(arguments.distributed)
+    environment.start(arguments.distributed)
     if arguments.mteb:
         _mteb(arguments)
     else:
@@ -103,7 +104,7 @@ def _evaluate(arguments) -> None:
     suite = suites.read_suite(arguments.suite, arguments.tasks.split(",") if arguments.tasks else None)
     if hosts.is_main():
         files.check_new(pathlib.Path(arguments.output))
-    collected = outputs.Collected(suite, runtime.environment(), ["embed", *sys.argv[1:]])
+    collected = outputs.Collected(suite, environment.describe(), ["embed", *sys.argv[1:]])
     for task in suite.tasks:
         left_out = runner.unjudged(task)
         told = [f"{left_out} queries without any judged document are left out"] if left_out else []
@@ -130,7 +131,7 @@ def _evaluate(arguments) -> None:
 def _say(line: str) -> None:
     """Prints one line on the main host; names in it send no control characters to the terminal."""
     from embed import markdown
-    from embed.training.reports import say
+    from embed.console import say
 
     say(markdown.printable(line))
 
@@ -189,7 +190,7 @@ def _mteb(arguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in _named(arguments.models):
         model = inference.open_model(path, max_length=arguments.max_length)
-        dims = runtime.numbers("dims", arguments.dims, int) or [model.encoder.model.embedding_dim]
+        dims = options.numbers("dims", arguments.dims, int) or [model.encoder.model.embedding_dim]
         for view in views.views(dims, arguments.quantize.split(",")):
             _say(f"{name} {view.name}: {len(tasks)} tasks of {arguments.mteb}")
             found[f"{name} {view.name}"] = mteb.evaluate(mteb.MtebEncoder(model, name, view), tasks, folder)
@@ -226,7 +227,7 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     model = inference.open_model(
         path, max_length=arguments.max_length, random=random, overflow=overflow, weights=weights
     )
-    dims = runtime.numbers("dims", arguments.dims, int) or list(model.matryoshka_dims)
+    dims = options.numbers("dims", arguments.dims, int) or list(model.matryoshka_dims)
     size = model.encoder.model.embedding_dim
     if any(not 1 <= d <= size for d in dims):
         raise UsageError(f"--dims={arguments.dims}: this model gives 1 to {size}")
@@ -246,7 +247,7 @@ def _score(collected, name: str, path: str, arguments, suite, random: bool = Fal
     if not hosts.is_main():
         embeddings.embed(parts)
         return
-    with runtime.text_bar(new, every_minute=True) as progress:
+    with console.text_bar(new, every_minute=True) as progress:
         found = runner.run(suite, embeddings, served, search.top_k, _say, progress)
     facts = {
         "model": str(path),

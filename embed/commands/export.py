@@ -3,7 +3,8 @@
 import pathlib
 import tempfile
 
-from embed.commands import options, runtime
+from embed import environment
+from embed.commands import options
 
 SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
@@ -11,7 +12,7 @@ SUMMARY = (
 )
 FORMATS = ("sentence-transformers", "stablehlo", "onnx")
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
@@ -27,7 +28,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start()
+    environment.start()
     from embed import files
     from embed.errors import UsageError, did_you_mean
     from embed.evaluation import stored

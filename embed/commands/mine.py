@@ -2,7 +2,8 @@
 
 import pathlib
 
-from embed.commands import options, runtime
+from embed import environment
+from embed.commands import options
 
 SUMMARY = (
     "Find hard negatives: texts near a query that do not answer it. Every file of pairs is mined in its own targets, and in "
@@ -11,7 +12,7 @@ SUMMARY = (
     "verified and kept."
 )
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
@@ -61,19 +62,19 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     rule = _rule(arguments)
-    runtime.start(arguments.distributed)
+    environment.start(arguments.distributed)
     import jax
 
-    from embed.commands import mining
     from embed.data.sources import expand_paths
     from embed.data.text import template
     from embed.errors import UsageError
     from embed.inference import model as inference
+    from embed.workflows import mine
 
-    fields = mining.fields_of(arguments)
+    fields = mine.fields_of(arguments)
     paths = expand_paths(arguments.pairs, "--pairs")
     corpus = expand_paths(arguments.corpus, "--corpus")
-    names = [mining.name_of(p) for p in paths]
+    names = [mine.name_of(p) for p in paths]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
@@ -83,7 +84,7 @@ def run(arguments) -> None:
     for prompt in prompts.values():
         template(prompt, model.prompts)
     output = pathlib.Path(arguments.output)
-    mining.Job(output, model, rule, fields, prompts, arguments.replace, tuple(paths), tuple(corpus)).run()
+    mine.Job(output, model, rule, fields, prompts, arguments.replace, tuple(paths), tuple(corpus)).run()
 
 
 def _rule(arguments):

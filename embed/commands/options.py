@@ -1,11 +1,13 @@
-"""Types of command-line options: paths, and numbers with the ranges of `embed.ranges`. For `add_argument(type=...)`."""
+"""What several commands share: the types of options (for `add_argument(type=...)`), gin files, the log beside an output."""
 
 import argparse
+import pathlib
 import typing
 from collections.abc import Callable
 from typing import Any
 
-from embed import ranges
+from embed import console, ranges
+from embed.errors import UsageError
 
 
 def path(text: str) -> str:
@@ -35,3 +37,30 @@ def of(hint: Any) -> Callable[[str], Any]:
 
 count, natural, positive = of(ranges.Count), of(ranges.Natural), of(ranges.Positive)
 non_negative, share, finite = of(ranges.NonNegative), of(ranges.Share), of(float)
+
+
+def add_gin_arguments(parser) -> None:
+    """Adds --gin_file; `embed.commands.main` collects --gin.NAME=VALUE into `arguments.gin_bindings`."""
+    parser.add_argument(
+        "--gin_file",
+        action="append",
+        type=path,
+        default=[],
+        metavar="FILE",
+        help="gin file; may be given again",
+    )
+    parser.set_defaults(gin_bindings=())
+    parser.epilog = "--gin.NAME=VALUE overrides a binding of the gin files, e.g. --gin.TRAIN_STEPS=200."
+
+
+def numbers(flag: str, text: str | None, kind: type = float) -> list | None:
+    """Returns the comma-separated numbers of an option, None when it was not given."""
+    try:
+        return [kind(part) for part in text.split(",")] if text else None
+    except ValueError as e:
+        raise UsageError(f"--{flag}={text}: not numbers separated by commas") from e
+
+
+def log_beside_output(arguments) -> pathlib.Path:
+    """Returns where a command with --output, or OUTPUT, keeps what it cannot print any more."""
+    return pathlib.Path(arguments.output) / console.LOG

@@ -3,9 +3,9 @@
 import contextlib
 import pathlib
 
-from embed.commands import options, runtime
+from embed.commands import options
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 SUMMARY = (
     "Run the arms and seeds of a claim of a paper at small scale, from a gin file under gin/claims/, and say whether it holds: "
     "means, paired differences, verdict, beside the paper's figure. What is done is kept: run the same command again to go on. "
@@ -38,16 +38,16 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     from embed import files
-    from embed.commands import bench, reproducing
     from embed.errors import UsageError
+    from embed.workflows import bench, reproduce
 
     if bool(arguments.claims) == (arguments.all or arguments.list):
         raise UsageError("give a CLAIM, or --all, or --list")
     if arguments.table and arguments.list:
         raise UsageError("--list lists the claims and --table judges them: give one of the two")
-    chosen = reproducing.read(arguments.claims)
+    chosen = reproduce.read(arguments.claims)
     if arguments.list:
-        reproducing.print_list(chosen)
+        reproduce.print_list(chosen)
         return
     output, record = pathlib.Path(arguments.output), pathlib.Path(arguments.record or arguments.output)
     given = {name: getattr(arguments, name) for name in ("data", "source") if getattr(arguments, name)}
@@ -56,8 +56,8 @@ def run(arguments) -> None:
     with contextlib.nullcontext() if arguments.table else files.FolderLock(output):
         digests = bench.digest_given(given)
         experiments = {
-            name: reproducing.Experiment(name, claim, output, record / f"{name}.json", given, digests)
-            for name, claim in {**reproducing.read([]), **chosen}.items()
+            name: reproduce.Experiment(name, claim, output, record / f"{name}.json", given, digests)
+            for name, claim in {**reproduce.read([]), **chosen}.items()
         }
         for name in chosen:
             if arguments.table:
@@ -72,7 +72,7 @@ def run(arguments) -> None:
 
 def _write_table(experiments, chosen, record: pathlib.Path) -> None:
     """Writes the table of the chosen claims and of those that were measured before."""
-    from embed.commands import reproducing
+    from embed.workflows import reproduce
 
     shown = {n: e.result() for n, e in experiments.items() if n in chosen or e.is_kept}
-    reproducing.write_table(shown, record)
+    reproduce.write_table(shown, record)

@@ -2,7 +2,8 @@
 
 import sys
 
-from embed.commands import options, runtime
+from embed import environment
+from embed.commands import options
 
 SUMMARY = "Find the texts of a corpus (jsonl or jsonl.gz with a field text) nearest to each query."
 
@@ -24,7 +25,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start()
+    environment.start()
     from embed import markdown
     from embed.data.lines import read_json_lines
     from embed.errors import DataError, UsageError

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from embed.commands import options, runtime
+from embed.commands import options
 
 SUMMARY = (
     "Find the rates of a recipe's mixture: every task is trained alone until its score gets no better, rates are set in "
@@ -10,7 +10,7 @@ SUMMARY = (
     "best_metric and evaluate_every. What is done is kept: run the same command again to go on."
 )
 
-log_path = runtime.log_beside_output
+log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
@@ -22,16 +22,16 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--patience", type=options.count, default=2, help="evaluations without a better one that end a task's run (2)"
     )
-    runtime.add_gin_arguments(parser)
+    options.add_gin_arguments(parser)
 
 
 def run(arguments) -> None:
     from embed import config, files
-    from embed.commands import tuning
-    from embed.commands.recipe import Recipe
     from embed.errors import ConfigError
+    from embed.workflows import tune
+    from embed.workflows.recipe import Recipe
 
-    factors = runtime.numbers("factors", arguments.factors)
+    factors = options.numbers("factors", arguments.factors)
     recipe = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0]
     if recipe.best_metric is None:
         raise ConfigError("Recipe.best_metric is not bound: what rates are to be best by; bind it, and Recipe.suite")
@@ -39,4 +39,4 @@ def run(arguments) -> None:
     output = pathlib.Path(arguments.output)
     with files.FolderLock(output):
         names = [task.name for task in recipe.mixture.tasks]
-        tuning.Job(output, names, recipe.best_metric, given, factors, arguments.whole, arguments.patience).run()
+        tune.Job(output, names, recipe.best_metric, given, factors, arguments.whole, arguments.patience).run()

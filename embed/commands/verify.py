@@ -4,7 +4,8 @@ import functools
 import pathlib
 from typing import Any
 
-from embed.commands import options, runtime
+from embed import environment
+from embed.commands import options
 
 SUMMARY = (
     "Check every file of an export, then run the texts of its parity.json through it with the code of its README and the tools "
@@ -23,7 +24,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    runtime.start()
+    environment.start()
     from embed import files
     from embed.errors import UsageError
     from embed.interop import parity

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, documents, files, hosts, ranges, sharding
+from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
 from embed.data.loader import Batches
 from embed.errors import DataError, NumericError, Preempted
 from embed.ranges import Count, Natural
@@ -100,10 +100,10 @@ def train(run: Run) -> TrainState:
         state = restored or _create(run, placed)
         first = int(state.step)
         if first == run.schedule.steps and not _evaluation_due(run, first):
-            reports.say(f"state      complete at step {first} of {run.schedule.steps}; nothing is written")
+            console.say(f"state      complete at step {first} of {run.schedule.steps}; nothing is written")
             saver.close()
             return state
-        reports.say(
+        console.say(
             f"state      {'resuming at step ' + str(first) if first else 'starting at step 0'} of {run.schedule.steps}"
         )
         run.begin()
@@ -147,14 +147,14 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     agreed = int(hosts.agree(np.int32(-1 if found is None else found)))
     found = None if agreed < 0 else agreed
     if found is None:
-        checkpoints.set_aside(folder, damaged, reports.say)
+        checkpoints.set_aside(folder, damaged, console.say)
         return None
     step_folder = folder / str(found)
     meta = documents.read_json(step_folder / "meta.json", _Meta)
     _check_identity(run, meta["identity"], step_folder)
     if found > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
-    checkpoints.set_aside(folder, damaged, reports.say)
+    checkpoints.set_aside(folder, damaged, console.say)
     exported = jax.eval_shape(run.model.init, jax.random.key(0))
     targets = with_shardings(items.split(items.abstract), items.split(placed))
     targets["params"] = with_shardings(exported, sharding.shardings(run.model.axes, exported, run.mesh))
@@ -197,12 +197,12 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     batches, programs = fit(make, run.batches, micro_batches, room)
     layout = next(iter(batches.layouts.values()))
     heights = sorted({h for found in batches.layouts.values() for h in found.heights})
-    reports.say(
+    console.say(
         f"rows       of {layout.length} tokens, up to {layout.max_segments} texts each; {', '.join(map(str, heights))} rows a "
         + ("micro-batch" if batches.parts > 1 else "batch")
         + (" and shard" if batches.shards > 1 else "")
     )
-    reports.say(reports.memory_line(programs.largest, batches.parts))
+    console.say(reports.memory_line(programs.largest, batches.parts))
     return dataclasses.replace(run, batches=batches), programs
 
 

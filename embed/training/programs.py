@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from embed import sharding
+from embed import console, sharding
 from embed.data.loader import Batches
 from embed.errors import ConfigError
 from embed.training import reports
@@ -70,8 +70,8 @@ def fit(
         finer = [n for n in range(parts + 1, pairs + 1) if pairs % n == 0]
         if not finer or ratio == math.inf:
             raise DoesNotFit(
-                f"batch_size = {batches.examples.batch_size}: a step needs {reports.size_text(fixed + temporary)} a device "
-                f"in {parts} micro-batches, and there are {reports.size_text(room)}; take a smaller batch, shorter lengths, "
+                f"batch_size = {batches.examples.batch_size}: a step needs {console.size_text(fixed + temporary)} a device "
+                f"in {parts} micro-batches, and there are {console.size_text(room)}; take a smaller batch, shorter lengths, "
                 "more devices for MeshShape.fsdp, or say Recipe.micro_batches yourself"
             )
         parts = next((n for n in finer if n >= parts * ratio), finer[-1])

@@ -9,21 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from embed import files, hosts
-
-
-def say(line: str) -> None:
-    """Prints one line on process 0."""
-    if hosts.is_main():
-        print(line, flush=True)
-
-
-def size_text(count: float) -> str:
-    """Returns a byte count for people, e.g. '1.23 GB'."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+from embed.console import size_text
 
 
 def memory(compiled) -> tuple[int, int] | None:

@@ -7,15 +7,15 @@ import shutil
 
 import pytest
 
-from embed.commands import reproducing
-from embed.commands.claims import Claim, Comparison
 from embed.documents import read_json
 from embed.errors import DataError
+from embed.workflows import reproduce
+from embed.workflows.claims import Claim, Comparison
 
 CLAIM = """# Some steps are better than none.
 from __gin__ import dynamic_registration
 
-from embed.commands import claims
+from embed.workflows import claims
 
 claims.Claim.title = 'training helps'
 claims.Claim.paper = 'folklore'
@@ -144,7 +144,7 @@ def test_a_claim_that_cannot_be_tested_says_why(folder, run_embed, tmp_path):
 )
 def test_the_verdict_of_a_claim_hides_nothing(kinds, found, verdict):
     comparisons = [Comparison("a", "b", kind=kind) for kind in kinds]
-    assert reproducing._verdict(comparisons, found) == verdict
+    assert reproduce._verdict(comparisons, found) == verdict
 
 
 ARMS = {"one": ["average a --output=$model"], "two": ["average b --output=$model"]}
@@ -152,7 +152,7 @@ SMALL_CLAIM = Claim("t", "p", "f", ARMS, [Comparison("one", "two")])
 
 
 def experiment(folder, claim):
-    return reproducing.Experiment("c", claim, folder, folder / "c.json", {}, {})
+    return reproduce.Experiment("c", claim, folder, folder / "c.json", {}, {})
 
 
 def results(score):
@@ -192,7 +192,7 @@ def test_more_seeds_keep_what_was_measured_and_the_table_says_which_are_missing(
         experiment(tmp_path, more)._keep(arm, seed, results(scores[arm][seed]), 60.0)
     result = experiment(tmp_path, more).result()
     assert result["verdict"] == "reproduced" and result["seeds"] == [0, 1, 2, 3, 4] and result["seconds"] == 600
-    reproducing.write_table({"c": result}, tmp_path)
+    reproduce.write_table({"c": result}, tmp_path)
     table = (tmp_path / "claims.md").read_text()
     assert "| `c`   | t            | p: f               | reproduced |     5 |      10 |" in table
     assert "verdict: reproduced (5 seeds, 10 minutes)" in table

@@ -82,7 +82,7 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys, suit
 MIXTURE = """# Three real datasets, each with its own prompt and rate, one dataset per batch; no Python.
 from __gin__ import dynamic_registration
 
-from embed.commands import recipe
+from embed.workflows import recipe
 from embed.data import encoding
 from embed.data import sources
 from embed.data import tasks

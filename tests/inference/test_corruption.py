@@ -8,11 +8,11 @@ import corruption
 import numpy as np
 import pytest
 
-from embed.commands import mining
 from embed.curation.negatives import Rule
 from embed.data.text import PROMPTS, content_id
 from embed.data.texts import Text
 from embed.inference import bulk
+from embed.workflows import mine as mining
 
 SIZE = 16
 TEXTS = [Text(f"id {i} é", f"text {i}", "", f"in:{i}") for i in range(17)]

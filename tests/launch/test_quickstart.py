@@ -14,8 +14,8 @@ import pytest
 
 from embed import config
 from embed.commands import main
-from embed.commands.recipe import Recipe
 from embed.data import sources
+from embed.workflows.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Fails for the command that $FAIL names, otherwise leaves what the real command would leave.

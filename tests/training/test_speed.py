@@ -8,7 +8,6 @@ import optax
 import pytest
 
 from embed import sharding
-from embed.commands import forecast
 from embed.data import tasks
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
@@ -18,6 +17,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import AttentionPooling, MeanPooling
 from embed.objectives.pairs import Pairs
+from embed.workflows import forecast
 
 ENCODERS = {
     "bert": Bert(vocab_size=300, width=64, num_layers=2, num_heads=4, mlp_dim=96, dtype="bfloat16"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from embed.training import compiled
+from embed.compilation import hlo
 
 
 def text_of(function, *shapes, **options) -> str:
@@ -21,7 +21,7 @@ def array(*sizes, **options):
 
 
 def test_a_product_counts_two_a_multiply_add():
-    found = compiled.work(text_of(lambda a, b: a @ b, array(16, 32), array(32, 8)))
+    found = hlo.work(text_of(lambda a, b: a @ b, array(16, 32), array(32, 8)))
     assert found.flops == 2 * 16 * 32 * 8
     assert found.bytes == pytest.approx(4 * (16 * 32 + 32 * 8 + 16 * 8), rel=0.3)
     assert found.collectives == () and found.unknown_loops == 0
@@ -32,7 +32,7 @@ def test_the_body_of_a_loop_counts_as_often_as_it_turns(turns):
     def run(x, weights):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
-    found = compiled.work(text_of(run, array(8, 16), array(turns, 16, 16)))
+    found = hlo.work(text_of(run, array(8, 16), array(turns, 16, 16)))
     assert found.flops == turns * 2 * 8 * 16 * 16 and found.unknown_loops == 0
     # Of the weights each turn reads its own slice, not all of them.
     assert found.bytes < turns * 4 * (16 * 16 + 10 * 8 * 16) + 4 * turns * 16 * 16 + 10_000
@@ -43,7 +43,7 @@ def test_loops_in_loops_multiply():
         inner = lambda x, w: (x @ w, None)  # noqa: E731
         return jax.lax.scan(lambda x, ws: (jax.lax.scan(inner, x, ws)[0], None), x, weights)[0]
 
-    found = compiled.work(text_of(run, array(8, 16), array(3, 5, 16, 16)))
+    found = hlo.work(text_of(run, array(8, 16), array(3, 5, 16, 16)))
     assert found.flops == 3 * 5 * 2 * 8 * 16 * 16
 
 
@@ -51,7 +51,7 @@ def test_a_loop_of_unknown_length_is_told():
     def run(x, y):
         return jax.lax.while_loop(lambda x: jnp.sum(x) < 5, lambda x: x @ y, x)
 
-    found = compiled.work(text_of(run, array(16, 16), array(16, 16)))
+    found = hlo.work(text_of(run, array(16, 16), array(16, 16)))
     assert found.unknown_loops == 1 and found.flops == 2 * 16**3
 
 
@@ -66,7 +66,7 @@ def test_what_is_computed_again_counts_again(remat):
         step = jax.checkpoint(block, prevent_cse=False) if remat else block
         return jnp.sum(jax.lax.scan(lambda x, w: (step(x, w), None), x, weights)[0])
 
-    found = compiled.work(text_of(jax.grad(loss), array(6, 16, 16), array(8, 16)))
+    found = hlo.work(text_of(jax.grad(loss), array(6, 16, 16), array(8, 16)))
     product = 2 * 8 * 16 * 16
     # All that is needed of the second product is its input: it need not be made again where its tanh is not kept.
     least, most = (6, 6) if not remat else (7, 8)
@@ -86,10 +86,10 @@ def placed(*axes):
 
 def test_collectives_are_told_by_kind_with_the_bytes_of_a_device():
     given = array(8, 16, sharding=placed(("a", "b"))), array(16, 12, sharding=placed("b"))
-    found = compiled.work(text_of(lambda a, b: a @ b, *given, out_shardings=placed(("a", "b"))))
+    found = hlo.work(text_of(lambda a, b: a @ b, *given, out_shardings=placed(("a", "b"))))
     (gather,) = found.collectives
     assert (gather.kind, gather.count, gather.group) == ("all-gather", 1, 2) and gather.bytes == 4 * 16 * 12
-    summed = compiled.work(text_of(lambda a: a.sum(0), array(8, 16, sharding=placed("a")), out_shardings=placed()))
+    summed = hlo.work(text_of(lambda a: a.sum(0), array(8, 16, sharding=placed("a")), out_shardings=placed()))
     (reduce,) = summed.collectives
     assert (reduce.kind, reduce.group, reduce.bytes) == ("all-reduce", 2, 4 * 16)
     assert summed.exchanged == 64
@@ -100,13 +100,13 @@ def test_collectives_in_a_loop_count_as_often_as_it_turns():
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
     given = array(8, 16, sharding=placed(("a", "b"))), array(5, 16, 16, sharding=placed(None, "b"))
-    found = compiled.work(text_of(run, *given, out_shardings=placed(("a", "b"))))
+    found = hlo.work(text_of(run, *given, out_shardings=placed(("a", "b"))))
     assert sum(c.bytes for c in found.collectives) in (5 * 4 * 16 * 16, 4 * 5 * 16 * 16)
     assert found.flops == 5 * 2 * 2 * 16 * 16  # each device has two rows
 
 
 def test_what_a_tpu_program_says():
-    found = compiled.work((pathlib.Path(__file__).parent / "tpu_step.hlo").read_text())
+    found = hlo.work((pathlib.Path(__file__).parent / "tpu_step.hlo").read_text())
     # Heads are written as a spatial dimension, of whose four taps all but one fall on padding.
     assert found.flops == 2 * 48 * 64 * 4 * 16
     assert found.cycles == 1825
@@ -127,11 +127,11 @@ def test_what_a_tpu_program_says():
     ],
 )
 def test_only_taps_on_values_count(window, left, right, out, labels, taps):
-    instruction = compiled._instruction(
+    instruction = hlo._instruction(
         "c", f"f32[2,{out},7]{{2,1,0}} convolution(%x, %y), window={{{window}}}, dim_labels={labels}"
     )
     expected = 2 * 2 * 7 * 5 * taps
-    assert compiled._convolution_flops(instruction, (2, left, 5), (right, 5, 7)) == expected
+    assert hlo._convolution_flops(instruction, (2, left, 5), (right, 5, 7)) == expected
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_only_taps_on_values_count(window, left, right, out, labels, taps):
     [("bf16[2,3]{1,0}", 12), ("f32[]", 4), ("pred[8]", 8), ("s4[8]", 4), ("f8e4m3fn[8]", 8), ("u64[2]", 16)],
 )
 def test_bytes_of_a_shape(type_text, count):
-    (shape,) = compiled._instruction("x", f"{type_text} add(%a, %b)").shapes
+    (shape,) = hlo._instruction("x", f"{type_text} add(%a, %b)").shapes
     assert shape.bytes == count
 
 
-def program(*lines: str) -> compiled.Work:
+def program(*lines: str) -> hlo.Work:
     """The work of an entry with these instructions, and a condition of a loop of seven turns beside it."""
     condition = [
         "%turns (i.1: s32[]) -> pred[] {",
@@ -159,7 +159,7 @@ def program(*lines: str) -> compiled.Work:
         "}",
     ]
     entry = ["ENTRY %main (x: f32[32,128]) -> f32[32,128] {", "  %x = f32[32,128]{1,0} parameter(0)"]
-    return compiled.work("\n".join(["HloModule made", *condition, *entry, *(f"  {line}" for line in lines), "}"]))
+    return hlo.work("\n".join(["HloModule made", *condition, *entry, *(f"  {line}" for line in lines), "}"]))
 
 
 def test_the_bound_of_a_loop_is_read_from_its_condition():
@@ -190,7 +190,7 @@ def test_of_branches_the_one_with_most_counts():
     def run(x, w, choice):
         return jax.lax.cond(choice, lambda: x @ w @ w, lambda: x @ w)
 
-    found = compiled.work(text_of(run, array(8, 16), array(16, 16), jax.ShapeDtypeStruct((), bool)))
+    found = hlo.work(text_of(run, array(8, 16), array(16, 16), jax.ShapeDtypeStruct((), bool)))
     assert found.flops == 2 * 2 * 8 * 16 * 16 and found.kernel_flops == 0
 
 

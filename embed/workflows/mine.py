@@ -14,9 +14,8 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from embed import digests, documents, files, hosts, ranges
-from embed.commands import runtime
-from embed.commands.choosing import Choice, Pairs, Source, summary_line
+from embed import console, digests, documents, files, hosts, ranges
+from embed.console import say
 from embed.curation import collection
 from embed.curation.collection import Collection
 from embed.curation.negatives import Rule
@@ -30,7 +29,7 @@ from embed.data.texts import Text, read_texts
 from embed.errors import DataError, StorageError, UsageError, did_you_mean
 from embed.inference import bulk, search
 from embed.inference.model import EmbeddingModel
-from embed.training.reports import say
+from embed.workflows.choice import Choice, Pairs, Source, summary_line
 
 _SHARD = 8192
 MAX_POSITIVES = 256  # of one query, for which as many more neighbours are searched
@@ -270,11 +269,11 @@ class Job:
         hosts.sync(f"the encoding of {what} has begun")
 
         def encode(shard):
-            with runtime.text_bar(len(shard)) as progress:
+            with console.text_bar(len(shard)) as progress:
                 vectors = self.model.encode([t.text for t in shard], words, [t.title for t in shard], progress=progress)
                 return vectors, 0
 
-        report = runtime.ShardReport(f"{what}: ", len(texts))
+        report = console.ShardReport(f"{what}: ", len(texts))
         bulk.run(job, texts, encode, jax.process_index(), jax.process_count(), report, say)
         hosts.sync(f"{what} was encoded")
         return folder
@@ -287,7 +286,7 @@ class Job:
         k = len(searched) * (self.rule.last + max_positives + 1)
         job = documents.digest_json([vectors.jobs, corpus.jobs, k])
         neighbours = Neighbours(folder / f"neighbours-{k}", len(queries.texts), min(len(corpus), k), job)
-        report = runtime.ShardReport(f"{name} searched: ", len(queries.texts), "queries")
+        report = console.ShardReport(f"{name} searched: ", len(queries.texts), "queries")
         neighbours.find(vectors, corpus, search.top_k, jax.process_index(), jax.process_count(), report, say)
         hosts.sync(f"{name} was searched")
         return neighbours

@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from embed import bundles, config, files
-from embed.commands import lines
 from embed.curation import rates
 from embed.errors import DataError, UsageError
 from embed.evaluation import report
+from embed.workflows import command_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Job:
 
     def _train(self, what: str, folder: pathlib.Path, more: Sequence[str]) -> dict:
         """Returns {"step", "score"} of the best checkpoint of a run."""
-        lines.run(f"tune: {what}", [["train", *self.given, f"--run_dir={folder / 'run'}", *more]], folder)
+        command_lines.run(f"tune: {what}", [["train", *self.given, f"--run_dir={folder / 'run'}", *more]], folder)
         best = bundles.read_best(folder / "run")
         if best is None:
             raise DataError(f"{folder / 'run'}: no step was scored; lower EVALUATE_EVERY below the steps of the run")

@@ -10,8 +10,7 @@ import optax
 import pytest
 
 from embed import bundles, sharding, trees
-from embed.commands import start, train
-from embed.commands.recipe import Recipe
+from embed.workflows import train
 from embed.data import sources as data_sources
 from embed.data import tasks, tokenizers
 from embed.data.encoding import Lengths
@@ -20,6 +19,8 @@ from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.pooling import LastPooling
 from embed.training import loop
+from embed.workflows import init_from
+from embed.workflows.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def recipe(cache, rounds):
         task = tasks.Task("first", data_sources.JsonLines("none.jsonl", {"query": "a", "target": "b"}))
         given = {
             "mixture": tasks.Mixture("made up", [task, dataclasses.replace(task, name="second", query_prompt="mine")]),
-            "loss": None,
+            "objective": None,
             "optimizer": optax.sgd(0.1),
             "schedule": loop.Schedule(steps=2),
             "batch_size": 8,
@@ -50,7 +51,7 @@ def recipe(cache, rounds):
 
 
 def test_model_tokenizer_prompts_and_length_are_the_folders(recipe, cache, rounds, foreign):
-    done = start.complete(recipe())
+    done = init_from.complete(recipe())
     (folder,) = cache.iterdir()
     assert done.init_from == str(folder) and folder.name.startswith("start-")
     foreign.assert_same_bundle(folder, rounds("gemma3_text").first)
@@ -66,16 +67,16 @@ def test_model_tokenizer_prompts_and_length_are_the_folders(recipe, cache, round
 
 
 def test_the_folder_is_converted_once(recipe, cache):
-    start.complete(recipe())
+    init_from.complete(recipe())
     (folder,) = cache.iterdir()
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    start.complete(recipe(model_changes={"encoder.dropout": 0.1}))
+    init_from.complete(recipe(model_changes={"encoder.dropout": 0.1}))
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before and list(cache.iterdir()) == [folder]
 
 
 def test_what_the_recipe_binds_is_kept(recipe):
     own = {"query": "ask: {content}"}
-    done = start.complete(recipe(prompts=own, max_length=31, lengths=Lengths(query=8, target=16)))
+    done = init_from.complete(recipe(prompts=own, max_length=31, lengths=Lengths(query=8, target=16)))
     assert done.max_length == 31
     assert done.prompts["query"] == "ask: {content}" and done.prompts["document"] == "text: {content}"
     assert done.mixture.tasks[0].query_prompt == "ask: {content}"
@@ -85,7 +86,7 @@ def test_without_init_from_nothing_is_taken(recipe, rounds):
     module = api.from_description(bundles.read_model_json(rounds("gemma3_text").first)["architecture"])
     tokenizer = tokenizers.HuggingFace("tokenizer.json")
     own = {"init_from": None, "model": module, "tokenizer": tokenizer, "lengths": Lengths(query=8, target=16)}
-    done = start.complete(recipe(**own, prompts={"mine": "m {content}"}))
+    done = init_from.complete(recipe(**own, prompts={"mine": "m {content}"}))
     assert done.model is module and done.tokenizer is tokenizer and done.max_length == 16
     assert done.prompts == {**PROMPTS, "mine": "m {content}"}
     assert done.mixture.tasks[0].query_prompt == PROMPTS["query"]
@@ -93,7 +94,7 @@ def test_without_init_from_nothing_is_taken(recipe, rounds):
 
 def test_a_bundle_is_used_where_it_lies(recipe, cache, rounds):
     first = rounds("gemma3_text").first
-    done = start.complete(recipe(init_from=str(first)))
+    done = init_from.complete(recipe(init_from=str(first)))
     assert done.init_from == str(first)
 
 
@@ -104,7 +105,7 @@ def test_changes_replace_dotted_fields(recipe):
         "matryoshka_dims": (10, 2),
         "pooling": {"type": "LastPooling"},
     }
-    plain, done = start.complete(recipe()), start.complete(recipe(model_changes=changes))
+    plain, done = init_from.complete(recipe()), init_from.complete(recipe(model_changes=changes))
     assert (done.model.encoder.dropout, done.model.encoder.window) == (0.25, 6)
     assert done.model.matryoshka_dims == (10, 2) and type(done.model.pooling) is LastPooling
     same = plain.model.clone(
@@ -126,7 +127,7 @@ def test_changes_replace_dotted_fields(recipe):
 )
 def test_wrong_names_of_changes(name, near, recipe):
     with pytest.raises(ConfigError) as e:
-        start.complete(recipe(model_changes={name: 0.1}))
+        init_from.complete(recipe(model_changes={name: 0.1}))
     assert "\n" not in str(e.value)
     assert name.split(".")[-1] in str(e.value)
     assert near is None or f"did you mean {near!r}" in str(e.value)
@@ -140,9 +141,9 @@ def test_no_changes_of_a_model_of_its_own(recipe):
 def test_a_start_that_is_none(recipe, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="not a run folder, checkpoint step or bundle"):
-        start.complete(recipe(init_from=str(tmp_path / "empty")))
+        init_from.complete(recipe(init_from=str(tmp_path / "empty")))
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        start.complete(recipe(init_from=str(tmp_path / "nowhere")))
+        init_from.complete(recipe(init_from=str(tmp_path / "nowhere")))
 
 
 def read_start(done, capsys):
@@ -158,7 +159,7 @@ def read_start(done, capsys):
 
 
 def test_training_starts_from_the_folders_parameters(recipe, foreign, rounds, capsys):
-    found, said, _ = read_start(start.complete(recipe()), capsys)
+    found, said, _ = read_start(init_from.complete(recipe()), capsys)
     wanted = foreign.parameters(rounds("gemma3_text").first)
     assert list(found) == list(wanted) and "at random" not in said
     assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
@@ -166,7 +167,7 @@ def test_training_starts_from_the_folders_parameters(recipe, foreign, rounds, ca
 
 def test_a_missing_projection_starts_at_random(recipe, plain, foreign, capsys):
     maps = {"projection": (16, 8)}
-    done = start.complete(recipe(init_from=str(plain), prompts={"mine": "m {content}"}, model_changes=maps))
+    done = init_from.complete(recipe(init_from=str(plain), prompts={"mine": "m {content}"}, model_changes=maps))
     found, said, target = read_start(done, capsys)
     assert said.count("\n") <= 2 and "projection_0/kernel, projection_1/kernel start at random" in said
     wanted = foreign.parameters(done.init_from)
@@ -180,13 +181,13 @@ def test_a_missing_projection_starts_at_random(recipe, plain, foreign, capsys):
 def test_another_vocabulary_is_refused(recipe, plain, tmp_path):
     other = tmp_path / "tokenizer.json"
     other.write_bytes((plain / "tokenizer.json").read_bytes() + b"\n")
-    done = start.complete(recipe(tokenizer=tokenizers.HuggingFace(str(other), "[PAD]")))
+    done = init_from.complete(recipe(tokenizer=tokenizers.HuggingFace(str(other), "[PAD]")))
     with pytest.raises(DataError, match="trained with another vocabulary than"):
         train._starter(done, types.SimpleNamespace())
 
 
 def test_an_encoder_of_another_shape_is_refused(recipe, capsys):
-    done = start.complete(recipe(model_changes={"encoder.mlp_dim": 24}))
+    done = init_from.complete(recipe(model_changes={"encoder.mlp_dim": 24}))
     with pytest.raises(DataError, match="params does not match the model: encoder/stack/layers/mlp"):
         read_start(done, capsys)
     # Before anything is drawn at random or read: a large model would not fit where a small one is looked for.

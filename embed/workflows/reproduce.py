@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from embed import config, documents, files, markdown
-from embed.commands.bench import Bench, digest
-from embed.commands.claims import Claim, Comparison
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
+from embed.workflows.bench import Bench, digest
+from embed.workflows.claims import Claim, Comparison
 
 TABLE = "claims.md"
 # The least seeds that claims are judged by, also while others are still to be measured.

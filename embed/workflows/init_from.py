@@ -4,12 +4,11 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from embed import bundles, documents, files, hosts
-from embed.commands.recipe import Recipe
+from embed import bundles, console, documents, files, hosts
 from embed.data import text, tokenizers
 from embed.errors import ConfigError, did_you_mean
 from embed.models import api
-from embed.training import reports
+from embed.workflows.recipe import Recipe
 
 
 def complete(recipe: Recipe) -> Recipe:
@@ -79,10 +78,10 @@ def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
     folder = cache_dir / f"start-{documents.digest_json(description)[:12]}"
     if hosts.is_main() and not (folder / files.MANIFEST).is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
-        wait = lambda holder: reports.say(f"start      waiting for {holder}, which converts {name}")  # noqa: E731
+        wait = lambda holder: console.say(f"start      waiting for {holder}, which converts {name}")  # noqa: E731
         with files.Lock(folder.with_name(f".{folder.name}.converting"), folder, wait):
             if not (folder / files.MANIFEST).is_file():
-                reports.say(f"start      converting {name} into {folder}")
+                console.say(f"start      converting {name} into {folder}")
                 convert.convert(source, folder, name)
     hosts.sync("the start was converted")
     return folder

@@ -7,14 +7,14 @@ import secrets
 from typing import Any
 
 from embed import files
-from embed.commands import curate_plans, curate_rows
-from embed.commands.curate_plans import Plan
 from embed.curation import words
 from embed.curation.asking import Asker
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
 from embed.curation.sending import Budget, Spent
 from embed.errors import DataError, Preempted, UsageError
+from embed.workflows import curate_plans, curate_rows
+from embed.workflows.curate_plans import Plan
 
 LEDGER, JOB, SALT = "replies.jsonl", "job.json", "salt"
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from embed import sharding, trees
-from embed.commands import forecast
 from embed.commands.main import main
+from embed.compilation import chips, hlo
 from embed.data import tasks
 from embed.losses.contrastive import Contrastive
 from embed.models import api
@@ -17,7 +17,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.objectives.pairs import Pairs
-from embed.training import chips, compiled
+from embed.workflows import forecast
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
 
 def test_the_expected_time_counts_kernels_of_which_the_compiler_knows_nothing():
     chip = chips.Chip("made up", 1e9, flops=100.0, bandwidth=1.0, exchange=1.0, clock=10.0)
-    work = compiled.Work(flops=900.0, kernel_flops=200.0, bytes=0.0, cycles=30.0, collectives=(), unknown_loops=0)
+    work = hlo.Work(flops=900.0, kernel_flops=200.0, bytes=0.0, cycles=30.0, collectives=(), unknown_loops=0)
     step = forecast.Step("train", (1, 1, 1), chip, work=work, model_flops=1.0)
     assert step.compiler_seconds == 3.0 + 200.0 / 50.0  # at half of the chip's speed
     assert dataclasses.replace(step, work=dataclasses.replace(work, cycles=0.0)).compiler_seconds is None

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from embed.commands import lines
-from embed.commands.bench import Bench, digest, digest_given
-from embed.commands.claims import Claim, Comparison
-from embed.commands.lines import DONE, LOG
 from embed.documents import read_json
 from embed.errors import ConfigError, DataError
+from embed.workflows import command_lines
+from embed.workflows.bench import Bench, digest, digest_given
+from embed.workflows.claims import Claim, Comparison
+from embed.workflows.command_lines import DONE, LOG
 
 GIN = """from __gin__ import dynamic_registration
 include 'own.gin'
@@ -110,15 +110,18 @@ def test_places_may_hold_blanks(tmp_path):
 
 
 def test_a_folder_of_other_lines_is_refused(tmp_path):
-    lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'x'}"]], tmp_path / "run")
+    command_lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'x'}"]], tmp_path / "run")
     with pytest.raises(DataError, match="was made by `curate prompts .*, now it is `curate prompts"):
-        lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'y'}"]], tmp_path / "run")
+        command_lines.run("c", [["curate", "prompts", f"--output={tmp_path / 'y'}"]], tmp_path / "run")
 
 
 def test_a_stop_is_handed_on_and_nothing_goes_on_behind(tmp_path):
     script = "import sys, time, pathlib\npathlib.Path(sys.argv[1]).write_text('began')\ntime.sleep(60)\n"
     (tmp_path / "slow.py").write_text(script)
-    call = "from embed.commands import lines as x; import pathlib; x.run('c', [['python', 'slow.py', 'mark']], pathlib.Path('run'))"
+    call = (
+        "from embed.workflows import command_lines; import pathlib; "
+        "command_lines.run('c', [['python', 'slow.py', 'mark']], pathlib.Path('run'))"
+    )
     for number in (signal.SIGTERM, signal.SIGKILL):
         (tmp_path / "mark").unlink(missing_ok=True)
         outer = subprocess.Popen([sys.executable, "-c", call], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

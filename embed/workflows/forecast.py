@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from embed import sharding
+from embed.compilation import chips, hlo
 from embed.data.loader import Batches, Examples
 from embed.inference.encoder import Encoder
 from embed.inference.model import cast_once
-from embed.training import chips, compiled
 from embed.training.programs import DoesNotFit, Programs, fit
 from embed.training.state import create, layout, with_shardings
 from embed.training.step import make_step
@@ -59,7 +59,7 @@ class Step:
     lasting: float = 0.0
     temporary: float = 0.0
     model_flops: float = 0.0
-    work: compiled.Work | None = None
+    work: hlo.Work | None = None
     seconds_to_compile: float = 0.0
     micro_batches: int = 1
     refused: str | None = None
@@ -180,7 +180,7 @@ def _compiled(name: str, mesh: Mesh, flops: float, compile_it: Callable[[], tupl
     took = time.perf_counter() - began
     memory = program.memory_analysis()
     lasting = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    work = compiled.work(program.as_text())
+    work = hlo.work(program.as_text())
     return Step(name, shape, chip, lasting, memory.temp_size_in_bytes, flops / mesh.size, work, took, parts)
 
 

@@ -8,8 +8,8 @@ import string
 from collections.abc import Mapping, Sequence
 
 from embed import config, documents, files
-from embed.commands import lines as command_lines
-from embed.commands.claims import Claim
+from embed.workflows import command_lines
+from embed.workflows.claims import Claim
 
 
 def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:

@@ -1,0 +1,82 @@
+"""The start of a command that computes: quiet logs, the compilation cache, joining other hosts; and what machine it runs on."""
+
+import importlib.metadata
+import logging
+import os
+import pathlib
+import platform
+import sys
+
+
+def start(distributed: bool = False) -> None:
+    """Sets up JAX for a command. Call it before anything touches a device.
+
+    Compiled programs are kept under $EMBED_COMPILATION_CACHE (default ~/.cache/embed/xla; 'off' keeps none). Several
+    hosts meet (`hosts.join`).
+    """
+    import jax
+
+    from embed import hosts
+
+    for name in ("absl", "asyncio"):  # what Orbax logs in its threads is raised too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    sys.unraisablehook = _without_closed_loops
+    cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
+    if cache != "off":
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    hosts.join(distributed)
+
+
+def _without_closed_loops(unraisable) -> None:
+    """Prints an exception that nobody can catch, but for those of writes that were under way when another write failed.
+
+    tensorstore tells the event loop of Orbax of each of them, which is closed by then; the failure itself has been raised.
+    """
+    if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
+
+
+def meets_other_hosts(distributed: bool) -> bool:
+    """Returns whether `start` would meet other hosts; for commands that load JAX only then."""
+    return distributed or "JAX_COORDINATOR_ADDRESS" in os.environ
+
+
+def describe() -> dict:
+    """Returns the versions and devices that decide whether a run can be reproduced to the bit."""
+    import jax
+
+    import embed
+
+    packages = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "numpy",
+        "seqio",
+        "sentencepiece",
+        "tokenizers",
+    )
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "embed": embed.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }

@@ -1,0 +1,76 @@
+"""What a training run is going to do, measured on its data, for a person to read before it does."""
+
+import math
+
+import jax
+from jax.sharding import Mesh
+
+from embed import trees
+from embed.data.loader import Examples
+from embed.types import Model
+from embed.workflows.recipe import Recipe
+
+TASKS_SHOWN = 20
+
+
+def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[str]:
+    """Returns what the run is going to do, for a person to read before it does."""
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    count = sum(math.prod(s.shape) for s in shapes.values())
+    table = sum(math.prod(s.shape) for p, s in shapes.items() if p.endswith("embedding/table"))
+    pairs, steps = recipe.batch_size, recipe.schedule.steps
+    records = sum(len(c) for c in examples.caches)
+    summary = [
+        f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
+        f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
+        f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
+        f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
+        f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
+        f"contrast   each query sees 1 positive, {_hard_negatives(recipe, examples)} and {pairs - 1} in-batch negatives",
+        f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
+    ]
+    if recipe.lora is not None:
+        factors = trees.flatten(jax.eval_shape(recipe.built_objective(model).init, jax.random.key(0)).params["model"])
+        learning = sum(math.prod(s.shape) for s in factors.values())
+        summary.append(
+            f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
+            f"({learning / count:.1%}); checkpoints hold the merged model"
+        )
+    summary += _task_lines(examples, steps)
+    for example in examples.read(0, 0, min(3, pairs)):
+        query, target = (recipe.tokenizer.decode(example[side]) for side in ("query", "target"))
+        summary.append(f"example    {_one_line(query)}  ->  {_one_line(target)}")
+    return summary
+
+
+def _hard_negatives(recipe, examples) -> str:
+    """Returns how many hard negatives a query has, and how many its data have beside those."""
+    most = max(cache.most_negatives for cache in examples.caches)
+    left_out = f" (the first of up to {most} in the data)" if most > recipe.num_negatives > 0 else ""
+    unused = f" (up to {most} in the data are not used)" if most and not recipe.num_negatives else ""
+    return f"{recipe.num_negatives} hard{left_out}{unused}"
+
+
+def _task_lines(examples, steps: int) -> list[str]:
+    """Returns how often each task will be drawn in the whole run, counted; of many tasks the largest, and the rest together."""
+    drawn = sorted(zip(examples.draws(steps), examples.caches), key=lambda pair: -pair[0])
+    total = steps * examples.batch_size
+    lines = [
+        f"task       {cache.name}: {count:,} of {total:,} examples ({count / total:.1%}), {count / len(cache):.2f} epochs"
+        for count, cache in drawn[:TASKS_SHOWN]
+    ]
+    rest = drawn[TASKS_SHOWN:]
+    if rest:
+        count = sum(count for count, _ in rest)
+        lines.append(f"           {len(rest):,} smaller tasks: {count:,} examples ({count / total:.1%}) together")
+    never = [cache.name for count, cache in drawn if not count]
+    if never:
+        lines.append(
+            f"note       {len(never):,} tasks are never drawn in this run, such as {never[0]}; raise their rates"
+        )
+    return lines
+
+
+def _one_line(text: str, width: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 3] + "..."

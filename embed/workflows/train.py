@@ -1,0 +1,255 @@
+"""One training run of a recipe, from Python: `train.run(recipe, run_dir)`. Wires the rooms together and starts the loop."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import jax
+
+from embed import bundles, checkpoints, console, documents, environment, files, hosts, sharding, trees
+from embed.data import cache, loader, prepare
+from embed.data.loader import Batches, Examples
+from embed.data.tasks import describe
+from embed.data.text import template
+from embed.errors import ConfigError, DataError, did_you_mean
+from embed.models import api
+from embed.training import loop
+from embed.workflows import init_from, summary
+from embed.workflows.recipe import Recipe
+
+
+def run(recipe: Recipe, run_dir, configuration: Mapping[str, str] | None = None) -> int:
+    """Trains `recipe` in the folder `run_dir`, or resumes it there, and returns the last step.
+
+    Missing token caches are prepared, and what will happen is printed before it does. `configuration` are files that describe
+    the run, name -> text, written once it begins. Another process that trains in the same folder is a StorageError, a recipe
+    that does not continue what the folder holds a DataError, and SIGTERM raises Preempted after saving.
+    """
+    run_dir = pathlib.Path(run_dir)
+    with files.FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
+        return _train(init_from.complete(recipe), run_dir, configuration or {})
+
+
+def _describe_run(run_dir: pathlib.Path, configuration: Mapping[str, str]) -> None:
+    """Writes the files of the configuration and environment.json, and says when a resumed run's configuration changed."""
+    operative = configuration.get("operative_config.gin", "")
+    before = run_dir / "operative_config.gin"
+    if before.exists() and before.read_text(encoding="utf-8") != operative:
+        old, new = set(before.read_text(encoding="utf-8").splitlines()), operative.splitlines()
+        changed = [line for line in new if line not in old]
+        console.say(
+            f"note       the configuration changed since this run began: {'; '.join(changed[:3]) or 'lines removed'}"
+        )
+    for name, text in configuration.items():
+        files.write_atomic(run_dir / name, text)
+    files.write_json(run_dir / "environment.json", environment.describe())
+
+
+def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, str]) -> int:
+    """Returns the last step of a recipe with nothing left open, while the folder is locked."""
+    mesh = sharding.make_mesh(recipe.mesh)
+    sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches or 1)
+    caches = _caches(recipe)
+    model = api.build(recipe.model)
+    _check_vocabulary(model, recipe.tokenizer)
+    examples = Examples(recipe.mixture, caches, recipe.batch_size, recipe.num_negatives, recipe.seed)
+    batches = Batches(
+        examples,
+        sharding.batch_shards(mesh),
+        packs=model.methods["text"].packs,
+        pad_id=recipe.tokenizer.pad_id,
+        most_shapes=recipe.most_shapes,
+    )
+    contents = _contents(recipe, model, examples, run_dir)
+    for line in summary.lines(recipe, model, examples, mesh):
+        console.say(line)
+    training = loop.Run(
+        run_dir=run_dir,
+        model=model,
+        objective=recipe.built_objective(model),
+        optimizer=recipe.optimizer,
+        batches=batches,
+        mesh=mesh,
+        schedule=recipe.schedule,
+        contents=contents,
+        identity=_identity(recipe, examples),
+        seed=recipe.seed,
+        start_from=None if recipe.init_from is None else _starter(recipe, model),
+        evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
+        best_metric=recipe.best_metric,
+        micro_batches=recipe.micro_batches,
+        begin=lambda: _describe_run(run_dir, configuration) if hosts.is_main() else None,
+    )
+    step = int(loop.train(training).step)
+    console.say(f"done       {run_dir} at step {step}" + _best_text(bundles.read_best(run_dir)))
+    return step
+
+
+def _best_text(best) -> str:
+    return f"; best step {best['step']} with {best['metric']} {best['score']:.4f}" if best else ""
+
+
+def _caches(recipe):
+    """Returns the recipe's caches; process 0 prepares what is missing while the others wait."""
+
+    def say(line: str) -> None:
+        hosts.at("preparing token caches")  # the others wait as long as this goes on
+        console.say(f"data       {line}")
+
+    arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+    if hosts.is_main():
+        caches = prepare.ensure_caches(*arguments, say=say)
+    hosts.sync("token caches prepared")
+    if not hosts.is_main():
+        caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
+        if None in caches:
+            raise DataError(f"{recipe.cache_dir}: not shared by all hosts; put cache_dir on a common file system")
+    return caches
+
+
+def _check_vocabulary(model, tokenizer) -> None:
+    size = model.description["encoder"].get("vocab_size")
+    if size is not None and size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"{tokenizer.path}: {tokenizer.vocab_size} pieces, but the encoder has vocab_size = {size}; set it to at least that"
+        )
+
+
+def _identity(recipe, examples) -> dict:
+    """Returns what must not change while a run lasts, or its batches would not be those it began with."""
+
+    mixture = {k: v for k, v in describe(recipe.mixture).items() if k not in ("tasks", "type", "only")}
+    return {
+        "seed": recipe.seed,
+        "batch_size": recipe.batch_size,
+        "num_negatives": recipe.num_negatives,
+        "lengths": dataclasses.asdict(recipe.lengths),
+        "vocabulary": recipe.tokenizer.digest,
+        "mixture": documents.digest_json(mixture),
+        "data": documents.digest_json([c.digest for c in examples.caches]),
+        "order": loader.ORDER,
+        "start": _start_digest(recipe),
+        **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
+    }
+
+
+def _start_digest(recipe) -> str:
+    """Returns what a run starts from: 'random', or the digest of a model.
+
+    Of a folder of another tool it is that of its weights: converting it again gives other files of the same model.
+    """
+    if recipe.init_from is None:
+        return "random"
+    folder = bundles.resolve(recipe.init_from)
+    weights = bundles.read_model_json(folder)["lineage"].get("weights")
+    return files.folder_digest(folder) if weights is None else documents.digest_json(weights)
+
+
+def _came_from(recipe, run_dir: pathlib.Path) -> dict:
+    """Returns the part of a run's lineage that its start decides: that of its checkpoints, where it has any."""
+    steps = files.committed_steps(run_dir / "checkpoints")
+    if steps:
+        lineage = bundles.read_model_json(run_dir / "checkpoints" / str(steps[-1]))["lineage"]
+        return {name: lineage[name] for name in ("initial", "from") if name in lineage}
+    if recipe.init_from is None:
+        return {"initial": f"random, seed {recipe.seed}"}
+    start = bundles.resolve(recipe.init_from)
+    return {"initial": files.folder_digest(start), "from": bundles.read_model_json(start)["lineage"]}
+
+
+def _contents(recipe, model, examples, run_dir: pathlib.Path):
+    """Returns the function that gives the small files of a checkpoint."""
+
+    tokenizer = recipe.tokenizer.content()
+    came_from = _came_from(recipe, run_dir)
+    start = {} if recipe.init_from is None else bundles.read_model_json(bundles.resolve(recipe.init_from))
+    kept = {name: start[name] for name in ("default_prompt_name",) if name in start}
+
+    def contents(step: int) -> dict[str, bytes]:
+        description = bundles.model_json(
+            model.description,
+            tokenizer_options=recipe.tokenizer.options(),
+            tokenizer_digest=recipe.tokenizer.digest,
+            prompts=dict(recipe.prompts),
+            text_normalization=recipe.text_normalization,
+            **kept,
+            matryoshka_dims=model.matryoshka_dims,
+            lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
+            lineage={
+                **came_from,
+                "step": step,
+                "batch_size": recipe.batch_size,
+                "mixture": {c.name: share for c, share in zip(examples.caches, examples.shares)},
+            },
+        )
+        return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
+
+    return contents
+
+
+def _starter(recipe, model):
+    """Returns the function that reads the initial parameters from `init_from`, after checking its vocabulary.
+
+    A projection or pooling that `init_from` does not have starts at random, and the run says so.
+    """
+
+    folder = bundles.resolve(recipe.init_from)
+    digest = bundles.read_model_json(folder)["tokenizer"]["digest"]
+    if digest != recipe.tokenizer.digest:
+        raise DataError(
+            f"{folder}: trained with another vocabulary than {recipe.tokenizer.path}; use {bundles.tokenizer_file(folder)}"
+        )
+
+    there = checkpoints.tree_paths(folder, "params")
+
+    def split(target):
+        wanted = trees.flatten(target)
+        new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
+        return wanted, new, trees.unflatten({p: x for p, x in wanted.items() if p not in new})
+
+    # Before a large model is drawn at random: a start of another architecture.
+    checkpoints.check_fits(folder, "params", split(jax.eval_shape(model.init, jax.random.key(0)))[2])
+
+    def read(target):
+        wanted, new, kept = split(target)
+        found = checkpoints.restore(folder, "params", kept)
+        if not new:
+            return found
+        console.say(f"start      {', '.join(new)} start at random: {folder} has none")
+        drawn = jax.jit(model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
+        fresh = trees.flatten(drawn(jax.random.key(recipe.seed)))
+        leaves = {**trees.flatten(found), **{p: fresh[p] for p in new}}
+        return trees.unflatten({p: leaves[p] for p in wanted})
+
+    return read
+
+
+def _evaluator(recipe, model, mesh):
+    """Returns evaluate(params) -> {'task/score': main scores, type: means} of the recipe's suite, at full size."""
+    # Scoring loads scipy, which takes as long as JAX itself: only where there is something to score.
+    from embed.evaluation import runner, suites
+    from embed.evaluation.embeddings import Embeddings
+    from embed.evaluation.views import View
+    from embed.inference import search
+    from embed.inference.encoder import Encoder
+
+    suite = suites.read_suite(recipe.suite)
+    known = [f"{t.name}/{t.main}" for t in suite.tasks]
+    known += [*dict.fromkeys(suite.groups.values()), "mean of the types", "mean of the tasks"]
+    name = recipe.best_metric
+    if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
+        raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
+    normalization = {"text_normalization": recipe.text_normalization}
+    encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
+    view = View(model.embedding_dim)
+
+    def evaluate(params) -> dict[str, float]:
+        encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
+        embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
+        scores = runner.run(suite, embeddings, [view], search.top_k).scores
+        values = {f"{task}/{n}": v for task, own in scores.items() for n, v in own[view.name].items()}
+        told = {n: values[n] for n in values if n in known or n == name}
+        return {**told, **runner.means(scores, suite)[view.name]}
+
+    return evaluate
