@@ -58,6 +58,10 @@ class ConfigError(EmbedError):
     exit_code = 78
 
 
+class DoesNotFit(ConfigError):
+    """A batch that no number of micro-batches makes small enough for the memory of a device."""
+
+
 def did_you_mean(name: str, known) -> str:
     """Returns '; did you mean X?' for the nearest of `known`, or '; known: ...' when none is near."""
     import difflib

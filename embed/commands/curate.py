@@ -1,7 +1,5 @@
 """`embed curate`: training data written and judged by a language model behind an OpenAI-compatible endpoint."""
 
-import os
-import pathlib
 from typing import Annotated
 
 from msgspec import Meta
@@ -15,7 +13,6 @@ SUMMARY = (
     "run the same command again after a stop, and nothing is asked twice."
 )
 KEY_VARIABLE = "EMBED_API_KEY"
-WHATS = ("queries", "texts", "filter", "pick", "prompts")
 
 log_path = options.log_beside_output
 _SECONDS = options.of(Annotated[float, Meta(gt=0, le=86_400)])
@@ -79,18 +76,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.errors import UsageError, did_you_mean
     from embed.workflows import curate
 
-    if arguments.what not in WHATS:
-        raise UsageError(f"curate {arguments.what}{did_you_mean(arguments.what, WHATS)}")
-    output = pathlib.Path(arguments.output)
-    if arguments.what == "prompts":
-        curate.write_prompts(output)
-        return
-    for name in ("endpoint", "model"):
-        if not getattr(arguments, name):
-            raise UsageError(f"curate {arguments.what} needs --{name}")
-    curate.check(arguments)
-    key = curate.read_key(arguments.key_variable, KEY_VARIABLE, os.environ)
-    curate.Job(arguments, output, key, options.numbers("price", arguments.price)).run()
+    given = {name: value for name, value in vars(arguments).items() if name != "debug"}
+    curate.run(**{**given, "price": options.numbers("price", arguments.price)})

@@ -1,13 +1,10 @@
 """`embed encode`: the texts of a file into vectors, resumable and divided over hosts."""
 
-import contextlib
-import functools
 import pathlib
-import sys
-import time
 
-from embed import console, environment
+from embed import environment
 from embed.commands import options
+from embed.errors import DataError, UsageError, did_you_mean
 
 SUMMARY = (
     "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
@@ -15,7 +12,6 @@ SUMMARY = (
     "kill: finished shards are verified and kept. Several hosts share the work when each runs the same command."
 )
 log_path = options.log_beside_output
-_CHECKED_EVERY = 30.0  # seconds
 
 
 def add_arguments(parser) -> None:
@@ -44,87 +40,35 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.errors import DataError, UsageError, did_you_mean
     from embed.inference import shards
 
     for name, known in (("format", shards.FORMATS), ("quantize", shards.PRECISIONS)):
         given = getattr(arguments, name)
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
-    source = _input(arguments.input)
+    check_input(arguments.input)  # before JAX loads
     environment.start(arguments.distributed)
-    import jax
-    import numpy as np
+    from embed.workflows import encode
 
-    from embed import files, hosts
-    from embed.console import say
-    from embed.data import texts
-    from embed.data.text import template
-    from embed.inference import bulk
-    from embed.inference import model as inference
-
-    bulk.need(arguments.format)
-    started, cut = time.time(), [0]
-
-    def overflow(truncated: int, total: int) -> None:
-        del total
-        cut[0] = truncated
-
-    own = jax.local_devices()  # every host works for itself
-    model = inference.open_model(
-        arguments.model, max_length=arguments.max_length, overflow=overflow, dtype=arguments.dtype, devices=own
-    )
-    prompt = template(arguments.prompt, model.prompts)
-    model.check_dims(arguments.dims)
-    fields = {"text": arguments.text_field, "id": arguments.id_field, "title": arguments.title_field}
-    names = (fields["text"], fields["id"], fields["title"])
-    read = functools.partial(texts.read_texts, source, *names, as_they_are=True)
-    job = bulk.Job(
-        output=pathlib.Path(arguments.output),
+    encode.run(
+        arguments.model,
+        arguments.input,
+        arguments.output,
+        prompt=arguments.prompt,
         format=arguments.format,
         precision=arguments.quantize,
+        dims=arguments.dims,
+        dtype=arguments.dtype,
+        max_length=arguments.max_length,
+        text_field=arguments.text_field,
+        id_field=arguments.id_field,
+        title_field=arguments.title_field,
         shard_size=arguments.shard_size,
-        # The whole input is read before anything is written.
-        input=bulk.scan(read, arguments.shard_size, progress=_Checked(source)),
-        identity={
-            "model": model.digest,
-            "prompt": prompt,
-            "dims": arguments.dims or model.encoder.model.embedding_dim,
-            "max_length": model.encoder.max_length,
-            "dtype": model.dtype,
-            "fields": fields,
-        },
     )
-    if not job.input.texts:
-        raise DataError(f"{source}: holds no text; give a file of texts")
-    finished = job.finished() if hosts.is_main() else None
-    if hosts.agree(np.array(finished is not None)):
-        say(f"{arguments.output}: was finished before, and every file in it is whole; nothing was written")
-        return
-
-    def encode(shard):
-        titles = [t.title for t in shard] if arguments.title_field else None
-        with console.text_bar(len(shard)) as progress:
-            return model.encode([t.text for t in shard], prompt, titles, arguments.dims, progress), cut[0]
-
-    with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
-        if hosts.is_main():
-            job.begin()
-        hosts.sync("the encoding job has begun")
-        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), console.ShardReport(), _warn)
-        hosts.sync("every shard was encoded")
-        if hosts.is_main():
-            summary = bulk.finish(job, started, _warn)
-            say(
-                f"wrote {arguments.output}: {summary['texts']:,} texts in {summary['shards']} shards, "
-                f"{summary['cut'] / summary['texts']:.1%} cut at {model.encoder.max_length} tokens"
-            )
 
 
-def _input(path: str) -> pathlib.Path:
-    """Returns the input's path; a DataError unless it is a file."""
-    from embed.errors import DataError
-
+def check_input(path: str) -> None:
+    """Raises DataError unless the input is a file."""
     source = pathlib.Path(path)
     try:
         if not source.is_file():
@@ -132,25 +76,3 @@ def _input(path: str) -> pathlib.Path:
             raise DataError(f"{source}: {reason}; correct --input")
     except OSError as e:
         raise DataError(f"{source}: cannot be read ({e.strerror}); correct --input") from e
-    return source
-
-
-def _warn(line: str) -> None:
-    """Prints what a host met in its own files; each host tells of its own."""
-    print(line, file=sys.stderr, flush=True)
-
-
-class _Checked:
-    """Says every half a minute how many texts of a large input have been checked."""
-
-    def __init__(self, source: pathlib.Path):
-        self._source, self._texts, self._last = source, 0, time.monotonic()
-
-    def __call__(self, texts: int) -> None:
-        from embed.console import say
-
-        self._texts += texts
-        now = time.monotonic()
-        if now - self._last >= _CHECKED_EVERY:
-            self._last = now
-            say(f"{self._source}: {self._texts:,} texts checked")

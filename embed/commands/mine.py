@@ -1,9 +1,8 @@
 """`embed mine`: hard negatives for files of pairs, from a model's own nearest texts."""
 
-import pathlib
-
 from embed import environment
 from embed.commands import options
+from embed.errors import UsageError
 
 SUMMARY = (
     "Find hard negatives: texts near a query that do not answer it. Every file of pairs is mined in its own targets, and in "
@@ -63,33 +62,27 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     rule = _rule(arguments)
     environment.start(arguments.distributed)
-    import jax
-
-    from embed.data.sources import expand_paths
-    from embed.data.text import template
-    from embed.errors import UsageError
-    from embed.inference import model as inference
     from embed.workflows import mine
 
-    fields = mine.fields_of(arguments)
-    paths = expand_paths(arguments.pairs, "--pairs")
-    corpus = expand_paths(arguments.corpus, "--corpus")
-    names = [mine.name_of(p) for p in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
-    own = jax.local_devices()  # every host works for itself
-    model = inference.open_model(arguments.model, max_length=arguments.max_length, devices=own)
-    prompts = {"query": arguments.query_prompt, "target": arguments.target_prompt}
-    for prompt in prompts.values():
-        template(prompt, model.prompts)
-    output = pathlib.Path(arguments.output)
-    mine.Job(output, model, rule, fields, prompts, arguments.replace, tuple(paths), tuple(corpus)).run()
+    mine.run(
+        arguments.model,
+        arguments.pairs,
+        arguments.output,
+        corpus=arguments.corpus,
+        rule=rule,
+        replace=arguments.replace,
+        query_field=arguments.query_field,
+        target_field=arguments.target_field,
+        title_field=arguments.title_field,
+        negatives_field=arguments.negatives_field,
+        query_prompt=arguments.query_prompt,
+        target_prompt=arguments.target_prompt,
+        max_length=arguments.max_length,
+    )
 
 
 def _rule(arguments):
     from embed.curation.negatives import Rule
-    from embed.errors import UsageError
 
     first, separator, last = arguments.ranks.partition(":")
     try:

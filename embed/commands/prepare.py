@@ -13,13 +13,7 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     environment.start()
     from embed import config
-    from embed.data import loader, prepare
-    from embed.files import FolderLock
-    from embed.workflows import init_from
+    from embed.workflows import prepare
     from embed.workflows.recipe import Recipe
 
-    recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
-    recipe = init_from.complete(recipe)
-    with FolderLock(recipe.cache_dir):
-        caches = prepare.ensure_caches(recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
-    loader.check_negatives(recipe.mixture, caches, recipe.num_negatives)
+    prepare.run(config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0])

@@ -1,9 +1,7 @@
 """`embed reproduce`: the arms and seeds of a claim, run, scored and judged; resumable; one table of all claims."""
 
-import contextlib
-import pathlib
-
 from embed.commands import options
+from embed.errors import UsageError
 
 log_path = options.log_beside_output
 SUMMARY = (
@@ -37,42 +35,20 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed import files
-    from embed.errors import UsageError
-    from embed.workflows import bench, reproduce
+    from embed.workflows import reproduce
 
     if bool(arguments.claims) == (arguments.all or arguments.list):
         raise UsageError("give a CLAIM, or --all, or --list")
     if arguments.table and arguments.list:
         raise UsageError("--list lists the claims and --table judges them: give one of the two")
-    chosen = reproduce.read(arguments.claims)
     if arguments.list:
-        reproduce.print_list(chosen)
+        reproduce.print_list(reproduce.read(arguments.claims))
         return
-    output, record = pathlib.Path(arguments.output), pathlib.Path(arguments.record or arguments.output)
-    given = {name: getattr(arguments, name) for name in ("data", "source") if getattr(arguments, name)}
-    if "data" in given and not pathlib.Path(given["data"]).is_dir():
-        raise UsageError(f"--data={given['data']}: no such folder")
-    with contextlib.nullcontext() if arguments.table else files.FolderLock(output):
-        digests = bench.digest_given(given)
-        experiments = {
-            name: reproduce.Experiment(name, claim, output, record / f"{name}.json", given, digests)
-            for name, claim in {**reproduce.read([]), **chosen}.items()
-        }
-        for name in chosen:
-            if arguments.table:
-                experiments[name].check_given()
-                experiments[name].check_record()
-            else:
-                experiments[name].run()
-                _write_table(experiments, chosen, record)
-        if arguments.table:
-            _write_table(experiments, chosen, record)
-
-
-def _write_table(experiments, chosen, record: pathlib.Path) -> None:
-    """Writes the table of the chosen claims and of those that were measured before."""
-    from embed.workflows import reproduce
-
-    shown = {n: e.result() for n, e in experiments.items() if n in chosen or e.is_kept}
-    reproduce.write_table(shown, record)
+    reproduce.run(
+        arguments.claims,
+        arguments.output,
+        data=arguments.data,
+        source=arguments.source,
+        record=arguments.record,
+        table_only=arguments.table,
+    )

@@ -1,7 +1,5 @@
 """`embed tune`: the rates of a mixture, from each task's own steps to its best score and a grid around them."""
 
-import pathlib
-
 from embed.commands import options
 
 SUMMARY = (
@@ -26,17 +24,14 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed import config, files
-    from embed.errors import ConfigError
-    from embed.workflows import tune
-    from embed.workflows.recipe import Recipe
-
     factors = options.numbers("factors", arguments.factors)
-    recipe = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0]
-    if recipe.best_metric is None:
-        raise ConfigError("Recipe.best_metric is not bound: what rates are to be best by; bind it, and Recipe.suite")
-    given = [*(f"--gin_file={f}" for f in arguments.gin_file), *(f"--gin.{b}" for b in arguments.gin_bindings)]
-    output = pathlib.Path(arguments.output)
-    with files.FolderLock(output):
-        names = [task.name for task in recipe.mixture.tasks]
-        tune.Job(output, names, recipe.best_metric, given, factors, arguments.whole, arguments.patience).run()
+    from embed.workflows import tune
+
+    tune.run(
+        arguments.gin_file,
+        arguments.output,
+        bindings=arguments.gin_bindings,
+        factors=factors,
+        whole=arguments.whole,
+        patience=arguments.patience,
+    )

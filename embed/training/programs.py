@@ -8,12 +8,8 @@ import jax
 
 from embed import console, sharding
 from embed.data.loader import Batches
-from embed.errors import ConfigError
+from embed.errors import DoesNotFit
 from embed.training import reports
-
-
-class DoesNotFit(ConfigError):
-    """A batch that no number of micro-batches makes small enough for the memory of a device."""
 
 
 class Programs:

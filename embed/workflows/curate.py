@@ -1,6 +1,7 @@
 """The work of `embed curate`: options checked, a job begun or gone on with, and what came of it told and written."""
 
 import math
+import os
 import pathlib
 import re
 import secrets
@@ -12,11 +13,31 @@ from embed.curation.asking import Asker
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
 from embed.curation.sending import Budget, Spent
-from embed.errors import DataError, Preempted, UsageError
+from embed.errors import DataError, Preempted, UsageError, did_you_mean
 from embed.workflows import curate_plans, curate_rows
-from embed.workflows.curate_plans import Plan
+from embed.workflows.curate_plans import KEY_VARIABLE, Options, Plan
 
 LEDGER, JOB, SALT = "replies.jsonl", "job.json", "salt"
+WHATS = ("queries", "texts", "filter", "pick", "prompts")
+
+
+def run(what: str, output, **options) -> None:
+    """Has a language model write or judge training data into the folder `output`; `what` and `options` are those of `Options`.
+
+    Every reply is kept: the same call again after a stop asks nothing twice. `what` 'prompts' writes our prompts to a new folder
+    and asks nothing. A budget that is spent raises Preempted, with the rows that are complete written.
+    """
+    if what not in WHATS:
+        raise UsageError(f"curate {what}{did_you_mean(what, WHATS)}")
+    given = Options(what, output, **options)
+    if what == "prompts":
+        write_prompts(pathlib.Path(output))
+        return
+    for name in ("endpoint", "model"):
+        if not getattr(given, name):
+            raise UsageError(f"curate {what} needs --{name}")
+    check(given)
+    Job(given, read_key(given.key_variable, KEY_VARIABLE, os.environ)).run()
 
 
 def write_prompts(output: pathlib.Path) -> None:
@@ -38,30 +59,30 @@ OPTIONS = {
 _FIELDS = ("query_field", "target_field", "negatives_field")
 
 
-def check(arguments) -> None:
+def check(given: Options) -> None:
     """Raises UsageError for options that do not belong to WHAT or are out of range, and fills in what was not given."""
-    defaults = OPTIONS[arguments.what]
+    defaults = OPTIONS[given.what]
     for name in {n for options in OPTIONS.values() for n in options} - defaults.keys():
-        if getattr(arguments, name) is not None:
+        if getattr(given, name) is not None:
             takers = " and ".join(w for w, options in OPTIONS.items() if name in options)
-            raise UsageError(f"--{name} goes with {takers}, not with {arguments.what}")
+            raise UsageError(f"--{name} goes with {takers}, not with {given.what}")
     for name, default in defaults.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, default)
-    low, high = (1, 5) if arguments.what == "queries" else (0, 3)
-    if arguments.least is not None and not low <= arguments.least <= high:
-        raise UsageError(f"--least={arguments.least}: the scale goes from {low} to {high}")
+        if getattr(given, name) is None:
+            setattr(given, name, default)
+    low, high = (1, 5) if given.what == "queries" else (0, 3)
+    if given.least is not None and not low <= given.least <= high:
+        raise UsageError(f"--least={given.least}: the scale goes from {low} to {high}")
     for name in ("model", "labels", "kind", *_FIELDS):
-        if not (getattr(arguments, name) or "").isprintable():  # bytes that are no UTF-8 are not either
+        if not (getattr(given, name) or "").isprintable():  # bytes that are no UTF-8 are not either
             raise UsageError(f"--{name}: holds control characters or bytes that are no UTF-8; write it without them")
     if "input" in defaults:
-        if not arguments.input:
-            raise UsageError(f"curate {arguments.what} needs --input")
-        if pathlib.Path(arguments.output).resolve() in pathlib.Path(arguments.input).resolve().parents:
+        if not given.input:
+            raise UsageError(f"curate {given.what} needs --input")
+        if pathlib.Path(given.output).resolve() in pathlib.Path(given.input).resolve().parents:
             raise UsageError(
-                f"--input={arguments.input}: lies in --output and would be written over; choose another --output"
+                f"--input={given.input}: lies in --output and would be written over; choose another --output"
             )
-    fields = [getattr(arguments, name) for name in _FIELDS]
+    fields = [getattr(given, name) for name in _FIELDS]
     if len(set(fields)) < len(fields) or not all(fields):
         raise UsageError(f"--query_field, --target_field and --negatives_field: {', '.join(fields)}; name three fields")
 
@@ -79,22 +100,23 @@ def read_key(variable: str, default: str, environment) -> str:
 class Job:
     """One run of the command."""
 
-    def __init__(self, arguments, output: pathlib.Path, key: str, price: list[float] | None):
+    def __init__(self, given: Options, key: str):
+        price = given.price
         if price is not None and (len(price) != 2 or not all(0 <= p < math.inf for p in price)):
             raise UsageError("--price takes two numbers, the price of a million tokens in and out: --price=0.1,0.4")
-        self._given, self._output, self._price = arguments, output, price
+        self._given, self._output, self._price = given, pathlib.Path(given.output), price
         self._endpoint = Endpoint(
-            arguments.endpoint,
-            arguments.model,
+            given.endpoint,
+            given.model,
             key,
-            arguments.key_variable,
-            attempts=arguments.attempts,
-            deadline=arguments.deadline,
-            first_wait=arguments.first_wait,
-            structured=not arguments.plain,
+            given.key_variable,
+            attempts=given.attempts,
+            deadline=given.deadline,
+            first_wait=given.first_wait,
+            structured=not given.plain,
         )
-        self._prompts = curate_plans.read_prompts(arguments)
-        self._inputs = curate_plans.read_inputs(arguments)
+        self._prompts = curate_plans.read_prompts(given)
+        self._inputs = curate_plans.read_inputs(given)
         self._rows: list[dict[str, Any]] = []
 
     def run(self) -> None:

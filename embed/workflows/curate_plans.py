@@ -22,6 +22,48 @@ FIELDS = {
 }
 
 
+KEY_VARIABLE = "EMBED_API_KEY"
+
+
+@dataclasses.dataclass
+class Options:
+    """What is asked of which model. `what` is queries, texts, filter or pick; an option that is None is not given.
+
+    `endpoint` is a base URL such as http://localhost:8000/v1, and `key_variable` names the environment variable with the key.
+    queries takes `input` (a file of texts), `sample` (that many of them, drawn) and `least` (rating, 1 to 5; 4). texts takes
+    `labels` (separated by commas), `kind` and `count` (100). filter takes `input` (jsonl of pairs) and `least` (grade, 0 to 3;
+    2). pick takes `input`, `keep` (1) and `likelihood`. `max_requests` and `max_tokens` are budgets over all runs, `price` is of
+    a million tokens in and out, times are in seconds.
+    """
+
+    what: str
+    output: Any
+    endpoint: str | None = None
+    model: str | None = None
+    key_variable: str = KEY_VARIABLE
+    input: Any = None
+    sample: int | None = None
+    least: int | None = None
+    labels: str | None = None
+    kind: str | None = None
+    count: int | None = None
+    keep: int | None = None
+    likelihood: bool | None = None
+    query_field: str = "query"
+    target_field: str = "positive"
+    negatives_field: str = "negative"
+    prompts: Any = None
+    seed: int = 0
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    price: Sequence[float] | None = None
+    concurrency: int = 8
+    attempts: int = 8
+    first_wait: float = 1.0
+    deadline: float = 120.0
+    plain: bool = False
+
+
 @dataclasses.dataclass
 class Plan:
     """What is to be asked: `work` on each of `items`; `requests`, `tokens_in` and `tokens_out` are how much that is at most."""
@@ -34,7 +76,7 @@ class Plan:
     tokens_out: int
 
 
-def read_prompts(given) -> dict[str, words.Words]:
+def read_prompts(given: Options) -> dict[str, words.Words]:
     """Returns the prompts that the job needs, those of --prompts first."""
     folder = None if given.prompts is None else pathlib.Path(given.prompts)
     if folder is not None:
@@ -43,7 +85,7 @@ def read_prompts(given) -> dict[str, words.Words]:
     return {name: words.read(name, folder, fields) for name, fields in {**FIELDS[given.what], **more}.items()}
 
 
-def read_labels(given) -> list[str]:
+def read_labels(given: Options) -> list[str]:
     """Returns the labels of `curate texts`."""
     labels = [label.strip() for label in (given.labels or "").split(",") if label.strip()]
     if len(labels) < 2 or not given.kind:
@@ -54,7 +96,7 @@ def read_labels(given) -> list[str]:
     return labels
 
 
-def read_passages(given) -> list[Text]:
+def read_passages(given: Options) -> list[Text]:
     """Returns the passages that queries are written for."""
     passages = list(read_texts(given.input, title_field="title", titles_may_lack=True))
     if given.sample is None:
@@ -65,7 +107,7 @@ def read_passages(given) -> list[Text]:
     return [passages[i] for i in sorted(chosen)]
 
 
-def read_pairs(given) -> list[judging.Pair]:
+def read_pairs(given: Options) -> list[judging.Pair]:
     """Returns the pairs that are judged."""
     roles = {"query": given.query_field, "target": given.target_field, "negatives": given.negatives_field}
     pairs = []
@@ -75,7 +117,7 @@ def read_pairs(given) -> list[judging.Pair]:
     return pairs
 
 
-def read_inputs(given) -> list[Any]:
+def read_inputs(given: Options) -> list[Any]:
     """Returns what the job is about, checked: labels, passages or pairs."""
     inputs = {"texts": read_labels, "queries": read_passages}.get(given.what, read_pairs)(given)
     if not inputs:
@@ -83,7 +125,7 @@ def read_inputs(given) -> list[Any]:
     return inputs
 
 
-def plan_queries(given, asker: Asker, prompts: dict[str, words.Words], passages: Sequence[Text]) -> Plan:
+def plan_queries(given: Options, asker: Asker, prompts: dict[str, words.Words], passages: Sequence[Text]) -> Plan:
     """Returns the plan for queries: one is written and one rated for each passage."""
     work = synthesis.Queries(asker, prompts, given.least, given.seed)
     size = sum(estimated_tokens(passage.text) for passage in passages)
@@ -92,7 +134,7 @@ def plan_queries(given, asker: Asker, prompts: dict[str, words.Words], passages:
     return Plan(work, passages, "passages", 2 * count, 2 * size + count * fixed, 60 * count)
 
 
-def plan_lists(given, asker: Asker, prompts: dict[str, words.Words], labels: Sequence[str]) -> Plan:
+def plan_lists(given: Options, asker: Asker, prompts: dict[str, words.Words], labels: Sequence[str]) -> Plan:
     """Returns the plan for labelled texts up to the lists of people and subjects, whose entries the texts are drawn from."""
     work = synthesis.Labelled(asker, prompts, given.kind, labels, seed=given.seed)
     lists = [(name, number) for name in ("people", "subjects") for number in range(-(-given.count // 200))]
@@ -100,7 +142,7 @@ def plan_lists(given, asker: Asker, prompts: dict[str, words.Words], labels: Seq
     return Plan(work, lists, "texts", given.count + len(lists), fixed * given.count, 150 * given.count)
 
 
-def plan_judged(given, asker: Asker, prompts: dict[str, words.Words], pairs: Sequence[judging.Pair]) -> Plan:
+def plan_judged(given: Options, asker: Asker, prompts: dict[str, words.Words], pairs: Sequence[judging.Pair]) -> Plan:
     """Returns the plan for judged pairs: a grade, and with --likelihood a likelihood, of each text."""
     judge = judging.Judge(asker, prompts, given.seed)
     if given.what == "filter":

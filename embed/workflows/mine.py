@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import jax
@@ -23,11 +23,12 @@ from embed.curation.neighbours import Neighbours
 from embed.curation.positives import Positives, text_ids
 from embed.data.fields import map_fields
 from embed.data.lines import read_json_lines
-from embed.data.sources import write_json_lines
+from embed.data.sources import expand_paths, write_json_lines
 from embed.data.text import target_id, template
 from embed.data.texts import Text, read_texts
 from embed.errors import DataError, StorageError, UsageError, did_you_mean
 from embed.inference import bulk, search
+from embed.inference import model as inference
 from embed.inference.model import EmbeddingModel
 from embed.workflows.choice import Choice, Pairs, Source, summary_line
 
@@ -49,11 +50,45 @@ def name_of(path: str) -> str:
     return pathlib.Path(path.removesuffix(".gz")).stem
 
 
-def fields_of(arguments) -> dict[str, str]:
+def run(
+    model,
+    pairs: Sequence[str],
+    output,
+    *,
+    corpus: Sequence[str] = (),
+    rule: Rule | None = None,
+    replace: bool = False,
+    query_field: str = "query",
+    target_field: str = "positive",
+    title_field: str | None = None,
+    negatives_field: str = "negative",
+    query_prompt: str = "query",
+    target_prompt: str = "document",
+    max_length: int | None = None,
+) -> None:
+    """Writes the pairs of each jsonl file with hard negatives to NAME.jsonl.gz in the folder `output`.
+
+    Every file is searched in its own targets and in the jsonl files `corpus`. `rule` says which neighbours become negatives
+    (default: the nearest one below 95 % of the positive's score). `replace` drops negatives that pairs have. `max_length` is in
+    tokens. Work that an earlier call left is verified and kept.
+    """
+    fields = _fields(query_field, target_field, title_field, negatives_field)
+    paths, corpus_paths = expand_paths(pairs, "--pairs"), expand_paths(corpus, "--corpus")
+    names = [name_of(path) for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--pairs: two files are called {name!r}; mine them into different folders")
+    local_devices = jax.local_devices()  # every host works for itself
+    opened = inference.open_model(model, max_length=max_length, devices=local_devices)
+    prompts = {"query": query_prompt, "target": target_prompt}
+    for prompt in prompts.values():
+        template(prompt, opened.prompts)
+    Job(pathlib.Path(output), opened, rule or Rule(), fields, prompts, replace, tuple(paths), tuple(corpus_paths)).run()
+
+
+def _fields(query: str, target: str, title: str | None, negatives: str) -> dict[str, str]:
     """Returns the fields of the pairs by role. UsageError for one field in two roles."""
-    fields = {"query": arguments.query_field, "target": arguments.target_field, "negatives": arguments.negatives_field}
-    if arguments.title_field:
-        fields["title"] = arguments.title_field
+    fields = {"query": query, "target": target, "negatives": negatives} | ({"title": title} if title else {})
     names = list(fields.values())
     for name in names:
         if names.count(name) > 1:

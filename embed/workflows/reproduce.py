@@ -1,5 +1,6 @@
 """The work of `embed reproduce`: arms and seeds scored where no record has them, differences judged, tables written."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -11,12 +12,53 @@ import numpy as np
 from embed import config, documents, files, markdown
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
-from embed.workflows.bench import Bench, digest
+from embed.workflows.bench import Bench, digest, digest_given
 from embed.workflows.claims import Claim, Comparison
 
 TABLE = "claims.md"
 # The least seeds that claims are judged by, also while others are still to be measured.
 MIN_SEEDS = 3
+
+
+def run(
+    claims: Sequence[str] = (),
+    output="runs/claims",
+    *,
+    data=None,
+    source: str | None = None,
+    record=None,
+    table_only: bool = False,
+) -> None:
+    """Runs the arms and seeds of claims, names or gin files (default: all), and writes the table of what holds.
+
+    `data` is the folder of pairs and suites, `source` the model that some claims start from or mine with. `record` is the folder
+    of what was measured (default: `output`), which is not run again. `table_only` judges the record and runs nothing.
+    """
+    chosen = read(claims)
+    output, record = pathlib.Path(output), pathlib.Path(record or output)
+    given = {name: value for name, value in (("data", data), ("source", source)) if value}
+    if "data" in given and not pathlib.Path(given["data"]).is_dir():
+        raise UsageError(f"--data={given['data']}: no such folder")
+    with contextlib.nullcontext() if table_only else files.FolderLock(output):
+        digests = digest_given(given)
+        experiments = {
+            name: Experiment(name, claim, output, record / f"{name}.json", given, digests)
+            for name, claim in {**read([]), **chosen}.items()
+        }
+        for name in chosen:
+            if table_only:
+                experiments[name].check_given()
+                experiments[name].check_record()
+            else:
+                experiments[name].run()
+                _write_table(experiments, chosen, record)
+        if table_only:
+            _write_table(experiments, chosen, record)
+
+
+def _write_table(experiments, chosen, record: pathlib.Path) -> None:
+    """Writes the table of the chosen claims and of those that were measured before."""
+    write_table({n: e.result() for n, e in experiments.items() if n in chosen or e.is_kept}, record)
 
 
 def read(names: Sequence[str]) -> dict[str, Claim]:

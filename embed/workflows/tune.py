@@ -6,9 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from embed import bundles, config, files
 from embed.curation import rates
-from embed.errors import DataError, UsageError
+from embed.errors import ConfigError, DataError, UsageError
 from embed.evaluation import report
 from embed.workflows import command_lines
+from embed.workflows.recipe import Recipe
+
+
+def run(
+    gin_files: Sequence[str],
+    output,
+    *,
+    bindings: Sequence[str] = (),
+    factors: Sequence[float] = (0.5, 2.0),
+    whole: bool = False,
+    patience: int = 2,
+) -> None:
+    """Finds the rates of the mixture of a recipe, given as gin files and NAME=VALUE `bindings`, and writes them to `output`.
+
+    Every task is trained alone until `patience` evaluations are no better, then mixtures whose rates are multiplied by
+    `factors`, one at a time, or with `whole` in every combination. The same call again goes on.
+    """
+    recipe = config.build(Recipe, gin_files, bindings)[0]
+    if recipe.best_metric is None:
+        raise ConfigError("Recipe.best_metric is not bound: what rates are to be best by; bind it, and Recipe.suite")
+    given = [*(f"--gin_file={file}" for file in gin_files), *(f"--gin.{binding}" for binding in bindings)]
+    output = pathlib.Path(output)
+    with files.FolderLock(output):
+        names = [task.name for task in recipe.mixture.tasks]
+        Job(output, names, recipe.best_metric, given, factors, whole, patience).run()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from embed import bundles, sharding, trees
-from embed.workflows import train
 from embed.data import sources as data_sources
 from embed.data import tasks, tokenizers
 from embed.data.encoding import Lengths
@@ -19,7 +18,7 @@ from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.pooling import LastPooling
 from embed.training import loop
-from embed.workflows import init_from
+from embed.workflows import init_from, train
 from embed.workflows.recipe import Recipe
 
 

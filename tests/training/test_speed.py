@@ -17,7 +17,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import AttentionPooling, MeanPooling
 from embed.objectives.pairs import Pairs
-from embed.workflows import forecast
+from embed.workflows import recipe_steps
 
 ENCODERS = {
     "bert": Bert(vocab_size=300, width=64, num_layers=2, num_heads=4, mlp_dim=96, dtype="bfloat16"),
@@ -52,11 +52,11 @@ def test_little_is_run_that_the_model_does_not_need(remat, most):
         vocab_size=500, width=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=512, remat=remat
     )
     model = api.build(Embedder(encoder, MeanPooling(), (256,), (256, 128)))
-    plan = forecast.Plan(
+    plan = recipe_steps.Plan(
         model=model,
         objective=Pairs(Matryoshka(Contrastive(), (256, 128)), model),
         optimizer=optax.adamw(1e-3),
-        caches=(forecast.FullCache("made_up", (64, 64)),),
+        caches=(recipe_steps.FullCache("made_up", (64, 64)),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
         batch_size=64,
         num_negatives=0,

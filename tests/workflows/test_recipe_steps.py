@@ -9,7 +9,7 @@ import pytest
 
 from embed import sharding, trees
 from embed.commands.main import main
-from embed.compilation import chips, hlo
+from embed.compilation import forecast
 from embed.data import tasks
 from embed.losses.contrastive import Contrastive
 from embed.models import api
@@ -17,7 +17,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.objectives.pairs import Pairs
-from embed.workflows import forecast
+from embed.workflows import recipe_steps
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def model(dtype: str):
 
 @pytest.fixture(scope="module")
 def plan():
-    return forecast.Plan(
+    return recipe_steps.Plan(
         model=model("bfloat16"),
         objective=Pairs(Contrastive(), model("bfloat16")),
         optimizer=optax.sgd(0.1),
-        caches=(forecast.FullCache("made_up", (32, 32)),),
+        caches=(recipe_steps.FullCache("made_up", (32, 32)),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
         batch_size=64,
         num_negatives=0,
@@ -52,16 +52,16 @@ def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
     whole = plan.train(mesh())
     assert whole.micro_batches == 1
     room = whole.lasting + 0.6 * whole.temporary
-    monkeypatch.setattr(forecast, "_memory", lambda mesh: room / sharding.OF_DEVICE)
+    monkeypatch.setattr(forecast, "memory_of", lambda mesh: room / sharding.OF_DEVICE)
     cut = plan.train(mesh())
     assert cut.micro_batches > 1 and cut.memory <= room < whole.memory
-    monkeypatch.setattr(forecast, "_memory", lambda mesh: 1000.0)
+    monkeypatch.setattr(forecast, "memory_of", lambda mesh: 1000.0)
     assert "smaller batch" in plan.train(mesh()).refused
 
 
 def test_what_does_not_fit_ends_the_command(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(forecast, "_memory", lambda mesh: 1000.0)
+    monkeypatch.setattr(forecast, "memory_of", lambda mesh: 1000.0)
     with pytest.raises(SystemExit) as ended:
         main(["compile", "--gin_file=tiny.gin", "--steps=train"])
     assert ended.value.code == 78 and "does not fit: train on here; see --advise" in capsys.readouterr().err
@@ -74,11 +74,3 @@ def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
     shapes = trees.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
     kernels = sum(x.size for path, x in shapes.items() if path.endswith("kernel"))
     assert full.lasting - half.lasting == pytest.approx(2 * kernels, rel=0.02)
-
-
-def test_the_expected_time_counts_kernels_of_which_the_compiler_knows_nothing():
-    chip = chips.Chip("made up", 1e9, flops=100.0, bandwidth=1.0, exchange=1.0, clock=10.0)
-    work = hlo.Work(flops=900.0, kernel_flops=200.0, bytes=0.0, cycles=30.0, collectives=(), unknown_loops=0)
-    step = forecast.Step("train", (1, 1, 1), chip, work=work, model_flops=1.0)
-    assert step.compiler_seconds == 3.0 + 200.0 / 50.0  # at half of the chip's speed
-    assert dataclasses.replace(step, work=dataclasses.replace(work, cycles=0.0)).compiler_seconds is None

@@ -1,0 +1,25 @@
+"""One report of results that are there: their tables, comparisons and plots. Loads no JAX."""
+
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embed import files, markdown
+from embed.evaluation import outputs, plots, report
+
+
+def run(results: Sequence[str], output, *, against: str | None = None) -> None:
+    """Writes the report of several results.json as the new folder `output`, each model compared with the model `against`."""
+    merged, samples = outputs.merge([pathlib.Path(path) for path in results], against)
+    write(merged, samples, output)
+
+
+def write(results: Mapping[str, Any], samples: Mapping[str, Any], output) -> None:
+    """Writes results, samples, tables and plots as the new folder `output`, and prints the table."""
+    with files.new_folder(output) as folder:
+        written = outputs.write(results, samples, folder)
+    print(f"\n{report.table(results, markdown.printable)}")
+    if not plots.available():
+        print("no plots: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)
+    print(f"wrote {output}/: {', '.join(written)}")

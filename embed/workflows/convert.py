@@ -1,0 +1,70 @@
+"""A Hugging Face or sentence-transformers checkpoint into a bundle."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from embed import console, files, trees
+from embed.data import text
+from embed.errors import UsageError, did_you_mean
+from embed.interop import convert, hub
+from embed.interop import source as sources
+from embed.interop.source import Source
+from embed.models import api
+
+
+def run(
+    source: str,
+    output,
+    *,
+    revision: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    matryoshka_dims: Sequence[int] = (),
+    max_length: int | None = None,
+    text_normalization: str = "none",
+    bidirectional: bool = False,
+) -> None:
+    """Writes the bundle `output` of a folder, or of a name on the Hugging Face Hub at `revision`.
+
+    `prompts` are templates by name that replace the folder's. `matryoshka_dims` and `max_length` in tokens default to what the
+    folder says. `text_normalization` is a name of `data.text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
+    decoder see the whole text: a start for training, not the same model.
+    """
+    files.check_new(output)
+    if text_normalization not in text.NORMALIZATIONS:
+        known = did_you_mean(text_normalization, text.NORMALIZATIONS)
+        raise UsageError(f"--text_normalization={text_normalization}{known}")
+    opened = sources.read(
+        hub.fetch(source, revision),
+        prompt_overrides=dict(prompts or {}),
+        matryoshka_dims=tuple(matryoshka_dims),
+        max_length=max_length,
+        changes={"causal": False} if bidirectional else None,
+    )
+    for line in summary(opened):
+        print(line, flush=True)
+    convert.convert(opened, output, source, console.progress_bar("reading"), text_normalization)
+    print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
+
+
+def summary(source: Source) -> list[str]:
+    """Returns what was found in a foreign folder, for a person to read."""
+    model = api.build(source.module)
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    encoder = source.module.encoder
+    count = sum(math.prod(s.shape) for s in shapes.values())
+    sizes = " -> ".join(map(str, (encoder.width, *source.module.projection)))
+    return [
+        f"model      {source.family.model_type}: {count:,} parameters, {encoder.num_layers} layers of width {encoder.width}",
+        f"           {type(source.module.pooling).__name__}, {sizes}, Matryoshka sizes "
+        f"{', '.join(map(str, model.matryoshka_dims))}",
+        f"tokenizer  {source.tokenizer.vocab_size:,} tokens, texts cut at {source.max_length}",
+        f"prompts    {_prompt_line(source.prompts)}",
+        *(f"note       {note}" for note in source.notes),
+    ]
+
+
+def _prompt_line(prompts: Mapping[str, str]) -> str:
+    used = [f"{name}: {text!r}" for name, text in prompts.items() if text != "{content}"]
+    return f"{len(used)}, such as {used[0]}" if used else "none"

@@ -1,0 +1,116 @@
+"""The texts of a file into shards of vectors, resumable and divided over hosts."""
+
+import contextlib
+import functools
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from embed import console, files, hosts
+from embed.data import texts
+from embed.data.text import template
+from embed.errors import DataError
+from embed.inference import bulk
+from embed.inference import model as inference
+
+_CHECKED_EVERY = 30.0  # seconds
+
+
+def run(
+    model,
+    input,
+    output,
+    *,
+    prompt: str = "document",
+    format: str = "parquet",
+    precision: str = "float32",
+    dims: int | None = None,
+    dtype: str | None = None,
+    max_length: int | None = None,
+    text_field: str = "text",
+    id_field: str | None = None,
+    title_field: str | None = None,
+    shard_size: int = 8192,
+) -> None:
+    """Encodes the texts of the file `input` into the folder `output`, which `inference.bulk.read` reads.
+
+    The whole file is checked before anything is written. A job that was stopped goes on: finished shards are verified and kept.
+    `prompt` is a prompt's name or a template, `format` one of `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
+    `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens.
+    """
+    bulk.need(format)
+    source = pathlib.Path(input)
+    started, cut = time.time(), [0]
+
+    def overflow(truncated: int, total: int) -> None:
+        del total
+        cut[0] = truncated
+
+    local_devices = jax.local_devices()  # every host works for itself
+    opened = inference.open_model(model, max_length=max_length, overflow=overflow, dtype=dtype, devices=local_devices)
+    prompt_template = template(prompt, opened.prompts)
+    opened.check_dims(dims)
+    fields = {"text": text_field, "id": id_field, "title": title_field}
+    read = functools.partial(texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
+    job = bulk.Job(
+        output=pathlib.Path(output),
+        format=format,
+        precision=precision,
+        shard_size=shard_size,
+        # The whole input is read before anything is written.
+        input=bulk.scan(read, shard_size, progress=_Checked(source)),
+        identity={
+            "model": opened.digest,
+            "prompt": prompt_template,
+            "dims": dims or opened.encoder.model.embedding_dim,
+            "max_length": opened.encoder.max_length,
+            "dtype": opened.dtype,
+            "fields": fields,
+        },
+    )
+    if not job.input.texts:
+        raise DataError(f"{source}: holds no text; give a file of texts")
+    finished = job.finished() if hosts.is_main() else None
+    if hosts.agree(np.array(finished is not None)):
+        console.say(f"{output}: was finished before, and every file in it is whole; nothing was written")
+        return
+
+    def encode(shard):
+        titles = [text.title for text in shard] if title_field else None
+        with console.text_bar(len(shard)) as progress:
+            return opened.encode([text.text for text in shard], prompt_template, titles, dims, progress), cut[0]
+
+    with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
+        if hosts.is_main():
+            job.begin()
+        hosts.sync("the encoding job has begun")
+        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), console.ShardReport(), _warn)
+        hosts.sync("every shard was encoded")
+        if hosts.is_main():
+            summary = bulk.finish(job, started, _warn)
+            console.say(
+                f"wrote {output}: {summary['texts']:,} texts in {summary['shards']} shards, "
+                f"{summary['cut'] / summary['texts']:.1%} cut at {opened.encoder.max_length} tokens"
+            )
+
+
+def _warn(line: str) -> None:
+    """Prints what a host met in its own files; each host tells of its own."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Checked:
+    """Says every half a minute how many texts of a large input have been checked."""
+
+    def __init__(self, source: pathlib.Path):
+        self._source, self._texts, self._last = source, 0, time.monotonic()
+
+    def __call__(self, texts: int) -> None:
+        self._texts += texts
+        now = time.monotonic()
+        if now - self._last >= _CHECKED_EVERY:
+            self._last = now
+            console.say(f"{self._source}: {self._texts:,} texts checked")

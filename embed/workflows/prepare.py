@@ -1,0 +1,17 @@
+"""The vocabulary and the token caches of a recipe, before a run needs them."""
+
+from embed.data import loader
+from embed.data import prepare as data
+from embed.data.cache import Cache
+from embed.files import FolderLock
+from embed.workflows import init_from
+from embed.workflows.recipe import Recipe
+
+
+def run(recipe: Recipe) -> list[Cache]:
+    """Returns the verified token caches of the recipe's tasks, after preparing those that are missing."""
+    recipe = init_from.complete(recipe)
+    with FolderLock(recipe.cache_dir):
+        caches = data.ensure_caches(recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+    loader.check_negatives(recipe.mixture, caches, recipe.num_negatives)
+    return caches

@@ -1,0 +1,115 @@
+"""The steps of a recipe, compiled for devices that need not be there: training, scoring and encoding."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from embed import sharding
+from embed.compilation import forecast
+from embed.data.loader import Batches, Examples
+from embed.inference.encoder import Encoder
+from embed.inference.model import cast_once
+from embed.models import api
+from embed.training.programs import Programs, fit
+from embed.training.state import create, layout, with_shardings
+from embed.training.step import make_step
+from embed.types import Method, Model, Objective
+from embed.workflows.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class FullCache:
+    """Stands for a task's token cache before there is one: every text is as long as the recipe lets it be."""
+
+    name: str
+    texts: tuple[int, ...]  # tokens of the query, the target, each negative
+
+    @property
+    def longest(self) -> int:
+        return max(self.texts)
+
+    @property
+    def most_negatives(self) -> int:
+        return len(self.texts) - 2
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.tile(np.array(self.texts, np.int32), (len(self), 1))
+
+    def __len__(self) -> int:
+        return 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What of a recipe decides its steps."""
+
+    model: Model
+    objective: Objective
+    optimizer: Any
+    caches: tuple[FullCache, ...]
+    mixture: Any
+    batch_size: int
+    num_negatives: int
+    max_length: int
+
+    @property
+    def _text(self) -> Method:
+        return self.model.methods["text"]
+
+    def train(self, mesh: Mesh, micro_batches: int | None = None) -> forecast.Step:
+        """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
+        sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
+        examples = Examples(self.mixture, self.caches, self.batch_size, self.num_negatives, 0)
+        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, most_shapes=1)
+        abstract = jax.eval_shape(lambda: create(self.objective, self.optimizer, 0))
+        state = with_shardings(abstract, layout(self.objective, abstract, mesh))
+
+        def make(cut: Batches) -> Programs:
+            return Programs(make_step(self.objective, self.optimizer, seed=0), state, cut, mesh)
+
+        def compile_it():
+            cut, programs = fit(make, batches, micro_batches, forecast.memory_of(mesh) * sharding.OF_DEVICE)
+            return programs.largest, cut.parts
+
+        flops = 3 * sum(self._text.flops(n) for n in self.caches[0].texts) * self.batch_size
+        return forecast.compiled("train", mesh, flops, compile_it)
+
+    def evaluate(self, mesh: Mesh) -> forecast.Step:
+        """Compiles what scoring runs in training: texts of the longest kind, with the parameters where they lie."""
+        return self._encode("evaluate", mesh, jax.eval_shape(self.model.init, jax.random.key(0)))
+
+    def encode(self, devices) -> forecast.Step:
+        """Compiles what `embed encode` runs on the devices of one host (a CPU lays the layers of a small model apart)."""
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        memory = forecast.memory_of(sharding.make_mesh(devices=devices))
+        mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), memory), devices)
+        return self._encode("encode", mesh, jax.eval_shape(lambda params: cast_once(params, self.model), shapes))
+
+    def _encode(self, name: str, mesh: Mesh, shapes) -> forecast.Step:
+        encoder = Encoder(self.model, None, {}, self.max_length, mesh)
+        longest = np.zeros(self.max_length, np.int32)
+        batch = encoder.plan([longest] * (encoder.batch_tokens // self.max_length + 1))[0]
+        params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
+        flops = self._text.flops(self.max_length) * len(batch.texts)
+        return forecast.compiled(name, mesh, flops, lambda: (encoder.lowered(params, batch).compile(), 1))
+
+
+def plan_of(recipe: Recipe, remat: str | None = None) -> Plan:
+    """Returns the plan of a recipe, with another `remat` of its encoder where one is given."""
+    module = recipe.model if remat is None else recipe.model.clone(encoder=recipe.model.encoder.clone(remat=remat))
+    lengths, model = recipe.lengths, api.build(module)
+    texts = (lengths.query, *[lengths.target] * (1 + recipe.num_negatives))
+    return Plan(
+        model=model,
+        objective=recipe.built_objective(model),
+        optimizer=recipe.optimizer,
+        caches=tuple(FullCache(task.name, texts) for task in recipe.mixture.tasks),
+        mixture=recipe.mixture,
+        batch_size=recipe.batch_size,
+        num_negatives=recipe.num_negatives,
+        max_length=recipe.max_length or max(lengths.query, lengths.target),
+    )

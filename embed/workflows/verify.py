@@ -1,0 +1,135 @@
+"""Whether an export gives the trained model's vectors, by the tools that its README names."""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from embed import documents, files
+from embed.data.tokenizers import from_folder
+from embed.errors import DataError, NumericError, UsageError
+from embed.interop import parity, readers, stablehlo, torch_twin
+from embed.interop.prompts import PLAIN
+from embed.interop.tensors import stored_dtypes
+
+
+def run(folder, *, tolerance: float | None = None) -> float:
+    """Returns the largest difference of any number, after checking every file of an export.
+
+    `tolerance` is what is allowed, if less than the weights' type allows (1e-5 for float32). Token ids that differ and larger
+    errors are a NumericError, damaged files a DataError.
+    """
+    folder = pathlib.Path(folder)
+    checks, content = parity.read(folder)
+    _check_dtype(folder, content["dtype"])
+    tolerance = tolerance or content["tolerance"]
+    if tolerance > content["tolerance"]:
+        raise UsageError(
+            f"--tolerance={tolerance:g}: vectors of {content['dtype']} weights may differ by {content['tolerance']:g}; give less"
+        )
+    _check_unlisted(folder, files.verify_manifest(folder))
+    parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
+    _check_default_prompt(folder, content)
+    form, vectors = _vectors(folder, checks, content)
+    error = parity.compare(checks, _token_ids(folder, checks, content), vectors, tolerance, f"{folder} in {form}")
+    print(
+        f"{folder}: {len(checks)} texts in {form}: token ids equal, largest error {error:.2e} (tolerance {tolerance:.0e})"
+    )
+    return error
+
+
+def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
+    """Raises DataError unless the weights are of the type that parity.json says, which decides the tolerance."""
+    weights = folder / "model.safetensors"
+    stored = stored_dtypes(weights) if weights.is_file() else {"F32"}
+    expected = {"float32": "F32", "bfloat16": "BF16"}[dtype]
+    if stored != {expected}:
+        raise DataError(
+            f"{folder}: parity.json says that the weights are {dtype}, but they are {', '.join(sorted(stored))}; export the model "
+            "again"
+        )
+
+
+# What sentence-transformers, transformers and tokenizers may read beside the files that an export lists.
+_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx")
+
+
+def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
+    """Raises DataError for a file that was added to an export and that its readers may read."""
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _READ):
+        name = path.relative_to(folder).as_posix()
+        if name not in manifest["files"] and name != files.MANIFEST and not name.startswith("."):
+            raise DataError(
+                f"{path}: is not of the export, and its readers may read it; remove it, or export the model again"
+            )
+
+
+def _check_default_prompt(folder: pathlib.Path, content: dict) -> None:
+    """Raises NumericError unless the prompt that sentence-transformers uses without being asked is that of the export."""
+    path = folder / "config_sentence_transformers.json"
+    if path.is_file() and "default_prompt_name" in content:
+        name, exported = documents.read_json(path).get("default_prompt_name"), content["default_prompt_name"]
+        if name != exported:
+            raise NumericError(
+                f"{path}: default_prompt_name is {name!r}, the model was exported with {exported!r}; texts without a prompt get "
+                "other vectors"
+            )
+
+
+def _prompts(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
+    path = folder / "config_sentence_transformers.json"
+    if path.is_file():
+        prefixes = documents.read_json(path, dict).get("prompts") or {}
+        documents.check(prefixes, dict[str, str], f"{path}: prompts")
+        return {name: f"{prefix}{PLAIN}" for name, prefix in prefixes.items()}
+    prompts = documents.read_json(folder / "model.json").get("prompts")
+    documents.check(prompts, dict[str, str], f"{folder / 'model.json'}: prompts", "export the model again")
+    return prompts
+
+
+def _vectors(folder: pathlib.Path, checks, content):
+    """Returns (what ran it, vectors [n, E]) of the exported form that the folder holds, by the code of its README."""
+    prompted = readers.PROMPTED[content["text_normalization"]]
+    place = str(folder.resolve())
+    if (folder / "modules.json").is_file():
+        embed = torch_twin.opened(readers.open_sentence_transformers, place)
+        return "sentence-transformers", _by_prompt(embed, checks, content["prompts"])
+    if (folder / "onnx" / "model.onnx").is_file():
+        torch_twin.need("onnxruntime")
+        form, opened = "onnxruntime", functools.partial(readers.open_onnx, place, prompted)
+    elif (folder / stablehlo.PROGRAM).is_file():
+        form, opened = "jax", functools.partial(readers.stablehlo_of(folder), place, prompted)
+    else:
+        raise DataError(
+            f"{folder}: holds no export that can be run (modules.json, onnx/model.onnx or {stablehlo.PROGRAM})"
+        )
+    try:
+        embed = opened()
+        return form, np.stack([embed(check.text, content["prompts"].get(check.prompt, "")) for check in checks])
+    except Exception as e:  # whatever stops a reader is what is being looked for
+        raise DataError(f"{folder}: {form} cannot read it ({documents.first_line(e)}); export the model again") from e
+
+
+def _by_prompt(embed, checks, prompts):
+    vectors: list[Any] = [None] * len(checks)
+    for name in {check.prompt for check in checks}:
+        rows = [i for i, check in enumerate(checks) if check.prompt == name]
+        # The names of prompts that add nothing may not be written.
+        encoded = embed([checks[i].text for i in rows], name if name in prompts else None)
+        for i, vector in zip(rows, encoded, strict=True):
+            vectors[i] = vector
+    return np.stack(vectors)
+
+
+def _token_ids(folder: pathlib.Path, checks, content) -> list[list[int]]:
+    """Returns what the folder's tokenizer makes of the prompted texts, by the package it is for."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        return [tokenizer.encode(check.prompted).ids for check in checks]
+    options = documents.read_json(folder / "model.json").get("tokenizer", {})
+    tokenizer = from_folder(folder, options)
+    return tokenizer.encode_batch([check.prompted for check in checks], content["max_length"])[0]
