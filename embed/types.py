@@ -170,16 +170,23 @@ class Model:
     apart: Callable[[Params], Params] | None = None
 
 
-class EncodeFn(Protocol):
-    """Texts in, float32 unit vectors [n, E] out, in order. How evaluation and curation see a model.
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """What is embedded: a text and its title, images, or both. `images` are paths, URLs, PIL images or arrays [h, w, 3]."""
 
-    `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...); titles go with documents. An empty
-    text is an error unless `allow_empty`: then it is embedded as its prompt alone.
+    text: str | None = None
+    title: str | None = None
+    images: tuple[Any, ...] = ()
+
+
+class EncodeFn(Protocol):
+    """Items in, float32 unit vectors [n, E] out, in order. How evaluation and curation see a model.
+
+    `prompt` names one of the model's prompts ("query", "document", "code retrieval", ...). An empty text is an error unless
+    `allow_empty`: then it is embedded as its prompt and title alone.
     """
 
-    def __call__(
-        self, texts: Sequence[str], *, prompt: str, titles: Sequence[str] | None = None, allow_empty: bool = False
-    ) -> np.ndarray: ...
+    def __call__(self, items: Sequence[str | Item], *, prompt: str, allow_empty: bool = False) -> np.ndarray: ...
 
 
 class SearchFn(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 
 from embed import files
 from embed.errors import NumericError
-from embed.types import EncodeFn
+from embed.types import EncodeFn, Item
 
 _CHUNK = 8192  # texts between two writes
 
@@ -98,12 +98,10 @@ class Embeddings:
         return len(wanted)
 
     def _encode_run(self, run, progress) -> np.ndarray:
-        texts = [part.texts[row] for _, part, row in run]
-        titles = [part.titles[row] if part.titles is not None else "" for _, part, row in run]
-        options: dict = {"titles": titles} if any(titles) else {}
-        if not all(text or title for text, title in zip(texts, titles)):
-            options["allow_empty"] = True  # MTEB embeds empty texts
-        return np.asarray(self._encode(texts, prompt=run[0][1].prompt, progress=progress, **options), np.float32)
+        items = [Item(part.texts[row], part.titles[row] if part.titles is not None else None) for _, part, row in run]
+        # MTEB embeds empty texts.
+        options = {} if all(item.text or item.title for item in items) else {"allow_empty": True}
+        return np.asarray(self._encode(items, prompt=run[0][1].prompt, progress=progress, **options), np.float32)
 
     def _write(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         buffer = io.BytesIO()

@@ -13,7 +13,8 @@ from embed.data.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
 from embed.inference import arguments, forks, packing
-from embed.types import Method, Model, Params
+from embed.inference.items import check_filled, check_texts, items_of
+from embed.types import Item, Method, Model, Params
 
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
 
@@ -75,22 +76,21 @@ class Encoder:
 
     def tokens(
         self,
-        texts: Sequence[str],
+        items: Sequence[str | Item],
         prompt: str,
-        titles: Sequence[str] | None = None,
         allow_empty: bool = False,
     ) -> list[np.ndarray]:
         """Returns the token ids of prompted texts. An empty text is a DataError that names its position; with `allow_empty`
-        it is its prompt and the special tokens alone."""
+        it is its prompt, its title and the special tokens alone."""
         prompt_template = template(arguments.text(prompt, "prompt"), dict(self.prompts))
-        listed = arguments.texts_of(texts)
-        given_titles = arguments.titles_of(titles, texts, len(listed))
+        listed = items_of(items)
+        check_texts(listed)
         if not arguments.truth(allow_empty, "allow_empty"):
-            arguments.check_filled(listed)
+            check_filled(listed)
         if not listed:
             return []
         read = functools.partial(prompted, prompt_template, normalization=self.text_normalization)
-        inputs = [read(text, title) for text, title in zip(listed, given_titles)]
+        inputs = [read(item.text, item.title or "") for item in listed]
         rows, cut = self.tokenizer.encode_batch(inputs, self.max_length)
         for position, row in enumerate(rows):
             if not len(row):
@@ -101,20 +101,19 @@ class Encoder:
     def __call__(
         self,
         params: Params,
-        texts: Sequence[str],
+        items: Sequence[str | Item],
         *,
         prompt: str,
-        titles: Sequence[str] | None = None,
         progress: Callable[[int], None] = lambda texts: None,
         allow_empty: bool = False,
     ) -> np.ndarray:
-        """Returns float32 unit vectors [n, E] in the order of `texts`. `progress` is told each batch's number of texts.
+        """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is told each batch's number of texts.
 
-        What is no text is a DataError with its position, and so is an empty text unless `allow_empty`. A vector that is not
+        What is no item is a DataError with its position, and so is an empty text unless `allow_empty`. A vector that is not
         finite is a NumericError.
         """
         forks.check()
-        rows = self.tokens(texts, prompt, titles, allow_empty)
+        rows = self.tokens(items, prompt, allow_empty)
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
         if not rows:
             return out

@@ -17,7 +17,7 @@ from embed.inference import arguments, forks
 from embed.inference.encoder import Encoder
 from embed.inference.weights import rounded, stored_bytes
 from embed.models import api
-from embed.types import Model, Params
+from embed.types import Item, Model, Params
 from embed.vectors import truncate_numpy
 
 
@@ -66,23 +66,20 @@ class EmbeddingModel:
 
     def encode(
         self,
-        texts: Sequence[str],
+        items: Sequence[str | Item],
         prompt: str = "query",
-        titles: Sequence[str] | None = None,
         dims: int | None = None,
         progress: Callable[[int], None] = lambda texts: None,
         allow_empty: bool = False,
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length.
 
-        `texts` is a list, an array or a series of texts, a generator, or one text; `prompt` is a name or a template; `titles`
-        are as many as the texts, None or "" where there is none. What is no text, and an empty text unless `allow_empty`, is
-        a DataError with its position from 0. Several threads may call it at once.
+        `items` is a list, an array or a series, a generator, or one item: a text, a `types.Item`, or a dict such as
+        {"text": ..., "title": ...}. `prompt` is a name or a template. What is no item, and an empty text unless `allow_empty`,
+        is a DataError with its position from 0. Several threads may call it at once.
         """
         self.check_dims(dims)
-        vectors = self.encoder(
-            self.params, texts, prompt=prompt, titles=titles, progress=progress, allow_empty=allow_empty
-        )
+        vectors = self.encoder(self.params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
         return vectors if dims is None else truncate_numpy(vectors, int(dims))
 
 

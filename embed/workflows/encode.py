@@ -15,6 +15,7 @@ from embed.data.text import template
 from embed.errors import DataError
 from embed.inference import bulk
 from embed.inference import model as inference
+from embed.types import Item
 
 _CHECKED_EVERY = 30.0  # seconds
 
@@ -79,9 +80,9 @@ def run(
         return
 
     def encode(shard):
-        titles = [text.title for text in shard] if title_field else None
+        items = [Item(text.text, text.title) for text in shard]
         with console.text_bar(len(shard)) as progress:
-            return opened.encode([text.text for text in shard], prompt_template, titles, dims, progress), cut[0]
+            return opened.encode(items, prompt_template, dims, progress), cut[0]
 
     with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
         if hosts.is_main():

@@ -30,6 +30,7 @@ from embed.errors import DataError, StorageError, UsageError, did_you_mean
 from embed.inference import bulk, search
 from embed.inference import model as inference
 from embed.inference.model import EmbeddingModel
+from embed.types import Item
 from embed.workflows.choice import Choice, Pairs, Source, summary_line
 
 _SHARD = 8192
@@ -305,7 +306,7 @@ class Job:
 
         def encode(shard):
             with console.text_bar(len(shard)) as progress:
-                vectors = self.model.encode([t.text for t in shard], words, [t.title for t in shard], progress=progress)
+                vectors = self.model.encode([Item(t.text, t.title) for t in shard], words, progress=progress)
                 return vectors, 0
 
         report = console.ShardReport(f"{what}: ", len(texts))

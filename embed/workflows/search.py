@@ -10,6 +10,7 @@ from embed.data.lines import read_json_lines
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference import model as inference
 from embed.inference import search
+from embed.types import Item
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,8 @@ def run(
     opened.check_dims(dims)
     query_vectors = opened.encode(queries, prompt=prompt, dims=dims)
     print(f"{opened.folder}: encoding {len(rows)} texts", file=sys.stderr, flush=True)
-    texts, titles = ([row[field] for _, row in rows] for field in ("text", "title"))
-    corpus_vectors = opened.encode(texts, prompt="document", titles=titles, dims=dims)
+    items = [Item(row["text"], row["title"]) for _, row in rows]
+    corpus_vectors = opened.encode(items, prompt="document", dims=dims)
     scores, indices = search.top_k(query_vectors, corpus_vectors, top)
     return [
         [Result(float(score), *_located(*rows[index])) for score, index in zip(*ranked)]

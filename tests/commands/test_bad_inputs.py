@@ -24,7 +24,7 @@ def reseal(name: str):
 
     def commit(folder: pathlib.Path) -> None:
         with contextlib.suppress(ValueError, AttributeError):
-            value = json.loads((folder / name).read_bytes())
+            value = json.loads((folder / name).read_text(encoding="utf-8"))  # UTF-16 is to stay what it is
             if "digest" in value:
                 digests.write_sealed(folder / name, value)
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from embed import files
-from embed.commands import encode as command
 from embed.inference import bulk
+from embed.workflows import encode as workflow
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,8 @@ def test_one_command_at_a_time_writes_to_a_folder(folder, run_embed):
 
 
 def test_a_large_input_is_told_of_while_it_is_checked(monkeypatch, capsys):
-    monkeypatch.setattr(command, "_CHECKED_EVERY", 0.0)
-    progress = command._Checked(pathlib.Path("few.jsonl"))
+    monkeypatch.setattr(workflow, "_CHECKED_EVERY", 0.0)
+    progress = workflow._Checked(pathlib.Path("few.jsonl"))
     progress(8192)
     progress(10)
     assert capsys.readouterr().out == "few.jsonl: 8,192 texts checked\nfew.jsonl: 8,202 texts checked\n"

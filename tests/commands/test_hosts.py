@@ -191,7 +191,8 @@ def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, vi
     running = launched(work, "killed")
     begun = time.time()
     while not (work / "killed/checkpoints/4/MANIFEST.json").exists():
-        assert time.time() - begun < 1500 and running.poll() is None
+        assert running.poll() is None, running.communicate()[0]
+        assert time.time() - begun < 1500
         time.sleep(0.05)
     pids = [int((work / f"pid-{i}").read_text()) for i in (0, 1)]
     os.kill(pids[victim], signal.SIGKILL)

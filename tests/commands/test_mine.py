@@ -55,7 +55,7 @@ def by_brute_force(folder, name, corpus=(), negatives=2, ceiling=0.95, last=20):
     rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
     documents = dict.fromkeys([("", r["positive"]) for r in rows] + [(c["title"], c["text"]) for c in corpus])
     model = embed.load(folder / "model")
-    vectors = model.encode([t for _, t in documents], prompt="document", titles=[t for t, _ in documents])
+    vectors = model.encode([{"title": title, "text": text} for title, text in documents], prompt="document")
     places = {document: i for i, document in enumerate(documents)}
     found = []
     for row, query in zip(rows, model.encode([r["query"] for r in rows], prompt="query")):

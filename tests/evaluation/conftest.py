@@ -24,7 +24,7 @@ class StandIn:
 
     def __init__(self, dim: int = 12, constant: bool = False):
         self.dim, self._constant = dim, constant
-        self.calls: list[tuple[list[str], str, list[str] | None]] = []
+        self.calls: list[tuple[list[str], str, list[str] | None]] = []  # texts, prompt, titles where there are any
 
     def vector(self, text: str, prompt: str, title: str = "") -> np.ndarray:
         content = "the same" if self._constant else f"{text}|{prompt}|{title}"
@@ -36,8 +36,9 @@ class StandIn:
         titles = titles or [""] * len(texts)
         return np.array([self.vector(t, prompt, s) for t, s in zip(texts, titles)]).reshape(len(texts), self.dim)
 
-    def __call__(self, texts, *, prompt, progress, titles=None):
-        self.calls.append((list(texts), prompt, titles))
+    def __call__(self, items, *, prompt, progress):
+        texts, titles = [item.text for item in items], [item.title or "" for item in items]
+        self.calls.append((texts, prompt, titles if any(titles) else None))
         progress(len(texts))
         return self.vectors(texts, prompt, titles)
 

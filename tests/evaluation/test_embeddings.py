@@ -259,9 +259,9 @@ class Failing:
     def __init__(self, model, text, what):
         self._model, self._text, self._what = model, text, what
 
-    def __call__(self, texts, **options):
-        found = self._model(texts, **options)
-        return self._what(found) if self._text in texts else found
+    def __call__(self, items, **options):
+        found = self._model(items, **options)
+        return self._what(found) if self._text in [item.text for item in items] else found
 
 
 def killed(_):
@@ -311,10 +311,10 @@ def test_an_empty_text_is_asked_for_as_such(make_model):
     class Strict(type(make_model())):
         allowed: list = []
 
-        def __call__(self, texts, *, prompt, progress, titles=None, allow_empty=False):
+        def __call__(self, items, *, prompt, progress, allow_empty=False):
             self.allowed.append(allow_empty)
-            assert allow_empty or all(t or s for t, s in zip(texts, titles or [""] * len(texts)))
-            return super().__call__(texts, prompt=prompt, progress=progress, titles=titles)
+            assert allow_empty or all(item.text or item.title for item in items)
+            return super().__call__(items, prompt=prompt, progress=progress)
 
     model = Strict(8)
     kept = Embeddings(model, lambda prompt: prompt)

@@ -32,8 +32,9 @@ class Telling:
     def __init__(self, model, noise: float = 0.05):
         self._model, self._noise = model, noise
 
-    def __call__(self, texts, *, prompt, progress):
-        labels = [t.split(" of ")[1] for t in texts]
+    def __call__(self, items, *, prompt, progress):
+        texts = [item.text for item in items]
+        labels = [text.split(" of ")[1] for text in texts]
         x = self._model.vectors(labels, "label") + self._noise * self._model.vectors(texts, prompt)
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 

@@ -74,9 +74,9 @@ def test_each_task_is_told_with_its_main_score(make_model, search):
 def test_embeddings_that_are_not_finite_cannot_be_scored(make_model, search, bad, location):
     model = make_model()
 
-    def spoilt(texts, **options):
-        vectors = model(texts, **options)
-        vectors[[t == location for t in texts], 5] = bad
+    def spoilt(items, **options):
+        vectors = model(items, **options)
+        vectors[[item.text == location for item in items], 5] = bad
         return vectors
 
     with pytest.raises(NumericError, match="1 of 8 embeddings are not finite") as caught:

@@ -9,6 +9,7 @@ import pytest
 import embed
 from embed.errors import DataError, EmbedError, NumericError, UsageError
 from embed.inference.model import _check_length
+from embed.types import Item
 
 TEXTS = ["bada kolo", "mira", "tode fuli gapo", "semo"]
 
@@ -47,7 +48,7 @@ def test_pandas_columns_are_lists(model):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"text": TEXTS, "n": range(4)}, index=[3, 1, 2, 0])
     np.testing.assert_array_equal(model.encode(frame["text"]), model.encode(TEXTS))
-    with pytest.raises(UsageError, match="texts has 2 dimensions"):
+    with pytest.raises(UsageError, match="items has 2 dimensions"):
         model.encode(frame)
     frame.loc[2, "text"] = None
     with pytest.raises(DataError, match="text 2 of 4 is (NoneType|float), expected a text"):
@@ -63,7 +64,6 @@ def test_pandas_columns_are_lists(model):
         (b"abc", "bytes"),
         (["b"], "list"),
         (("a", "b"), "tuple"),
-        ({"text": "b"}, "dict"),
         (np.float32(1), "float32"),
     ],
 )
@@ -72,47 +72,61 @@ def test_an_item_that_is_no_text_is_named_by_position_and_type(model, item, kind
         model.encode(["a", item])
     if item is not None:  # None is no title
         with pytest.raises(DataError, match=rf"title 1 of 2 is {kind}, expected a text"):
-            model.encode(["a", "b"], titles=["", item])
+            model.encode(["a", {"text": "b", "title": item}])
 
 
 @pytest.mark.parametrize(
     "texts, message",
     [
-        (None, "texts is NoneType"),
-        (3, "texts is int"),
-        (b"abc", "texts is bytes"),
-        ({"text": "abc", "title": "q"}, "texts is dict"),
-        ({"a", "b"}, "texts is set"),
-        (np.array("a"), "texts has 0 dimensions"),
-        (np.array([["a", "b"]]), "texts has 2 dimensions"),
-        (Frame(["text", "title"]), "texts has 2 dimensions"),
+        (None, "items is NoneType"),
+        (3, "items is int"),
+        (b"abc", "items is bytes"),
+        ({"a", "b"}, "items is set"),
+        (np.array("a"), "items has 0 dimensions"),
+        (np.array([["a", "b"]]), "items has 2 dimensions"),
+        (Frame(["text", "title"]), "items has 2 dimensions"),
     ],
-    ids=["nothing", "number", "bytes", "dict", "set", "array of no dimension", "array of two", "frame"],
+    ids=["nothing", "number", "bytes", "set", "array of no dimension", "array of two", "frame"],
 )
-def test_what_is_no_list_of_texts_is_refused(model, texts, message):
+def test_what_is_no_list_of_items_is_refused(model, texts, message):
     with pytest.raises(UsageError, match=message):
         model.encode(texts)
-    if texts is not None:
-        with pytest.raises(UsageError, match=message.replace("texts", "titles")):
-            model.encode(["a"], titles=texts)
 
 
 def test_a_lone_surrogate_is_named(model):
     with pytest.raises(DataError, match="text 1 of 2 holds a lone surrogate"):
         model.encode(["a", "b\ud800c"])
     with pytest.raises(DataError, match="title 0 of 1 holds a lone surrogate"):
-        model.encode(["a"], titles=["b\udfffc"])
+        model.encode([Item("a", "b\udfffc")])
 
 
-def test_titles_are_as_many_as_texts(model):
-    with pytest.raises(UsageError, match="titles is one text, and there are 2 texts"):
-        model.encode(["a", "b"], prompt="document", titles="ab")
-    with pytest.raises(DataError, match="2 texts came with 1 titles"):
-        model.encode(["a", "b"], prompt="document", titles=["x"])
-    one = model.encode("bada", prompt="document", titles="mira")
-    np.testing.assert_array_equal(one, model.encode(["bada"], prompt="document", titles=["mira"]))
-    some = model.encode(["bada", "kolo"], prompt="document", titles=[None, "mira"])
-    np.testing.assert_array_equal(some, model.encode(["bada", "kolo"], prompt="document", titles=["", "mira"]))
+def test_an_item_may_be_a_text_a_dict_or_an_item(model):
+    expected = model.encode([Item("bada", "mira"), Item("kolo")], prompt="document")
+    forms = [
+        [{"text": "bada", "title": "mira"}, "kolo"],
+        [{"text": "bada", "title": "mira", "images": []}, {"text": "kolo", "title": None, "image": None}],
+        [Item("bada", "mira"), {"text": "kolo", "title": ""}],
+    ]
+    for form in forms:
+        np.testing.assert_array_equal(model.encode(form, prompt="document"), expected)
+    for one in ({"text": "bada", "title": "mira"}, Item("bada", "mira")):
+        np.testing.assert_allclose(model.encode(one, prompt="document"), expected[:1], atol=1e-6)
+    assert np.abs(expected[0] - model.encode("bada", prompt="document")[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"txt": "a"}, "item 1 of 2: no part of an item is called 'txt'; did you mean 'text'"),
+        ({"title": "a"}, "item 1 of 2 has neither text nor image"),
+        (Item(), "item 1 of 2 has neither text nor image"),
+        ({"image": "cat.jpg"}, "item 1 of 2 has an image, and the model embeds texts only"),
+        (Item("a", images=("cat.jpg",)), "item 1 of 2 has an image, and the model embeds texts only"),
+    ],
+)
+def test_an_item_that_cannot_be_embedded_is_refused(model, item, message):
+    with pytest.raises(DataError, match=message):
+        model.encode(["a", item])
 
 
 @pytest.mark.parametrize(
@@ -174,7 +188,7 @@ def test_a_length_beyond_learned_positions_is_refused():
 
 
 def test_empty_texts_are_their_prompt_alone_where_they_are_allowed(model):
-    found = model.encode(["bada", " \n"], prompt="document", titles=["", "mira"], allow_empty=True)
+    found = model.encode(["bada", Item(" \n", "mira")], prompt="document", allow_empty=True)
     np.testing.assert_allclose(found[:1], model.encode(["bada"], prompt="document"), atol=2e-6)
     as_text = model.encode(["title: mira | text:"], prompt="none")
     np.testing.assert_allclose(found[1:], as_text, atol=2e-6)

@@ -19,7 +19,7 @@ TEXTS = [Text(f"id {i} é", f"text {i}", "", f"in:{i}") for i in range(17)]
 
 
 def vectors_of(texts, *rest, **options) -> np.ndarray:
-    rows = [np.random.default_rng(abs(int(content_id(t)))).normal(size=SIZE) for t in texts]
+    rows = [np.random.default_rng(abs(int(content_id(getattr(t, "text", t))))).normal(size=SIZE) for t in texts]
     return np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 from embed.sharding import MeshShape
+from embed.types import Item
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_vectors_have_unit_length(model, texts_of):
 
 def test_prompts_and_titles_are_part_of_the_text(model, alone):
     text = "bada kolo"
-    found = model.encode([text, text], prompt="document", titles=["mira", ""])
+    found = model.encode([Item(text, "mira"), text], prompt="document")
     np.testing.assert_allclose(found[0], alone(text, "document", "mira"), atol=2e-6)
     np.testing.assert_allclose(found[1], alone(text, "document"), atol=2e-6)
     assert np.abs(found[0] - found[1]).max() > 1e-3
@@ -92,7 +93,7 @@ def test_a_prompt_may_be_a_template(model):
 
 
 def test_braces_in_a_text_are_text(model):
-    rows = model.encoder.tokens(["{title} {content} {0}"], "document", ["{content}"])
+    rows = model.encoder.tokens([Item("{title} {content} {0}", "{content}")], "document")
     decoded = model.encoder.tokenizer.decode(rows[0])
     assert decoded.count("{content}") == 2 and decoded.count("{title}") == 1
 
@@ -139,7 +140,7 @@ def test_an_empty_text_is_refused_with_its_place(model, empty):
 def test_an_empty_text_may_be_its_prompt_alone(model, alone, empty):
     found = model.encode(["bada", empty, "kolo"], allow_empty=True)
     np.testing.assert_allclose(found, np.stack([alone("bada"), alone(""), alone("kolo")]), atol=2e-6)
-    titled = model.encode([empty], prompt="document", titles=["kolo"], allow_empty=True)
+    titled = model.encode([Item(empty, "kolo")], prompt="document", allow_empty=True)
     np.testing.assert_allclose(titled[0], alone("", "document", "kolo"), atol=2e-6)
 
 
@@ -159,12 +160,6 @@ def test_an_unknown_prompt_names_the_known_ones(model):
     with pytest.raises(EmbedError, match="'qery'") as caught:
         model.encode(["bada"], prompt="qery")
     assert all(name in str(caught.value) for name in PROMPTS)
-
-
-@pytest.mark.parametrize("titles", [["one"], ["one", "two", "three"]])
-def test_titles_must_be_as_many_as_texts(model, titles):
-    with pytest.raises((DataError, ValueError)):
-        model.encode(["bada", "kolo"], prompt="document", titles=titles)
 
 
 def test_texts_that_are_cut_are_counted(model):

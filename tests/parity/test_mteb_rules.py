@@ -97,8 +97,8 @@ class Lookup:
     def encode(self, inputs, **options):
         return np.array([vector(clean(text)) for batch in inputs for text in batch["text"]], np.float32)
 
-    def ours(self, texts, *, prompt, titles=None, progress=None, allow_empty=False):
-        texts = [f"{title} {text}" for title, text in zip(titles or [""] * len(texts), texts, strict=True)]
+    def ours(self, items, *, prompt, progress=None, allow_empty=False):
+        texts = [f"{item.title or ''} {item.text}" for item in items]
         assert allow_empty or all(text.strip() for text in texts)
         return np.array([vector(clean(text)) for text in texts], np.float32)
 

@@ -89,8 +89,8 @@ class Lookup:
     def encode(self, inputs, *, task_metadata, hf_split, hf_subset, prompt_type=None, **options):
         return truncate_numpy(self._of([text for batch in inputs for text in batch["text"]]), self.dim)
 
-    def ours(self, texts, *, prompt, titles=None, progress=None):
-        return self._of(joined(texts, titles))
+    def ours(self, items, *, prompt, progress=None):
+        return self._of(joined([item.text for item in items], [item.title or "" for item in items]))
 
 
 def joined(texts, titles) -> list[str]:
