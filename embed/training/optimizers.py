@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,16 @@ from embed.ranges import Count, Natural, NonNegative, Positive, Share
 from embed.trees import flatten
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation that knows its learning rate, so that the trainer can report it. Any other works as well."""
+
+    init: Callable
+    update: Callable
+    learning_rate: Schedule
+
+
 _NOT_DECAYED = re.compile(r"(scale|bias|temperature)$")
 
 
@@ -74,20 +84,30 @@ def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _finish(inner: optax.GradientTransformation, max_grad_norm, frozen, rate_multipliers):
+def rate_of(optimizer: optax.GradientTransformation, opt_state) -> jax.Array | None:
+    """Returns the learning rate of the next update; None where the optimiser does not know it."""
+    if not isinstance(optimizer, Optimizer):
+        return None
+    counts = [x for path, x in flatten(opt_state).items() if path.rpartition("/")[2] == "count"]
+    return jnp.asarray(optimizer.learning_rate(counts[0] if counts else 0), jnp.float32)
+
+
+def _finish(inner: optax.GradientTransformation, learning_rate, max_grad_norm, frozen, rate_multipliers) -> Optimizer:
     parts = [optax.clip_by_global_norm(max_grad_norm)] if max_grad_norm else []
     parts.append(inner)
     if rate_multipliers:
         parts.append(scale_by_path(rate_multipliers))
     chained = optax.chain(*parts)
+    rate = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
     if not frozen:
-        return chained
+        return Optimizer(chained.init, chained.update, rate)
 
     def labels(params):
         found = _matches(frozen, params, "frozen")
         return _map_paths(lambda path: "frozen" if found[path] else "learning", params)
 
-    return optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
+    whole = optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
+    return Optimizer(whole.init, whole.update, rate)
 
 
 def adamw(
@@ -99,11 +119,11 @@ def adamw(
     max_grad_norm: Positive | None = 1.0,
     frozen: Sequence[str] = (),
     rate_multipliers: Mapping[str, NonNegative] | None = None,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """Returns AdamW. Norm scales, biases and temperatures are not decayed. Parameters whose path holds a `frozen` pattern stay
     as they are and take no optimiser memory."""
     inner = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=_decayed)
-    return _finish(inner, max_grad_norm, tuple(frozen), rate_multipliers)
+    return _finish(inner, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)
 
 
 def adafactor(
@@ -113,7 +133,7 @@ def adafactor(
     max_grad_norm: Positive | None = 1.0,
     frozen: Sequence[str] = (),
     rate_multipliers: Mapping[str, NonNegative] | None = None,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """Returns Adafactor without momentum: second moments of matrices are kept as rows and columns. Source: arXiv:1804.04235.
 
     As in optax, `weight_decay` here is the share taken off at every step, not multiplied by the learning rate.
@@ -125,4 +145,4 @@ def adafactor(
         weight_decay_rate=weight_decay or None,
         weight_decay_mask=_decayed,
     )
-    return _finish(inner, max_grad_norm, tuple(frozen), rate_multipliers)
+    return _finish(inner, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)

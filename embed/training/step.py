@@ -16,6 +16,7 @@ import optax
 
 from embed.errors import ConfigError
 from embed.sharding import constrain, join_batch, split_batch
+from embed.training.optimizers import rate_of
 from embed.training.state import TrainState
 from embed.trees import flatten
 from embed.types import Batch, Metrics, Objective, Outputs, Params, Variables
@@ -127,6 +128,8 @@ def make_step(
             opt_state=keep(opt_state, state.opt_state),
             skipped=jnp.where(is_finite, 0, state.skipped + 1),
         )
-        return advanced, {"loss": value, "gradient_norm": norm, "skipped": advanced.skipped, **metrics}
+        reported = {"loss": value, "gradient_norm": norm, "skipped": advanced.skipped}
+        rate = rate_of(optimizer, state.opt_state)
+        return advanced, reported | ({} if rate is None else {"learning_rate": rate}) | metrics
 
     return step
