@@ -1,6 +1,7 @@
 """Raw rows to records: fields mapped to our roles, texts cleaned, and what is wrong with a row said with its location."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -80,13 +81,51 @@ def rows_by_id(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[
         yield location, key, row
 
 
+MISSING: Any = object()  # what `value_at` returns for a field that is not there
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+|\*)\]")
+_PATH = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[(?:\d+|\*)\])+")
+
+
+def value_at(raw: Mapping[str, Any], field: str) -> Any:
+    """Returns the value of a field, or MISSING.
+
+    A field that has no key of its name may be a path: 'answers.text' into nested objects, 'answers[0]' an entry of a list, and
+    'passages[*].text' the list of what all entries of a list have there; entries without it are left out.
+    """
+    if field in raw:
+        return raw[field]
+    if not _PATH.fullmatch(field):
+        return MISSING
+    return _follow(raw, [name or index for name, index in _STEP.findall(field)])
+
+
+def _follow(value: Any, steps: Sequence[str]) -> Any:
+    for number, step in enumerate(steps):
+        if isinstance(value, Mapping):
+            value = value.get(step, MISSING)
+        elif isinstance(value, list | tuple) and step == "*":
+            found = [_follow(entry, steps[number + 1 :]) for entry in value]
+            return [entry for entry in found if entry is not MISSING]
+        elif isinstance(value, list | tuple) and step.isdecimal():
+            value = value[int(step)] if int(step) < len(value) else MISSING
+        else:
+            return MISSING
+        if value is MISSING:
+            return MISSING
+    return value
+
+
 def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str) -> Record:
-    """Returns the record of `raw` under our roles. `negatives` may be a text or a list, and may be absent in a record."""
+    """Returns the record of `raw` under our roles; fields may be paths (`value_at`).
+
+    `negatives` may be a text or a list, and may be absent in a record.
+    """
     record: Record = {}
     for role, field in fields.items():
-        if field not in raw and role not in OPTIONAL_ROLES:
+        value = value_at(raw, field)
+        if value is MISSING and role not in OPTIONAL_ROLES:
             raise DataError(f"{location}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
-        value = raw.get(field)
+        value = None if value is MISSING else value
         if role == "negatives":
             record[role] = [text_of(v, field, location) for v in _texts_of(value, field, location)]
         elif role == "title":
@@ -129,7 +168,7 @@ def map_records(rows, fields: Mapping[str, str], optional: Sequence[str], owner:
     raw: Mapping[str, Any] = {}
     location = ""
     for location, raw in rows:
-        unseen = {role for role in unseen if fields[role] not in raw} if unseen else unseen
+        unseen = {role for role in unseen if value_at(raw, fields[role]) is MISSING} if unseen else unseen
         yield location, map_fields(raw, fields, location)
     for role in sorted(unseen) if location else ():
         raise DataError(

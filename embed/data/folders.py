@@ -2,8 +2,9 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from embed.data.sources import JsonLines, Parquet, TabSeparated, expand_paths
+from embed.data.sources import HuggingFaceDataset, JsonLines, Parquet, TabSeparated, expand_paths, is_saved_dataset
 from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
 
@@ -25,7 +26,10 @@ def task_per_file(
     leave_out: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> list[Task]:
-    """Returns one task per file that `path` (a pattern with *, or several) names, called as the file without its suffixes.
+    """Returns one task per file that `path` names, called as the file without its suffixes.
+
+    `path` is a file, a pattern with *, a folder, of which all files of pairs are taken, a folder of `save_to_disk`, which is one
+    task, or several of these.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
     Files in `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a
@@ -34,8 +38,8 @@ def task_per_file(
     # The files need not have what only our own map names.
     optional = ("negatives",) if fields is None else ()
     fields = dict(fields or {"query": "query", "target": "positive", "negatives": "negative"})
-    found = {}
-    for file in expand_paths(path, "task_per_file.path"):
+    found: dict[str, tuple[str, str]] = {}
+    for file in _files(path):
         plain = pathlib.PurePath(file.removesuffix(".gz"))
         if plain.stem in found:
             raise ConfigError(f"task_per_file.path: two files are called {plain.stem!r}; rename one")
@@ -49,8 +53,36 @@ def task_per_file(
     for name, (file, suffix) in found.items():
         if name in leave_out or (only and name not in only):
             continue
-        if suffix not in _KINDS:
-            raise ConfigError(f"{file}: not a kind of pairs; known: {', '.join(_KINDS)}, and each with .gz")
         query, target = (prompts or {}).get(name, (query_prompt, target_prompt))
-        tasks.append(Task(name, _KINDS[suffix](file, fields, optional), query, target))
+        tasks.append(Task(name, _source(file, suffix, fields, optional), query, target))
     return tasks
+
+
+def _files(path: str | Sequence[str]) -> list[str]:
+    """Returns the files and saved datasets that `path` names; those of a folder are all that can be files of pairs."""
+    files, others = [], []
+    for one in [path] if isinstance(path, str) else path:
+        folder = pathlib.Path(one)
+        if is_saved_dataset(one):
+            files.append(one)
+        elif folder.is_dir():
+            inside = [p for p in sorted(folder.iterdir()) if p.is_file() and _suffix(p.name) in _KINDS]
+            saved = [p for p in sorted(folder.iterdir()) if is_saved_dataset(str(p))]
+            if not inside and not saved:
+                raise ConfigError(f"{one}: holds no file of pairs ({', '.join(_KINDS)}); correct task_per_file.path")
+            files += map(str, [*saved, *(p for p in inside if not p.name.startswith("."))])
+        else:
+            others.append(one)
+    return sorted([*files, *(expand_paths(others, "task_per_file.path") if others else [])])
+
+
+def _suffix(name: str) -> str:
+    return pathlib.PurePath(name.removesuffix(".gz")).suffix
+
+
+def _source(file: str, suffix: str, fields: Mapping[str, str], optional: Sequence[str]) -> Any:
+    if is_saved_dataset(file):
+        return HuggingFaceDataset(file, fields, optional=optional)
+    if suffix not in _KINDS:
+        raise ConfigError(f"{file}: not a kind of pairs; known: {', '.join(_KINDS)}, and each with .gz")
+    return _KINDS[suffix](file, fields, optional)

@@ -20,7 +20,7 @@ from embed.data import qrels
 from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records, rows_by_id
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.documents import digest_json, first_line
-from embed.errors import DataError
+from embed.errors import DataError, did_you_mean
 from embed.files import sha256_file
 from embed.ranges import Count
 
@@ -180,7 +180,7 @@ class BeirFolder:
 
 @dataclasses.dataclass(frozen=True)
 class HuggingFaceDataset:
-    """A dataset of the Hugging Face Hub or a local one, when `datasets` is installed (extra [huggingface]).
+    """A dataset of the Hugging Face Hub, a local one, or a folder of `save_to_disk`; needs `datasets` (extra [huggingface]).
 
     `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows. `optional` is as
     in `Files`.
@@ -217,11 +217,31 @@ class HuggingFaceDataset:
             import datasets
         except ImportError as e:
             raise DataError("Hugging Face datasets need a package; run: pip install 'embed[huggingface]'") from e
+        if is_saved_dataset(self.name):
+            return self._saved(datasets)
         options = {"streaming": True} if self.streaming else {}
         local = folder_fingerprint(self.name)
         if local:  # the package's own cache goes by the times of files, which a copy may keep
             options["cache_dir"] = str(pathlib.Path(datasets.config.HF_DATASETS_CACHE) / digest_json(local)[:16])
         return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+
+    def _saved(self, datasets):
+        """Returns the dataset that `save_to_disk` wrote, or its split where it wrote several."""
+        if self.config is not None or self.revision is not None or self.streaming:
+            raise DataError(
+                f"{self.name}: was written by save_to_disk, where HuggingFaceDataset.config, revision and streaming have no "
+                "effect; leave them out"
+            )
+        found = datasets.load_from_disk(self.name)
+        if isinstance(found, datasets.DatasetDict):
+            if self.split not in found:
+                raise DataError(f"{self.name}: no split {self.split!r}{did_you_mean(self.split, found)}")
+            return found[self.split]
+        if self.split not in ("train", str(found.split)):
+            raise DataError(
+                f"{self.name}: holds one dataset, not the split {self.split!r}; leave out HuggingFaceDataset.split"
+            )
+        return found
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("name[split]:row", record)."""
@@ -310,6 +330,12 @@ class LabelledTexts:
                     location,
                     {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"},
                 )
+
+
+def is_saved_dataset(name: str) -> bool:
+    """Returns whether a folder was written by the `save_to_disk` of a Hugging Face dataset."""
+    folder = pathlib.Path(name)
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def folder_fingerprint(name: str) -> dict[str, str]:

@@ -1,0 +1,60 @@
+"""Fields that are paths into nested objects and lists."""
+
+import pytest
+
+from embed.data.fields import MISSING, map_fields, value_at
+from embed.errors import DataError
+
+ROW = {
+    "question": "who",
+    "answers": {"text": ["she", "her"], "start": [3]},
+    "passages": [{"text": "a", "is_selected": 0}, {"title": "no text"}, {"text": "b"}],
+    "a.b": "a name with a dot",
+    "a": {"b": "nested", "c": [["x", "y"], ["z"]]},
+    "list": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("question", "who"),
+        ("answers.text", ["she", "her"]),
+        ("answers.text[0]", "she"),
+        ("answers.text[1]", "her"),
+        ("answers.text[2]", MISSING),
+        ("answers.missing", MISSING),
+        ("answers[0]", MISSING),
+        ("question.text", MISSING),
+        ("question[0]", MISSING),
+        ("passages[*].text", ["a", "b"]),
+        ("passages[*].missing", []),
+        ("passages[0].text", "a"),
+        ("passages.text", MISSING),
+        ("a.b", "a name with a dot"),
+        ("a.c[0][1]", "y"),
+        ("a.c[*][0]", ["x", "z"]),
+        ("list[*]", []),
+        ("list[0]", MISSING),
+        ("answers..text", MISSING),
+        ("answers.text[", MISSING),
+        ("answers.text[-1]", MISSING),
+        (".question", MISSING),
+        ("", MISSING),
+    ],
+)
+def test_a_path_is_followed(field, expected):
+    found = value_at(ROW, field)
+    assert found is MISSING if expected is MISSING else found == expected
+
+
+def test_records_are_mapped_by_paths():
+    fields = {"query": "question", "target": "answers.text[0]", "negatives": "passages[*].text"}
+    assert map_fields(ROW, fields, "f:1") == {"query": "who", "target": "she", "negatives": ["a", "b"]}
+
+
+def test_a_path_that_leads_nowhere_is_refused_with_its_location():
+    with pytest.raises(DataError, match=r"f:1: no field 'answers.txt\[0\]' \(mapped to target\)"):
+        map_fields(ROW, {"query": "question", "target": "answers.txt[0]"}, "f:1")
+    with pytest.raises(DataError, match=r"f:1: field 'answers.text' is list, expected a text"):
+        map_fields(ROW, {"query": "question", "target": "answers.text"}, "f:1")
