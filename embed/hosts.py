@@ -107,12 +107,23 @@ def sync(name: str) -> None:
     at(f"after: {name}")
 
 
+def meet(devices, what: str) -> None:
+    """Waits for the other hosts before a program runs on `devices` for the first time, if these are of several hosts.
+
+    Gloo connects the hosts of a program when it first runs, and fails when one is 30 seconds later than another: after a
+    compilation on busy machines it is. Every host must come here equally often.
+    """
+    if len({device.process_index for device in devices}) > 1:
+        sync(what)
+
+
 def agree(value: np.ndarray) -> np.ndarray:
     """Returns the value that the main host has, on every host; all must call it, with arrays of one shape."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
+    sync("a value of the main host")  # see `meet`
     at("waiting for the main host's value", _AGREEING)
     agreed = np.asarray(multihost_utils.broadcast_one_to_all(value))
     at("after the main host's value")
@@ -125,6 +136,7 @@ def least(value: float) -> float:
         return value
     from jax.experimental import multihost_utils
 
+    sync("the values of all hosts")  # see `meet`
     at("waiting for the values of all hosts", _AGREEING)
     values = multihost_utils.process_allgather(np.float32(value))
     at("after the values of all hosts")

@@ -64,6 +64,15 @@ class Encoder:
         return max(1.0, (short - 16 * slope) / slope / (7.0 if self._platform == "cpu" else 1.5))
 
     @functools.cached_property
+    def _spans_hosts(self) -> bool:
+        return len({device.process_index for device in self.mesh.devices.flat}) > 1
+
+    @functools.cached_property
+    def _met(self) -> set[tuple[int, int]]:
+        """The shapes of batches that this host has run."""
+        return set()
+
+    @functools.cached_property
     def _apply(self):
         def run(params, tokens, segment_ids):
             if not self._text.packs:
@@ -155,6 +164,10 @@ class Encoder:
         start, stop = sharding.process_rows(batch.height, self.mesh)
         local = {"tokens": tokens[start:stop], "segment_ids": segment_ids[start:stop]}
         placed = sharding.to_global(local, self.mesh, batch.height)
+        if self._spans_hosts and batch.shape not in self._met:
+            self._apply.lower(params, placed["tokens"], placed["segment_ids"]).compile()
+            hosts.meet(self.mesh.devices.flat, "an encoding step is compiled")
+            self._met.add(batch.shape)
         result = self._apply(params, placed["tokens"], placed["segment_ids"])
         if jax.default_backend() == "cpu":
             result.block_until_ready()

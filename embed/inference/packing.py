@@ -25,6 +25,11 @@ class Batch:
     max_segments: int = MAX_SEGMENTS
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and tokens a row."""
+        return self.height, self.length
+
+    @property
     def texts(self) -> np.ndarray:
         """The numbers of all texts, row by row."""
         return np.array([i for row in self.rows for i in row], np.int64)

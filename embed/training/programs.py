@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 
-from embed import console, sharding
+from embed import console, hosts, sharding
 from embed.data.loader import Batches
 from embed.errors import DoesNotFit
 from embed.training import reports
@@ -22,6 +22,7 @@ class Programs:
         placed = jax.tree.map(lambda x: x.sharding, state)
         self._jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, sharding.replicated(mesh)))
         self._state, self._shards, self._compiled = state, batches.shards, {}
+        self._devices = list(mesh.devices.flat)
         self._over_batch = sharding.batch_sharding(mesh)
         self.largest = self._program(batches.largest())
 
@@ -35,6 +36,7 @@ class Programs:
                 lambda x: jax.ShapeDtypeStruct((self._shards, *x.shape[1:]), x.dtype, sharding=self._over_batch), batch
             )
             self._compiled[key] = self._jitted.lower(self._state, shapes).compile()
+            hosts.meet(self._devices, "a training step is compiled")
         return self._compiled[key]
 
 
