@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 
 import jax
 import pytest
@@ -136,6 +137,16 @@ def test_one_host_alone_waits_for_nobody():
     hosts.sync("nothing")
     hosts.at("anything", 0.0)
     assert hosts.agree(7) == 7 and hosts.least(2.5) == 2.5 and hosts.is_main()
+
+
+def test_hosts_meet_before_a_program_that_several_of_them_run(monkeypatch):
+    """Gloo connects the hosts of a program within thirty seconds of its first run, and machines do not compile equally fast."""
+    met = []
+    monkeypatch.setattr(hosts, "sync", met.append)
+    devices = [types.SimpleNamespace(process_index=host) for host in (0, 0, 1)]
+    hosts.meet(devices[:2], "one host's own program")
+    hosts.meet(iter(devices), "a program of two hosts")
+    assert met == ["a program of two hosts"]
 
 
 class Ended(Exception):
