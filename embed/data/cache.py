@@ -178,11 +178,18 @@ def write(
             most_negatives=lengths.shape[1] - 2,
             longest=int(lengths.max()),
             false_negatives=int(is_positive.sum()),
+            **_bad_records(task),
             truncated=dict(zip(sides, truncated.tolist())),
             tokens=dict(zip(sides, tokens.tolist())),
         )
     progress(count)
     return Cache(folder, manifest)
+
+
+def _bad_records(task: AnyTask) -> dict[str, Any]:
+    """Returns how many records of the source were left out, and what the first of them were; nothing where none was."""
+    bad = getattr(getattr(task, "source", None), "bad_records", None)
+    return {"bad_records": {"skipped": bad.skipped, "first": bad.first}} if bad is not None and bad.skipped else {}
 
 
 def _write(folder: pathlib.Path, operation: Callable, *arguments) -> None:

@@ -29,8 +29,7 @@ class Derived:
 
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields the raw rows of the source, whose own map of fields must not be set, as nothing would read it."""
-        for name in ("fields", "optional"):
-            default = DEFAULT_FIELDS if name == "fields" else ()
+        for name, default in (("fields", DEFAULT_FIELDS), ("optional", ()), ("on_bad_record", "error")):
             if getattr(self.source, name, default) != default:
                 raise ConfigError(
                     f"{type(self.source).__name__}.{name} has no effect below {type(self).__name__}, which reads the raw rows "

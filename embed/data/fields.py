@@ -7,12 +7,13 @@ from typing import Any
 
 from embed.data.text import clean
 from embed.documents import parse_json
-from embed.errors import DataError, did_you_mean
+from embed.errors import ConfigError, DataError, did_you_mean
 
 Record = dict[str, Any]
 ROLES = ("query", "target", "title", "negatives")
 OPTIONAL_ROLES = ("title", "negatives")  # a record may lack their fields
 DEFAULT_FIELDS = {"query": "query", "target": "target"}
+DEFAULT_BAD_SHARE = 0.01
 
 
 def text_of(value: Any, field: str, location: str) -> str:
@@ -156,8 +157,47 @@ def _texts_of(value: Any, field: str, location: str) -> list:
     return list(value)
 
 
-def map_records(rows, fields: Mapping[str, str], optional: Sequence[str], owner: str) -> Iterator[tuple[str, Record]]:
-    """Yields (location, record) of raw rows. A mapped field that no row has is a DataError, but for the roles `optional`."""
+class BadRecords:
+    """Records of a source that cannot be read or mapped: raised, or left out and counted up to a share of all records."""
+
+    MIN_RECORDS = 1000  # before an excess ends the reading early
+
+    def __init__(self, policy: str, max_share: float, owner: str):
+        if policy not in ("error", "skip"):
+            raise ConfigError(f"{owner}.on_bad_record = {policy!r}{did_you_mean(policy, ('error', 'skip'))}")
+        if policy == "error" and max_share != DEFAULT_BAD_SHARE:
+            raise ConfigError(f"{owner}.max_bad_share has an effect with on_bad_record = 'skip' only; leave it out")
+        self._policy, self._max_share, self._owner = policy, max_share, owner
+        self.skipped, self.read = 0, 0
+        self.first: list[str] = []
+
+    def refuse(self, error: DataError) -> None:
+        """Raises the error, or counts the record that it is about."""
+        if self._policy == "error":
+            raise error
+        self.skipped += 1
+        self.first += [str(error)] if len(self.first) < 3 else []
+        if self.read + self.skipped >= self.MIN_RECORDS:
+            self.check()
+
+    def check(self) -> None:
+        """Raises DataError where more records were left out than may be."""
+        count = self.read + self.skipped
+        if self.skipped > self._max_share * count:
+            raise DataError(
+                f"{self.skipped:,} of {count:,} records are bad, more than {self._owner}.max_bad_share = {self._max_share:g}; "
+                f"the first: {self.first[0]}"
+            )
+
+
+def map_records(
+    rows, fields: Mapping[str, str], optional: Sequence[str], owner: str, bad: BadRecords | None = None
+) -> Iterator[tuple[str, Record]]:
+    """Yields (location, record) of raw rows. A mapped field that no row has is a DataError, but for the roles `optional`.
+
+    A row that cannot be mapped is given to `bad`.
+    """
+    bad = bad or BadRecords("error", DEFAULT_BAD_SHARE, owner)
     check_fields(fields, owner)
     for role in optional:
         if role not in OPTIONAL_ROLES:
@@ -169,7 +209,14 @@ def map_records(rows, fields: Mapping[str, str], optional: Sequence[str], owner:
     location = ""
     for location, raw in rows:
         unseen = {role for role in unseen if value_at(raw, fields[role]) is MISSING} if unseen else unseen
-        yield location, map_fields(raw, fields, location)
+        try:
+            record = map_fields(raw, fields, location)
+        except DataError as e:
+            bad.refuse(e)
+            continue
+        bad.read += 1
+        yield location, record
+    bad.check()
     for role in sorted(unseen) if location else ():
         raise DataError(
             f"{location}: no record up to here, the last, has the field {fields[role]!r} (mapped to {role})"

@@ -12,7 +12,7 @@ import json
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from embed import documents
@@ -25,12 +25,27 @@ _ADVICE = "correct or remove the line"
 _LONE_CR = "holds a carriage return without a line feed; write the ends of lines as LF or CRLF, and write others out"
 
 
-def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """Yields ("file:line", text without its end) of a UTF-8 text file. Bad bytes and cut streams are DataErrors."""
+Refuse = Callable[[DataError], None]  # what is done with a record that cannot be read: raise it, or count it
+
+
+def raise_it(error: DataError) -> None:
+    """Raises the error: a record that cannot be read ends the reading."""
+    raise error
+
+
+def read_lines(path: str, refuse: Refuse = raise_it) -> Iterator[tuple[str, str]]:
+    """Yields ("file:line", text without its end) of a UTF-8 text file. Bad bytes and cut streams are DataErrors.
+
+    A line that is not a text is given to `refuse` and left out where that returns.
+    """
     for number, line in enumerate(_raw_lines(str(path)), 1):
-        text = _decoded(line, path, number).rstrip("\r\n")
-        if "\r" in text:
-            raise DataError(f"{path}:{number}: {_LONE_CR}")
+        try:
+            text = _decoded(line, path, number).rstrip("\r\n")
+            if "\r" in text:
+                raise DataError(f"{path}:{number}: {_LONE_CR}")
+        except DataError as e:
+            refuse(e)
+            continue
         yield f"{path}:{number}", text
 
 
@@ -74,10 +89,10 @@ def _raw_lines(path: str) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be read ({e.strerror or e})") from e
 
 
-def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
+def read_json_lines(path: str, refuse: Refuse = raise_it) -> Iterator[tuple[str, dict]]:
     """Yields (location, object) of a file of one JSON object a line, or of one JSON array of objects; blank lines are
-    passed over. An object with one key twice is refused."""
-    lines = read_lines(path)
+    passed over. What is no object, or has one key twice, is given to `refuse` and left out where that returns."""
+    lines = read_lines(path, refuse)
     num_blank = 0
     for first in lines:
         if first[1].strip():
@@ -91,11 +106,24 @@ def read_json_lines(path: str) -> Iterator[tuple[str, dict]]:
         array = documents.parse_json(text, str(path), list, "correct the array")
         values = ((f"{path}[{i}]", value) for i, value in enumerate(array))
     else:
-        values = ((location, _object_of(line, location)) for location, line in lines if line.strip())
+        values = _objects(lines, refuse)
     for location, value in values:
-        if not isinstance(value, dict):
-            raise DataError(f"{location}: a JSON {type(value).__name__}, expected an object with the mapped fields")
-        yield location, value
+        if isinstance(value, dict):
+            yield location, value
+        else:
+            refuse(DataError(f"{location}: a JSON {type(value).__name__}, expected an object with the mapped fields"))
+
+
+def _objects(lines: Iterable[tuple[str, str]], refuse: Refuse) -> Iterator[tuple[str, Any]]:
+    for location, line in lines:
+        if not line.strip():
+            continue
+        try:
+            value = _object_of(line, location)
+        except DataError as e:
+            refuse(e)
+        else:
+            yield location, value
 
 
 def _object_of(line: str, location: str) -> Any:
@@ -106,8 +134,10 @@ def _object_of(line: str, location: str) -> Any:
         raise DataError(f"{location}: not valid JSON ({documents.first_line(e)}); {advice}") from e
 
 
-def read_table(path: str, quoting: str = "auto") -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(path: str, quoting: str = "auto", refuse: Refuse = raise_it) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields ("file:line", {column: cell}) of a table with a header line: .csv or .tsv, each also .gz.
+
+    A row with another number of cells than the header is given to `refuse` and left out where that returns.
 
     `quoting` 'csv' takes quotes as pandas, Excel and RFC 4180 write them: around a cell, doubled inside it; such a cell may
     hold separators and ends of lines. 'none' takes quotes as any other character. 'auto' takes .csv as 'csv', and tells by
@@ -130,9 +160,11 @@ def read_table(path: str, quoting: str = "auto") -> Iterator[tuple[str, dict[str
         elif header is None:
             header = _header(cells, location)
         elif len(cells) != len(header):
-            raise DataError(
-                f"{location}: {len(cells)} columns, the header has {len(header)}; put the cell that holds a separator in "
-                "quotes, or remove the separator"
+            refuse(
+                DataError(
+                    f"{location}: {len(cells)} columns, the header has {len(header)}; put the cell that holds a separator in "
+                    "quotes, or remove the separator"
+                )
             )
         else:
             yield location, dict(zip(header, cells))

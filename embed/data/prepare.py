@@ -132,6 +132,9 @@ def summary(found: cache.Cache) -> str:
         if m["false_negatives"]
         else ""
     )
+    bad = m.get("bad_records")
+    skipped = f", {bad['skipped']:,} bad records are left out, such as {bad['first'][0]}" if bad else ""
     return (
-        f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, {cut or 'none truncated'}{repeated}"
+        f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, "
+        f"{cut or 'none truncated'}{repeated}{skipped}"
     )

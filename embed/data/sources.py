@@ -6,6 +6,7 @@ two targets are the same item, when that is not their text). Bad records are one
 """
 
 import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -17,12 +18,20 @@ from typing import Any
 
 from embed import ranges
 from embed.data import qrels
-from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, map_records, rows_by_id
+from embed.data.fields import (
+    DEFAULT_BAD_SHARE,
+    DEFAULT_FIELDS,
+    BadRecords,
+    Record,
+    map_fields,
+    map_records,
+    rows_by_id,
+)
 from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.documents import digest_json, first_line
 from embed.errors import DataError, did_you_mean
 from embed.files import sha256_file
-from embed.ranges import Count
+from embed.ranges import Count, Share
 
 
 def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
@@ -63,13 +72,25 @@ def _is_file(path: pathlib.Path) -> bool:
 class Files:
     """Base of sources that read files. `path` is one path or several; they are read in sorted order.
 
-    `fields` maps our roles to the files' fields. Roles in `optional` may be mapped to a field that no record has, and may be
-    left unused by a recipe.
+    `fields` maps our roles to the files' fields, which may be paths into nested ones (`fields.value_at`). Roles in `optional`
+    may be mapped to a field that no record has, and may be left unused by a recipe. With `on_bad_record` 'skip' a record that
+    cannot be read or mapped is left out and counted, up to the share `max_bad_share` of all; with 'error' it ends the reading.
     """
 
     path: str | Sequence[str]
     fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELDS))
     optional: Sequence[str] = ()
+    on_bad_record: str = "error"
+    max_bad_share: Share = DEFAULT_BAD_SHARE
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+        _ = self.bad_records  # refuses a policy that is none
+
+    @functools.cached_property
+    def bad_records(self) -> BadRecords:
+        """The records that the last `examples` left out."""
+        return BadRecords(self.on_bad_record, self.max_bad_share, type(self).__name__)
 
     def paths(self) -> list[str]:
         """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
@@ -90,7 +111,8 @@ class Files:
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("file:line", record) of all files in order."""
-        return map_records(self.raw(), self.fields, self.optional, type(self).__name__)
+        self.__dict__.pop("bad_records", None)  # counted anew
+        return map_records(self.raw(), self.fields, self.optional, type(self).__name__, self.bad_records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +120,7 @@ class JsonLines(Files):
     """One JSON object a line, or one array of objects; also .gz. `fields` maps our roles to the file's field names."""
 
     def rows(self, path):
-        return read_json_lines(path)
+        return read_json_lines(path, self.bad_records.refuse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +133,7 @@ class TabSeparated(Files):
     quoting: str = "auto"
 
     def rows(self, path):
-        return read_table(path, self.quoting)
+        return read_table(path, self.quoting, self.bad_records.refuse)
 
 
 @dataclasses.dataclass(frozen=True)

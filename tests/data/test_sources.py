@@ -11,7 +11,7 @@ import pytest
 
 from embed.data import sources
 from embed.data.lines import read_json_lines
-from embed.errors import DataError, EmbedError
+from embed.errors import ConfigError, DataError, EmbedError
 
 PAIR = {"query": "q", "target": "t"}
 
@@ -547,3 +547,65 @@ def test_optional_roles_that_are_not_mapped_have_no_effect(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"query": "q", "target": "t"}\n')
     with pytest.raises(DataError, match="JsonLines.optional: 'title' has no effect"):
         records(sources.JsonLines(str(path), optional=("title",)))
+
+
+HALF_BAD = [
+    '{"query": "a", "target": "b"}',
+    "{",
+    '{"query": "", "target": "b"}',
+    "7",
+    '{"query": "c", "target": "d"}',
+    "\xff",
+]
+
+
+@pytest.fixture
+def half_bad(tmp_path):
+    (tmp_path / "f.jsonl").write_bytes("\n".join(HALF_BAD).encode("latin-1") + b"\n")
+    return str(tmp_path / "f.jsonl")
+
+
+def test_bad_records_end_the_reading_unless_they_are_to_be_skipped(half_bad):
+    with pytest.raises(DataError, match=r"f.jsonl:2: not valid JSON"):
+        list(sources.JsonLines(half_bad).examples())
+    source = sources.JsonLines(half_bad, on_bad_record="skip", max_bad_share=0.7)
+    for _ in range(2):  # counted anew each time
+        assert records(source) == [{"query": "a", "target": "b"}, {"query": "c", "target": "d"}]
+        assert (source.bad_records.read, source.bad_records.skipped) == (2, 4)
+    first = source.bad_records.first
+    assert [line.partition(": ")[0] for line in first] == [f"{half_bad}:{n}" for n in (2, 3, 4)]
+
+
+def test_more_bad_records_than_the_quota_are_refused_early_and_at_the_end(half_bad, tmp_path, monkeypatch):
+    with pytest.raises(
+        DataError, match=r"4 of 6 records are bad, more than JsonLines.max_bad_share = 0.6; the first: .*f.jsonl:2"
+    ):
+        list(sources.JsonLines(half_bad, on_bad_record="skip", max_bad_share=0.6).examples())
+    (tmp_path / "long.jsonl").write_text("{\n" * 5000)
+    monkeypatch.setattr(sources.BadRecords, "MIN_RECORDS", 50)
+    with pytest.raises(DataError, match="50 of 50 records are bad"):
+        list(sources.JsonLines(str(tmp_path / "long.jsonl"), on_bad_record="skip").examples())
+
+
+def test_rows_of_a_table_with_other_columns_are_skipped(tmp_path):
+    (tmp_path / "t.tsv").write_text("query\ttarget\na\tb\nc\nd\te\tf\ng\th\n")
+    source = sources.TabSeparated(str(tmp_path / "t.tsv"), quoting="none", on_bad_record="skip", max_bad_share=0.5)
+    assert [r["query"] for r in records(source)] == ["a", "g"] and source.bad_records.skipped == 2
+
+
+def test_a_file_that_is_missing_is_no_bad_record(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        records(sources.JsonLines(str(tmp_path / "none.jsonl"), on_bad_record="skip"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_bad_record": "ignore"}, "JsonLines.on_bad_record = 'ignore'.*error, skip"),
+        ({"max_bad_share": 0.5}, "max_bad_share has an effect with on_bad_record = 'skip' only"),
+        ({"on_bad_record": "skip", "max_bad_share": 1.5}, "JsonLines.max_bad_share = 1.5"),
+    ],
+)
+def test_wrong_policies_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        sources.JsonLines("f.jsonl", **options)
