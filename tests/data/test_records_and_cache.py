@@ -375,3 +375,18 @@ def test_negatives_that_are_positives_of_their_query_are_counted_and_never_given
         lengths = written.lengths[number, 2:]
         assert lengths[lengths > 0].tolist() == [len(t) for t in kept]
     assert "4 negatives are positives of their query and are left out" in prepare.summary(written)
+
+
+def test_records_that_were_left_out_are_counted_in_the_manifest_and_shown(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"query": "a", "target": "b"}\n{"query": "c"\n{"query": "d", "target": "e"}\n'
+    )
+    source = JsonLines(str(tmp_path / "pairs.jsonl"), on_bad_record="skip", max_bad_share=0.5)
+    encoder = PairEncoder(TOKENIZER, LENGTHS, "none", "none")
+    task = Task("pairs", source)
+    rows = (row for _, record in source.examples() for row in encoder([record]))
+    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", rows)
+    assert len(written) == 2
+    assert written.manifest["bad_records"]["skipped"] == 1
+    assert written.manifest["bad_records"]["first"][0].startswith(f"{tmp_path}/pairs.jsonl:2: not valid JSON")
+    assert "1 bad records are left out, such as" in prepare.summary(written)
