@@ -28,6 +28,14 @@ class Lengths:
         return self.target
 
 
+def prompts_of(record: Record, query_prompt: str, target_prompt: str) -> tuple[str, str]:
+    """Returns the templates of a record's query and target: its own, where it has some, or those of its task."""
+    return (
+        template(record.get("query_prompt") or query_prompt),
+        template(record.get("target_prompt") or target_prompt),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PairEncoder:
     """Turns records of a task into the arrays of `records.TEXT_FIELDS`, and two more for the cache's writer.
@@ -43,10 +51,12 @@ class PairEncoder:
 
     def __call__(self, records: Sequence[Record]) -> list[dict[str, np.ndarray]]:
         """Returns one dict of arrays per record, in order."""
-        ask, answer = template(self.query_prompt), template(self.target_prompt)
-        queries = [apply_prompt(ask, r["query"]) for r in records]
-        targets = [apply_prompt(answer, r["target"], r.get("title", "")) for r in records]
-        negatives = [apply_prompt(answer, n) for r in records for n in r.get("negatives", ())]
+        templates = [prompts_of(r, self.query_prompt, self.target_prompt) for r in records]
+        queries = [apply_prompt(ask, r["query"]) for (ask, _), r in zip(templates, records)]
+        targets = [apply_prompt(answer, r["target"], r.get("title", "")) for (_, answer), r in zip(templates, records)]
+        negatives = [
+            apply_prompt(answer, n) for (_, answer), r in zip(templates, records) for n in r.get("negatives", ())
+        ]
         query_rows, query_cut = self.tokenizer.encode_batch(queries, self.lengths.query)
         target_rows, target_cut = self.tokenizer.encode_batch(targets, self.lengths.target)
         negative_rows, negative_cut = (

@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.text import clean
+from embed.data.text import clean, template
 from embed.documents import parse_json
 from embed.errors import ConfigError, DataError, did_you_mean
 
 Record = dict[str, Any]
-ROLES = ("query", "target", "title", "negatives")
-OPTIONAL_ROLES = ("title", "negatives")  # a record may lack their fields
+PROMPT_ROLES = ("query_prompt", "target_prompt")  # of one record, in place of its task's
+ROLES = ("query", "target", "title", "negatives", *PROMPT_ROLES)
+OPTIONAL_ROLES = ("title", "negatives", *PROMPT_ROLES)  # a record may lack their fields
 DEFAULT_FIELDS = {"query": "query", "target": "target"}
 DEFAULT_BAD_SHARE = 0.01
 
@@ -129,12 +130,22 @@ def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str)
         value = None if value is MISSING else value
         if role == "negatives":
             record[role] = [text_of(v, field, location) for v in _texts_of(value, field, location)]
-        elif role == "title":
+        elif role in OPTIONAL_ROLES:
             missing = value is None or (isinstance(value, str) and not value.strip())
             record[role] = "" if missing else text_of(value, field, location)
+            if role in PROMPT_ROLES and record[role]:
+                _check_prompt(record[role], field, location)
         else:
             record[role] = text_of(value, field, location)
     return record
+
+
+def _check_prompt(prompt: str, field: str, location: str) -> None:
+    """Raises DataError for what is neither a template with {content} nor the name of a prompt."""
+    try:
+        template(prompt)
+    except ConfigError as e:
+        raise DataError(f"{location}: field {field!r}: {e}") from e
 
 
 def _texts_of(value: Any, field: str, location: str) -> list:

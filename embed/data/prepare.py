@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from embed import files
 from embed.data import cache, seqio_tasks, text
-from embed.data.encoding import Lengths
+from embed.data.encoding import Lengths, prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import ConfigError, DataError, EmbedError
@@ -81,8 +81,8 @@ def _texts(mixture: Mixture) -> Iterator[str]:
 
 
 def _prompted(task: Task) -> Iterator[tuple[str, str]]:
-    ask, answer = text.template(task.query_prompt), text.template(task.target_prompt)
     for _, record in task.source.examples():
+        ask, answer = prompts_of(record, task.query_prompt, task.target_prompt)
         yield (
             text.apply_prompt(ask, record["query"]),
             text.apply_prompt(answer, record["target"][:4000], record.get("title", "")),

@@ -18,6 +18,8 @@ from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 
 _BATCH = 256
+# The texts of an example before it is tokenised; those after `target` may be empty.
+_TEXTS = ("location", "query", "target", "title", "target_key", "query_prompt", "target_prompt")
 _RAGGED = ("query", "target", "negatives", "negatives_lengths", "negatives_id")
 
 
@@ -164,19 +166,13 @@ def _source(task, failures: _Failures):
 
     def rows():
         for location, record in task.source.examples():
-            yield {
-                "location": location,
-                "query": record["query"],
-                "target": record["target"],
-                "title": record.get("title", ""),
-                "target_key": record.get("target_key", ""),
-                "negatives": record.get("negatives", []),
-            }
+            texts = {name: record.get(name, "") for name in _TEXTS}
+            yield {**texts, "location": location, "negatives": record.get("negatives", [])}
 
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed
         text = tf.TensorSpec([], tf.string)
-        signature = dict.fromkeys(("location", "query", "target", "title", "target_key"), text)
+        signature = dict.fromkeys(_TEXTS, text)
         return tf.data.Dataset.from_generator(
             failures.generator(rows), output_signature={**signature, "negatives": tf.TensorSpec([None], tf.string)}
         )
@@ -197,15 +193,9 @@ def _from_tfds(task):
         negatives = (
             tf.reshape(example[fields["negatives"]], [-1]) if "negatives" in fields else tf.zeros([0], tf.string)
         )
-        empty = tf.constant("")
-        return {
-            "location": tf.strings.join([task.source.name, tf.strings.as_string(number)], ":"),
-            "query": example[fields["query"]],
-            "target": example[fields["target"]],
-            "title": example[fields["title"]] if "title" in fields else empty,
-            "target_key": empty,
-            "negatives": negatives,
-        }
+        texts = {name: example[fields[name]] if name in fields else tf.constant("") for name in _TEXTS}
+        location = tf.strings.join([task.source.name, tf.strings.as_string(number)], ":")
+        return {**texts, "location": location, "negatives": negatives}
 
     return lambda dataset: dataset.enumerate().map(rekey)
 
@@ -214,15 +204,18 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
     """Returns the preprocessor from texts to token ids, in batches for the tokenizers' sake."""
     _, tf = _libraries()
 
-    def encode(location, query, target, title, key, negatives, counts):
-        texts, records = iter(negatives.tolist()), []
-        for i, place in enumerate(w.decode() for w in location.tolist()):
+    def encode(*arrays):
+        *texts, negatives, counts = arrays
+        negatives, records = iter(negatives.tolist()), []
+        for values, count in zip(zip(*texts), counts):
+            location, query, target, title, *others = values
+            location = location.decode()
             record = {
-                "query": text_of(query[i], "query", place),
-                "target": text_of(target[i], "target", place),
-                "title": clean(title[i].decode()),
-                "target_key": key[i].decode(),
-                "negatives": [text_of(next(texts), "negatives", place) for _ in range(counts[i])],
+                "query": text_of(query, "query", location),
+                "target": text_of(target, "target", location),
+                "title": clean(title.decode()),
+                **{name: text.decode() for name, text in zip(_TEXTS[4:], others)},
+                "negatives": [text_of(next(negatives), "negatives", location) for _ in range(count)],
             }
             records.append(record)
         rows = encoder(records)
@@ -239,15 +232,7 @@ def _tokenize(encoder: PairEncoder, failures: _Failures):
             negatives = tf.RaggedTensor.from_tensor(negatives)
         out = tf.numpy_function(
             failures.wrap(encode),
-            [
-                x["location"],
-                x["query"],
-                x["target"],
-                x["title"],
-                x["target_key"],
-                negatives.flat_values,
-                negatives.row_lengths(),
-            ],
+            [*(x[name] for name in _TEXTS), negatives.flat_values, negatives.row_lengths()],
             [tf.int32, tf.int64] * 4 + [tf.int64, tf.int64] + [tf.int64, tf.int32],
         )
         rows = {}
@@ -313,14 +298,10 @@ def _complete(task: RegisteredTask):
         for side in ("query", "target"):
             if side not in example or example[side].dtype != tf.string:
                 raise DataError(f"task {task.name!r}: its examples need a text {side!r}; it gives {sorted(example)}")
-        return {
-            "location": tf.strings.join([task.name, tf.strings.as_string(number)], ":"),
-            "query": example["query"],
-            "target": example["target"],
-            "title": example.get("title", tf.constant("")),
-            "target_key": example.get("target_key", tf.constant("")),
-            "negatives": tf.reshape(example.get("negatives", tf.zeros([0], tf.string)), [-1]),
-        }
+        texts = {name: example.get(name, tf.constant("")) for name in _TEXTS}
+        location = tf.strings.join([task.name, tf.strings.as_string(number)], ":")
+        negatives = tf.reshape(example.get("negatives", tf.zeros([0], tf.string)), [-1])
+        return {**texts, "location": location, "negatives": negatives}
 
     return lambda dataset: dataset.enumerate().map(complete)
 

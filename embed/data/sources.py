@@ -1,8 +1,9 @@
 """Where pairs come from: files, BEIR folders, TFDS, Hugging Face datasets. Named and mapped in gin, no Python to write.
 
 A source yields (location, record): the location is "file:line", for errors; a record holds cleaned, non-empty texts under
-the roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list) and `target_key` (what decides that
-two targets are the same item, when that is not their text). Bad records are one-line DataErrors.
+the roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list), `query_prompt` and `target_prompt`
+(templates in place of the task's) and `target_key` (what decides that two targets are the same item, when that is not their
+text). Bad records are one-line DataErrors.
 """
 
 import dataclasses

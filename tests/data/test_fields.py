@@ -58,3 +58,12 @@ def test_a_path_that_leads_nowhere_is_refused_with_its_location():
         map_fields(ROW, {"query": "question", "target": "answers.txt[0]"}, "f:1")
     with pytest.raises(DataError, match=r"f:1: field 'answers.text' is list, expected a text"):
         map_fields(ROW, {"query": "question", "target": "answers.text"}, "f:1")
+
+
+def test_a_record_may_bring_its_own_prompts():
+    fields = {"query": "q", "target": "t", "query_prompt": "instruction", "target_prompt": "as"}
+    row = {"q": "a", "t": "b", "instruction": "Instruct: find it\nQuery: {content}"}
+    record = map_fields(row, fields, "f:1")
+    assert record["query_prompt"] == "Instruct: find it\nQuery: {content}" and record["target_prompt"] == ""
+    with pytest.raises(DataError, match="f:1: field 'instruction': no prompt is called 'find it'; known: .*{content}"):
+        map_fields({**row, "instruction": "find it"}, fields, "f:1")

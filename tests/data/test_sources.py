@@ -329,7 +329,10 @@ def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, kind):
     absent = str(tmp_path / "absent")
     for fields, said in [
         ({**PAIR, "negative": "n"}, ("unknown role 'negative'", "did you mean 'negatives'?")),
-        ({**PAIR, "xyz": "n"}, ("unknown role 'xyz'", "known: negatives, query, target, title")),
+        (
+            {**PAIR, "xyz": "n"},
+            ("unknown role 'xyz'", "known: negatives, query, query_prompt, target, target_prompt, title"),
+        ),
         ({"query": "q"}, ("no field is mapped to 'target'",)),
         ({"target": "t"}, ("no field is mapped to 'query'",)),
         ({}, ("no field is mapped to 'query'",)),
