@@ -98,6 +98,17 @@ def test_truncation_and_prompts_are_the_encoders(tmp_path, tokenizer):
     assert max(len(row["target"]) for row in found) == 5
 
 
+def test_prompts_of_records_go_through_seqio(tmp_path, tokenizer):
+    content = [{**row, "query_prompt": "search {content}" if i % 2 else ""} for i, row in enumerate(rows())]
+    task = file_task(tmp_path, content=content)
+    source = dataclasses.replace(task.source, fields={**PAIR, "query_prompt": "query_prompt"})
+    task = dataclasses.replace(task, source=source)
+    found = list(seqio_tasks.examples(task, tokenizer, LENGTHS))
+    same_as_encoder(found, task, tokenizer, content)
+    search, task_word = WORDS.index("search"), WORDS.index("task:")
+    assert [row["query"][1] for row in found[:2]] == [task_word, search]
+
+
 def test_the_seqio_task_gives_the_encoders_tokens(tmp_path, tokenizer, seqio):
     task = file_task(tmp_path)
     made = seqio_tasks.to_seqio(dataclasses.replace(task, name="letters-1.of/two"), tokenizer, LENGTHS)
