@@ -200,6 +200,11 @@ def tree_paths(step_folder, item: str) -> set[str]:
     return set(files.read_manifest(step_folder).get("trees", {}).get(item, {}))
 
 
+def stored_shape(step_folder, item: str, path: str) -> tuple[int, ...]:
+    """Returns the shape of one array of an item."""
+    return tuple(files.read_manifest(step_folder)["trees"][item][path]["shape"])
+
+
 def restore(step_folder, item: str, target, *, verified: bool = False):
     """Returns the tree `item` of a step folder, laid out as `target` (a tree of ShapeDtypeStruct with shardings).
 

@@ -261,6 +261,22 @@ def _parse(path: str, content: bytes):
 Tokenizer = SentencePiece | HuggingFace
 
 
+def added_tokens(before: Tokenizer, after: Tokenizer) -> dict[int, list[int]] | None:
+    """Returns {id of each token that `after` has more: ids of its pieces in `before`}; None where it is no such extension.
+
+    An extension is a tokenizer.json with the same tokens under the same ids and more of them.
+    """
+    if not isinstance(before, HuggingFace) or not isinstance(after, HuggingFace):
+        return None
+    old, new = (t._open()[0].get_vocab(with_added_tokens=True) for t in (before, after))
+    added = {token: number for token, number in new.items() if token not in old}
+    if not added or {**old, **added} != new or min(added.values()) <= max(old.values()):
+        return None
+    tokenizer = before._open()[0]
+    pieces = {number: tokenizer.encode(token, add_special_tokens=False).ids for token, number in added.items()}
+    return pieces if all(pieces.values()) else None
+
+
 _KINDS = {"sentencepiece": SentencePiece, "huggingface": HuggingFace}
 
 

@@ -5,9 +5,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
-import jax
-
-from embed import bundles, checkpoints, console, documents, environment, files, hosts, sharding, trees
+from embed import bundles, console, documents, environment, files, hosts, sharding
 from embed.data import cache, loader, prepare
 from embed.data.loader import Batches, Examples
 from embed.data.tasks import describe
@@ -15,7 +13,7 @@ from embed.data.text import template
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import api
 from embed.training import loop
-from embed.workflows import init_from, summary
+from embed.workflows import init_from, start, summary
 from embed.workflows.recipe import Recipe
 
 
@@ -75,7 +73,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         contents=contents,
         identity=_identity(recipe, examples),
         seed=recipe.seed,
-        start_from=None if recipe.init_from is None else _starter(recipe, model),
+        start_from=None if recipe.init_from is None else start.Start(recipe, model).read,
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
         best_metric=recipe.best_metric,
         micro_batches=recipe.micro_batches,
@@ -186,43 +184,6 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
         return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
 
     return contents
-
-
-def _starter(recipe, model):
-    """Returns the function that reads the initial parameters from `init_from`, after checking its vocabulary.
-
-    A projection or pooling that `init_from` does not have starts at random, and the run says so.
-    """
-
-    folder = bundles.resolve(recipe.init_from)
-    digest = bundles.read_model_json(folder)["tokenizer"]["digest"]
-    if digest != recipe.tokenizer.digest:
-        raise DataError(
-            f"{folder}: trained with another vocabulary than {recipe.tokenizer.path}; use {bundles.tokenizer_file(folder)}"
-        )
-
-    there = checkpoints.tree_paths(folder, "params")
-
-    def split(target):
-        wanted = trees.flatten(target)
-        new = [p for p in wanted if p not in there and p.partition("/")[0] != "encoder"]
-        return wanted, new, trees.unflatten({p: x for p, x in wanted.items() if p not in new})
-
-    # Before a large model is drawn at random: a start of another architecture.
-    checkpoints.check_fits(folder, "params", split(jax.eval_shape(model.init, jax.random.key(0)))[2])
-
-    def read(target):
-        wanted, new, kept = split(target)
-        found = checkpoints.restore(folder, "params", kept)
-        if not new:
-            return found
-        console.say(f"start      {', '.join(new)} start at random: {folder} has none")
-        drawn = jax.jit(model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
-        fresh = trees.flatten(drawn(jax.random.key(recipe.seed)))
-        leaves = {**trees.flatten(found), **{p: fresh[p] for p in new}}
-        return trees.unflatten({p: leaves[p] for p in wanted})
-
-    return read
 
 
 def _evaluator(recipe, model, mesh):

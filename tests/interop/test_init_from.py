@@ -18,7 +18,7 @@ from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.pooling import LastPooling
 from embed.training import loop
-from embed.workflows import init_from, train
+from embed.workflows import init_from, start
 from embed.workflows.recipe import Recipe
 
 
@@ -153,7 +153,7 @@ def read_start(done, capsys):
     placed = sharding.shardings(model.axes, shapes, mesh)
     target = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     with jax.set_mesh(mesh):
-        found = trees.flatten(train._starter(done, model)(target))
+        found = trees.flatten(start.Start(done, model).read(target))
     return {path: np.asarray(x) for path, x in found.items()}, capsys.readouterr().out, trees.flatten(target)
 
 
@@ -182,7 +182,7 @@ def test_another_vocabulary_is_refused(recipe, plain, tmp_path):
     other.write_bytes((plain / "tokenizer.json").read_bytes() + b"\n")
     done = init_from.complete(recipe(tokenizer=tokenizers.HuggingFace(str(other), "[PAD]")))
     with pytest.raises(DataError, match="trained with another vocabulary than"):
-        train._starter(done, types.SimpleNamespace())
+        start.Start(done, types.SimpleNamespace())
 
 
 def test_an_encoder_of_another_shape_is_refused(recipe, capsys):
@@ -191,4 +191,47 @@ def test_an_encoder_of_another_shape_is_refused(recipe, capsys):
         read_start(done, capsys)
     # Before anything is drawn at random or read: a large model would not fit where a small one is looked for.
     with pytest.raises(DataError, match="params does not match the model: encoder/stack/layers/mlp"):
-        train._starter(done, api.build(done.model))
+        start.Start(done, api.build(done.model))
+
+
+def test_added_tokens_start_as_the_mean_of_their_pieces(recipe, rounds, foreign, tmp_path, capsys):
+    import tokenizers as hugging_face
+
+    before = init_from.complete(recipe())
+    extended = hugging_face.Tokenizer.from_str(before.tokenizer.content().decode())
+    size = before.tokenizer.vocab_size
+    first, second = "a cat", "the dog"
+    assert extended.add_tokens([first, second]) == 2
+    (tmp_path / "tokenizer.json").write_text(extended.to_str())
+    tokenizer = tokenizers.HuggingFace(str(tmp_path / "tokenizer.json"), before.tokenizer.pad_token)
+    rows = max(before.model.encoder.vocab_size, size) + 3
+    done = init_from.complete(recipe(tokenizer=tokenizer, model_changes={"encoder.vocab_size": rows}))
+    found, said, _ = read_start(done, capsys)
+    assert "2 tokens that" in said and "start as the mean of their pieces" in said
+    wanted = foreign.parameters(rounds("gemma3_text").first)
+    old, new = wanted["encoder/embedding/table"], found["encoder/embedding/table"]
+    assert new.shape == (rows, old.shape[1])
+    untouched = [i for i in range(len(old)) if i not in (size, size + 1)]
+    np.testing.assert_array_equal(new[untouched], old[untouched])
+    plain = before.tokenizer._open()[0]
+    for number, token in ((size, first), (size + 1, second)):
+        pieces = plain.encode(token, add_special_tokens=False).ids
+        np.testing.assert_allclose(new[number], old[pieces].mean(0), rtol=1e-5, atol=1e-7)
+    assert all(found[path].tobytes() == x.tobytes() for path, x in wanted.items() if path != "encoder/embedding/table")
+
+
+def test_a_vocabulary_that_moves_a_token_is_no_extension(recipe, tmp_path):
+    import json
+
+    before = init_from.complete(recipe())
+    content = json.loads(before.tokenizer.content())
+    vocab = content["model"]["vocab"]
+    one, other = list(vocab)[-2:]
+    if isinstance(vocab, dict):
+        vocab[one], vocab[other] = vocab[other], vocab[one]
+    else:
+        vocab[-2:] = [other, one]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = tokenizers.HuggingFace(str(tmp_path / "tokenizer.json"), before.tokenizer.pad_token)
+    with pytest.raises(DataError, match="trained with another vocabulary than .*tokens added at its end"):
+        start.Start(init_from.complete(recipe(tokenizer=tokenizer)), types.SimpleNamespace())
