@@ -19,7 +19,6 @@ from embed.data.cache import Cache
 from embed.data.tasks import Mixture
 from embed.data.turns import Turns
 from embed.errors import ConfigError, DataError
-from embed.types import Batch
 
 # Which examples batch t holds, as a version: raised when it changes, so that a run never goes on in another order.
 ORDER = 2
@@ -146,7 +145,7 @@ class Batches:
         start = part * self.examples.batch_size // self.parts + shard * self.unit
         return start, start + self.unit
 
-    def at(self, t: int, first_shard: int = 0, last_shard: int | None = None) -> Batch:
+    def at(self, t: int, first_shard: int = 0, last_shard: int | None = None) -> dict[str, np.ndarray]:
         """Returns the arrays of some shards (all by default) of global batch t; they lead with [shards, parts]."""
         shards = range(self.shards)
         negatives = self.examples.negatives_of(t)
@@ -162,9 +161,9 @@ class Batches:
             ]
             for s in shards[first_shard:last_shard]
         ]
-        return packing.stack(units, self.max_segments)
+        return packing.stack(units)
 
-    def largest(self) -> Batch:
+    def largest(self) -> dict[str, np.ndarray]:
         """Returns one shard of a batch of the largest shapes that are expected, with nothing in it."""
         negatives = max(self.layouts)
         layout = self.layouts[negatives]
@@ -174,7 +173,7 @@ class Batches:
         }
         examples = [{**nothing, "query_id": 0, "target_id": 0}] * self.unit
         unit = packing.collate(examples, [], layout, layout.heights[-1], negatives, self.pad_id)
-        return packing.stack([[unit] * self.parts], self.max_segments)
+        return packing.stack([[unit] * self.parts])
 
     def _plans(self, t: int, negatives: int, layout: packing.Layout):
         """Returns the rows of every unit, which all hosts must know to agree on their number."""
@@ -234,7 +233,7 @@ class Batches:
 
     def iterate(
         self, first: int, first_shard: int = 0, last_shard: int | None = None, threads: int = 2, ahead: int = 4
-    ) -> Iterator[Batch]:
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields the arrays of those shards of batches first, first + 1, ..., read ahead in background threads."""
         _ = self.layouts  # chosen here, once, not by every thread
         source = grain.MapDataset.range(first, _ENDLESS).map(lambda t: self.at(int(t), first_shard, last_shard))

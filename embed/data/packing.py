@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from embed.types import Batch
-
 _SHORTEST, _OCTAVES = 64, 6
 
 
@@ -166,10 +164,9 @@ def collate(
     return unit
 
 
-def stack(units: Sequence[Sequence[Mapping[str, np.ndarray]]], max_segments: int | None) -> Batch:
-    """Returns the batch of units[shard][micro-batch], with these two as the first dimensions of its arrays."""
-    names = units[0][0]
-    return Batch({n: np.stack([np.stack([u[n] for u in shard]) for shard in units]) for n in names}, max_segments)
+def stack(units: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of units[shard][micro-batch], with these two as their first dimensions."""
+    return {name: np.stack([np.stack([u[name] for u in shard]) for shard in units]) for name in units[0][0]}
 
 
 def _split_ids(values) -> np.ndarray:

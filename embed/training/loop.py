@@ -23,7 +23,7 @@ from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
 from embed.training.state import Items, TrainState, create, layout, with_shardings
 from embed.training.step import make_step
-from embed.types import Model, Objective, Params
+from embed.types import Batch, Model, Objective, Params
 
 STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
 _AHEAD = 2  # steps that wait in a device's queue
@@ -223,7 +223,8 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
         hosts.at(f"reading the batch of step {done + 1}", limit)
         local = next(batches)
         hosts.at(f"in step {done + 1}", limit)
-        state, metrics = programs(state, sharding.to_global(local, run.mesh, shards))
+        batch = Batch(sharding.to_global(local, run.mesh, shards), run.batches.max_segments)
+        state, metrics = programs(state, batch)
         if block:
             jax.block_until_ready(state)
         ahead.append(metrics)

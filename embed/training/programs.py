@@ -10,6 +10,7 @@ from embed import console, hosts, sharding
 from embed.data.loader import Batches
 from embed.errors import DoesNotFit
 from embed.training import reports
+from embed.types import Batch
 
 
 class Programs:
@@ -24,7 +25,7 @@ class Programs:
         self._state, self._shards, self._compiled = state, batches.shards, {}
         self._devices = list(mesh.devices.flat)
         self._over_batch = sharding.batch_sharding(mesh)
-        self.largest = self._program(batches.largest())
+        self.largest = self._program(Batch(batches.largest(), batches.max_segments))
 
     def __call__(self, state, batch):
         return self._program(batch)(state, batch)

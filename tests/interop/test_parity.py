@@ -150,7 +150,7 @@ def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
     tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
     mask = np.arange(20) < np.array([20, 9, 1])[:, None]
     params = trees.unflatten({path: trained.read(path) for path in trained.shapes})
-    wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, tokens, mask))
+    wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, {"tokens": tokens, "segment_ids": mask}))
     program = jax.jit(jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call)
     with np.load(tmp_path / "parameters.npz", allow_pickle=False) as stored:
         found = np.asarray(program({name: stored[name] for name in stored.files}, tokens, mask))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from embed.data import packing
-from embed.types import Method, Model
+from embed.types import Batch, Method, Model
 from embed.vectors import normalize
 
 POISON = 49  # a token whose embedding is not a number
@@ -75,7 +75,7 @@ def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, max_segment
             own = pairs[start : start + unit]
             plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.max_segments)
             units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
-    return packing.stack(units, max_segments)
+    return Batch(packing.stack(units), max_segments)
 
 
 def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):
