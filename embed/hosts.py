@@ -27,6 +27,9 @@ _BARRIER = 24 * 3600
 _LONG = 6 * 3600.0  # what has no limit of its own may take as many seconds: to score a large suite, say
 _FIRST_STEP = 2 * 3600.0  # a step that is compiled first
 SAVING = 3600.0  # seconds that writing a checkpoint may take
+# Seconds until a host that waits for the others counts as one that does not get on. Hosts see each other's last sign of life, which
+# is seconds old: with less, two that meet again and again would each be seen waiting, and the run taken for stuck.
+_WAITING = 60.0
 _AGREEING = 1800.0  # until all hosts have come to the point where they agree on a value
 _watch: "Watch | None" = None
 _barriers: collections.Counter = collections.Counter()
@@ -98,7 +101,7 @@ def sync(name: str) -> None:
     """Waits until every host has come to this point. HostLost names those that have not within a day."""
     if jax.process_count() == 1:
         return
-    at(f"waiting for the others: {name}", 0.0)
+    at(f"waiting for the others: {name}", _WAITING)
     _barriers[name] += 1
     try:
         _client().wait_at_barrier(f"embed: {name} ({_barriers[name]})", 1000 * _BARRIER)
@@ -187,7 +190,7 @@ class Watch(threading.Thread):
     """Tells the other hosts what this one does and looks at what they do; `end(message)` is called when the run cannot go on.
 
     A host is lost that writes nothing for `lost` seconds. The run is stuck when every host is longer at what it does than
-    it may be; one that waits for the others always is.
+    it may be; one that waits for the others is after a minute.
     """
 
     def __init__(

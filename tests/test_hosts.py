@@ -139,6 +139,23 @@ def test_one_host_alone_waits_for_nobody():
     assert hosts.agree(7) == 7 and hosts.least(2.5) == 2.5 and hosts.is_main()
 
 
+def test_hosts_that_meet_again_and_again_are_not_taken_for_stuck(monkeypatch):
+    """Their last signs of life may all be of moments in which they waited for each other."""
+    noted = []
+    monkeypatch.setattr(hosts, "at", lambda what, limit=None: noted.append((what, limit)))
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        hosts, "_client", lambda: types.SimpleNamespace(wait_at_barrier=lambda name, milliseconds: None)
+    )
+    hosts.sync("a value")
+    what, limit = noted[0]
+    watch = hosts.Watch(None, 0, 2, lost=1e9)
+    told = {host: json.dumps([1, what, 0.5, limit]) for host in (0, 1)}
+    assert watch.look(told, 100.0) is None
+    told = {host: json.dumps([2, what, 61.0, limit]) for host in (0, 1)}
+    assert "nothing has moved for 61 s" in watch.look(told, 161.0)
+
+
 def test_hosts_meet_before_a_program_that_several_of_them_run(monkeypatch):
     """Gloo connects the hosts of a program within thirty seconds of its first run, and machines do not compile equally fast."""
     met = []
