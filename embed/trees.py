@@ -45,12 +45,12 @@ def spec(tree) -> dict[str, dict]:
     return {path: {"shape": list(x.shape), "dtype": str(jnp.dtype(x.dtype))} for path, x in flatten(tree).items()}
 
 
-def spec_differences(found: Mapping[str, dict], expected: Mapping[str, dict]) -> list[str]:
+def spec_differences(stored: Mapping[str, dict], expected: Mapping[str, dict]) -> list[str]:
     """Returns one phrase for each path that is missing, left over, or of another shape or dtype."""
-    differences = [f"{path} is missing" for path in expected if path not in found]
-    differences += [f"{path} is not in the model" for path in found if path not in expected]
+    differences = [f"{path} is missing" for path in expected if path not in stored]
+    differences += [f"{path} is not in the model" for path in stored if path not in expected]
     for path in expected:
-        if path in found and found[path] != expected[path]:
-            stored, needed = (f"{s['dtype']}{s['shape']}" for s in (found[path], expected[path]))
-            differences.append(f"{path} is {stored}, the model has {needed}")
+        if path in stored and stored[path] != expected[path]:
+            there, needed = (f"{s['dtype']}{s['shape']}" for s in (stored[path], expected[path]))
+            differences.append(f"{path} is {there}, the model has {needed}")
     return differences

@@ -35,9 +35,9 @@ def run(arguments) -> None:
         top=arguments.top,
         dims=arguments.dims,
     )
-    for query, found in zip(arguments.queries, results):
+    for query, nearest in zip(arguments.queries, results):
         print(f"\n{markdown.printable(query)}")
-        for rank, result in enumerate(found, 1):
+        for rank, result in enumerate(nearest, 1):
             line = f"{result.location}  {_first_line(result.row['text'])}"
             print(f"  {rank}. {result.score:.4f}  {markdown.printable(line)}")
 

@@ -106,8 +106,8 @@ def _follow(value: Any, steps: Sequence[str]) -> Any:
         if isinstance(value, Mapping):
             value = value.get(step, MISSING)
         elif isinstance(value, list | tuple) and step == "*":
-            found = [_follow(entry, steps[number + 1 :]) for entry in value]
-            return [entry for entry in found if entry is not MISSING]
+            values = [_follow(entry, steps[number + 1 :]) for entry in value]
+            return [x for x in values if x is not MISSING]
         elif isinstance(value, list | tuple) and step.isdecimal():
             value = value[int(step)] if int(step) < len(value) else MISSING
         else:

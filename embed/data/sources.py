@@ -69,8 +69,26 @@ def _is_file(path: pathlib.Path) -> bool:
         raise DataError(f"{path}: cannot be read ({e.strerror or e}); correct the path") from e
 
 
+class Mapped:
+    """Base of sources with raw() whose rows are mapped by `fields`; they have `optional`, `on_bad_record` and `max_bad_share`."""
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+        _ = self.bad_records  # refuses a policy that is none
+
+    @functools.cached_property
+    def bad_records(self) -> BadRecords:
+        """The records that the last `examples` left out."""
+        return BadRecords(self.on_bad_record, self.max_bad_share, type(self).__name__)
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields (location, record) of all rows in order."""
+        self.__dict__.pop("bad_records", None)  # counted anew
+        return map_records(self.raw(), self.fields, self.optional, type(self).__name__, self.bad_records)
+
+
 @dataclasses.dataclass(frozen=True)
-class Files:
+class Files(Mapped):
     """Base of sources that read files. `path` is one path or several; they are read in sorted order.
 
     `fields` maps our roles to the files' fields, which may be paths into nested ones (`fields.value_at`). Roles in `optional`
@@ -83,15 +101,6 @@ class Files:
     optional: Sequence[str] = ()
     on_bad_record: str = "error"
     max_bad_share: Share = DEFAULT_BAD_SHARE
-
-    def __post_init__(self):
-        ranges.check_fields(self)
-        _ = self.bad_records  # refuses a policy that is none
-
-    @functools.cached_property
-    def bad_records(self) -> BadRecords:
-        """The records that the last `examples` left out."""
-        return BadRecords(self.on_bad_record, self.max_bad_share, type(self).__name__)
 
     def paths(self) -> list[str]:
         """Returns the files, sorted; a path with * is a pattern. None found is a DataError."""
@@ -109,11 +118,6 @@ class Files:
         """Yields ("file:line", raw record) of all files in order."""
         for path in self.paths():
             yield from self.rows(path)
-
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("file:line", record) of all files in order."""
-        self.__dict__.pop("bad_records", None)  # counted anew
-        return map_records(self.raw(), self.fields, self.optional, type(self).__name__, self.bad_records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,11 +206,11 @@ class BeirFolder:
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFaceDataset:
+class HuggingFaceDataset(Mapped):
     """A dataset of the Hugging Face Hub, a local one, or a folder of `save_to_disk`; needs `datasets` (extra [huggingface]).
 
-    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows. `optional` is as
-    in `Files`.
+    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows. `optional`,
+    `on_bad_record` and `max_bad_share` are as in `Files`.
     """
 
     name: str
@@ -217,9 +221,8 @@ class HuggingFaceDataset:
     streaming: bool = False
     most: Count | None = None
     optional: Sequence[str] = ()
-
-    def __post_init__(self):
-        ranges.check_fields(self)
+    on_bad_record: str = "error"
+    max_bad_share: Share = DEFAULT_BAD_SHARE
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256} of a local folder; of a set of the Hub its name and revision. Without a revision a set that
@@ -255,20 +258,16 @@ class HuggingFaceDataset:
                 f"{self.name}: was written by save_to_disk, where HuggingFaceDataset.config, revision and streaming have no "
                 "effect; leave them out"
             )
-        found = datasets.load_from_disk(self.name)
-        if isinstance(found, datasets.DatasetDict):
-            if self.split not in found:
-                raise DataError(f"{self.name}: no split {self.split!r}{did_you_mean(self.split, found)}")
-            return found[self.split]
-        if self.split not in ("train", str(found.split)):
+        saved = datasets.load_from_disk(self.name)
+        if isinstance(saved, datasets.DatasetDict):
+            if self.split not in saved:
+                raise DataError(f"{self.name}: no split {self.split!r}{did_you_mean(self.split, saved)}")
+            return saved[self.split]
+        if self.split not in ("train", str(saved.split)):
             raise DataError(
                 f"{self.name}: holds one dataset, not the split {self.split!r}; leave out HuggingFaceDataset.split"
             )
-        return found
-
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("name[split]:row", record)."""
-        return map_records(self.raw(), self.fields, self.optional, type(self).__name__)
+        return saved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,14 +65,14 @@ def _cached(objective: Objective, variables: Variables, batch: Batch, key, step)
 
     micro_batches = jax.tree.leaves(batch)[0].shape[1]
     numbered = jnp.arange(micro_batches), jax.tree.map(first, batch)
-    found = jax.lax.map(lambda one: forward(variables.params, one), numbered)
-    outputs = Outputs(jax.tree.map(join_batch, found.rows), jax.tree.map(lambda x: jnp.sum(x, 0), found.sums))
+    stacked = jax.lax.map(lambda micro_batch: forward(variables.params, micro_batch), numbered)
+    outputs = Outputs(jax.tree.map(join_batch, stacked.rows), jax.tree.map(lambda x: jnp.sum(x, 0), stacked.sums))
     whole = jax.tree.map(lambda x: _join_shards(x.reshape(x.shape[0], -1, *x.shape[3:])), batch)
     loss = jax.value_and_grad(lambda p, o: objective.loss(p, o, whole, step), argnums=(0, 1), has_aux=True)
     (value, metrics), (by_params, by_outputs) = loss(variables.params, outputs)
 
-    def lead_back(total, one):
-        numbered, by_rows = one
+    def lead_back(total, micro_batch):
+        numbered, by_rows = micro_batch
         _, pull = jax.vjp(lambda p: forward(p, numbered), variables.params)
         return jax.tree.map(jnp.add, total, pull(Outputs(by_rows, by_outputs.sums))[0]), None
 

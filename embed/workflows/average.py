@@ -34,9 +34,9 @@ def run(
     output = pathlib.Path(output)
     files.check_new(output)
     folders = soup.expand(inputs, last)
-    found = soup.differences(folders, not other_prompts)  # before anything is scored
-    if found:
-        raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
+    differences = soup.differences(folders, not other_prompts)  # before anything is scored
+    if differences:
+        raise DataError(f"the inputs cannot be averaged: {'; '.join(differences)}")
     _check(method, weights, alphas, suite, tasks, trials, len(folders))
     if not unrelated:
         lineage.check(folders)

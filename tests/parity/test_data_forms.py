@@ -63,6 +63,13 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path):
     assert sources.HuggingFaceDataset(str(tmp_path / "two"), NESTED).fingerprint() != before
 
 
+def test_bad_rows_of_a_saved_dataset_are_left_out_and_counted(tmp_path):
+    datasets.Dataset.from_list([*ROWS, {"question": "", "answers": ROWS[0]["answers"]}]).save_to_disk(tmp_path / "one")
+    source = sources.HuggingFaceDataset(str(tmp_path / "one"), NESTED, on_bad_record="skip", max_bad_share=0.4)
+    assert records(source) == EXPECTED
+    assert source.bad_records.skipped == 1 and "one[train]:2: field 'question' is empty" in source.bad_records.first[0]
+
+
 def test_what_a_saved_dataset_does_not_have_is_refused(tmp_path):
     saved = datasets.Dataset.from_list(ROWS)
     saved.save_to_disk(tmp_path / "one")

@@ -1,11 +1,18 @@
 """Into how many micro-batches a batch is cut: as few as memory takes, and to the same result."""
 
 import dataclasses
+import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from embed import hosts, sharding
 from embed.errors import ConfigError
+from embed.training import programs
 from embed.training.programs import fit
+from embed.types import Batch as TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,3 +77,23 @@ def test_a_number_that_is_given_is_taken():
 def test_what_fits_in_no_way_says_what_to_do(room):
     with pytest.raises(ConfigError, match="batch_size = 48: a step needs .* smaller batch.*MeshShape.fsdp"):
         fit(Programs, Batches(Examples(48)), None, room)
+
+
+def test_hosts_meet_once_for_each_shape_that_is_compiled(monkeypatch):
+    """Gloo gives the hosts of a program thirty seconds from its first run, and a compilation may take one of them longer."""
+    met = []
+    monkeypatch.setattr(hosts, "meet", lambda devices, what: met.append((len(devices), what)))
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+
+    def batch(rows: int) -> dict[str, np.ndarray]:
+        return {"tokens": np.zeros((1, 1, rows, 4), np.int32)}
+
+    batches = types.SimpleNamespace(shards=1, max_segments=None, largest=lambda: batch(2))
+    with jax.set_mesh(mesh):
+        state = jax.device_put(jnp.zeros(()), sharding.replicated(mesh))
+        shape = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
+        made = programs.Programs(lambda state, batch: (state + batch["tokens"].sum(), {}), shape, batches, mesh)
+        for rows in (2, 2, 3, 3):
+            placed = sharding.to_global(TrainBatch(batch(rows)), mesh, 1)
+            state, _ = made(state, placed)
+    assert met == 2 * [(1, "a training step is compiled")]
