@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from embed.errors import ConfigError
-from embed.training.optimizers import adafactor, adamw, schedule
+from embed.training.optimizers import adafactor, adamw, rate_of, schedule
 from embed.trees import flatten
 
 
@@ -237,3 +237,18 @@ def test_adafactor_spares_scales_from_decay():
     for path, x in flatten(found).items():
         undecayed = path.endswith(("scale", "bias"))
         assert np.allclose(x, flatten(params)[path], rtol=1e-6) == undecayed, path
+
+
+@pytest.mark.parametrize("make", [adamw, adafactor])
+@pytest.mark.parametrize("frozen", [(), ("bias",)])
+def test_the_learning_rate_that_is_reported_is_that_of_the_next_update(make, frozen):
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    rate = schedule(1e-2, total_steps=6, warmup_steps=2)
+    optimizer = make(rate, frozen=frozen)
+    state = optimizer.init(params)
+    for step in range(5):
+        assert float(rate_of(optimizer, state)) == pytest.approx(float(rate(step)), rel=1e-6)
+        _, state = optimizer.update(params, state, params)
+    constant = make(0.3, frozen=frozen)
+    assert float(rate_of(constant, constant.init(params))) == pytest.approx(0.3)
+    assert rate_of(optax.sgd(0.1), optax.sgd(0.1).init(params)) is None
