@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 from embed import __version__, console, files
 from embed.errors import EmbedError, StorageError, UsageError, did_you_mean
@@ -101,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
             _tune_memory(argv)
         console.keep()
         console.stop_on_sigterm()
+    # When a write fails, Orbax and tensorstore drop the coroutines that wait for it; Python would warn of each after our line.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     try:
         _run(argv)
         code = 0
