@@ -20,7 +20,7 @@ Metrics = dict[str, Any]  # name -> scalar array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch(Mapping[str, Any]):
-    """The named arrays of a batch; the names are those of the features (`data.packing.collate`).
+    """The named arrays of a batch; the names are those of the features (`data.features`).
 
     Outside a training step every array leads with [shards of the mesh, micro-batches]. An objective sees one dimension in their
     place. `max_segments` is the number of texts that a packed row has room for; None where every row holds one text.
@@ -106,7 +106,8 @@ class PairEmbeddings:
 
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
     fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
-    when the texts are; the loss masks false negatives by them.
+    when the texts are; the loss masks false negatives by them. `score` is how near a pair is to be, and `scores` are a teacher's of
+    the target and of each negative.
     """
 
     query: Float[Array, "B E"]
@@ -116,6 +117,8 @@ class PairEmbeddings:
     query_id: Any | None = None  # uint32 [B, 2]
     target_id: Any | None = None  # uint32 [B, 2]
     negatives_id: Any | None = None  # uint32 [B, N, 2]
+    score: Float[Array, " B"] | None = None
+    scores: Float[Array, "B 1+N"] | None = None
 
     def map(self, function: Callable[[Any], Any]) -> "PairEmbeddings":
         """Returns the same pairs with `function` applied to the embeddings of every side."""
@@ -125,7 +128,10 @@ class PairEmbeddings:
 
 @runtime_checkable
 class Loss(Protocol):
-    """A frozen dataclass: a pure function of embeddings that knows no model."""
+    """A frozen dataclass: a pure function of embeddings that knows no model.
+
+    A loss of more than texts says so in `needs`: 'score' or 'scores', which the batch then has.
+    """
 
     def init(self) -> Params:
         """Returns the loss's own learned parameters, such as a temperature; {} when it has none."""

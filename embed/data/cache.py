@@ -1,27 +1,31 @@
-"""Token caches: a task's tokenised examples in random-access ArrayRecord shards, with a digest manifest.
+"""Caches: a task's encoded examples in random-access ArrayRecord shards, with a digest manifest.
 
 A cache is a folder `<task>-<key>` that is whole or not there. Reading needs neither tensorflow nor the source. `lengths.npy`
-says how many tokens every text has, so that each host of a run can tell how the others lay out their part of a batch.
+says how many tokens every text has, so that each host of a run can tell how the others lay out their part of a batch, and
+`groups.npy` what an example is of, so that examples held out for validation share none of it with those that are learned.
 """
 
 import array
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from embed import documents, files
 from embed.data import records
-from embed.data.tasks import AnyTask, cache_key
+from embed.data.features import Feature
+from embed.data.tasks import CACHE_FORMAT, AnyTask, cache_key
+from embed.data.text_features import Texts, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, StorageError
 
 _RECORDS_PER_SHARD = 200_000
-_LENGTHS = "lengths.npy"
+_LENGTHS, _GROUPS = "lengths.npy", "groups.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +48,27 @@ class Cache:
         return documents.digest_json(self.manifest["files"])
 
     @property
-    def most_negatives(self) -> int:
-        return self.manifest["most_negatives"]
+    def columns(self) -> dict[str, int]:
+        """How many texts a record has at most, by text feature."""
+        return self.manifest["columns"]
 
     @property
     def longest(self) -> int:
-        """The tokens of the longest text."""
+        """The tokens of the longest text, 0 where there are none."""
         return self.manifest["longest"]
 
     @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each record's query, target and negatives: int32 [records, 2 + most_negatives].
-
-        0 is for a negative that is not there, and for one that is a positive of its query.
-        """
+    def _lengths(self) -> np.ndarray:
         return np.load(self.folder / _LENGTHS, mmap_mode="r", allow_pickle=False)
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """What each record is of: int64 [records], the content id of its first text, or its number where it has none."""
+        return np.load(self.folder / _GROUPS, mmap_mode="r", allow_pickle=False)
+
+    @functools.cached_property
+    def _fields(self) -> tuple[records.Field, ...]:
+        return tuple(records.Field(**field) for field in self.manifest["fields"])
 
     @functools.cached_property
     def _reader(self):
@@ -67,25 +77,16 @@ class Cache:
         return array_record_data_source.ArrayRecordDataSource([str(self.folder / s) for s in self.manifest["shards"]])
 
     def read(self, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Returns the examples at `indices`, in that order, without the negatives that are positives of their query."""
-        found = [records.unpack(data) for data in self._reader.__getitems__([int(i) for i in indices])]
-        if not self.manifest["false_negatives"]:
-            return found
-        return [_without_false_negatives(example, self.lengths[i, 2:]) for example, i in zip(found, indices)]
+        """Returns the examples at `indices`, in that order."""
+        return [records.unpack(data, self._fields) for data in self._reader.__getitems__([int(i) for i in indices])]
 
+    def lengths(self, name: str, indices: Sequence[int]) -> np.ndarray:
+        """Returns the tokens of the texts of a feature: int32 [n, columns].
 
-def _without_false_negatives(example: dict[str, np.ndarray], lengths: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns an example with only those negatives that have a length in the cache's table."""
-    sizes = example["negatives_lengths"]
-    kept = lengths[: len(sizes)] > 0
-    if kept.all():
-        return example
-    return {
-        **example,
-        "negatives": example["negatives"][np.repeat(kept, sizes)],
-        "negatives_lengths": sizes[kept],
-        "negatives_id": example["negatives_id"][kept],
-    }
+        0 is for a text that is not there, and for a negative that is a positive of its query.
+        """
+        first = sum(count for other, count in itertools.takewhile(lambda c: c[0] != name, self.columns.items()))
+        return self._lengths[indices, first : first + self.columns[name]]
 
 
 def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
@@ -93,23 +94,28 @@ def _folder_name(task: AnyTask, key: dict, fingerprint: dict) -> str:
     return f"{safe}-{documents.digest_json(key)[:12]}-{documents.digest_json(fingerprint)[:8]}"
 
 
-def folder_of(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> pathlib.Path:
+def folder_of(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir) -> pathlib.Path:
     """Returns the folder of a task's cache as the task is declared, and its source stands, now."""
-    return pathlib.Path(cache_dir) / _folder_name(task, cache_key(task, tokenizer, lengths), _fingerprint(task))
+    return pathlib.Path(cache_dir) / _folder_name(task, cache_key(task, tokenizer, features), _fingerprint(task))
 
 
-def find(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> Cache | None:
+def find(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir) -> Cache | None:
     """Returns the verified cache of a task as it is declared now, or None when it has to be prepared.
 
     When the source is not on this machine, a cache of the same declaration is taken as it is.
     """
     cache_dir = pathlib.Path(cache_dir)
-    key = cache_key(task, tokenizer, lengths)
+    key = cache_key(task, tokenizer, features)
     try:
         fingerprint = _fingerprint(task)
-    except DataError:
+    except DataError as e:
         prefix = _folder_name(task, key, {}).rpartition("-")[0]
         found = sorted(cache_dir.glob(f"{prefix}-*/{files.MANIFEST}"))
+        if not found and (old := outdated(task, cache_dir)):
+            raise DataError(
+                f"{old[0]}: an older version of embed wrote this cache, and its source is not here ({e}); prepare the task again "
+                "where its source is"
+            ) from e
         if len(found) != 1:
             raise
         folder = found[0].parent
@@ -120,6 +126,14 @@ def find(task: AnyTask, tokenizer: Tokenizer, lengths, cache_dir) -> Cache | Non
     return Cache(folder, files.verify_manifest(folder))
 
 
+def outdated(task: AnyTask, cache_dir) -> list[pathlib.Path]:
+    """Returns the folders of caches of a task of this name that an older version of embed wrote, which nothing reads."""
+    prefix = _folder_name(task, {}, {}).rpartition("-")[0].rpartition("-")[0]
+    manifests = sorted(pathlib.Path(cache_dir).glob(f"{prefix}-{'?' * 12}-{'?' * 8}/{files.MANIFEST}"))
+    read = [(path.parent, files.read_manifest(path.parent)) for path in manifests]
+    return [folder for folder, m in read if m.get("task") == task.name and m["key"]["format"] != CACHE_FORMAT]
+
+
 def _fingerprint(task: AnyTask) -> dict:
     source = getattr(task, "source", None)
     return source.fingerprint() if source is not None else {}
@@ -128,19 +142,18 @@ def _fingerprint(task: AnyTask) -> dict:
 def write(
     task: AnyTask,
     tokenizer: Tokenizer,
-    lengths,
+    features: Sequence[Feature],
     cache_dir,
     examples: Iterable[dict[str, Any]],
     progress: Callable[[int], None] = lambda n: None,
 ) -> Cache:
-    """Writes the tokenised `examples` of a task as its cache and returns it. No example at all is a DataError."""
+    """Writes the encoded `examples` of a task as its cache and returns it. No example at all is a DataError."""
     from array_record.python import array_record_module
 
-    key = cache_key(task, tokenizer, lengths)
-    fingerprint = _fingerprint(task)
-    folder = folder_of(task, tokenizer, lengths, cache_dir)
-    count, shards, writer, sizes, ids = 0, [], None, [], _Ids()
-    truncated, tokens = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    key, fingerprint = cache_key(task, tokenizer, features), _fingerprint(task)
+    folder = folder_of(task, tokenizer, features, cache_dir)
+    fields = [field for feature in features for field in feature.fields]
+    count, shards, writer, texts = 0, [], None, _TextTable(features)
     with files.new_folder(folder, overwrite=True) as temporary:
         for example in examples:
             if count % _RECORDS_PER_SHARD == 0:
@@ -148,24 +161,16 @@ def write(
                     _write(folder, writer.close)
                 shards.append(f"records-{len(shards):05d}.array_record")
                 writer = array_record_module.ArrayRecordWriter(str(temporary / shards[-1]), "group_size:1")
-            _write(folder, writer.write, records.pack(example))
-            truncated += example["truncated"]
-            tokens += [len(example["query"]), len(example["target"]), len(example["negatives"])]
-            sizes.append(
-                np.array([len(example["query"]), len(example["target"]), *example["negatives_lengths"]], np.int32)
-            )
-            ids.add(example)
+            _write(folder, writer.write, records.pack(example, fields))
+            texts.add(example)
             count += 1
             if count % 1000 == 0:
                 progress(count)
         if writer is None:
             raise DataError(f"task {task.name!r}: its source gave no examples; correct the source")
         _write(folder, writer.close)
-        lengths = _table(sizes)
-        is_positive = ids.are_positives(lengths.shape[1] - 2)
-        lengths[:, 2:][is_positive] = 0
-        np.save(temporary / _LENGTHS, lengths, allow_pickle=False)
-        sides = ("query", "target", "negatives")
+        np.save(temporary / _LENGTHS, texts.lengths(), allow_pickle=False)
+        np.save(temporary / _GROUPS, texts.groups(), allow_pickle=False)
         manifest = files.write_manifest(
             temporary,
             kind="token-cache",
@@ -174,13 +179,9 @@ def write(
             fingerprint=fingerprint,
             records=count,
             shards=shards,
-            fields=[dataclasses.asdict(f) for f in records.TEXT_FIELDS],
-            most_negatives=lengths.shape[1] - 2,
-            longest=int(lengths.max()),
-            false_negatives=int(is_positive.sum()),
+            fields=[dataclasses.asdict(f) for f in fields],
+            **texts.summary(),
             **_bad_records(task),
-            truncated=dict(zip(sides, truncated.tolist())),
-            tokens=dict(zip(sides, tokens.tolist())),
         )
     progress(count)
     return Cache(folder, manifest)
@@ -202,30 +203,88 @@ def _write(folder: pathlib.Path, operation: Callable, *arguments) -> None:
         ) from e
 
 
-class _Ids:
-    """Finds the negatives of a task that are known positives of their query, in any of its records."""
+class _TextTable:
+    """What a cache knows of all its texts: their lengths, which are left out, and how many tokens there are."""
 
-    def __init__(self):
-        self._queries, self._negative_queries, self._negatives = array.array("q"), array.array("q"), array.array("q")
-        self._targets, self._columns, self._rows = array.array("q"), array.array("q"), array.array("q")
-        self._count = 0
+    def __init__(self, features: Sequence[Feature]):
+        self._features = text_features(features)
+        self._sizes: dict[str, list[np.ndarray]] = {f.name: [] for f in self._features}
+        self._tokens = {f.name: 0 for f in self._features}
+        self._truncated = {f.name: 0 for f in self._features}
+        self._groups, self._count = array.array("q"), 0
+        self._known = {
+            f.name: _KnownPositives(f) for f in self._features if isinstance(f, Texts) and f.query and f.positives
+        }
 
-    def add(self, example: dict[str, Any]) -> None:
+    def add(self, example: Mapping[str, Any]) -> None:
         """Adds the next record."""
-        self._queries.extend([int(example["query_id"])] * 2)
-        self._targets.extend(map(int, example["target_text_ids"]))
-        for column, negative in enumerate(example["negatives_id"]):
-            self._negative_queries.append(int(example["query_id"]))
-            self._negatives.append(int(negative))
-            self._rows.append(self._count)
-            self._columns.append(column)
+        for f in self._features:
+            self._sizes[f.name].append(np.array(example[f"{f.name}_lengths"], np.int32))
+            self._tokens[f.name] += len(example[f.name])
+            self._truncated[f.name] += int(example[f"{f.name}_truncated"])
+        for known in self._known.values():
+            known.add(example)
+        ids = example[f"{self._features[0].name}_id"] if self._features else ()
+        self._groups.append(int(ids[0]) if len(ids) else self._count)
         self._count += 1
 
-    def are_positives(self, most_negatives: int) -> np.ndarray:
-        """Returns bool [records, most_negatives]."""
-        table = np.zeros((self._count, most_negatives), bool)
-        if len(self._negatives):
-            known = np.isin(_joined(self._negative_queries, self._negatives), _joined(self._queries, self._targets))
+    def lengths(self) -> np.ndarray:
+        """Returns the tokens of each record's texts: int32 [records, columns of all features]."""
+        return np.concatenate([np.zeros((self._count, 0), np.int32), *self._tables.values()], axis=1)
+
+    def groups(self) -> np.ndarray:
+        """Returns `Cache.groups`."""
+        return np.frombuffer(self._groups, np.int64)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what the manifest says of the texts."""
+        return {
+            "columns": {name: table.shape[1] for name, table in self._tables.items()},
+            "longest": max((int(table.max(initial=0)) for table in self._tables.values()), default=0),
+            "left_out": {
+                name: int(known.found(self._tables[name].shape[1]).sum()) for name, known in self._known.items()
+            },
+            "texts": {name: sum(map(len, sizes)) for name, sizes in self._sizes.items()},
+            "tokens": self._tokens,
+            "truncated": self._truncated,
+        }
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, np.ndarray]:
+        """{feature: int32 [records, columns]}, with 0 for texts that are left out."""
+        tables = {f.name: _table(self._sizes[f.name], f.each == ()) for f in self._features}
+        for name, known in self._known.items():
+            tables[name][known.found(tables[name].shape[1])] = 0
+        return tables
+
+
+class _KnownPositives:
+    """Finds the texts of a feature, in any record of a task, that are positives of their query."""
+
+    def __init__(self, feature: Texts):
+        self._feature = feature
+        self._queries, self._positives = array.array("q"), array.array("q")
+        self._asked, self._texts, self._rows, self._columns = (array.array("q") for _ in range(4))
+        self._count = 0
+
+    def add(self, example: Mapping[str, Any]) -> None:
+        """Adds the next record."""
+        positives = list(map(int, example[f"{self._feature.positives}_said_by"]))
+        for query in map(int, example[f"{self._feature.query}_id"]):
+            self._queries.extend([query] * len(positives))
+            self._positives.extend(positives)
+            for column, text in enumerate(example[f"{self._feature.name}_id"]):
+                self._asked.append(query)
+                self._texts.append(int(text))
+                self._rows.append(self._count)
+                self._columns.append(column)
+        self._count += 1
+
+    def found(self, columns: int) -> np.ndarray:
+        """Returns bool [records, columns]."""
+        table = np.zeros((self._count, columns), bool)
+        if len(self._texts):
+            known = np.isin(_joined(self._asked, self._texts), _joined(self._queries, self._positives))
             table[np.frombuffer(self._rows, np.int64)[known], np.frombuffer(self._columns, np.int64)[known]] = True
         return table
 
@@ -236,9 +295,9 @@ def _joined(queries: array.array, texts: array.array) -> np.ndarray:
     return queries * np.uint64(0x9E3779B97F4A7C15) + texts  # wraps at 2^64; the ids are hashes already
 
 
-def _table(rows: Sequence[np.ndarray]) -> np.ndarray:
+def _table(rows: Sequence[np.ndarray], at_least_one: bool) -> np.ndarray:
     """Returns rows of different sizes as one array, filled up with zeros."""
-    table = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    table = np.zeros((len(rows), max(max(map(len, rows)), int(at_least_one))), np.int32)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
     return table

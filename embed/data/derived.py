@@ -194,7 +194,7 @@ class HuggingFaceBeir:
             yield (
                 location,
                 {
-                    **map_fields(asked, {"query": "text"}, location),
-                    **map_fields(answer, {"target": "text", "title": "title"}, location),
+                    **map_fields(asked, {"query": "text"}, location, several=False),
+                    **map_fields(answer, {"target": "text", "title": "title"}, location, several=False),
                 },
             )

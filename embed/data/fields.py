@@ -11,8 +11,8 @@ from embed.errors import ConfigError, DataError, did_you_mean
 
 Record = dict[str, Any]
 PROMPT_ROLES = ("query_prompt", "target_prompt")  # of one record, in place of its task's
-ROLES = ("query", "target", "title", "negatives", *PROMPT_ROLES)
-OPTIONAL_ROLES = ("title", "negatives", *PROMPT_ROLES)  # a record may lack their fields
+OPTIONAL_ROLES = ("title", "negatives", *PROMPT_ROLES)  # of texts; a record may lack their fields
+REQUIRED_ROLES = ("query", "target")  # of texts; every record that maps them has them
 DEFAULT_FIELDS = {"query": "query", "target": "target"}
 DEFAULT_BAD_SHARE = 0.01
 
@@ -117,27 +117,58 @@ def _follow(value: Any, steps: Sequence[str]) -> Any:
     return value
 
 
-def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str) -> Record:
+def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str, *, several: bool = True) -> Record:
     """Returns the record of `raw` under our roles; fields may be paths (`value_at`).
 
-    `negatives` may be a text or a list, and may be absent in a record.
+    `query` and `target` are a text, or with `several` a list of texts where the field holds one. `negatives` may be a text or a
+    list, and may be absent in a record. Values of other roles, such as scores, are passed on as they are; None is for a field that
+    is not there.
     """
     record: Record = {}
     for role, field in fields.items():
         value = value_at(raw, field)
-        if value is MISSING and role not in OPTIONAL_ROLES:
+        if value is MISSING and role in REQUIRED_ROLES:
             raise DataError(f"{location}: no field {field!r} (mapped to {role}){did_you_mean(field, raw)}")
         value = None if value is MISSING else value
         if role == "negatives":
             record[role] = [text_of(v, field, location) for v in _texts_of(value, field, location)]
+        elif role in REQUIRED_ROLES:
+            record[role] = (_one_or_several if several else text_of)(value, field, location)
+        elif role == "title" and several and isinstance(value, list | tuple):
+            record[role] = [text_of(v, field, location) for v in value]
         elif role in OPTIONAL_ROLES:
             missing = value is None or (isinstance(value, str) and not value.strip())
             record[role] = "" if missing else text_of(value, field, location)
             if role in PROMPT_ROLES and record[role]:
                 _check_prompt(record[role], field, location)
         else:
-            record[role] = text_of(value, field, location)
+            record[role] = value
+    _check_titles(record, fields, location)
     return record
+
+
+def _one_or_several(value: Any, field: str, location: str) -> str | list[str]:
+    """Returns the text of a field, or its texts where it holds a list of several."""
+    if not isinstance(value, list | tuple):
+        return text_of(value, field, location)
+    if not value:
+        raise DataError(f"{location}: field {field!r} is an empty list; remove the record or fill it")
+    texts = [text_of(v, field, location) for v in value]
+    return texts[0] if len(texts) == 1 else texts
+
+
+def _check_titles(record: Record, fields: Mapping[str, str], location: str) -> None:
+    """Raises DataError for titles of which it is not clear whose they are; a list of one becomes a text."""
+    title, targets = record.get("title"), record.get("target")
+    if isinstance(title, list) and len(title) == 1:
+        record["title"] = title = title[0]
+    count = len(targets) if isinstance(targets, list) else 1
+    found = len(title) if isinstance(title, list) else 1
+    if title and found != count:
+        raise DataError(
+            f"{location}: field {fields['title']!r} holds {found} title{'s' if found > 1 else ''} for {count} "
+            f"target{'s' if count > 1 else ''}; give each its own"
+        )
 
 
 def _check_prompt(prompt: str, field: str, location: str) -> None:
@@ -209,13 +240,12 @@ def map_records(
     A row that cannot be mapped is given to `bad`.
     """
     bad = bad or BadRecords("error", DEFAULT_BAD_SHARE, owner)
-    check_fields(fields, owner)
     for role in optional:
-        if role not in OPTIONAL_ROLES:
-            raise DataError(f"{owner}.optional: {role!r}{did_you_mean(role, OPTIONAL_ROLES)}")
+        if role in REQUIRED_ROLES:
+            raise DataError(f"{owner}.optional: {role!r} is needed in every record; leave it out")
         if role not in fields:
             raise DataError(f"{owner}.optional: {role!r} has no effect, {owner}.fields does not map it; leave it out")
-    unseen = {role for role in fields if role in OPTIONAL_ROLES and role not in optional}
+    unseen = {role for role in fields if role not in REQUIRED_ROLES and role not in optional}
     raw: Mapping[str, Any] = {}
     location = ""
     for location, raw in rows:
@@ -235,11 +265,14 @@ def map_records(
         )
 
 
-def check_fields(fields: Mapping[str, str], name: str) -> None:
-    """Raises DataError for a field map with an unknown role or without query and target."""
+def check_fields(fields: Mapping[str, str], roles: Mapping[str, bool], owner: str) -> None:
+    """Raises DataError for a field map with a role that nobody reads, or without one that is needed.
+
+    `roles` are those of the recipe's features: name -> whether every record needs it.
+    """
     for role in fields:
-        if role not in ROLES:
-            raise DataError(f"{name}.fields: unknown role {role!r}{did_you_mean(role, ROLES)}")
-    for role in ("query", "target"):
-        if role not in fields:
-            raise DataError(f"{name}.fields: no field is mapped to {role!r}; it is needed")
+        if role not in roles:
+            raise DataError(f"{owner}.fields: unknown role {role!r}{did_you_mean(role, roles)}")
+    for role, is_needed in roles.items():
+        if is_needed and role not in fields:
+            raise DataError(f"{owner}.fields: no field is mapped to {role!r}; it is needed")

@@ -1,8 +1,7 @@
-"""Several texts in one row, so that hardly a token is padding, and a batch of pairs laid out in such rows.
+"""Several texts in one row, so that hardly a token is padding: for training batches and for inference.
 
-A training batch is cut into units, one for each shard of the mesh and each micro-batch. A unit's texts (queries, targets,
-negatives) share rows of one length; all units of a batch have the same number of rows, taken from a short ladder so that
-few programs are compiled.
+A training batch is cut into units, one for each shard of the mesh and each micro-batch. The texts of a unit share rows of one
+length; all units of a batch have the same number of rows, which is one of a few bucket sizes, so that few programs are compiled.
 """
 
 import bisect
@@ -63,16 +62,16 @@ def fill(lengths: Sequence[int], length: int, max_segments: int) -> list[tuple[i
     return rows
 
 
-def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: float = 0.05) -> tuple[int, ...]:
-    """Returns the few of `heights`, the largest among them, that rounding each up to one of them adds least to.
+def bucket_sizes(sizes: Sequence[int], weights: Sequence[float], most: int, enough: float = 0.05) -> tuple[int, ...]:
+    """Returns the few of `sizes`, the largest among them, that rounding each up to one of them adds least to.
 
-    `weights` say how often each height comes. One more is taken, up to `most`, until no more than the share `enough` is
-    added to all rows. Exact, by dynamic programming over the sorted heights.
+    `weights` say how often each size comes. One more is taken, up to `most`, until no more than the share `enough` is
+    added to all rows. Exact, by dynamic programming over the sorted sizes.
     """
-    steps, bucket = np.unique(np.asarray(heights), return_inverse=True)
+    steps, bucket = np.unique(np.asarray(sizes), return_inverse=True)
     weight = np.bincount(bucket, np.asarray(weights, np.float64))
     total, mass = np.cumsum(weight), np.cumsum(weight * steps)
-    # cost[j]: the least that is added to heights 0..j by the rungs chosen so far, the last of them at j
+    # cost[j]: the least that is added to sizes 0..j by the buckets chosen so far, the last of them at j
     cost, chosen = total * steps - mass, [(int(s),) for s in steps]
     while cost[-1] > enough * mass[-1] and len(chosen[-1]) < most:
         better, paths = cost.copy(), list(chosen)
@@ -87,87 +86,39 @@ def ladder(heights: Sequence[int], weights: Sequence[float], most: int, enough: 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Rows of `length` tokens and up to `max_segments` texts; a unit has one of the numbers of rows in `heights`."""
+    """Rows of `row_length` tokens and up to `max_segments` texts; a unit has one of the numbers of rows in `bucket_sizes`."""
 
-    length: int
+    row_length: int
     max_segments: int
-    heights: tuple[int, ...]
+    bucket_sizes: tuple[int, ...]
 
-    def height(self, rows: int) -> int:
-        """Returns how many rows a unit is given that needs `rows`; past the ladder, by eighths of its last rung."""
-        top = self.heights[-1]
+    def bucket_size(self, rows: int) -> int:
+        """Returns how many rows a unit is given that needs `rows`; past the largest bucket, by eighths of it."""
+        top = self.bucket_sizes[-1]
         step = max(1, top // 8)
-        return next((h for h in self.heights if h >= rows), top + -(-(rows - top) // step) * step)
+        return next((size for size in self.bucket_sizes if size >= rows), top + -(-(rows - top) // step) * step)
 
 
-def texts(examples: Sequence[Mapping[str, np.ndarray]], num_negatives: int) -> list[np.ndarray]:
-    """Returns the token ids of a unit's texts in their order: queries, targets, then the negatives there are."""
-    found = [e["query"] for e in examples] + [e["target"] for e in examples]
-    for e in examples if num_negatives else ():
-        stops = np.cumsum(e["negatives_lengths"][:num_negatives])
-        found += [e["negatives"][stop - n : stop] for n, stop in zip(e["negatives_lengths"], stops) if n]
-    return found
+def write_rows(
+    texts: Sequence[np.ndarray], rows: Sequence[Sequence[int]], shape: tuple[int, int], max_segments: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the arrays of packed rows: `rows[r]` are the numbers of the texts in row r, in their order.
 
-
-def lengths(table: np.ndarray, num_negatives: int) -> np.ndarray:
-    """Returns the tokens of each of those texts from rows of a cache's `lengths`."""
-    negatives = table[:, 2 : 2 + num_negatives].reshape(-1)
-    return np.concatenate([table[:, 0], table[:, 1], negatives[negatives > 0]])
-
-
-def collate(
-    examples: Sequence[Mapping[str, np.ndarray]],
-    rows: Sequence[tuple[int, ...]],
-    layout: Layout,
-    height: int,
-    num_negatives: int,
-    pad_id: int,
-) -> dict[str, np.ndarray]:
-    """Returns one unit of a batch. Its arrays, for b pairs, H rows of L tokens and S slots:
-
-    `tokens` int32 [H, L]; `segment_ids` int32 [H, L], each token's text in its row from 1, 0 for padding; `query_index` and
-    `target_index` int32 [b], where their vectors lie among the [H * S] of the rows; `query_id` and `target_id` uint32
-    [b, 2]. With negatives `negatives_index` int32 [b, N], `negatives_mask` bool [b, N] and `negatives_id` uint32 [b, N, 2]: of
-    more than N the first are taken; where there is none the place is that of another text and the mask keeps it out of the
-    loss.
+    `tokens` int32 of `shape` [H, L]; `segment_ids` int32 [H, L], each token's text in its row from 1, 0 for padding; and `places`
+    int32 [texts], where their vectors lie among the [H * max_segments] of the rows.
     """
-    own = texts(examples, num_negatives)
-    tokens = np.full((height, layout.length), pad_id, np.int32)
-    segment_ids = np.zeros((height, layout.length), np.int32)
-    places = np.zeros(len(own), np.int32)
+    tokens = np.full(shape, pad_id, np.int32)
+    segment_ids = np.zeros(shape, np.int32)
+    places = np.zeros(len(texts), np.int32)
     for r, row in enumerate(rows):
         start = 0
         for s, i in enumerate(row):
-            stop = start + len(own[i])
-            tokens[r, start:stop], segment_ids[r, start:stop] = own[i], s + 1
-            places[i], start = r * layout.max_segments + s, stop
-    size = len(examples)
-    unit = {
-        "tokens": tokens,
-        "segment_ids": segment_ids,
-        "query_index": places[:size],
-        "target_index": places[size : 2 * size],
-        "query_id": _split_ids([e["query_id"] for e in examples]),
-        "target_id": _split_ids([e["target_id"] for e in examples]),
-    }
-    if num_negatives:
-        mask = np.zeros((size, num_negatives), bool)
-        ids = np.zeros((size, num_negatives), np.int64)
-        for i, e in enumerate(examples):
-            there = np.asarray(e["negatives_lengths"][:num_negatives]) > 0
-            mask[i, : len(there)] = there
-            ids[i, : len(there)] = e["negatives_id"][:num_negatives]
-        unit["negatives_id"] = _split_ids(ids).reshape(size, num_negatives, 2)
-        unit["negatives_mask"] = mask
-        unit["negatives_index"] = np.zeros((size, num_negatives), np.int32)
-        unit["negatives_index"][mask] = places[2 * size :]
-    return unit
+            stop = start + len(texts[i])
+            tokens[r, start:stop], segment_ids[r, start:stop] = texts[i], s + 1
+            places[i], start = r * max_segments + s, stop
+    return tokens, segment_ids, places
 
 
 def stack(units: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:
     """Returns the arrays of units[shard][micro-batch], with these two as their first dimensions."""
     return {name: np.stack([np.stack([u[name] for u in shard]) for shard in units]) for name in units[0][0]}
-
-
-def _split_ids(values) -> np.ndarray:
-    return np.array(values, "<i8").view("<u4").reshape(-1, 2)

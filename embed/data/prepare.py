@@ -2,20 +2,23 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from embed import files
 from embed.data import cache, seqio_tasks, text
-from embed.data.encoding import Lengths, prompts_of
+from embed.data.encoding import prompts_of
+from embed.data.features import Feature
 from embed.data.tasks import AnyTask, Mixture, Task
+from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import ConfigError, DataError, EmbedError
 
 Say = Callable[[str], None]
 _VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
+_VOCABULARY_TEXT = 4000  # of the characters of one text
 
 
-def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print) -> None:
+def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, features: Sequence[Feature], say: Say = print) -> None:
     """Trains the SentencePiece vocabulary on the mixture's texts when its file is not there and a size is given.
 
     A file of another size than the one to train is a ConfigError.
@@ -31,7 +34,7 @@ def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, say: Say = print) 
             )
         return
     say(f"vocabulary: training {tokenizer.train_vocab_size} pieces on mixture {mixture.name!r}")
-    texts = _Remembering(_texts(mixture))
+    texts = _Remembering(_texts(mixture, features))
     try:
         model = train_sentencepiece(texts, tokenizer.train_vocab_size)
     except DataError:
@@ -61,7 +64,7 @@ class _Remembering:
             raise
 
 
-def _texts(mixture: Mixture) -> Iterator[str]:
+def _texts(mixture: Mixture, features: Sequence[Feature]) -> Iterator[str]:
     """Yields texts with the prompts of their tasks, tasks in turn, up to a fixed number of characters."""
     streams = []
     for task in mixture.tasks:
@@ -69,7 +72,7 @@ def _texts(mixture: Mixture) -> Iterator[str]:
             raise DataError(
                 f"task {task.name!r}: a vocabulary cannot be trained on it; give an existing vocabulary file"
             )
-        streams.append(_prompted(task))
+        streams.append(_prompted(task, [f for f in text_features(features) if f.each == ()]))
     total = 0
     for one in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
         if one is None:
@@ -80,61 +83,59 @@ def _texts(mixture: Mixture) -> Iterator[str]:
             return
 
 
-def _prompted(task: Task) -> Iterator[tuple[str, str]]:
+def _prompted(task: Task, features: Sequence[TextFeature]) -> Iterator[list[str]]:
+    """Yields the texts of each record, but for those of lists, such as hard negatives."""
     for _, record in task.source.examples():
-        ask, answer = prompts_of(record, task.query_prompt, task.target_prompt)
-        yield (
-            text.apply_prompt(ask, record["query"]),
-            text.apply_prompt(answer, record["target"][:4000], record.get("title", "")),
-        )
+        templates = dict(zip(("query", "target"), prompts_of(record, task.query_prompt, task.target_prompt)))
+        yield [
+            text.apply_prompt(templates[f.side], content[:_VOCABULARY_TEXT], title)
+            for f in features
+            for content, title in f.texts_of(record)
+        ]
 
 
 def ensure_caches(
-    mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, cache_dir, say: Say = print
+    mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say = print
 ) -> list[cache.Cache]:
     """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks."""
     mixture.check()
-    ensure_vocabulary(tokenizer, mixture, say)
+    ensure_vocabulary(tokenizer, mixture, features, say)
     caches = []
     for task in mixture.tasks:
-        found = cache.find(task, tokenizer, lengths, cache_dir) or _prepare(task, tokenizer, lengths, cache_dir, say)
+        found = cache.find(task, tokenizer, features, cache_dir) or _prepare(task, tokenizer, features, cache_dir, say)
         say(summary(found))
         caches.append(found)
     return caches
 
 
-def _prepare(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, cache_dir, say: Say) -> cache.Cache:
+def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say) -> cache.Cache:
     """Returns the cache of a task after writing it, or after another run on this machine has."""
-    folder = cache.folder_of(task, tokenizer, lengths, cache_dir)
+    folder = cache.folder_of(task, tokenizer, features, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
     wait = lambda holder: say(f"task {task.name!r}: waiting for {holder}, which prepares its token cache")  # noqa: E731
     with files.Lock(folder.with_name(f".{folder.name}.preparing"), folder, wait):
-        found = cache.find(task, tokenizer, lengths, cache_dir)
+        found = cache.find(task, tokenizer, features, cache_dir)
         if found is not None:
             return found
-        say(f"task {task.name!r}: preparing its token cache")
-        rows = seqio_tasks.examples(task, tokenizer, lengths)
+        for old in cache.outdated(task, cache_dir):
+            say(
+                f"task {task.name!r}: {old} is of an older version of embed, and is prepared again; nothing reads it any more"
+            )
+        say(f"task {task.name!r}: preparing its cache")
+        rows = seqio_tasks.examples(task, tokenizer, features)
         report = lambda n: say(f"task {task.name!r}: {n} examples") if n % 10_000 == 0 else None  # noqa: E731
-        return cache.write(task, tokenizer, lengths, cache_dir, rows, report)
+        return cache.write(task, tokenizer, features, cache_dir, rows, report)
 
 
 def summary(found: cache.Cache) -> str:
     """Returns one line about a cache: examples, tokens, share truncated."""
     m = found.manifest
-    cut = ", ".join(
-        f"{m['truncated'][side] / len(found):.1%} of {side} texts truncated"
-        for side in ("query", "target", "negatives")
-        if m["truncated"][side]
-    )
-    tokens = " + ".join(f"{m['tokens'][side] / len(found):.0f} {side}" for side in ("query", "target"))
-    repeated = (
-        f", {m['false_negatives']:,} negatives are positives of their query and are left out"
-        if m["false_negatives"]
-        else ""
-    )
+    texts = {name: count for name, count in m["texts"].items() if count}
+    averages = " + ".join(f"{m['tokens'][name] / count:.0f} {name}" for name, count in texts.items())
+    cut = [f"{m['truncated'][n] / count:.1%} of {n} texts truncated" for n, count in texts.items() if m["truncated"][n]]
+    parts = [f"{len(found)} examples"]
+    parts += [f"{averages} tokens on average", ", ".join(cut) or "none truncated"] if texts else []
+    parts += [f"{n:,} {name} are positives of their query and are left out" for name, n in m["left_out"].items() if n]
     bad = m.get("bad_records")
-    skipped = f", {bad['skipped']:,} bad records are left out, such as {bad['first'][0]}" if bad else ""
-    return (
-        f"task {found.name!r}: {len(found)} examples, {tokens} tokens on average, "
-        f"{cut or 'none truncated'}{repeated}{skipped}"
-    )
+    parts += [f"{bad['skipped']:,} bad records are left out, such as {bad['first'][0]}"] if bad else []
+    return f"task {found.name!r}: " + ", ".join(parts)

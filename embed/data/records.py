@@ -1,6 +1,7 @@
-"""One tokenised example as bytes: named arrays one after the other, names and types in the cache's manifest."""
+"""One encoded example as bytes: named arrays one after the other, names and types in the cache's manifest."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,26 +15,14 @@ class Field:
     rank: int
 
 
-# What a text pair becomes. `negatives` are concatenated; `negatives_lengths` says where one ends; ids are content hashes.
-TEXT_FIELDS = (
-    Field("query", "int32", 1),
-    Field("target", "int32", 1),
-    Field("negatives", "int32", 1),
-    Field("negatives_lengths", "int32", 1),
-    Field("negatives_id", "int64", 1),
-    Field("query_id", "int64", 0),
-    Field("target_id", "int64", 0),
-)
-
-
-def pack(example: dict[str, np.ndarray], fields: tuple[Field, ...] = TEXT_FIELDS) -> bytes:
+def pack(example: dict[str, np.ndarray], fields: Sequence[Field]) -> bytes:
     """Returns the arrays of `example` in the order of `fields`: all sizes as int32, then the raw little-endian values."""
     arrays = [np.asarray(example[f.name], np.dtype(f.dtype).newbyteorder("<")) for f in fields]
     sizes = np.array([size for a in arrays for size in a.shape], "<i4")
     return sizes.tobytes() + b"".join(a.tobytes() for a in arrays)
 
 
-def unpack(data: bytes, fields: tuple[Field, ...] = TEXT_FIELDS) -> dict[str, np.ndarray]:
+def unpack(data: bytes, fields: Sequence[Field]) -> dict[str, np.ndarray]:
     """Returns the arrays that `pack` wrote, as read-only views of `data`."""
     count = sum(f.rank for f in fields)
     sizes = np.frombuffer(data, "<i4", count).tolist()

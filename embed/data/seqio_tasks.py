@@ -4,23 +4,22 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from embed.data import sources
-from embed.data.encoding import Lengths, PairEncoder
-from embed.data.fields import check_fields, text_of
+from embed.data.encoding import RecordEncoder
+from embed.data.features import Feature, Role, parse_value, roles_of
+from embed.data.fields import check_fields
+from embed.data.records import Field
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
-from embed.data.text import clean
+from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 
 _BATCH = 256
-# The texts of an example before it is tokenised; those after `target` may be empty.
-_TEXTS = ("location", "query", "target", "title", "target_key", "query_prompt", "target_prompt")
-_RAGGED = ("query", "target", "negatives", "negatives_lengths", "negatives_id")
 
 
 @functools.cache
@@ -155,122 +154,162 @@ class _Failures:
         return generate
 
 
-def _source(task, failures: _Failures):
-    """Returns the seqio DataSource of a task; its examples hold the texts and `location`."""
+def _source(task, roles: Mapping[str, Role], failures: _Failures):
+    """Returns the seqio DataSource of a task; its examples hold the values of the roles and `location`."""
     seqio, tf = _libraries()
+    owner, fields = type(task.source).__name__, getattr(task.source, "fields", None)
+    if fields is not None:
+        check_fields(fields, {name: not role.optional for name, role in roles.items()}, owner)
     if isinstance(task.source, sources.Tfds):
-        check_fields(task.source.fields, "Tfds")
         return seqio.TfdsDataSource(
             tfds_name=task.source.name, tfds_data_dir=task.source.data_dir, splits={"train": task.source.split}
         )
 
     def rows():
+        bad = getattr(task.source, "bad_records", None)
         for location, record in task.source.examples():
-            texts = {name: record.get(name, "") for name in _TEXTS}
-            yield {**texts, "location": location, "negatives": record.get("negatives", [])}
+            try:
+                values = {
+                    name: parse_value(record.get(name), role, (fields or {}).get(name, name), location)
+                    for name, role in roles.items()
+                }
+            except DataError as e:
+                if bad is None:
+                    raise
+                task.source.bad_records.refuse(e)
+                continue
+            yield {"location": location, **values}
 
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed
-        text = tf.TensorSpec([], tf.string)
-        signature = dict.fromkeys(_TEXTS, text)
-        return tf.data.Dataset.from_generator(
-            failures.generator(rows), output_signature={**signature, "negatives": tf.TensorSpec([None], tf.string)}
-        )
+        kinds = {"texts": tf.TensorSpec([None], tf.string), "numbers": tf.TensorSpec([None], tf.float64)}
+        one = tf.TensorSpec([], tf.string)
+        signature = {"location": one, **{name: kinds.get(role.kind, one) for name, role in roles.items()}}
+        return tf.data.Dataset.from_generator(failures.generator(rows), output_signature=signature)
 
     return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
 
 
-def _from_tfds(task):
-    """Returns the preprocessor that maps a TFDS example's fields to our roles."""
+def _as_kind(value, kind: str):
+    """Returns a tensor of an example as its role's kind has it; None is for a value that is not there."""
+    _, tf = _libraries()
+    if kind in ("texts", "numbers"):
+        dtype = tf.string if kind == "texts" else tf.float64
+        return tf.zeros([0], dtype) if value is None else tf.cast(tf.reshape(value, [-1]), dtype)
+    if value is None:
+        return tf.constant("")
+    return value if value.dtype == tf.string else tf.strings.as_string(value)
+
+
+def _rename(name: str, fields: Mapping[str, str], roles: Mapping[str, Role]):
+    """Returns the preprocessor that gives the examples of TFDS, or of a user's own task, the values of the roles."""
     _, tf = _libraries()
 
     @tf.autograph.experimental.do_not_convert
-    def rekey(number, example):
-        fields = task.source.fields
-        missing = [f for f in fields.values() if f not in example]
-        if missing:
-            raise DataError(f"{task.source.name}: no field {missing[0]!r}; it has {', '.join(sorted(example))}")
-        negatives = (
-            tf.reshape(example[fields["negatives"]], [-1]) if "negatives" in fields else tf.zeros([0], tf.string)
-        )
-        texts = {name: example[fields[name]] if name in fields else tf.constant("") for name in _TEXTS}
-        location = tf.strings.join([task.source.name, tf.strings.as_string(number)], ":")
-        return {**texts, "location": location, "negatives": negatives}
+    def rename(number, example):
+        for role, field in fields.items():
+            if field not in example and not roles[role].optional:
+                raise DataError(f"{name}: no field {field!r} (mapped to {role}); it has {', '.join(sorted(example))}")
+            if field in example and roles[role].kind == "texts" and example[field].dtype != tf.string:
+                raise DataError(f"{name}: field {field!r} is {example[field].dtype.name}, expected a text")
+        location = tf.strings.join([name, tf.strings.as_string(number)], ":")
+        values = {role: _as_kind(example.get(fields.get(role, role)), kind.kind) for role, kind in roles.items()}
+        return {"location": location, **values}
 
-    return lambda dataset: dataset.enumerate().map(rekey)
+    return lambda dataset: dataset.enumerate().map(rename)
 
 
-def _tokenize(encoder: PairEncoder, failures: _Failures):
-    """Returns the preprocessor from texts to token ids, in batches for the tokenizers' sake."""
+def _written(features: Sequence[Feature]) -> list[Field]:
+    """Returns all arrays that features encode, those that a cache does not keep among them."""
+    return [field for f in features for field in (*f.fields, *(f.counted if isinstance(f, TextFeature) else ()))]
+
+
+def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failures):
+    """Returns the preprocessor from the values of records to the arrays of a cache, in batches for the tokenizers' sake."""
     _, tf = _libraries()
+    fields = _written(encoder.features)
+    lists = [name for name, role in roles.items() if role.kind in ("texts", "numbers")]
 
-    def encode(*arrays):
-        *texts, negatives, counts = arrays
-        negatives, records = iter(negatives.tolist()), []
-        for values, count in zip(zip(*texts), counts):
-            location, query, target, title, *others = values
+    def encode(locations, *arrays):
+        columns = {}
+        for name in roles:
+            values, *arrays = arrays
+            if name in lists:
+                sizes, *arrays = arrays
+                values = np.split(values, np.cumsum(sizes)[:-1])
+            columns[name] = values
+        records = []
+        for i, location in enumerate(locations):
             location = location.decode()
-            record = {
-                "query": text_of(query, "query", location),
-                "target": text_of(target, "target", location),
-                "title": clean(title.decode()),
-                **{name: text.decode() for name, text in zip(_TEXTS[4:], others)},
-                "negatives": [text_of(next(negatives), "negatives", location) for _ in range(count)],
-            }
-            records.append(record)
+            values = {name: parse_value(columns[name][i], role, name, location) for name, role in roles.items()}
+            records.append({"location": location, **values})
         rows = encoder(records)
-        flat = lambda name: np.concatenate([r[name] for r in rows])  # noqa: E731
-        size = lambda name: np.array([len(r[name]) for r in rows], np.int64)  # noqa: E731
-        ids = np.array([[r["query_id"], r["target_id"], *r["target_text_ids"]] for r in rows], np.int64)
-        cut = np.stack([r["truncated"] for r in rows])
-        parts = [f(n) for n in _RAGGED for f in (flat, size)]
-        return *parts, ids, cut
+        found = []
+        for field in fields:
+            own = [np.asarray(row[field.name], field.dtype) for row in rows]
+            found += (
+                [np.stack(own)] if not field.rank else [np.concatenate(own), np.array([len(x) for x in own], np.int64)]
+            )
+        return found
 
     def batch(x):
-        negatives = x["negatives"]
-        if not isinstance(negatives, tf.RaggedTensor):  # a source whose examples all have the same number of them
-            negatives = tf.RaggedTensor.from_tensor(negatives)
-        out = tf.numpy_function(
-            failures.wrap(encode),
-            [*(x[name] for name in _TEXTS), negatives.flat_values, negatives.row_lengths()],
-            [tf.int32, tf.int64] * 4 + [tf.int64, tf.int64] + [tf.int64, tf.int32],
-        )
+        arrays = []
+        for name in roles:
+            if name not in lists:
+                arrays.append(x[name])
+                continue
+            # a source whose examples all have the same number of them gives a tensor
+            ragged = x[name] if isinstance(x[name], tf.RaggedTensor) else tf.RaggedTensor.from_tensor(x[name])
+            arrays += [ragged.flat_values, ragged.row_lengths()]
+        kinds = [
+            k for f in fields for k in ([tf.as_dtype(f.dtype)] if not f.rank else [tf.as_dtype(f.dtype), tf.int64])
+        ]
+        out = iter(tf.numpy_function(failures.wrap(encode), [x["location"], *arrays], kinds))
         rows = {}
-        for i, name in enumerate(_RAGGED):
-            values = tf.ensure_shape(out[2 * i], [None])
-            rows[name] = tf.RaggedTensor.from_row_lengths(values, tf.ensure_shape(out[2 * i + 1], [None]))
-        return {**rows, "ids": tf.ensure_shape(out[10], [None, 4]), "truncated": tf.ensure_shape(out[11], [None, 3])}
+        for field in fields:
+            values = tf.ensure_shape(next(out), [None])
+            rows[field.name] = (
+                tf.RaggedTensor.from_row_lengths(values, tf.ensure_shape(next(out), [None])) if field.rank else values
+            )
+        return rows
 
     return lambda dataset: dataset.ragged_batch(_BATCH).map(batch).unbatch()
 
 
-def to_seqio(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths, failures: _Failures | None = None):
+def to_seqio(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], failures: _Failures | None = None):
     """Returns the seqio Task of a declared task: source, preprocessors (prompts included), features.
 
-    A task that a user's module registered keeps its name there; ours, tokenised, is called `<name>_tokens`.
-
-    Features: `query`, `target` (token ids), `negatives` (ids one after the other) and `negatives_lengths`.
+    A task that a user's module registered keeps its name there; ours, encoded, is called `<name>_tokens`. Its output features are
+    the fields of a cached record (`features.Feature.fields`).
     """
     seqio, tf = _libraries()
-    failures = failures or _Failures()
-    encoder = PairEncoder(tokenizer, lengths, task.query_prompt, task.target_prompt)
+    failures, roles = failures or _Failures(), roles_of(features)
+    encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
     if isinstance(task, RegisteredTask):
         inner = _registered(task)
-        source, first = inner.source, list(inner.preprocessors)
-        first.append(_complete(task))
+        source = inner.source
+        needed = {name: name for name, role in roles.items() if not role.optional}
+        first = [*inner.preprocessors, _rename(task.name, needed, roles)]
     else:
-        source = _source(task, failures)
-        first = [_from_tfds(task)] if isinstance(task.source, sources.Tfds) else []
-    words = vocabulary(tokenizer)
-    features = {
-        name: seqio.Feature(words, add_eos=False, dtype=tf.int32)
-        for name in ("query", "target", "negatives", "negatives_lengths")
+        source = _source(task, roles, failures)
+        is_tfds = isinstance(task.source, sources.Tfds)
+        first = [_rename(task.source.name, task.source.fields, roles)] if is_tfds else []
+    words, texts = vocabulary(tokenizer), {f.name for f in text_features(features)}
+    outputs = {
+        field.name: seqio.Feature(
+            words if field.name in texts else seqio.PassThroughVocabulary(1 << 31),
+            add_eos=False,
+            dtype=tf.as_dtype(field.dtype),
+            rank=field.rank,
+        )
+        for feature in features
+        for field in feature.fields
     }
     return seqio.Task(
         registered_name(task),
         source=source,
-        output_features=features,
-        preprocessors=[*first, _tokenize(encoder, failures)],
+        output_features=outputs,
+        preprocessors=[*first, _encode(encoder, roles, failures)],
     )
 
 
@@ -289,24 +328,7 @@ def _registered(task: RegisteredTask):
     return seqio.TaskRegistry.get(task.name)
 
 
-def _complete(task: RegisteredTask):
-    """Returns the preprocessor that gives a user's own text examples the fields that are optional for him."""
-    _, tf = _libraries()
-
-    @tf.autograph.experimental.do_not_convert
-    def complete(number, example):
-        for side in ("query", "target"):
-            if side not in example or example[side].dtype != tf.string:
-                raise DataError(f"task {task.name!r}: its examples need a text {side!r}; it gives {sorted(example)}")
-        texts = {name: example.get(name, tf.constant("")) for name in _TEXTS}
-        location = tf.strings.join([task.name, tf.strings.as_string(number)], ":")
-        negatives = tf.reshape(example.get("negatives", tf.zeros([0], tf.string)), [-1])
-        return {**texts, "location": location, "negatives": negatives}
-
-    return lambda dataset: dataset.enumerate().map(complete)
-
-
-def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Mapping[str, int]) -> None:
+def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], sizes: Mapping[str, int]) -> None:
     """Adds the mixture and its tasks to seqio's registries, for use with any seqio tool."""
     seqio, _ = _libraries()
     names = {t.name: registered_name(t) for t in mixture.tasks}
@@ -315,7 +337,7 @@ def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Ma
             f"mixture {mixture.name!r}: two task names are the same to seqio ({sorted(names.values())}); rename one"
         )
     for task in mixture.tasks:
-        made = to_seqio(task, tokenizer, lengths)
+        made = to_seqio(task, tokenizer, features)
         if names[task.name] not in seqio.TaskRegistry.names():
             seqio.TaskRegistry.add_provider(names[task.name], made)
     if seqio_name(mixture.name) not in seqio.MixtureRegistry.names():
@@ -323,18 +345,15 @@ def register(mixture: Mixture, tokenizer: Tokenizer, lengths: Lengths, sizes: Ma
         seqio.MixtureRegistry.add(seqio_name(mixture.name), rates)
 
 
-def examples(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> Iterator[dict[str, Any]]:
-    """Yields the tokenised examples of a task in the order of its source, through its seqio Task."""
+def examples(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature]) -> Iterator[dict[str, Any]]:
+    """Yields the encoded examples of a task in the order of its source, through its seqio Task."""
     _libraries()
     failures = _Failures()
     split = task.split if isinstance(task, RegisteredTask) else "train"
     try:
-        made = to_seqio(task, tokenizer, lengths, failures)
-        limits = {"query": lengths.query, "target": lengths.target, "negatives": None, "negatives_lengths": None}
-        dataset = made.get_dataset(limits, split=split, shuffle=False, trim_output_features=False)
-        for row in _silently(dataset.as_numpy_iterator()):
-            ids = row.pop("ids")
-            yield {**row, "query_id": ids[0], "target_id": ids[1], "target_text_ids": ids[2:]}
+        made = to_seqio(task, tokenizer, features, failures)
+        dataset = made.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
+        yield from _silently(dataset.as_numpy_iterator())
     except EmbedError:
         raise
     except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long

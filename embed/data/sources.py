@@ -200,8 +200,9 @@ class BeirFolder:
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
                 if key not in ids:
                     raise DataError(f"{location}: names the {kind} {key!r}, which is not in the folder; correct qrels")
-            asked = map_fields(queries[query][1], {"query": "text"}, queries[query][0])
-            answer = map_fields(corpus[document][1], {"target": "text", "title": "title"}, corpus[document][0])
+            asked = map_fields(queries[query][1], {"query": "text"}, queries[query][0], several=False)
+            fields = {"target": "text", "title": "title"}
+            answer = map_fields(corpus[document][1], fields, corpus[document][0], several=False)
             yield location, {**asked, **answer}
 
 
@@ -326,7 +327,7 @@ class LabelledTexts:
             for location, raw in read_json_lines(path):
                 label = raw.get(self.label)
                 named = {**raw, self.label: str(label)} if isinstance(label, int) else raw  # class numbers and booleans
-                mapped = map_fields(named, {"query": self.text, "target": self.label}, location)
+                mapped = map_fields(named, {"query": self.text, "target": self.label}, location, several=False)
                 rows.append((location, mapped["query"], mapped["target"]))
         by_label: dict[str, list[int]] = {}
         for i, (_, _, label) in enumerate(rows):

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import ranges
-from embed.data.encoding import Lengths
+from embed.data.features import Feature, definitions
 from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, did_you_mean
 from embed.ranges import Count, Positive
 
-CACHE_FORMAT = 1  # raised when the meaning of cached records changes
+CACHE_FORMAT = 4  # raised when the meaning of cached records changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Task:
     def definition(self) -> dict[str, Any]:
         """Returns what decides the cached records, beside the tokenizer, the lengths and the source's content."""
         return {
-            "format": CACHE_FORMAT,
             "name": self.name,
             "source": describe(self.source),
             "query_prompt": template(self.query_prompt),
@@ -55,7 +54,7 @@ class RegisteredTask:
     def definition(self) -> dict[str, Any]:
         """Returns what decides the cached records, as far as can be known without importing the module."""
         prompts = {"query_prompt": template(self.query_prompt), "target_prompt": template(self.target_prompt)}
-        return {"format": CACHE_FORMAT, **dataclasses.asdict(self), **prompts}
+        return {**dataclasses.asdict(self), **prompts}
 
 
 AnyTask = Task | RegisteredTask
@@ -146,11 +145,11 @@ class Mixture:
         return [weight / sum(weights) for weight in weights]
 
 
-def cache_key(task: AnyTask, tokenizer: Tokenizer, lengths: Lengths) -> dict[str, Any]:
-    """Returns what a token cache is made from, except the content of the source."""
+def cache_key(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature]) -> dict[str, Any]:
+    """Returns what a cache is made from, except the content of the source."""
     return {
-        "format": 3,
+        "format": CACHE_FORMAT,
         "definition": task.definition(),
         "tokenizer": tokenizer.digest,
-        "lengths": dataclasses.asdict(lengths),
+        "features": definitions(features),
     }

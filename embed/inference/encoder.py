@@ -12,8 +12,9 @@ from embed import hosts, sharding
 from embed.data.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
-from embed.inference import arguments, forks, packing
+from embed.inference import arguments, forks
 from embed.inference.items import check_filled, check_texts, items_of
+from embed.inference.plan import MAX_SEGMENTS, Batch, plan
 from embed.types import Item, Method, Model, Params
 
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
@@ -52,7 +53,7 @@ class Encoder:
 
     @functools.cached_property
     def _attention(self) -> float:
-        """How many others a token attends to that cost as much as the rest of it: `packing.plan`'s `attention`.
+        """How many others a token attends to that cost as much as the rest of it: `plan.plan`'s `attention`.
 
         Attention takes longer than products of weights with as many FLOPs, by far on a CPU (measured). Lengths are short, so
         that windows leave nothing out: XLA leaves nothing out either.
@@ -78,7 +79,7 @@ class Encoder:
             if not self._text.packs:
                 return self.model.apply(params, {"tokens": tokens, "segment_ids": segment_ids > 0})
             inputs = {"tokens": tokens, "segment_ids": segment_ids}
-            vectors = self.model.apply(params, inputs, max_segments=packing.MAX_SEGMENTS)
+            vectors = self.model.apply(params, inputs, max_segments=MAX_SEGMENTS)
             return vectors.reshape(-1, vectors.shape[-1])
 
         return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
@@ -126,7 +127,7 @@ class Encoder:
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
         if not rows:
             return out
-        waiting: list[tuple[packing.Batch, jax.Array]] = []
+        waiting: list[tuple[Batch, jax.Array]] = []
         with jax.set_mesh(self.mesh):
             for batch in self.plan(rows):
                 hosts.at("embedding texts", _STUCK)
@@ -144,22 +145,22 @@ class Encoder:
             )
         return out
 
-    def plan(self, rows: Sequence[np.ndarray]) -> list[packing.Batch]:
+    def plan(self, rows: Sequence[np.ndarray]) -> list[Batch]:
         """Returns the batches in which tokenised texts are run."""
         shards = sharding.batch_shards(self.mesh)
-        max_segments = packing.MAX_SEGMENTS if self._text.packs else 1
+        max_segments = MAX_SEGMENTS if self._text.packs else 1
         lengths = np.array([len(r) for r in rows])
         # A CPU's caches do not hold the attention of long rows: 1.2 times slower at 256 tokens, from 1,024 a batch on.
         most = 128 * self.batch_tokens if self._platform == "cpu" else None
         attention = self._attention if self._text.packs else float("inf")  # of one text a row, all is its own
-        return packing.plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, most_attention=most)
+        return plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, most_attention=most)
 
-    def lowered(self, params, batch: packing.Batch):
+    def lowered(self, params, batch: Batch):
         """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""
         rows = jax.ShapeDtypeStruct((batch.height, batch.length), np.int32, sharding=sharding.batch_sharding(self.mesh))
         return self._apply.lower(params, rows, rows)
 
-    def _run(self, params, rows, batch: packing.Batch):
+    def _run(self, params, rows, batch: Batch):
         tokens, segment_ids = batch.arrays(rows, self.tokenizer.pad_id)
         start, stop = sharding.process_rows(batch.height, self.mesh)
         local = {"tokens": tokens[start:stop], "segment_ids": segment_ids[start:stop]}
@@ -174,5 +175,5 @@ class Encoder:
         return result
 
 
-def _collect(out: np.ndarray, batch: packing.Batch, embedded: jax.Array) -> None:
+def _collect(out: np.ndarray, batch: Batch, embedded: jax.Array) -> None:
     out[batch.texts] = np.asarray(embedded)[batch.places]

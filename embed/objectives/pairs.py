@@ -10,7 +10,7 @@ from embed.objectives.texts import embed_texts
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
 
 MODEL, LOSS = "model", "loss"
-_BESIDE = ("negatives_mask", "query_id", "target_id", "negatives_id")
+_BESIDE = ("negatives_mask", "query_id", "target_id", "negatives_id", "score", "scores")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
 from embed.data.loader import Batches
+from embed.data.text_features import text_features
 from embed.errors import DataError, NumericError, Preempted
 from embed.ranges import Count, Natural
 from embed.training import reports
@@ -196,13 +197,14 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     room = 0.0 if micro_batches is not None else sharding.device_memory()
     batches, programs = fit(make, run.batches, micro_batches, room)
     layout = next(iter(batches.layouts.values()))
-    heights = sorted({h for found in batches.layouts.values() for h in found.heights})
-    console.say(
-        f"rows       of {layout.length} tokens, up to {layout.max_segments} texts each; {', '.join(map(str, heights))} rows a "
-        + ("micro-batch" if batches.parts > 1 else "batch")
-        + (" and shard" if batches.shards > 1 else "")
-    )
-    console.say(reports.memory_line(programs.largest, batches.parts))
+    sizes = sorted({size for found in batches.layouts.values() for size in found.bucket_sizes})
+    if layout.row_length:
+        console.say(
+            f"rows       of {layout.row_length} tokens, up to {layout.max_segments} texts each; {', '.join(map(str, sizes))} rows "
+            + ("a micro-batch" if batches.micro_batches > 1 else "a batch")
+            + (" and shard" if batches.shards > 1 else "")
+        )
+    console.say(reports.memory_line(programs.largest, batches.micro_batches))
     return dataclasses.replace(run, batches=batches), programs
 
 
@@ -232,8 +234,9 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
             jax.block_until_ready(ahead.popleft())
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        real = np.count_nonzero(local["segment_ids"])
-        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, local["segment_ids"].size)))
+        segment_ids = local.get("segment_ids", np.zeros(0))
+        real = np.count_nonzero(segment_ids)
+        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, segment_ids.size)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)
@@ -296,14 +299,14 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
 
 def example_flops(run: Run) -> float:
     """Returns the model FLOPs of training on one average example: three forward passes of each text's real tokens."""
-    total = 0.0
-    examples = run.batches.examples
+    total, examples = 0.0, run.batches.examples
     for cache, share in zip(examples.caches, examples.shares):
         m = cache.manifest
-        query, target = (m["tokens"][side] / len(cache) for side in ("query", "target"))
-        negatives = examples.num_negatives if cache.most_negatives else 0
-        texts = [query, *[target] * (1 + negatives)]
-        total += share * 3 * sum(run.model.methods["text"].flops(length) for length in texts)
+        for feature in text_features(examples.features):
+            texts = m["texts"][feature.name]
+            if texts:
+                drawn = min(texts / len(cache), sum(feature.each) if feature.each else 1)
+                total += share * 3 * drawn * run.model.methods["text"].flops(m["tokens"][feature.name] / texts)
     return total
 
 
@@ -323,7 +326,7 @@ def _save(run: Run, items: Items, state: TrainState, saver: checkpoints.Saver, s
         "step": step,
         "skipped": int(state.skipped),
         "identity": dict(run.identity),
-        "micro_batches": run.batches.parts,
+        "micro_batches": run.batches.micro_batches,
     }
     contents = {**run.contents(step), "meta.json": documents.json_bytes(meta)}
     saver.save(step, {"params": items.export(state.variables), **items.split(state)}, contents)

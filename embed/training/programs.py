@@ -50,12 +50,12 @@ def fit(
     does not fit even pair by pair is a DoesNotFit.
     """
     if micro_batches is not None:
-        batches = dataclasses.replace(batches, parts=micro_batches)
+        batches = dataclasses.replace(batches, micro_batches=micro_batches)
         return batches, make(batches)
     pairs = batches.examples.batch_size // batches.shards
-    parts = 1
+    count = 1
     while True:
-        cut = dataclasses.replace(batches, parts=parts)
+        cut = dataclasses.replace(batches, micro_batches=count)
         try:
             programs = make(cut)
             fixed, temporary = reports.memory(programs.largest) or (0, 0)
@@ -66,11 +66,11 @@ def fit(
         if fixed + temporary <= room:
             return cut, programs
         ratio = temporary / (room - fixed) if room > fixed else math.inf
-        finer = [n for n in range(parts + 1, pairs + 1) if pairs % n == 0]
+        finer = [n for n in range(count + 1, pairs + 1) if pairs % n == 0]
         if not finer or ratio == math.inf:
             raise DoesNotFit(
                 f"batch_size = {batches.examples.batch_size}: a step needs {console.size_text(fixed + temporary)} a device "
-                f"in {parts} micro-batches, and there are {console.size_text(room)}; take a smaller batch, shorter lengths, "
+                f"in {count} micro-batches, and there are {console.size_text(room)}; take a smaller batch, shorter lengths, "
                 "more devices for MeshShape.fsdp, or say Recipe.micro_batches yourself"
             )
-        parts = next((n for n in finer if n >= parts * ratio), finer[-1])
+        count = next((n for n in finer if n >= count * ratio), finer[-1])

@@ -10,6 +10,7 @@ import jax
 from embed import console, documents, environment, files, sharding
 from embed.compilation import advice, chips
 from embed.compilation.forecast import Step
+from embed.data import text_features
 from embed.errors import ConfigError, UsageError
 from embed.evaluation import report
 from embed.models import api
@@ -91,10 +92,12 @@ class _Slice:
         )
         shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-        negatives = f" and {recipe.num_negatives} negatives" if recipe.num_negatives else ""
+        texts = ", ".join(
+            text_features.describe(f) for f in text_features.text_features(recipe.record_features) if f.each != (0,)
+        )
         print(
-            f"recipe     {self._name}: {count:,} parameters, {recipe.batch_size:,} pairs a batch, "
-            f"texts of {recipe.lengths.query} and {recipe.lengths.target} tokens{negatives}",
+            f"recipe     {self._name}: {count:,} parameters, {recipe.batch_size:,} examples a batch"
+            + (f", each with {texts}" if texts else ""),
             flush=True,
         )
 

@@ -30,13 +30,12 @@ def complete(recipe: Recipe) -> Recipe:
             max_length=recipe.max_length or max(description["lengths"].values()),
             text_normalization=recipe.text_normalization or description["text_normalization"],
         )
-    longest = max(recipe.lengths.query, recipe.lengths.target)
     mixture = dataclasses.replace(recipe.mixture, tasks=[_with_prompts(t, given) for t in recipe.mixture.tasks])
     return dataclasses.replace(
         recipe,
         mixture=mixture,
         prompts=given,
-        max_length=recipe.max_length or longest,
+        max_length=recipe.max_length or recipe.longest_text,
         text_normalization=recipe.text_normalization or text.DEFAULT_NORMALIZATION,
     )
 

@@ -1,11 +1,15 @@
 """What a gin recipe builds: every part of a run, as one object that `prepare` and `train` share."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from embed import ranges
 from embed.data import encoding, tasks, text
+from embed.data.features import Feature, Scores, roles_of
+from embed.data.fields import check_fields
+from embed.data.text_features import pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
 from embed.objectives.adapters import Adapters
@@ -14,6 +18,9 @@ from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.training import loop
 from embed.types import Model, Objective
+
+# What a loss may need beside texts (its `needs`): the feature that gives it.
+SCORES = {"score": Scores("score"), "scores": Scores("scores", each="negatives")}
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -31,8 +38,11 @@ class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
     `objective` is what the run learns (a class of `embed.objectives`, or your own `types.Objective`).
-    `batch_size` is the global batch in pairs, which are all compared with each other. Its texts are embedded in
-    `micro_batches` parts, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
+    `features` say what of the data's records a batch holds (`data.features`). Without any they are those of text pairs: `query` and
+    `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer list those that `draw_negatives` says
+    ('random' ones, others in every epoch, or the 'first'); and the scores that the losses of the objective ask for.
+    `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
+    `micro_batches`, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
     `tokenizer`, `prompts` or `text_normalization` (a name of `data.text.NORMALIZATIONS`) are not given, those of `init_from`
     are taken. `model_changes` replaces fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}.
@@ -55,8 +65,10 @@ class Recipe:
     model_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_length: Count | None = None
     lora: Lora | None = None
+    features: Sequence[Any] = ()
     lengths: encoding.Lengths = dataclasses.field(default_factory=encoding.Lengths)
     num_negatives: Natural = 0
+    draw_negatives: Literal["random", "first"] = "random"
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: Natural = 0
     ema_decay: OpenShare | None = None
@@ -84,7 +96,7 @@ class Recipe:
             )
         if self.text_normalization is not None:
             text.normalizer(self.text_normalization)
-        self._check_negatives()
+        self._check_features()
         for name in ("model", "tokenizer"):
             if getattr(self, name) is None and self.init_from is None:
                 raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")
@@ -93,18 +105,52 @@ class Recipe:
                 "Recipe.model_changes goes with the model of init_from; bind the fields of Recipe.model instead"
             )
 
-    def _check_negatives(self) -> None:
-        """Raises ConfigError for what is said of hard negatives in a recipe that uses none."""
-        if self.num_negatives:
-            return
+    @functools.cached_property
+    def record_features(self) -> tuple[Feature, ...]:
+        """The features of a batch: `features`, or those of text pairs, with the scores that the objective's losses need."""
+        if self.features:
+            return tuple(self.features)
+        needed = dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ()))
+        return (*pairs(self.lengths, self.num_negatives, self.draw_negatives), *(SCORES[name] for name in needed))
+
+    @property
+    def longest_text(self) -> int:
+        """The tokens that the longest text of a record may have."""
+        return max((f.length for f in text_features(self.record_features)), default=1)
+
+    def _check_features(self) -> None:
+        """Raises ConfigError for features of one name, roles that no feature reads, and what is said of texts that are not used."""
+        names = [feature.name for feature in self.record_features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"Recipe.features: two are called {name!r}; give each its own name")
+        for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
+            default = encoding.Lengths() if name == "lengths" else getattr(type(self), name)
+            if getattr(self, name) != default:
+                raise ConfigError(
+                    f"Recipe.{name} has no effect with Recipe.features, which say it themselves; leave it out"
+                )
+        roles = {name: not role.optional for name, role in roles_of(self.record_features).items()}
         for task in self.mixture.tasks:
             source = getattr(task, "source", None)
-            field = getattr(source, "fields", {}).get("negatives")
-            if field is not None and "negatives" not in source.optional:
+            fields = getattr(source, "fields", None)
+            if isinstance(fields, Mapping):
+                check_fields(fields, roles, type(source).__name__)
+            self._check_unused_lists(task, fields or {}, getattr(source, "optional", ()))
+        self._check_hardness()
+
+    def _check_unused_lists(self, task, fields: Mapping[str, str], optional: Sequence[str]) -> None:
+        for feature in text_features(self.record_features):
+            if feature.each == (0,) and feature.name in fields and feature.name not in optional:
+                option = "Recipe.num_negatives" if not self.features else f"Texts.count of {feature.name!r}"
                 raise ConfigError(
-                    f"task {task.name!r} maps 'negatives' to {field!r}, and Recipe.num_negatives = 0 uses none of them; set "
-                    "Recipe.num_negatives, or take 'negatives' out of the source's fields"
+                    f"task {task.name!r} maps {feature.name!r} to {fields[feature.name]!r}, and {option} = 0 uses none of them; "
+                    f"set {option}, or take {feature.name!r} out of the source's fields"
                 )
+
+    def _check_hardness(self) -> None:
+        if any(feature.each not in ((), (0,)) for feature in text_features(self.record_features)):
+            return
         for part in _parts(self.objective):
             if getattr(part, "hardness", 0):
                 raise ConfigError(

@@ -1,6 +1,8 @@
 """The steps of a recipe, compiled for devices that need not be there: training, scoring and encoding."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +11,10 @@ from jax.sharding import Mesh
 
 from embed import sharding
 from embed.compilation import forecast
-from embed.data.loader import Batches, Examples
+from embed.data.examples import Examples
+from embed.data.features import Feature
+from embed.data.loader import Batches
+from embed.data.text_features import text_features
 from embed.inference.encoder import Encoder
 from embed.inference.model import cast_once
 from embed.models import api
@@ -22,22 +27,25 @@ from embed.workflows.recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class FullCache:
-    """Stands for a task's token cache before there is one: every text is as long as the recipe lets it be."""
+    """Stands for a task's cache before there is one: every text is as long as the recipe lets it be."""
 
     name: str
-    texts: tuple[int, ...]  # tokens of the query, the target, each negative
+    features: Sequence[Feature]
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """As `Cache.columns`."""
+        return {f.name: math.prod(f.each) for f in text_features(self.features)}
 
     @property
     def longest(self) -> int:
-        return max(self.texts)
+        """As `Cache.longest`."""
+        return max((f.length for f in text_features(self.features) if math.prod(f.each)), default=0)
 
-    @property
-    def most_negatives(self) -> int:
-        return len(self.texts) - 2
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.tile(np.array(self.texts, np.int32), (len(self), 1))
+    def lengths(self, name: str, indices: Sequence[int]) -> np.ndarray:
+        """As `Cache.lengths`."""
+        length = next(f.length for f in text_features(self.features) if f.name == name)
+        return np.full((len(indices), self.columns[name]), length, np.int32)
 
     def __len__(self) -> int:
         return 4
@@ -53,7 +61,7 @@ class Plan:
     caches: tuple[FullCache, ...]
     mixture: Any
     batch_size: int
-    num_negatives: int
+    features: Sequence[Feature]
     max_length: int
 
     @property
@@ -63,7 +71,7 @@ class Plan:
     def train(self, mesh: Mesh, micro_batches: int | None = None) -> forecast.Step:
         """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
         sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
-        examples = Examples(self.mixture, self.caches, self.batch_size, self.num_negatives, 0)
+        examples = Examples(self.mixture, self.caches, self.features, self.batch_size, 0)
         batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, most_shapes=1)
         abstract = jax.eval_shape(lambda: create(self.objective, self.optimizer, 0))
         state = with_shardings(abstract, layout(self.objective, abstract, mesh))
@@ -73,9 +81,13 @@ class Plan:
 
         def compile_it():
             cut, programs = fit(make, batches, micro_batches, forecast.memory_of(mesh) * sharding.OF_DEVICE)
-            return programs.largest, cut.parts
+            return programs.largest, cut.micro_batches
 
-        flops = 3 * sum(self._text.flops(n) for n in self.caches[0].texts) * self.batch_size
+        flops = (
+            3
+            * sum(math.prod(f.each) * self._text.flops(f.length) for f in text_features(self.features))
+            * self.batch_size
+        )
         return forecast.compiled("train", mesh, flops, compile_it)
 
     def evaluate(self, mesh: Mesh) -> forecast.Step:
@@ -101,15 +113,14 @@ class Plan:
 def plan_of(recipe: Recipe, remat: str | None = None) -> Plan:
     """Returns the plan of a recipe, with another `remat` of its encoder where one is given."""
     module = recipe.model if remat is None else recipe.model.clone(encoder=recipe.model.encoder.clone(remat=remat))
-    lengths, model = recipe.lengths, api.build(module)
-    texts = (lengths.query, *[lengths.target] * (1 + recipe.num_negatives))
+    model, features = api.build(module), recipe.record_features
     return Plan(
         model=model,
         objective=recipe.built_objective(model),
         optimizer=recipe.optimizer,
-        caches=tuple(FullCache(task.name, texts) for task in recipe.mixture.tasks),
+        caches=tuple(FullCache(task.name, features) for task in recipe.mixture.tasks),
         mixture=recipe.mixture,
         batch_size=recipe.batch_size,
-        num_negatives=recipe.num_negatives,
-        max_length=recipe.max_length or max(lengths.query, lengths.target),
+        features=features,
+        max_length=recipe.max_length or recipe.longest_text,
     )

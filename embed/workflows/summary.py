@@ -6,7 +6,9 @@ import jax
 from jax.sharding import Mesh
 
 from embed import trees
-from embed.data.loader import Examples
+from embed.data.examples import Examples
+from embed.data.features import Feature
+from embed.data.text_features import TextFeature
 from embed.types import Model
 from embed.workflows.recipe import Recipe
 
@@ -25,8 +27,8 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
         f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
-        f"batch      {pairs} pairs, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
-        f"contrast   each query sees 1 positive, {_hard_negatives(recipe, examples)} and {pairs - 1} in-batch negatives",
+        f"batch      {pairs} examples, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
+        f"example    {'; '.join(_described(feature, examples) for feature in examples.features)}",
         f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:
@@ -37,18 +39,31 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
             f"({learning / count:.1%}); checkpoints hold the merged model"
         )
     summary += _task_lines(examples, steps)
-    for example in examples.read(0, 0, min(3, pairs)):
-        query, target = (recipe.tokenizer.decode(example[side]) for side in ("query", "target"))
-        summary.append(f"example    {_one_line(query)}  ->  {_one_line(target)}")
-    return summary
+    return summary + _first_texts(recipe, examples)
 
 
-def _hard_negatives(recipe, examples) -> str:
-    """Returns how many hard negatives a query has, and how many its data have beside those."""
-    most = max(cache.most_negatives for cache in examples.caches)
-    left_out = f" (the first of up to {most} in the data)" if most > recipe.num_negatives > 0 else ""
-    unused = f" (up to {most} in the data are not used)" if most and not recipe.num_negatives else ""
-    return f"{recipe.num_negatives} hard{left_out}{unused}"
+def _described(feature: Feature, examples: Examples) -> str:
+    """Returns what an example has of a feature, and how many texts its data have beside those."""
+    if not isinstance(feature, TextFeature):
+        return feature.name
+    most = max(cache.columns[feature.name] for cache in examples.caches)
+    if feature.each == ():
+        return feature.name + (f", 1 of up to {most} in turn" if most > 1 else "")
+    count = sum(feature.each)
+    unused = f" (up to {most} in the data are not used)" if most and not count else ""
+    drawn = f" ({'the first' if feature.draw == 'first' else 'drawn'} of up to {most})" if most > count > 0 else ""
+    return f"{count} {feature.name}{drawn}{unused}"
+
+
+def _first_texts(recipe: Recipe, examples: Examples) -> list[str]:
+    """Returns the first examples of the run, as the model reads their texts."""
+    draws = examples.drawn(0, 0, min(3, examples.batch_size))
+    one_text = [c for c in examples.choose(draws, examples.features) if c.feature.each == ()]
+    lines = []
+    for i, example in enumerate(examples.read(draws)):
+        texts = [x for c in one_text for x in c.feature.texts(example, c.columns[i])]
+        lines.append("first      " + "  ->  ".join(_one_line(recipe.tokenizer.decode(x)) for x in texts))
+    return lines if one_text else []
 
 
 def _task_lines(examples, steps: int) -> list[str]:

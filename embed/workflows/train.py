@@ -6,10 +6,12 @@ import pathlib
 from collections.abc import Mapping
 
 from embed import bundles, console, documents, environment, files, hosts, sharding
-from embed.data import cache, loader, prepare
-from embed.data.loader import Batches, Examples
+from embed.data import cache, prepare
+from embed.data.examples import ORDER, Examples
+from embed.data.loader import Batches
 from embed.data.tasks import describe
 from embed.data.text import template
+from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import api
 from embed.training import loop
@@ -51,7 +53,11 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
-    examples = Examples(recipe.mixture, caches, recipe.batch_size, recipe.num_negatives, recipe.seed)
+    features = recipe.record_features
+    examples = Examples(recipe.mixture, caches, features, recipe.batch_size, recipe.seed)
+    for feature in features:
+        for one in caches:
+            feature.check(one)
     batches = Batches(
         examples,
         sharding.batch_shards(mesh),
@@ -95,12 +101,12 @@ def _caches(recipe):
         hosts.at("preparing token caches")  # the others wait as long as this goes on
         console.say(f"data       {line}")
 
-    arguments = (recipe.mixture, recipe.tokenizer, recipe.lengths, recipe.cache_dir)
+    arguments = (recipe.mixture, recipe.tokenizer, recipe.record_features, recipe.cache_dir)
     if hosts.is_main():
         caches = prepare.ensure_caches(*arguments, say=say)
     hosts.sync("token caches prepared")
     if not hosts.is_main():
-        caches = [cache.find(task, recipe.tokenizer, recipe.lengths, recipe.cache_dir) for task in recipe.mixture.tasks]
+        caches = [cache.find(task, *arguments[1:]) for task in recipe.mixture.tasks]
         if None in caches:
             raise DataError(f"{recipe.cache_dir}: not shared by all hosts; put cache_dir on a common file system")
     return caches
@@ -123,10 +129,11 @@ def _identity(recipe, examples) -> dict:
         "batch_size": recipe.batch_size,
         "num_negatives": recipe.num_negatives,
         "lengths": dataclasses.asdict(recipe.lengths),
+        "features": documents.digest_json([[describe(f), f.identity()] for f in examples.features]),
         "vocabulary": recipe.tokenizer.digest,
         "mixture": documents.digest_json(mixture),
         "data": documents.digest_json([c.digest for c in examples.caches]),
-        "order": loader.ORDER,
+        "order": ORDER,
         "start": _start_digest(recipe),
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
     }
@@ -173,7 +180,10 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
             text_normalization=recipe.text_normalization,
             **kept,
             matryoshka_dims=model.matryoshka_dims,
-            lengths={**dataclasses.asdict(recipe.lengths), "inference": recipe.max_length},
+            lengths={
+                **{f.name: f.length for f in text_features(examples.features) if f.each == ()},
+                "inference": recipe.max_length,
+            },
             lineage={
                 **came_from,
                 "step": step,

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from embed.data.encoding import Lengths, PairEncoder
+from embed.data.encoding import Lengths, RecordEncoder
+from embed.data.text_features import pairs
 
 
 class Letters:
@@ -18,7 +19,7 @@ def words(tokens) -> str:
 
 
 def test_a_prompt_of_a_record_takes_the_place_of_the_tasks():
-    encoder = PairEncoder(Letters(), Lengths(100, 100), "ask: {content}", "{title} | {content}")
+    encoder = RecordEncoder(pairs(Lengths(100, 100)), Letters(), "ask: {content}", "{title} | {content}")
     records = [
         {"query": "a", "target": "b", "title": "T", "negatives": ["n"]},
         {"query": "a", "target": "b", "query_prompt": "find: {content}", "target_prompt": "", "negatives": ["n"]},

@@ -56,8 +56,27 @@ def test_records_are_mapped_by_paths():
 def test_a_path_that_leads_nowhere_is_refused_with_its_location():
     with pytest.raises(DataError, match=r"f:1: no field 'answers.txt\[0\]' \(mapped to target\)"):
         map_fields(ROW, {"query": "question", "target": "answers.txt[0]"}, "f:1")
-    with pytest.raises(DataError, match=r"f:1: field 'answers.text' is list, expected a text"):
-        map_fields(ROW, {"query": "question", "target": "answers.text"}, "f:1")
+    with pytest.raises(DataError, match=r"f:1: field 'answers' is dict, expected a text"):
+        map_fields(ROW, {"query": "question", "target": "answers"}, "f:1")
+
+
+def test_a_list_of_targets_is_kept_and_each_has_its_own_title():
+    fields = {"query": "q", "target": "t", "title": "h"}
+    row = {"q": "a", "t": [" b", "c"], "h": ["B", "C"]}
+    assert map_fields(row, fields, "f:1") == {"query": "a", "target": ["b", "c"], "title": ["B", "C"]}
+    assert map_fields({**row, "t": ["b"], "h": ["B"]}, fields, "f:1") == {"query": "a", "target": "b", "title": "B"}
+    assert map_fields({**row, "h": None}, fields, "f:1")["title"] == ""
+    for titles, count in (("B", 1), (["B"], 1), (["B", "C", "D"], 3)):
+        with pytest.raises(DataError, match=f"f:1: field 'h' holds {count} titles? for 2 targets; give each its own"):
+            map_fields({**row, "h": titles}, fields, "f:1")
+
+
+def test_other_roles_are_passed_on_as_they_are():
+    assert map_fields({"q": "a", "s": "0.5"}, {"query": "q", "score": "s", "label": "l"}, "f:1") == {
+        "query": "a",
+        "score": "0.5",
+        "label": None,
+    }
 
 
 def test_a_record_may_bring_its_own_prompts():

@@ -9,11 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from encoded_pairs import pair
+from training_batches import unit_of
 
-from embed.data import cache, packing
+from embed.data import cache
 from embed.data.encoding import Lengths
-from embed.data.loader import Batches, Examples
+from embed.data.examples import Examples
+from embed.data.loader import Batches
 from embed.data.tasks import Mixture, RegisteredTask
+from embed.data.text_features import pairs
 from embed.errors import ConfigError, DataError
 
 LENGTHS = Lengths(5, 7)
@@ -29,28 +33,30 @@ def example(task, i, most_negatives):
     """The i-th record of a task: lengths, negatives and ids follow from (task, i)."""
     rng = np.random.default_rng([task, i])
     sizes = rng.integers(1, 8, rng.integers(0, most_negatives + 1)).astype(np.int32)
-    return {
-        "query": np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 5))]).astype(np.int32),
-        "target": np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 7))]).astype(np.int32),
-        "negatives": rng.integers(10, 99, sizes.sum()).astype(np.int32),
-        "negatives_lengths": sizes,
-        "negatives_id": rng.integers(-(2**63), 2**63 - 1, len(sizes), dtype=np.int64),
-        "target_text_ids": np.array([task, i]),
-        "query_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
-        "target_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
-        "truncated": np.zeros(3, np.int32),
-    }
+    ids = lambda n: rng.integers(-(2**63), 2**63 - 1, n, dtype=np.int64)  # noqa: E731
+    query = np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 5))])
+    target = np.concatenate([[1000 * task + i], rng.integers(10, 99, rng.integers(0, 7))])
+    negatives = [rng.integers(10, 99, size) for size in sizes]
+    return pair(
+        query,
+        target,
+        negatives,
+        query_id=ids(1)[0],
+        target_id=ids(1)[0],
+        negatives_id=ids(len(sizes)),
+        said_by=[task, i],
+    )
 
 
-def examples(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, **settings):
+def examples(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, draw="first", **settings):
     tasks = [RegisteredTask(f"t{k}", "none") for k in range(len(sizes))]
-    made = []
+    made, features = [], pairs(LENGTHS, num_negatives, draw)
     for k, (task, size) in enumerate(zip(tasks, sizes)):
         key = NamedTokenizer(f"{size}-{most_negatives}")
-        found = cache.find(task, key, LENGTHS, folder)
+        found = cache.find(task, key, features, folder)
         rows = (example(k, i, most_negatives) for i in range(size))
-        made.append(found or cache.write(task, key, LENGTHS, folder, rows))
-    return Examples(Mixture("mixed", tasks, **settings), made, batch_size, num_negatives, seed)
+        made.append(found or cache.write(task, key, features, folder, rows))
+    return Examples(Mixture("mixed", tasks, **settings), made, features, batch_size, seed)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,7 @@ def folder(tmp_path_factory):
 
 def drawn(made, t):
     """The (task, record) numbers of batch t, read off its first query token."""
-    return [divmod(int(e["query"][0]), 1000) for e in made.read(t, 0, made.batch_size)]
+    return [divmod(int(e["query"][0]), 1000) for e in made.read(made.drawn(t))]
 
 
 def equal(one, other):
@@ -125,16 +131,16 @@ def test_tasks_of_one_size_have_orders_of_their_own(folder):
 def test_the_seed_decides_the_order(folder):
     first, again, other = (examples(folder, [24, 10], seed=s) for s in (5, 5, 6))
     for t in (0, 1, 17, 1_000_003):
-        equal(first.read(t, 0, 4), again.read(t, 0, 4))
+        equal(first.read(first.drawn(t)), again.read(again.drawn(t)))
     assert [drawn(first, t) for t in range(10)] != [drawn(other, t) for t in range(10)]
 
 
 def test_asking_in_another_order_gives_the_same_batches(folder):
     made = examples(folder, [24, 10], one_task_per_batch=False)
-    wanted = {t: made.read(t, 0, 4) for t in range(12)}
+    wanted = {t: made.read(made.drawn(t)) for t in range(12)}
     fresh = examples(folder, [24, 10], one_task_per_batch=False)
     for t in (11, 3, 7, 0, 3, 10):
-        equal(fresh.read(t, 0, 4), wanted[t])
+        equal(fresh.read(fresh.drawn(t)), wanted[t])
 
 
 # Slices and iteration.
@@ -144,17 +150,17 @@ def test_asking_in_another_order_gives_the_same_batches(folder):
 def test_any_rows_of_a_batch_are_that_slice_of_it(folder, one_task):
     made = examples(folder, [24, 10], 6, 2, 2, one_task_per_batch=one_task)
     for t in (0, 5, 123):
-        whole = made.read(t, 0, 6)
+        whole = made.read(made.drawn(t))
         for a, b in itertools.combinations(range(7), 2):
-            equal(made.read(t, a, b), whole[a:b])
+            equal(made.read(made.drawn(t, a, b)), whole[a:b])
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 6])
 def test_hosts_together_hold_the_batch_whatever_their_number(folder, hosts):
     made = examples(folder, [24, 10], 6)
     share = 6 // hosts
-    parts = [made.read(3, h * share, (h + 1) * share) for h in range(hosts)]
-    equal(list(itertools.chain(*parts)), made.read(3, 0, 6))
+    parts = [made.read(made.drawn(3, h * share, (h + 1) * share)) for h in range(hosts)]
+    equal(list(itertools.chain(*parts)), made.read(made.drawn(3)))
 
 
 @pytest.mark.parametrize("first", [0, 1, 50])
@@ -190,7 +196,7 @@ def test_shares_are_exact_over_many_draws(folder, rates, one_task):
     exact = [rate / sum(given) for rate in given]
     taken = [0, 0]
     for t in range(5000 if one_task else 1250):
-        for task, _ in made.indices(t, 0, 1 if one_task else 4):
+        for task in made.drawn(t, 0, 1 if one_task else 4).tasks.tolist():
             taken[task] += 1
         if t % 100 == 99:
             assert all(abs(n - share * sum(taken)) <= 2 for n, share in zip(taken, exact)), (taken, sum(taken))
@@ -260,10 +266,10 @@ def test_the_rows_hold_the_records_written(folder, shards, parts, packs, one_tas
         for s, k in itertools.product(range(shards), range(parts)):
             # micro-batch k is the k-th part of the global batch, each shard has its even share of it
             start = k * 12 // parts + s * 12 // (parts * shards)
-            records = source.read(t, start, start + 12 // (parts * shards))
+            records = source.read(source.drawn(t, start, start + 12 // (parts * shards)))
             for side in ("query", "target"):
                 assert texts_of(batch, max_segments, side, s, k) == [e[side].tolist() for e in records]
-                assert join(batch[f"{side}_id"][s, k]) == [int(e[f"{side}_id"]) for e in records]
+                assert join(batch[f"{side}_id"][s, k]) == [int(e[f"{side}_id"][0]) for e in records]
             negatives = iter(texts_of(batch, max_segments, "negatives", s, k))
             for mask, e in zip(batch["negatives_mask"][s, k], records):
                 ends = np.cumsum(e["negatives_lengths"]).tolist()
@@ -277,7 +283,7 @@ def test_the_rows_hold_the_records_written(folder, shards, parts, packs, one_tas
 def test_shapes_and_types(folder):
     made = Batches(examples(folder, [24], 8), shards=2)
     (layout,) = made.layouts.values()
-    rows = (layout.heights[0], layout.length)
+    rows = (layout.bucket_sizes[0], layout.row_length)
     shapes = {
         "tokens": ((2, 1, *rows), np.int32), "segment_ids": ((2, 1, *rows), np.int32),
         "query_index": ((2, 1, 4), np.int32), "query_id": ((2, 1, 4, 2), np.uint32),
@@ -298,7 +304,7 @@ def test_the_largest_batch_has_the_types_and_shapes_of_the_others(folder):
     assert {k: (v.shape[2:], v.dtype) for k, v in largest.items() if k not in ("tokens", "segment_ids")} == {
         k: (v.shape[2:], v.dtype) for k, v in batch.items() if k not in ("tokens", "segment_ids")
     }
-    assert largest["tokens"].shape[2] == max(h for x in made.layouts.values() for h in x.heights)
+    assert largest["tokens"].shape[2] == max(size for x in made.layouts.values() for size in x.bucket_sizes)
 
 
 def test_all_hosts_have_rows_of_the_same_shape(folder):
@@ -315,16 +321,12 @@ def long_texts(folder):
     random = np.random.default_rng(0)
     sizes = np.clip(random.lognormal(3.2, 0.8, (3, 400, 2)), 2, 96).astype(int)
     sizes[1] = np.minimum(sizes[1], 12)
-    caches = []
+    caches, features = [], pairs(Lengths(96, 96))
     for k in range(3):
-        rows = (
-            {"query": np.ones(a, np.int32), "target": np.ones(b, np.int32), "negatives": [], "negatives_lengths": [],
-             "negatives_id": [], "target_text_ids": [0, 0], "query_id": 0, "target_id": 0, "truncated": np.zeros(3, np.int32)}
-            for a, b in sizes[k]
-        )  # fmt: skip
-        caches.append(cache.write(RegisteredTask(f"long{k}", "none"), NamedTokenizer(), Lengths(96, 96), folder, rows))
+        rows = (pair(np.ones(a), np.ones(b)) for a, b in sizes[k])
+        caches.append(cache.write(RegisteredTask(f"long{k}", "none"), NamedTokenizer(), features, folder, rows))
     mixture = Mixture("long", [RegisteredTask(c.name, "none") for c in caches])
-    return Examples(mixture, caches, 64, 0, 0)
+    return Examples(mixture, caches, features, 64, 0)
 
 
 def test_few_shapes_and_little_padding_on_texts_of_every_length(long_texts):
@@ -347,13 +349,8 @@ def test_negatives_are_left_out_when_none_are_asked_for(folder):
 
 def test_ids_at_the_ends_of_int64_come_back():
     values = [0, 1, -1, 2**63 - 1, -(2**63), 1 << 32, -(1 << 32), 0x0123456789ABCDEF]
-    one = np.ones(1, np.int32)
-    rows = [
-        {"query": one, "target": one, "query_id": np.int64(v), "target_id": np.int64(-(v + 1)), "negatives_lengths": []}
-        for v in values
-    ]
-    layout = packing.Layout(64, 16, (1,))
-    unit = packing.collate(rows, packing.fill(np.ones(16), 64, 16), layout, 1, 0, PAD)
+    rows = [pair([1], [1], query_id=v, target_id=-(v + 1)) for v in values]
+    unit = unit_of(rows, pairs(LENGTHS)[:2], (1, 64), 16)
     assert unit["query_id"].dtype == np.uint32
     assert join(unit["query_id"]) == values
     assert join(unit["target_id"]) == [-(v + 1) for v in values]
@@ -382,11 +379,12 @@ def test_batches_are_read_without_tensorflow_and_the_same_in_another_process(fol
         "import sys, pathlib\n"
         "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'jax'): sys.modules[name] = None\n"
         "from embed import files\n"
-        "from embed.data import cache, loader, tasks\n"
+        "from embed.data import cache, encoding, examples, loader, tasks, text_features\n"
         f"folder = pathlib.Path({str(made.examples.caches[0].folder)!r})\n"
         "found = cache.Cache(folder, files.verify_manifest(folder))\n"
         "mixture = tasks.Mixture('mixed', [tasks.RegisteredTask('t0', 'none')])\n"
-        "made = loader.Batches(loader.Examples(mixture, [found], 4, 0, 0))\n"
+        "features = text_features.pairs(encoding.Lengths(5, 7))\n"
+        "made = loader.Batches(examples.Examples(mixture, [found], features, 4, 0))\n"
         "print([made.at(t)['tokens'].tolist() for t in range(3)])\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)

@@ -1,11 +1,11 @@
-"""Rows that hold several texts: every text once and whole, few heights, and how texts are told apart."""
+"""Rows that hold several texts: every text once and whole, few shapes, and how texts are told apart."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from embed.data.packing import Layout, Waiting, fill, ladder, lengths, row_length, texts
+from embed.data.packing import Layout, Waiting, bucket_sizes, fill, row_length, write_rows
 
 
 @pytest.mark.parametrize(
@@ -46,46 +46,40 @@ def test_a_row_takes_the_longest_that_fits():
     assert waiting.take_row(64, 16) == (2,)
 
 
-def added(heights, weights, rungs):
-    return sum(w * (min(r for r in rungs if r >= h) - h) for h, w in zip(heights, weights))
+def added(sizes, weights, buckets):
+    return sum(w * (min(b for b in buckets if b >= size) - size) for size, w in zip(sizes, weights))
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(8))
-def test_the_ladder_is_the_best_of_all(seed, most):
+def test_the_buckets_are_the_best_of_all(seed, most):
     random = np.random.default_rng(seed)
-    heights, weights = random.integers(1, 40, 9), random.random(9)
-    found = ladder(heights, weights, most, enough=0.0)
-    assert len(found) <= most and found == tuple(sorted(found)) and found[-1] == heights.max()
-    steps = sorted(set(heights.tolist()))
+    sizes, weights = random.integers(1, 40, 9), random.random(9)
+    found = bucket_sizes(sizes, weights, most, enough=0.0)
+    assert len(found) <= most and found == tuple(sorted(found)) and found[-1] == sizes.max()
+    steps = sorted(set(sizes.tolist()))
     every = (c for n in range(most) for c in itertools.combinations(steps[:-1], n))
-    best = min(added(heights, weights, (*c, steps[-1])) for c in every)
-    assert added(heights, weights, found) == pytest.approx(best, abs=1e-9)
+    best = min(added(sizes, weights, (*c, steps[-1])) for c in every)
+    assert added(sizes, weights, found) == pytest.approx(best, abs=1e-9)
 
 
-def test_the_ladder_has_no_rung_that_saves_next_to_nothing():
-    assert ladder([98, 99, 100], [1, 1, 1], 6) == (100,)
-    assert ladder([50, 99, 100], [1, 1, 1], 6) == (50, 100)
+def test_no_bucket_saves_next_to_nothing():
+    assert bucket_sizes([98, 99, 100], [1, 1, 1], 6) == (100,)
+    assert bucket_sizes([50, 99, 100], [1, 1, 1], 6) == (50, 100)
 
 
-def test_heights_past_the_ladder_grow_by_eighths():
+def test_sizes_past_the_largest_bucket_grow_by_eighths():
     layout = Layout(128, 16, (20, 32))
-    assert [layout.height(n) for n in (1, 20, 21, 32, 33, 36, 37, 45)] == [20, 20, 32, 32, 36, 36, 40, 48]
-    assert Layout(128, 16, (3,)).height(5) == 5
+    assert [layout.bucket_size(n) for n in (1, 20, 21, 32, 33, 36, 37, 45)] == [20, 20, 32, 32, 36, 36, 40, 48]
+    assert Layout(128, 16, (3,)).bucket_size(5) == 5
 
 
-def test_the_texts_of_a_unit_and_their_lengths_agree():
-    def example(q, t, negatives):
-        return {
-            "query": np.arange(q),
-            "target": np.arange(t),
-            "negatives": np.concatenate([np.full(n, n) for n in negatives]) if negatives else np.zeros(0, int),
-            "negatives_lengths": np.array(negatives, int),
-        }
-
-    examples = [example(3, 4, [5, 6, 7]), example(1, 2, []), example(2, 2, [8])]
-    table = np.array([[3, 4, 5, 6, 7], [1, 2, 0, 0, 0], [2, 2, 8, 0, 0]])
-    for most, expected in ((0, []), (1, [5, 8]), (2, [5, 6, 8]), (3, [5, 6, 7, 8])):
-        found = texts(examples, most)
-        assert [len(x) for x in found] == lengths(table, most).tolist() == [3, 1, 2, 4, 2, 2, *expected]
-        assert all(set(x) == {len(x)} for x in found[6:])
+def test_written_rows_hold_every_text_at_its_place():
+    texts = [np.full(n, n, np.int32) for n in (3, 5, 2, 7, 1)]
+    rows = fill([len(x) for x in texts], 8, 2)
+    tokens, segment_ids, places = write_rows(texts, rows, (len(rows) + 1, 8), 2, 9)
+    assert tokens.shape == segment_ids.shape == (len(rows) + 1, 8)
+    assert (tokens[segment_ids == 0] == 9).all() and np.count_nonzero(segment_ids) == 18
+    for text, place in zip(texts, places.tolist(), strict=True):
+        row, slot = divmod(place, 2)
+        np.testing.assert_array_equal(tokens[row][segment_ids[row] == slot + 1], text)

@@ -8,6 +8,7 @@ from embed.data import public_sets, seqio_tasks
 from embed.data.derived import Entailments
 from embed.data.encoding import Lengths
 from embed.data.sources import Tfds
+from embed.data.text_features import pairs
 from embed.data.tokenizers import SentencePiece, train_sentencepiece
 from embed.errors import ConfigError
 
@@ -66,6 +67,6 @@ def test_sets_of_tfds_are_read_with_its_own_features(name, tmp_path):
         return tf.data.Dataset.from_tensor_slices({**columns, **extra})
 
     with tfds.testing.mock_data(as_dataset_fn=rows):
-        found = list(seqio_tasks.examples(one.task, SentencePiece(str(path)), Lengths(16, 16)))
+        found = list(seqio_tasks.examples(one.task, SentencePiece(str(path)), pairs(Lengths(16, 16))))
     (example,) = found
     assert len(example["negatives_lengths"]) == 1 and len(example["query"]) and len(example["target"])

@@ -7,16 +7,20 @@ import sys
 
 import numpy as np
 import pytest
+from encoded_pairs import pair
 
 from embed import files
 from embed.data import cache, prepare, records
-from embed.data.encoding import Lengths, PairEncoder
+from embed.data.draws import Draws
+from embed.data.encoding import Lengths, RecordEncoder
 from embed.data.sources import JsonLines
 from embed.data.tasks import RegisteredTask, Task
 from embed.data.text import target_id
+from embed.data.text_features import pairs
 from embed.errors import DataError
 
-LENGTHS = Lengths(6, 9)
+FEATURES = pairs(Lengths(6, 9))
+FIELDS = [field for feature in FEATURES for field in feature.fields]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +40,17 @@ TOKENIZER = LetterTokenizer()
 def example(rng, most=9):
     counts = rng.integers(0, most, rng.integers(0, 4)).astype(np.int32)
     draw = lambda n: rng.integers(-(2**31), 2**31, n, dtype=np.int64).astype(np.int32)  # noqa: E731
-    return {
-        "query": draw(rng.integers(0, 6)),
-        "target": draw(rng.integers(0, most)),
-        "negatives": draw(counts.sum()),
-        "negatives_lengths": counts,
-        "negatives_id": rng.integers(-(2**63), 2**63 - 1, len(counts), dtype=np.int64),
-        "target_text_ids": rng.integers(-(2**63), 2**63 - 1, 2, dtype=np.int64),
-        "query_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
-        "target_id": rng.integers(-(2**63), 2**63 - 1, dtype=np.int64),
-        "truncated": rng.integers(0, 2, 3).astype(np.int32),
-    }
+    ids = lambda n: rng.integers(-(2**63), 2**63 - 1, n, dtype=np.int64)  # noqa: E731
+    return pair(
+        draw(rng.integers(0, 6)),
+        draw(rng.integers(0, most)),
+        [draw(n) for n in counts],
+        query_id=ids(1)[0],
+        target_id=ids(1)[0],
+        negatives_id=ids(len(counts)),
+        said_by=ids(2),
+        truncated=rng.integers(0, 2, 3),
+    )
 
 
 def some(count, seed=0):
@@ -55,7 +59,7 @@ def some(count, seed=0):
 
 
 def same(found, wanted):
-    for field in records.TEXT_FIELDS:
+    for field in FIELDS:
         assert found[field.name].dtype == field.dtype
         assert found[field.name].shape == np.shape(wanted[field.name])
         np.testing.assert_array_equal(found[field.name], wanted[field.name])
@@ -78,8 +82,8 @@ def test_packed_records_come_back_with_every_value_type_and_shape():
     rng = np.random.default_rng(1)
     for _ in range(300):
         wanted = example(rng)
-        found = records.unpack(records.pack(wanted))
-        assert set(found) == {f.name for f in records.TEXT_FIELDS}
+        found = records.unpack(records.pack(wanted, FIELDS), FIELDS)
+        assert set(found) == {f.name for f in FIELDS}
         same(found, wanted)
 
 
@@ -106,17 +110,17 @@ def test_packed_records_of_other_fields_and_ranks():
 
 
 def test_the_bytes_of_a_record_by_hand():
-    row = {"query": [1], "target": [2, 3], "negatives": [], "negatives_lengths": [0],
-           "negatives_id": [7], "query_id": 4, "target_id": -1}  # fmt: skip
+    row = {"query": [1], "query_id": [4], "label": -1, "half": [2.0, 3.0]}
+    fields = [
+        records.Field("query", "int32", 1), records.Field("query_id", "int64", 1),
+        records.Field("label", "int64", 0), records.Field("half", "int16", 1),
+    ]  # fmt: skip
     ints = lambda *values: b"".join(v.to_bytes(4, "little") for v in values)  # noqa: E731
-    assert (
-        records.pack(row)
-        == ints(1, 2, 0, 1, 1) + ints(1) + ints(2, 3) + ints(0) + ints(7, 0) + ints(4, 0) + b"\xff" * 8
-    )
+    assert records.pack(row, fields) == ints(1, 1, 2) + ints(1) + ints(4, 0) + b"\xff" * 8 + b"\x02\x00\x03\x00"
 
 
 def test_unpacked_arrays_are_read_only():
-    found = records.unpack(records.pack(some(1)[0]))
+    found = records.unpack(records.pack(some(1)[0], FIELDS), FIELDS)
     with pytest.raises(ValueError, match="read-only"):
         found["query"][...] = 0
 
@@ -127,8 +131,8 @@ def test_unpacked_arrays_are_read_only():
 def test_a_written_cache_is_found_and_reads_back(tmp_path, task):
     wanted = some(50)
     seen = []
-    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", iter(wanted), seen.append)
-    found = cache.find(task, TOKENIZER, LENGTHS, tmp_path / "caches")
+    written = cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", iter(wanted), seen.append)
+    found = cache.find(task, TOKENIZER, FEATURES, tmp_path / "caches")
     assert seen == [50]
     assert found.folder == written.folder and found.manifest == written.manifest
     assert found.name == "my task/1" and len(found) == 50
@@ -137,54 +141,56 @@ def test_a_written_cache_is_found_and_reads_back(tmp_path, task):
         order = [49, 0, 7, 7, 31]
         for row, i in zip(reader.read(order), order):
             same(row, wanted[i])
-    assert found.most_negatives == max(len(e["negatives_lengths"]) for e in wanted)
+    assert found.columns == {"query": 1, "target": 1, "negatives": max(len(e["negatives_lengths"]) for e in wanted)}
     assert cache.Cache(found.folder, files.read_manifest(found.folder)).digest == written.digest
 
 
 def test_the_manifest_counts_tokens_and_truncated_texts(tmp_path, task):
-    wanted = some(30)
+    wanted, e_sides = some(30), ("query", "target", "negatives")
     for i, e in enumerate(wanted):
-        e["truncated"] = np.array([i % 2, i % 3, 2 * (i % 5 == 0)], np.int32)
-    manifest = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", wanted).manifest
+        e |= {f"{name}_truncated": n for name, n in zip(e_sides, (i % 2, i % 3, 2 * (i % 5 == 0)))}
+    manifest = cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", wanted).manifest
     sides = ("query", "target", "negatives")
     assert manifest["records"] == 30
     assert manifest["tokens"] == {side: sum(len(e[side]) for e in wanted) for side in sides}
-    assert manifest["truncated"] == {side: sum(int(e["truncated"][k]) for e in wanted) for k, side in enumerate(sides)}
     assert manifest["truncated"] == {"query": 15, "target": 30, "negatives": 12}
-    line = prepare.summary(cache.find(task, TOKENIZER, LENGTHS, tmp_path / "caches"))
+    line = prepare.summary(cache.find(task, TOKENIZER, FEATURES, tmp_path / "caches"))
     assert "30 examples" in line and "50.0% of query texts truncated" in line and "\n" not in line
 
 
 def test_many_records_fill_several_shards_in_order(tmp_path, task, monkeypatch):
     monkeypatch.setattr(cache, "_RECORDS_PER_SHARD", 8)
     wanted = some(20)
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path, wanted)
-    found = cache.find(task, TOKENIZER, LENGTHS, tmp_path)
+    cache.write(task, TOKENIZER, FEATURES, tmp_path, wanted)
+    found = cache.find(task, TOKENIZER, FEATURES, tmp_path)
     assert found.manifest["shards"] == [f"records-0000{k}.array_record" for k in range(3)]
-    assert {*found.manifest["shards"], "lengths.npy"} == set(found.manifest["files"])
-    assert found.lengths.shape == (20, 2 + found.most_negatives) and found.longest == found.lengths.max()
-    for row, e in zip(found.lengths.tolist(), wanted):
-        sizes = [len(e["query"]), len(e["target"]), *e["negatives_lengths"]]
-        assert row == sizes + [0] * (len(row) - len(sizes))
+    assert {*found.manifest["shards"], "lengths.npy", "groups.npy"} == set(found.manifest["files"])
+    assert found.groups.tolist() == [int(e["query_id"][0]) for e in wanted]
+    for name, columns in found.columns.items():
+        table = found.lengths(name, range(20))
+        assert table.shape == (20, columns) and table.max() <= found.longest
+        for row, e in zip(table.tolist(), wanted):
+            assert row == [*e[f"{name}_lengths"], *[0] * (columns - len(e[f"{name}_lengths"]))]
+    assert found.longest == max(int(found.lengths(name, range(20)).max()) for name in found.columns)
     for row, e in zip(found.read(range(20)), wanted, strict=True):
         same(row, e)
 
 
 def test_the_same_examples_give_the_same_digest_and_others_another(tmp_path, task):
     first, again, other = (
-        cache.write(task, TOKENIZER, LENGTHS, tmp_path / name, some(10, seed))
+        cache.write(task, TOKENIZER, FEATURES, tmp_path / name, some(10, seed))
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first.digest == again.digest != other.digest
 
 
 def test_anything_declared_otherwise_is_not_found(tmp_path, task):
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path / "c", some(3))
-    look = lambda t=task, k=TOKENIZER, n=LENGTHS, d=tmp_path / "c": cache.find(t, k, n, d)  # noqa: E731
+    cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", some(3))
+    look = lambda t=task, k=TOKENIZER, n=FEATURES, d=tmp_path / "c": cache.find(t, k, n, d)  # noqa: E731
     assert look() is not None
     assert look(d=tmp_path / "elsewhere") is None
     assert look(k=LetterTokenizer("other")) is None
-    assert look(n=Lengths(7, 9)) is None and look(n=Lengths(6, 8)) is None
+    assert look(n=pairs(Lengths(7, 9))) is None and look(n=pairs(Lengths(6, 8))) is None
     for change in ({"name": "my task/2"}, {"query_prompt": "none"}, {"target_prompt": "none"}):
         assert look(dataclasses.replace(task, **change)) is None
     source_file(tmp_path / "a.jsonl", rows=4)
@@ -196,31 +202,31 @@ def test_anything_declared_otherwise_is_not_found(tmp_path, task):
 def test_names_that_differ_only_in_what_a_folder_cannot_hold_have_their_own_caches(tmp_path, task):
     other = dataclasses.replace(task, name="my_task_1")
     for t, count in ((task, 2), (other, 3)):
-        cache.write(t, TOKENIZER, LENGTHS, tmp_path, some(count))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path)) == 2
-    assert len(cache.find(other, TOKENIZER, LENGTHS, tmp_path)) == 3
+        cache.write(t, TOKENIZER, FEATURES, tmp_path, some(count))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path)) == 2
+    assert len(cache.find(other, TOKENIZER, FEATURES, tmp_path)) == 3
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
 def test_a_flipped_byte_in_a_shard_is_refused(tmp_path, task, place):
-    folder = cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(20)).folder
+    folder = cache.write(task, TOKENIZER, FEATURES, tmp_path, some(20)).folder
     shard = folder / "records-00000.array_record"
     data = bytearray(shard.read_bytes())
     data[place] ^= 1
     shard.write_bytes(bytes(data))
     with pytest.raises(DataError, match="records-00000.array_record: its sha256 differs") as caught:
-        cache.find(task, TOKENIZER, LENGTHS, tmp_path)
+        cache.find(task, TOKENIZER, FEATURES, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_cut_shard_is_refused(tmp_path, task):
-    shard = cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(20)).folder / "records-00000.array_record"
+    shard = cache.write(task, TOKENIZER, FEATURES, tmp_path, some(20)).folder / "records-00000.array_record"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(DataError, match="bytes, but MANIFEST.json says"):
-        cache.find(task, TOKENIZER, LENGTHS, tmp_path)
+        cache.find(task, TOKENIZER, FEATURES, tmp_path)
     shard.unlink()
     with pytest.raises(DataError, match="missing, but listed in MANIFEST.json"):
-        cache.find(task, TOKENIZER, LENGTHS, tmp_path)
+        cache.find(task, TOKENIZER, FEATURES, tmp_path)
 
 
 @pytest.mark.parametrize("failure", [DataError("a.jsonl:2: bad"), RuntimeError("x"), KeyboardInterrupt()])
@@ -231,55 +237,55 @@ def test_an_error_in_the_middle_leaves_no_folder(tmp_path, task, failure, after)
         raise failure
 
     with pytest.raises(type(failure)) as caught:
-        cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", rows())
+        cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", rows())
     assert caught.value is failure
     assert list((tmp_path / "caches").iterdir()) == []
-    assert cache.find(task, TOKENIZER, LENGTHS, tmp_path / "caches") is None
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", some(2))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path / "caches")) == 2
+    assert cache.find(task, TOKENIZER, FEATURES, tmp_path / "caches") is None
+    cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", some(2))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path / "caches")) == 2
 
 
 def test_a_folder_without_a_manifest_is_prepared_again(tmp_path, task):
-    folder = cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(4)).folder
+    folder = cache.write(task, TOKENIZER, FEATURES, tmp_path, some(4)).folder
     (folder / files.MANIFEST).unlink()
-    assert cache.find(task, TOKENIZER, LENGTHS, tmp_path) is None
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(5))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path)) == 5
+    assert cache.find(task, TOKENIZER, FEATURES, tmp_path) is None
+    cache.write(task, TOKENIZER, FEATURES, tmp_path, some(5))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path)) == 5
 
 
 def test_without_its_source_a_cache_of_the_same_declaration_is_taken(tmp_path, task):
-    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "c", some(4))
+    written = cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", some(4))
     (tmp_path / "a.jsonl").unlink()
-    found = cache.find(task, TOKENIZER, LENGTHS, tmp_path / "c")
+    found = cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")
     assert found.folder == written.folder and len(found.read([3])) == 1
     with pytest.raises(DataError, match="no such file"):
-        cache.find(dataclasses.replace(task, query_prompt="none"), TOKENIZER, LENGTHS, tmp_path / "c")
+        cache.find(dataclasses.replace(task, query_prompt="none"), TOKENIZER, FEATURES, tmp_path / "c")
     with pytest.raises(DataError, match="no such file"):
-        cache.find(task, TOKENIZER, LENGTHS, tmp_path / "elsewhere")
+        cache.find(task, TOKENIZER, FEATURES, tmp_path / "elsewhere")
 
 
 def test_without_its_source_two_caches_of_one_declaration_are_not_guessed_between(tmp_path, task):
     for rows in (3, 4):
         source_file(tmp_path / "a.jsonl", rows)
-        cache.write(task, TOKENIZER, LENGTHS, tmp_path / "c", some(rows))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path / "c")) == 4
+        cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", some(rows))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")) == 4
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(DataError, match="no such file"):
-        cache.find(task, TOKENIZER, LENGTHS, tmp_path / "c")
+        cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")
 
 
 def test_an_empty_source_is_refused_and_leaves_nothing(tmp_path, task):
     with pytest.raises(DataError, match="task 'my task/1': its source gave no examples; correct the source"):
-        cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", [])
+        cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", [])
     assert list((tmp_path / "caches").iterdir()) == []
 
 
 def test_a_registered_task_needs_no_source_to_be_cached(tmp_path):
     task = RegisteredTask("mine", "a.module.that.is.not.here")
-    assert cache.find(task, TOKENIZER, LENGTHS, tmp_path) is None
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(3))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path)) == 3
-    assert cache.find(dataclasses.replace(task, version=2), TOKENIZER, LENGTHS, tmp_path) is None
+    assert cache.find(task, TOKENIZER, FEATURES, tmp_path) is None
+    cache.write(task, TOKENIZER, FEATURES, tmp_path, some(3))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path)) == 3
+    assert cache.find(dataclasses.replace(task, version=2), TOKENIZER, FEATURES, tmp_path) is None
 
 
 class OwnSource:
@@ -294,8 +300,8 @@ class OwnSource:
 
 def test_a_source_of_ones_own_needs_only_its_two_methods(tmp_path):
     task = Task("own", OwnSource())
-    cache.write(task, TOKENIZER, LENGTHS, tmp_path, some(3))
-    assert len(cache.find(task, TOKENIZER, LENGTHS, tmp_path)) == 3
+    cache.write(task, TOKENIZER, FEATURES, tmp_path, some(3))
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path)) == 3
 
 
 # From texts to arrays.
@@ -304,7 +310,7 @@ def test_a_source_of_ones_own_needs_only_its_two_methods(tmp_path):
 def test_encoded_pairs_by_hand():
     from embed.data.text import content_id
 
-    encoder = PairEncoder(TOKENIZER, LENGTHS, "q:{content}", "{title}|{content}")
+    encoder = RecordEncoder(FEATURES, TOKENIZER, "q:{content}", "{title}|{content}")
     rows = encoder(
         [
             {
@@ -329,8 +335,8 @@ def test_encoded_pairs_by_hand():
         assert row["target"].tolist() == letters(target)
         assert row["negatives"].tolist() == letters("".join(negatives))
         assert row["negatives_lengths"].tolist() == [len(n) for n in negatives]
-        assert row["truncated"].tolist() == truncated
-        assert (row["query_id"], row["target_id"]) == (content_id(asked), content_id(key))
+        assert [row[f"{name}_truncated"] for name in ("query", "target", "negatives")] == truncated
+        assert (row["query_id"].tolist(), row["target_id"].tolist()) == ([content_id(asked)], [content_id(key)])
         assert all(row[k].dtype == np.int32 for k in ("query", "target", "negatives", "negatives_lengths"))
 
 
@@ -362,18 +368,18 @@ def test_negatives_that_are_positives_of_their_query_are_counted_and_never_given
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = {"query": "query", "target": "target", "negatives": "negatives", "title": "title"}
     task = Task("t", JsonLines(str(path), fields), "none", "none")
-    encoder = PairEncoder(TOKENIZER, LENGTHS, task.query_prompt, task.target_prompt)
+    encoder = RecordEncoder(FEATURES, TOKENIZER, task.query_prompt, task.target_prompt)
     records_ = [record for _, record in task.source.examples()]
-    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", encoder(records_))
-    assert written.manifest["false_negatives"] == 4
-    text = lambda tokens: "".join(map(chr, tokens))  # noqa: E731
+    written = cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", encoder(records_))
+    assert written.manifest["left_out"] == {"negatives": 4}
+    text, negatives = (lambda tokens: "".join(map(chr, tokens))), pairs(Lengths(6, 9), 4)[2]
     for number, kept in enumerate((["x"], ["y"], ["A", "z"], [])):
-        example = written.read([number])[0]
-        parts = np.split(example["negatives"], np.cumsum(example["negatives_lengths"]))[:-1]
-        assert [text(part) for part in parts] == kept
-        assert example["negatives_id"].tolist() == [int(target_id(t)) for t in kept]
-        lengths = written.lengths[number, 2:]
-        assert lengths[lengths > 0].tolist() == [len(t) for t in kept]
+        example, lengths = written.read([number])[0], written.lengths("negatives", [number])
+        zero = np.zeros(1, np.int64)
+        columns = [c for c in negatives.choose(lengths, Draws(zero, zero + number, zero))[0].tolist() if c >= 0]
+        assert [text(part) for part in negatives.texts(example, columns)] == kept
+        assert example["negatives_id"][columns].tolist() == [int(target_id(t)) for t in kept]
+        assert lengths[0, columns].tolist() == [len(t) for t in kept]
     assert "4 negatives are positives of their query and are left out" in prepare.summary(written)
 
 
@@ -382,10 +388,10 @@ def test_records_that_were_left_out_are_counted_in_the_manifest_and_shown(tmp_pa
         '{"query": "a", "target": "b"}\n{"query": "c"\n{"query": "d", "target": "e"}\n'
     )
     source = JsonLines(str(tmp_path / "pairs.jsonl"), on_bad_record="skip", max_bad_share=0.5)
-    encoder = PairEncoder(TOKENIZER, LENGTHS, "none", "none")
+    encoder = RecordEncoder(FEATURES, TOKENIZER, "none", "none")
     task = Task("pairs", source)
     rows = (row for _, record in source.examples() for row in encoder([record]))
-    written = cache.write(task, TOKENIZER, LENGTHS, tmp_path / "caches", rows)
+    written = cache.write(task, TOKENIZER, FEATURES, tmp_path / "caches", rows)
     assert len(written) == 2
     assert written.manifest["bad_records"]["skipped"] == 1
     assert written.manifest["bad_records"]["first"][0].startswith(f"{tmp_path}/pairs.jsonl:2: not valid JSON")

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from embed.data import prepare, seqio_tasks
-from embed.data.encoding import Lengths, PairEncoder
+from embed.data.encoding import Lengths, RecordEncoder
 from embed.data.sources import JsonLines, Tfds
 from embed.data.tasks import Mixture, RegisteredTask, Task
+from embed.data.text_features import pairs
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 
-LENGTHS = Lengths(8, 10)
+FEATURES = pairs(Lengths(8, 10))
 WORDS = [
     *["[PAD]", "[UNK]", "[CLS]", "[SEP]"],
     *"abcdefghij",
@@ -61,8 +62,8 @@ def file_task(folder, name="letters", content=None, **settings):
     return Task(name, JsonLines(str(path), PAIR, optional=("negatives", "title")), **settings)
 
 
-def same_as_encoder(found, task, tokenizer, records, lengths=LENGTHS):
-    wanted = PairEncoder(tokenizer, lengths, task.query_prompt, task.target_prompt)(records)
+def same_as_encoder(found, task, tokenizer, records, features=FEATURES):
+    wanted = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)(records)
     for row, expected in zip(found, wanted, strict=True):
         assert set(row) == set(expected)
         for name, value in expected.items():
@@ -86,15 +87,15 @@ def test_examples_are_those_of_the_encoder_in_order(tmp_path, tokenizer, count):
     task = file_task(tmp_path, content=rows(count))
     records = [record for _, record in task.source.examples()]
     assert {len(r["negatives"]) for r in records} == set(range(min(count, 3)))
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
 
 
 def test_truncation_and_prompts_are_the_encoders(tmp_path, tokenizer):
     task = file_task(tmp_path, query_prompt="none", target_prompt="text: {content} | {title}")
     records = [record for _, record in task.source.examples()]
-    found = list(seqio_tasks.examples(task, tokenizer, Lengths(4, 5)))
-    same_as_encoder(found, task, tokenizer, records, Lengths(4, 5))
-    assert sum(row["truncated"].sum() for row in found) > 0
+    found = list(seqio_tasks.examples(task, tokenizer, pairs(Lengths(4, 5))))
+    same_as_encoder(found, task, tokenizer, records, pairs(Lengths(4, 5)))
+    assert sum(row["target_truncated"] for row in found) > 0
     assert max(len(row["target"]) for row in found) == 5
 
 
@@ -103,7 +104,7 @@ def test_prompts_of_records_go_through_seqio(tmp_path, tokenizer):
     task = file_task(tmp_path, content=content)
     source = dataclasses.replace(task.source, fields={**PAIR, "query_prompt": "query_prompt"})
     task = dataclasses.replace(task, source=source)
-    found = list(seqio_tasks.examples(task, tokenizer, LENGTHS))
+    found = list(seqio_tasks.examples(task, tokenizer, FEATURES))
     same_as_encoder(found, task, tokenizer, content)
     search, task_word = WORDS.index("search"), WORDS.index("task:")
     assert [row["query"][1] for row in found[:2]] == [task_word, search]
@@ -111,17 +112,16 @@ def test_prompts_of_records_go_through_seqio(tmp_path, tokenizer):
 
 def test_the_seqio_task_gives_the_encoders_tokens(tmp_path, tokenizer, seqio):
     task = file_task(tmp_path)
-    made = seqio_tasks.to_seqio(dataclasses.replace(task, name="letters-1.of/two"), tokenizer, LENGTHS)
+    made = seqio_tasks.to_seqio(dataclasses.replace(task, name="letters-1.of/two"), tokenizer, FEATURES)
     assert isinstance(made, seqio.Task)
     assert made.name == "letters_1.of_two"
-    dataset = made.get_dataset({"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}, split="train",
-                               shuffle=False, trim_output_features=False)  # fmt: skip
+    dataset = made.get_dataset(None, split="train", shuffle=False, trim_output_features=False)
     records = [record for _, record in task.source.examples()]
-    wanted = PairEncoder(tokenizer, LENGTHS, task.query_prompt, task.target_prompt)(records)
+    wanted = RecordEncoder(FEATURES, tokenizer, task.query_prompt, task.target_prompt)(records)
     for row, expected in zip(dataset.as_numpy_iterator(), wanted, strict=True):
-        for name in ("query", "target", "negatives", "negatives_lengths", "negatives_id"):
+        assert set(row) == set(expected)
+        for name in expected:
             np.testing.assert_array_equal(row[name], expected[name], err_msg=name)
-        assert row["ids"].tolist() == [expected["query_id"], expected["target_id"], *expected["target_text_ids"]]
 
 
 def test_a_source_with_keys_of_its_own_keeps_them(tokenizer):
@@ -130,8 +130,8 @@ def test_a_source_with_keys_of_its_own_keeps_them(tokenizer):
             for i, label in enumerate(["x", "y", "x"]):
                 yield f"here:{i}", {"query": f"a {i}", "target": f"b {i}", "target_key": f"label:{label}"}
 
-    found = list(seqio_tasks.examples(Task("keys", Labelled()), tokenizer, LENGTHS))
-    ids = [int(row["target_id"]) for row in found]
+    found = list(seqio_tasks.examples(Task("keys", Labelled()), tokenizer, FEATURES))
+    ids = [int(row["target_id"][0]) for row in found]
     assert ids[0] == ids[2] != ids[1]
 
 
@@ -148,17 +148,17 @@ def test_the_seqio_vocabulary_is_the_tokenizer(tokenizer):
 def test_caches_are_prepared_through_seqio_and_then_found(tmp_path, tokenizer, monkeypatch):
     tasks = [file_task(tmp_path, name="one"), file_task(tmp_path, name="two-2", content=rows(4))]
     mixture, said = Mixture("both", tasks), []
-    made = prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "caches", said.append)
+    made = prepare.ensure_caches(mixture, tokenizer, FEATURES, tmp_path / "caches", said.append)
     assert [len(c) for c in made] == [7, 4]
     assert all("\n" not in line for line in said)
     records = [record for _, record in tasks[1].source.examples()]
-    wanted = PairEncoder(tokenizer, LENGTHS, "query", "document")(records)
+    wanted = RecordEncoder(FEATURES, tokenizer, "query", "document")(records)
     for row, expected in zip(made[1].read(range(4)), wanted, strict=True):
         for name in row:
             np.testing.assert_array_equal(row[name], expected[name])
-    assert made[1].manifest["truncated"]["target"] == sum(int(e["truncated"][1]) for e in wanted)
+    assert made[1].manifest["truncated"]["target"] == sum(int(e["target_truncated"]) for e in wanted)
     monkeypatch.setattr(seqio_tasks, "examples", None)
-    again = prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "caches", said.append)
+    again = prepare.ensure_caches(mixture, tokenizer, FEATURES, tmp_path / "caches", said.append)
     assert [c.digest for c in again] == [c.digest for c in made]
 
 
@@ -176,7 +176,7 @@ def test_caches_are_prepared_through_seqio_and_then_found(tmp_path, tokenizer, m
 @pytest.mark.parametrize("before", [0, 300])
 def test_an_error_in_a_source_reaches_the_user_as_it_is(tmp_path, tokenizer, bad, said, before):
     task = file_task(tmp_path, content=[*rows(before), bad, *rows(2)])
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert message.startswith(f"{tmp_path}/letters.jsonl:{before + 1}: {said}")
     with pytest.raises(DataError) as caught:
         list(task.source.examples())
@@ -185,7 +185,7 @@ def test_an_error_in_a_source_reaches_the_user_as_it_is(tmp_path, tokenizer, bad
 
 def test_a_missing_file_and_an_unexpected_error_are_one_line(tmp_path, tokenizer):
     task = Task("gone", JsonLines(str(tmp_path / "gone.jsonl")))
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert message.startswith(f"{tmp_path}/gone.jsonl: no such file")
 
     class Broken:
@@ -193,7 +193,7 @@ def test_a_missing_file_and_an_unexpected_error_are_one_line(tmp_path, tokenizer
             yield "here:1", {"query": "a", "target": "b"}
             raise RuntimeError("first line\nsecond line")
 
-    message = one_line_error(lambda: list(seqio_tasks.examples(Task("broken", Broken()), tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(Task("broken", Broken()), tokenizer, FEATURES)))
     assert message == "task 'broken': first line; correct the source"
 
 
@@ -201,7 +201,7 @@ def test_a_failed_preparation_leaves_no_cache(tmp_path, tokenizer):
     task = file_task(tmp_path, content=[*rows(3), {"query": "a"}])
     mixture = Mixture("m", [task])
     message = one_line_error(
-        lambda: prepare.ensure_caches(mixture, tokenizer, LENGTHS, tmp_path / "c", lambda line: None)
+        lambda: prepare.ensure_caches(mixture, tokenizer, FEATURES, tmp_path / "c", lambda line: None)
     )
     assert ":4: " in message
     assert list((tmp_path / "c").iterdir()) == []
@@ -213,8 +213,7 @@ def test_a_failed_preparation_leaves_no_cache(tmp_path, tokenizer):
 def counted(seqio, name, sizes, draws):
     """Returns how many of the first draws of a registered mixture are of each query's first token."""
     made = seqio.get_mixture_or_task(name)
-    dataset = made.get_dataset({"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}, split="train",
-                               shuffle=False, num_epochs=None, seed=1, trim_output_features=False)  # fmt: skip
+    dataset = made.get_dataset(None, split="train", shuffle=False, num_epochs=None, seed=1, trim_output_features=False)
     firsts = [int(row["query"][1]) for row in dataset.take(draws).as_numpy_iterator()]
     return [firsts.count(first) for first in sizes]
 
@@ -230,7 +229,7 @@ def test_registered_tasks_and_mixtures_are_usable_with_seqio(tmp_path, tokenizer
     ]
     mixture = Mixture("all-three", tasks, rates={"a-reg": 6, "b-reg": 3, "c-reg": 1})
     sizes = {t.name: 20 for t in tasks}
-    seqio_tasks.register(mixture, tokenizer, LENGTHS, sizes)
+    seqio_tasks.register(mixture, tokenizer, FEATURES, sizes)
     for name in ("a_reg", "b_reg", "c_reg"):
         assert name in seqio.TaskRegistry.names()
         assert seqio.TaskRegistry.get(name).name == name
@@ -242,13 +241,13 @@ def test_registered_tasks_and_mixtures_are_usable_with_seqio(tmp_path, tokenizer
     assert sum(found) == 1000
     for n, share in zip(found, (0.6, 0.3, 0.1)):
         assert abs(n - 1000 * share) < 5 * (1000 * share * (1 - share)) ** 0.5
-    seqio_tasks.register(mixture, tokenizer, LENGTHS, sizes)  # once more changes nothing
+    seqio_tasks.register(mixture, tokenizer, FEATURES, sizes)  # once more changes nothing
     assert seqio.get_mixture_or_task("all_three") is made
 
 
 def test_a_mixture_may_have_the_name_of_its_task(tmp_path, tokenizer, seqio):
     task = file_task(tmp_path, name="same_name", content=letter_rows("a", 3))
-    seqio_tasks.register(Mixture("same_name", [task]), tokenizer, LENGTHS, {"same_name": 3})
+    seqio_tasks.register(Mixture("same_name", [task]), tokenizer, FEATURES, {"same_name": 3})
     assert "same_name" in seqio.TaskRegistry.names()
 
 
@@ -259,7 +258,7 @@ def test_names_that_become_one_in_seqio_are_kept_apart_or_refused(tmp_path, toke
     ]
     mixture = Mixture("near", tasks, rates={"n-1": 1, "n_1": 1})
     try:
-        seqio_tasks.register(mixture, tokenizer, LENGTHS, {"n-1": 5, "n_1": 5})
+        seqio_tasks.register(mixture, tokenizer, FEATURES, {"n-1": 5, "n_1": 5})
     except Exception as e:
         assert type(e).__module__ == "embed.errors", e
         return
@@ -310,7 +309,7 @@ def own_module(tmp_path, monkeypatch, seqio):
 def test_a_task_of_ones_own_module(own_module, tokenizer, name, extra, more):
     task = dataclasses.replace(own_module(name, extra), target_prompt="document" if "title" in more else "none")
     records = [{"query": t.strip(), "target": t[::-1].strip(), **more} for t in ("a b", " c ", "d e f")]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
 
 
 def test_negatives_of_different_number_in_a_task_of_ones_own(own_module, tokenizer):
@@ -320,25 +319,25 @@ def test_negatives_of_different_number_in_a_task_of_ones_own(own_module, tokeniz
         {"query": "c", "target": "c", "negatives": []},
         {"query": "d e f", "target": "f e d", "negatives": ["e", "f"]},
     ]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
 
 
 def test_another_split_of_a_task_of_ones_own(own_module, tokenizer):
     task = dataclasses.replace(own_module("own_split", '"negatives": tf.strings.split(x["query"])[1:]'), split="dev")
-    assert len(list(seqio_tasks.examples(task, tokenizer, LENGTHS))) == 2
+    assert len(list(seqio_tasks.examples(task, tokenizer, FEATURES))) == 2
 
 
 def test_a_task_of_ones_own_without_a_query_is_refused_in_one_line(own_module, tokenizer):
     task = own_module("own_no_query", query="question")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
-    assert message.startswith("task 'own_no_query': its examples need a text 'query'; it gives ")
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    assert message.startswith("own_no_query: no field 'query' (mapped to query); it has ")
 
 
 def test_an_empty_text_in_a_task_of_ones_own_is_placed(own_module, tokenizer):
     task = own_module(
         "own_empty", '"query": tf.strings.regex_replace(x["query"], "c", ""), "negatives": x["query"][None]'
     )
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert message == "own_empty:1: field 'query' is empty; remove the record or fill it"
 
 
@@ -347,16 +346,15 @@ def test_a_task_of_ones_own_that_is_not_there_is_refused_in_one_line(own_module,
     task = own_module(f"own_absent_{missing}")
     task = dataclasses.replace(task, **{missing: "nowhere_to_be_found"})
     with pytest.raises(Exception, match="nowhere_to_be_found") as caught:
-        list(seqio_tasks.examples(task, tokenizer, LENGTHS))
+        list(seqio_tasks.examples(task, tokenizer, FEATURES))
     assert type(caught.value).__module__ == "embed.errors"
     assert "\n" not in str(caught.value)
 
 
 def test_a_task_of_ones_own_is_registered_as_tokens(own_module, tokenizer, seqio):
     task = own_module("own_registered", '"negatives": tf.strings.split(x["query"])[1:]')
-    seqio_tasks.register(Mixture("own_mixture", [task]), tokenizer, LENGTHS, {"own_registered": 3})
-    limits = {"query": 8, "target": 10, "negatives": None, "negatives_lengths": None}
-    dataset = seqio.get_mixture_or_task("own_mixture").get_dataset(limits, split="train", shuffle=False, num_epochs=1)
+    seqio_tasks.register(Mixture("own_mixture", [task]), tokenizer, FEATURES, {"own_registered": 3})
+    dataset = seqio.get_mixture_or_task("own_mixture").get_dataset(None, split="train", shuffle=False, num_epochs=1)
     found = sorted(row["query"].tolist() for row in dataset.as_numpy_iterator())
     assert found == [[2, 4, 5, 3], [2, 6, 3], [2, 7, 8, 9, 3]]
 
@@ -411,32 +409,32 @@ def tfds_task(folder, split="train", **fields):
 def test_a_tfds_dataset(tfds_folder, tokenizer, fields, more):
     task = tfds_task(tfds_folder, **fields)
     records = [{"query": f"a {i}", "target": "b c", **more(i)} for i in range(3)]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, LENGTHS), task, tokenizer, records)
+    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
 
 
 def test_another_split_of_a_tfds_dataset(tfds_folder, tokenizer):
     task = tfds_task(tfds_folder, "dev", negatives="wrongs")
-    assert len(list(seqio_tasks.examples(task, tokenizer, LENGTHS))) == 1
+    assert len(list(seqio_tasks.examples(task, tokenizer, FEATURES))) == 1
 
 
 def test_a_tfds_field_that_is_not_there_or_no_text_is_refused_in_one_line(tfds_folder, tokenizer):
     task = tfds_task(tfds_folder, target="anser", negatives="wrongs")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert message.startswith("little_pairs:1.0.0: no field 'anser'") and "answer" in message
     task = tfds_task(tfds_folder, target="number", negatives="wrongs")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
-    assert message.startswith("little_pairs:1.0.0:0: field 'target' is int64, expected a text")
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    assert message.startswith("little_pairs:1.0.0: field 'number' is int64, expected a text")
 
 
 def test_a_tfds_field_map_is_checked(tfds_folder, tokenizer):
     task = Task(
         "little", Tfds("little_pairs:1.0.0", {"query": "question", "negatives": "wrongs"}, "train", tfds_folder)
     )
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert "'target'" in message
 
 
 def test_a_tfds_dataset_that_is_not_there_is_refused_in_one_line(tfds_folder, tokenizer):
     task = Task("little", Tfds("no_such_pairs:1.0.0", {"query": "q", "target": "t"}, "train", tfds_folder))
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, LENGTHS)))
+    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert "no_such_pairs" in message

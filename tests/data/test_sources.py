@@ -9,8 +9,12 @@ import re
 
 import pytest
 
-from embed.data import sources
+from embed.data import seqio_tasks, sources
+from embed.data.encoding import Lengths
+from embed.data.features import roles_of
 from embed.data.lines import read_json_lines
+from embed.data.tasks import Task
+from embed.data.text_features import pairs
 from embed.errors import ConfigError, DataError, EmbedError
 
 PAIR = {"query": "q", "target": "t"}
@@ -249,7 +253,9 @@ BAD_LINES = {
     "no field": ('{"q": "a", "tt": "b"}', "no field 't' (mapped to target)", "did you mean 'tt'?"),
     "no field near": ('{"q": "a", "xyz": "b"}', "no field 't' (mapped to target)", "known: q, xyz"),
     "a number": ('{"q": 5, "t": "b"}', "field 'q' is int", "expected a text"),
-    "a list as text": ('{"q": "a", "t": ["b"]}', "field 't' is list", "expected a text"),
+    "a list of numbers": ('{"q": "a", "t": [5]}', "field 't' is int", "expected a text"),
+    "an empty list": ('{"q": "a", "t": []}', "field 't' is an empty list", "remove the record or fill it"),
+    "a list with an empty text": ('{"q": "a", "t": ["b", " "]}', "field 't' is empty", "remove the record or fill it"),
     "null": ('{"q": "a", "t": null}', "field 't' is missing or null", "expected a text"),
     "empty": ('{"q": "", "t": "b"}', "field 'q' is empty", "remove the record or fill it"),
     "white space": ('{"q": "a", "t": " \\t\\n\\u00a0"}', "field 't' is empty", "remove the record or fill it"),
@@ -326,18 +332,24 @@ def test_a_missing_column_and_an_empty_cell_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", [sources.JsonLines, sources.TabSeparated, sources.Parquet])
 def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, kind):
-    absent = str(tmp_path / "absent")
+    absent, roles = str(tmp_path / "absent"), roles_of(pairs(Lengths()))
     for fields, said in [
         ({**PAIR, "negative": "n"}, ("unknown role 'negative'", "did you mean 'negatives'?")),
         (
             {**PAIR, "xyz": "n"},
-            ("unknown role 'xyz'", "known: negatives, query, query_prompt, target, target_prompt, title"),
+            (
+                "unknown role 'xyz'",
+                "known: negatives, query, query_key, query_prompt, target, target_key, target_prompt, title",
+            ),
         ),
         ({"query": "q"}, ("no field is mapped to 'target'",)),
         ({"target": "t"}, ("no field is mapped to 'query'",)),
         ({}, ("no field is mapped to 'query'",)),
     ]:
-        refused(kind(absent, fields), f"{kind.__name__}.fields: ", *said)
+        with pytest.raises(DataError) as caught:
+            seqio_tasks._source(Task("t", kind(absent, fields)), roles, seqio_tasks._Failures())
+        assert str(caught.value).startswith(f"{kind.__name__}.fields: ")
+        assert all(part in str(caught.value) for part in said)
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):
@@ -432,10 +444,7 @@ def test_a_bad_labelled_text_is_refused_with_its_place(tmp_path, row, said):
     refused(sources.LabelledTexts(path), f"{path}:3: ", said)
 
 
-def test_hugging_face_datasets_check_their_map_and_name_their_package():
-    refused(
-        sources.HuggingFaceDataset("squad", {"query": "q"}), "HuggingFaceDataset.fields: no field is mapped to 'target'"
-    )
+def test_hugging_face_datasets_name_their_package():
     try:
         import datasets  # noqa: F401
     except ImportError:

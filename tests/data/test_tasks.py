@@ -10,6 +10,7 @@ import gin
 from embed.data.encoding import Lengths
 from embed.data.sources import JsonLines, TabSeparated
 from embed.data.tasks import Mixture, RegisteredTask, Task, cache_key, describe
+from embed.data.text_features import pairs
 from embed.documents import digest_json
 from embed.errors import ConfigError, DataError
 
@@ -103,6 +104,10 @@ def test_tasks_may_come_in_lists_and_only_those_named_are_taken():
         Mixture("m", [a, [b, c]], only=("d",))
 
 
+def texts(*lengths):
+    return pairs(Lengths(*lengths))
+
+
 TASK = Task("t", JsonLines("a.jsonl", {"query": "q", "target": "t"}), "query", "document")
 
 
@@ -122,7 +127,7 @@ TASK = Task("t", JsonLines("a.jsonl", {"query": "q", "target": "t"}), "query", "
 )
 def test_a_definition_changes_with_all_that_it_says(other):
     assert digest_json(other.definition()) != digest_json(TASK.definition())
-    keys = [cache_key(t, FixedTokenizer(), Lengths()) for t in (TASK, other)]
+    keys = [cache_key(t, FixedTokenizer(), texts()) for t in (TASK, other)]
     assert digest_json(keys[0]) != digest_json(keys[1])
 
 
@@ -192,10 +197,10 @@ def test_a_registered_task_is_defined_by_every_field():
 
 def test_a_cache_key_changes_with_the_tokenizer_and_each_length():
     keys = [
-        cache_key(TASK, FixedTokenizer(), Lengths(64, 128)),
-        cache_key(TASK, FixedTokenizer("e" * 64), Lengths(64, 128)),
-        cache_key(TASK, FixedTokenizer(), Lengths(65, 128)),
-        cache_key(TASK, FixedTokenizer(), Lengths(64, 129)),
+        cache_key(TASK, FixedTokenizer(), texts(64, 128)),
+        cache_key(TASK, FixedTokenizer("e" * 64), texts(64, 128)),
+        cache_key(TASK, FixedTokenizer(), texts(65, 128)),
+        cache_key(TASK, FixedTokenizer(), texts(64, 129)),
     ]
     assert len({digest_json(k) for k in keys}) == 4
-    assert digest_json(cache_key(TASK, FixedTokenizer(), Lengths())) == digest_json(keys[0])
+    assert digest_json(cache_key(TASK, FixedTokenizer(), texts())) == digest_json(keys[0])

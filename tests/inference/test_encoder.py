@@ -11,7 +11,7 @@ import pytest
 from embed import arrays, sharding
 from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
-from embed.inference import packing
+from embed.inference import plan
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
@@ -188,8 +188,8 @@ def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
     rows = model.encoder.tokens(texts_of(600, seed=5), "query")
     wide = with_flops(model, lambda length: float(length))  # attention is little of it
     batches = dataclasses.replace(model.encoder, model=wide, tokens_per_batch=1024).plan(rows)
-    assert len(packing.shapes(batches)) <= 4
-    assert sum(map(len, rows)) >= 0.9 * packing.padded_tokens(batches)  # of few texts on eight devices
+    assert len(plan.shapes(batches)) <= 4
+    assert sum(map(len, rows)) >= 0.9 * plan.padded_tokens(batches)  # of few texts on eight devices
 
 
 def test_rows_are_no_longer_than_their_texts_where_attention_is_most_of_the_work(model):

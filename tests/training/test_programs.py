@@ -24,7 +24,7 @@ class Examples:
 class Batches:
     examples: Examples
     shards: int = 1
-    parts: int = 1
+    micro_batches: int = 1
 
 
 class Analysis:
@@ -34,14 +34,14 @@ class Analysis:
     argument_size_in_bytes = 100
 
     def __init__(self, batches):
-        self.temp_size_in_bytes = 10 * batches.examples.batch_size // (batches.shards * batches.parts)
+        self.temp_size_in_bytes = 10 * batches.examples.batch_size // (batches.shards * batches.micro_batches)
 
 
 class Programs:
     made = []
 
     def __init__(self, batches):
-        Programs.made.append(batches.parts)
+        Programs.made.append(batches.micro_batches)
         self.largest = self
         self.memory_analysis = lambda: Analysis(batches)
 
@@ -64,13 +64,13 @@ def nothing_made_yet():
 )
 def test_as_few_as_fit(shards, room, parts, tried):
     batches, made = fit(Programs, Batches(Examples(48), shards), None, room)
-    assert (batches.parts, Programs.made) == (parts, tried)
+    assert (batches.micro_batches, Programs.made) == (parts, tried)
     assert made.largest.memory_analysis().temp_size_in_bytes + 100 <= room
 
 
 def test_a_number_that_is_given_is_taken():
     batches, _ = fit(Programs, Batches(Examples(48)), 4, 0)
-    assert (batches.parts, Programs.made) == (4, [4])
+    assert (batches.micro_batches, Programs.made) == (4, [4])
 
 
 @pytest.mark.parametrize("room", [105, 99])

@@ -3,8 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from encoded_pairs import pair
 
-from embed.data import packing
+from embed.data import packing, text_features
+from embed.data.draws import Draws
+from embed.data.encoding import Lengths
+from embed.data.examples import Chosen, lengths_of
+from embed.data.loader import collate
 from embed.types import Batch, Method, Model
 from embed.vectors import normalize
 
@@ -46,19 +51,10 @@ def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) 
     made = []
     for i in range(size):
         own = [text() for _ in range(random.integers(0, negatives + 1))]
-        made.append(
-            {
-                "query": text(),
-                "target": text(),
-                "negatives": np.concatenate([*own, np.zeros(0, np.int32)]),
-                "negatives_lengths": np.array([len(n) for n in own], np.int32),
-                "negatives_id": np.array([1000 + 10 * i + k for k in range(len(own))], np.int64),
-                "query_id": i,
-                "target_id": i,
-            }
-        )
+        ids = [1000 + 10 * i + k for k in range(len(own))]
+        made.append(pair(text(), text(), own, query_id=i, target_id=i, negatives_id=ids))
     for name, (i, j) in {"query": (0, 3), "target": (5, 6)}.items():
-        for field in (name, f"{name}_id"):
+        for field in (name, f"{name}_lengths", f"{name}_id"):
             made[j][field] = made[i][field]
     return made
 
@@ -66,16 +62,34 @@ def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) 
 def rows(pairs, negatives: int = 2, shards: int = 1, parts: int = 1, max_segments: int | None = None):
     """Returns the batch of some pairs, laid out as training lays it out."""
     unit = len(pairs) // (shards * parts)
-    layout = packing.Layout(24, max_segments or 1, (unit * (2 + negatives),))
+    shape, features = (
+        (unit * (2 + negatives), 24),
+        text_features.pairs(Lengths(24, 24), negatives)[: 3 if negatives else 2],
+    )
     units = []
     for s in range(shards):
         units.append([])
         for k in range(parts):
             start = k * len(pairs) // parts + s * unit
             own = pairs[start : start + unit]
-            plan = packing.fill([len(x) for x in packing.texts(own, negatives)], layout.length, layout.max_segments)
-            units[-1].append(packing.collate(own, plan, layout, layout.heights[0], negatives, 0))
+            units[-1].append(unit_of(own, features, shape, max_segments or 1))
     return Batch(packing.stack(units), max_segments)
+
+
+def unit_of(examples, features, shape, max_segments):
+    """Returns the arrays of some encoded examples as one unit, whose packed rows have the `shape`."""
+    zeros = np.zeros(len(examples), np.int64)
+    draws, chosen = Draws(zeros, np.arange(len(examples)), zeros), []
+    for f in features:
+        sizes = [e[f"{f.name}_lengths"] for e in examples]
+        table = np.zeros((len(examples), max(1, *map(len, sizes))), np.int64)
+        for i, own in enumerate(sizes):
+            table[i, : len(own)] = own
+        columns = f.choose(table, draws)
+        lengths = np.take_along_axis(table, np.maximum(columns, 0).reshape(len(examples), -1), 1).reshape(columns.shape)
+        chosen.append(Chosen(f, columns, lengths))
+    plan = packing.fill(lengths_of(chosen), shape[1], max_segments)
+    return collate(examples, draws, features, chosen, plan, shape, max_segments, 0)
 
 
 def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):

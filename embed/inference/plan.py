@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from embed.data.packing import Waiting, row_length
+from embed.data.packing import Waiting, row_length, write_rows
 
 MAX_SEGMENTS = 16  # texts in a row, at most
 _LONGEST = 1024  # of rows that are longer than their longest text needs
@@ -43,15 +43,10 @@ class Batch:
 
     def arrays(self, tokens: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns token ids and the number of each token's text from 1, 0 for padding: int32 [height, length] both."""
-        ids = np.full((self.height, self.length), pad_id, np.int32)
-        segment_ids = np.zeros((self.height, self.length), np.int32)
-        for r, row in enumerate(self.rows):
-            start = 0
-            for s, i in enumerate(row):
-                stop = start + len(tokens[i])
-                ids[r, start:stop], segment_ids[r, start:stop] = tokens[i], s + 1
-                start = stop
-        return ids, segment_ids
+        own = [tokens[i] for i in self.texts]
+        starts = np.cumsum([0, *map(len, self.rows)])
+        rows = [range(start, start + len(row)) for start, row in zip(starts, self.rows)]
+        return write_rows(own, rows, self.shape, self.max_segments, pad_id)[:2]
 
 
 def plan(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embed.inference.packing import MAX_SEGMENTS, padded_tokens, plan, shapes
+from embed.inference.plan import MAX_SEGMENTS, padded_tokens, plan, shapes
 
 
 def log_normal(median: float, sigma: float, count: int, most: int = 2048, seed: int = 0) -> np.ndarray:
