@@ -83,7 +83,7 @@ class Objective(Protocol):
         ...
 
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
-        """Returns the outputs of one micro-batch. Randomness comes from `key` alone."""
+        """Returns the outputs of one micro-batch. Randomness comes from `key` alone; None draws none, as in validation."""
         ...
 
     def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
@@ -96,6 +96,10 @@ class Objective(Protocol):
 
     def export(self, variables: Variables) -> Params:
         """Returns the parameters of the described model: what is saved as `params`, evaluated and averaged."""
+        ...
+
+    def served(self, variables: Variables) -> Variables:
+        """Returns the variables of which `export` takes the model: those whose loss on held-out examples is reported."""
         ...
 
 

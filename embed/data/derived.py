@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.fields import DEFAULT_FIELDS, Record, map_fields, text_of
+from embed.data.fields import DEFAULT_FIELDS, BadRecords, Record, map_fields, text_of
 from embed.data.sources import HuggingFaceDataset, folder_fingerprint
 from embed.data.text import clean
 from embed.errors import ConfigError, DataError, did_you_mean
@@ -23,18 +23,51 @@ def field_of(raw: Mapping[str, Any], field: str, location: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Derived:
-    """Base of sources that are made from `source`, which has raw()."""
+    """Base of sources that are made from `source`, which has raw(); bad records are treated as it says (`on_bad_record`)."""
 
     source: Any
 
+    @property
+    def bad_records(self) -> BadRecords | None:
+        """The records that the last `examples` left out; None where the source cannot leave any out."""
+        return getattr(self.source, "bad_records", None)
+
+    def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
+        """Returns the record of a raw row, or None for one that is passed over."""
+        raise NotImplementedError
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields (location, record)."""
+        for location, raw in self.raw():
+            try:
+                record = self.record(raw, location)
+            except DataError as e:
+                self._refuse(e)
+                continue
+            if self.bad_records is not None:
+                self.bad_records.read += 1
+            if record is not None:
+                yield location, record
+        self._check()
+
+    def _refuse(self, error: DataError) -> None:
+        if self.bad_records is None:
+            raise error
+        self.bad_records.refuse(error)
+
+    def _check(self) -> None:
+        if self.bad_records is not None:
+            self.bad_records.check()
+
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields the raw rows of the source, whose own map of fields must not be set, as nothing would read it."""
-        for name, default in (("fields", DEFAULT_FIELDS), ("optional", ()), ("on_bad_record", "error")):
+        for name, default in (("fields", DEFAULT_FIELDS), ("optional", ())):
             if getattr(self.source, name, default) != default:
                 raise ConfigError(
                     f"{type(self.source).__name__}.{name} has no effect below {type(self).__name__}, which reads the raw rows "
                     "by names of its own; leave it out"
                 )
+        self.source.__dict__.pop("bad_records", None)  # counted anew
         return self.source.raw()
 
     def fingerprint(self) -> dict[str, str]:
@@ -54,17 +87,16 @@ class TitleAndBody(Derived):
     title: str | None = None
     shortest: tuple[int, int] = (8, 200)
 
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("location", record)."""
-        for location, raw in self.raw():
-            body = _plain(field_of(raw, self.text, location), self.text, location)
-            if self.title is None:
-                title, _, body = body.partition("\n")
-            else:
-                title = _plain(field_of(raw, self.title, location), self.title, location)
-            title, body = clean(title), clean(body)
-            if len(title) >= self.shortest[0] and len(body) >= self.shortest[1]:
-                yield location, {"query": title, "target": body}
+    def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
+        """Returns title and body as query and target."""
+        body = _plain(field_of(raw, self.text, location), self.text, location)
+        if self.title is None:
+            title, _, body = body.partition("\n")
+        else:
+            title = _plain(field_of(raw, self.title, location), self.title, location)
+        title, body = clean(title), clean(body)
+        is_long = len(title) >= self.shortest[0] and len(body) >= self.shortest[1]
+        return {"query": title, "target": body} if is_long else None
 
 
 def _plain(value: Any, field: str, location: str) -> str:
@@ -84,22 +116,17 @@ class Choices(Derived):
     options: Sequence[str] = ()
     answer: str = "answer"
 
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("location", record), the wrong options as negatives. An option equal to the right one is left out."""
-        for location, raw in self.raw():
-            right = _class_of(field_of(raw, self.answer, location), {}, self.answer, location)
-            if right < 0:
-                continue
-            if right >= len(self.options):
-                raise DataError(
-                    f"{location}: {self.answer} = {right}, but there are {len(self.options)} options, from 0"
-                )
-            query = _plain(field_of(raw, self.question, location), self.question, location)
-            found = [_plain(field_of(raw, name, location), name, location) for name in self.options]
-            wrong = [text for text in dict.fromkeys(found) if text not in ("", found[right])]
-            if not query or not found[right]:
-                continue
-            yield location, {"query": query, "target": found[right], "negatives": wrong}
+    def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
+        """Returns the question and its answer, the wrong options as negatives. An option equal to the right one is left out."""
+        right = _class_of(field_of(raw, self.answer, location), {}, self.answer, location)
+        if right < 0:
+            return None
+        if right >= len(self.options):
+            raise DataError(f"{location}: {self.answer} = {right}, but there are {len(self.options)} options, from 0")
+        query = _plain(field_of(raw, self.question, location), self.question, location)
+        found = [_plain(field_of(raw, name, location), name, location) for name in self.options]
+        wrong = [text for text in dict.fromkeys(found) if text not in ("", found[right])]
+        return {"query": query, "target": found[right], "negatives": wrong} if query and found[right] else None
 
 
 def _class_of(value: Any, words: Mapping[str, int | None], field: str, location: str) -> int | None:
@@ -136,20 +163,23 @@ class Entailments(Derived):
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields ("location", record), one for each hypothesis that follows, premises in order. Holds the whole set in memory."""
         premises: dict[str, tuple[list, list]] = {}
-        words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
-        for location, raw in self.raw():
-            label = _class_of(field_of(raw, self.label, location), words, self.label, location)
-            if label not in (self.entailment, self.contradiction):
-                continue
-            premise = _plain(field_of(raw, self.premise, location), self.premise, location)
-            hypothesis = _plain(field_of(raw, self.hypothesis, location), self.hypothesis, location)
-            if not premise or not hypothesis:
-                continue
-            premises.setdefault(premise, ([], []))[label == self.contradiction].append((location, hypothesis))
+        for location, row in super().examples():
+            premises.setdefault(row["premise"], ([], []))[row["contradicts"]].append((location, row["hypothesis"]))
         for premise, (follows, contradicts) in premises.items():
             negatives = list(dict.fromkeys(text for _, text in contradicts))
             for location, hypothesis in follows if negatives else ():
                 yield location, {"query": premise, "target": hypothesis, "negatives": negatives}
+
+    def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
+        """Returns one premise and hypothesis, and whether they contradict each other."""
+        words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
+        label = _class_of(field_of(raw, self.label, location), words, self.label, location)
+        if label not in (self.entailment, self.contradiction):
+            return None
+        premise = _plain(field_of(raw, self.premise, location), self.premise, location)
+        hypothesis = _plain(field_of(raw, self.hypothesis, location), self.hypothesis, location)
+        found = {"premise": premise, "hypothesis": hypothesis, "contradicts": label == self.contradiction}
+        return found if premise and hypothesis else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,10 +213,11 @@ class BadRecords:
         self.skipped, self.read = 0, 0
         self.first: list[str] = []
 
-    def refuse(self, error: DataError) -> None:
-        """Raises the error, or counts the record that it is about."""
+    def refuse(self, error: DataError, *, was_read: bool = False) -> None:
+        """Raises the error, or counts the record that it is about, which may have been counted as read."""
         if self._policy == "error":
             raise error
+        self.read -= was_read
         self.skipped += 1
         self.first += [str(error)] if len(self.first) < 3 else []
         if self.read + self.skipped >= self.MIN_RECORDS:

@@ -166,7 +166,6 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
         )
 
     def rows():
-        bad = getattr(task.source, "bad_records", None)
         for location, record in task.source.examples():
             try:
                 values = {
@@ -174,11 +173,13 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
                     for name, role in roles.items()
                 }
             except DataError as e:
-                if bad is None:
+                if getattr(task.source, "bad_records", None) is None:
                     raise
-                task.source.bad_records.refuse(e)
+                task.source.bad_records.refuse(e, was_read=True)
                 continue
             yield {"location": location, **values}
+        if getattr(task.source, "bad_records", None) is not None:
+            task.source.bad_records.check()
 
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed

@@ -53,6 +53,10 @@ class Adapters:
         """Returns what the objective exports of the merged model."""
         return self.objective.export(self._merged(variables))
 
+    def served(self, variables: Variables) -> Variables:
+        """Returns the variables as they are."""
+        return variables
+
     def _merged(self, variables: Variables) -> Variables:
         frozen = dict(variables.frozen)
         model = self.lora.merge(frozen.pop(BASE), variables.params[MODEL])

@@ -49,7 +49,11 @@ class MovingAverage:
 
     def export(self, variables: Variables) -> Params:
         """Returns what the objective exports of the averaged parameters."""
-        return self.objective.export(dataclasses.replace(_inner(variables), params=variables.moving[EMA]))
+        return self.objective.export(_inner(self.served(variables)))
+
+    def served(self, variables: Variables) -> Variables:
+        """Returns the variables with the averaged parameters in place of the last ones."""
+        return dataclasses.replace(variables, params=variables.moving[EMA])
 
 
 def _inner(variables: Variables) -> Variables:

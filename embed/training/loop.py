@@ -4,6 +4,7 @@ import collections
 import ctypes
 import dataclasses
 import gc
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -17,13 +18,14 @@ from jax.sharding import Mesh
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
 from embed.data.loader import Batches
 from embed.data.text_features import text_features
-from embed.errors import DataError, NumericError, Preempted
-from embed.ranges import Count, Natural
+from embed.errors import ConfigError, DataError, NumericError, Preempted
+from embed.ranges import Count, Natural, Positive
 from embed.training import reports
 from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
 from embed.training.state import Items, TrainState, create, layout, with_shardings
 from embed.training.step import make_step
+from embed.training.validation import Validation
 from embed.types import Batch, Model, Objective, Params
 
 STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
@@ -43,10 +45,12 @@ class _Meta(TypedDict):
 class Schedule:
     """How long a run is and how often it reports, saves and evaluates, in steps.
 
-    With `patience` it ends early, once that many evaluations after the best one were no better by the run's `best_metric`.
+    Its length is `steps`, or `epochs`: how often all examples of the mixture are drawn, taken together. With `patience` it ends
+    early, once that many evaluations after the best one were no better by the run's `best_metric`.
     """
 
-    steps: Count
+    steps: Count | None = None
+    epochs: Positive | None = None
     log_every: Count = 20
     checkpoint_every: Count = 100
     keep_last: Count = 5
@@ -55,11 +59,22 @@ class Schedule:
 
     def __post_init__(self):
         ranges.check_fields(self)
+        if (self.steps is None) == (self.epochs is None):
+            raise ConfigError(
+                f"Schedule.steps = {self.steps} and Schedule.epochs = {self.epochs}: give one of them; it is the length of the run"
+            )
+
+    def sized(self, examples: int, batch_size: int) -> "Schedule":
+        """Returns the schedule in steps, for that many examples of which a batch takes `batch_size`."""
+        if self.epochs is None:
+            return self
+        return dataclasses.replace(self, steps=math.ceil(self.epochs * examples / batch_size), epochs=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything one training run is made of. `evaluate` scores parameters; `best_metric` of its values picks the best step.
+    """Everything one training run is made of. `evaluate` scores parameters, `validation` the variables on held-out
+    examples; `best_metric` of their values picks the best step: the highest, or the lowest where its name ends with 'loss'.
 
     `model` is what the objective's exported parameters are of. `contents(step)` gives the small files of a checkpoint
     (model.json, tokenizer); `start_from` replaces the random initial parameters of the model; `identity` must be the same when a
@@ -80,6 +95,7 @@ class Run:
     seed: int = 0
     start_from: Callable[[Any], Params] | None = None
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
+    validation: Validation | None = None
     best_metric: str | None = None
     micro_batches: int | None = None
     begin: Callable[[], None] = lambda: None
@@ -205,7 +221,8 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
             + (" and shard" if batches.shards > 1 else "")
         )
     console.say(reports.memory_line(programs.largest, batches.micro_batches))
-    return dataclasses.replace(run, batches=batches), programs
+    validation = None if run.validation is None else run.validation.fit(batches)
+    return dataclasses.replace(run, batches=batches, validation=validation), programs
 
 
 def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, reporter, preemption) -> TrainState:
@@ -266,7 +283,8 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
 def _evaluation_due(run: Run, done: int) -> bool:
     every = run.schedule.evaluate_every
     due = bool(every) and done > 0 and (done % every == 0 or done == run.schedule.steps)
-    return due and run.evaluate is not None and not _scores_path(run, done).exists()
+    is_scored = run.evaluate is not None or run.validation is not None
+    return due and is_scored and not _scores_path(run, done).exists()
 
 
 def _is_stale(run: Run, best, done: int) -> bool:
@@ -287,7 +305,8 @@ def _scores_path(run: Run, step: int) -> pathlib.Path:
 def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, step: int):
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
     with reporter.paused():
-        scores = dict(run.evaluate(items.export(state.variables)))
+        scores = {} if run.evaluate is None else dict(run.evaluate(items.export(state.variables)))
+        scores |= {} if run.validation is None else run.validation(state.variables)
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
     if hosts.is_main():
@@ -305,7 +324,7 @@ def example_flops(run: Run) -> float:
         for feature in text_features(examples.features):
             texts = m["texts"][feature.name]
             if texts:
-                drawn = min(texts / len(cache), sum(feature.each) if feature.each else 1)
+                drawn = min(texts / m["records"], sum(feature.each) if feature.each else 1)
                 total += share * 3 * drawn * run.model.methods["text"].flops(m["tokens"][feature.name] / texts)
     return total
 
@@ -337,7 +356,8 @@ def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, fl
     if run.best_metric is None or run.best_metric not in scores:
         return best
     score = float(scores[run.best_metric])
-    if best is not None and best["score"] >= score and best["step"] != step:
+    sign = -1.0 if run.best_metric.endswith("loss") else 1.0
+    if best is not None and sign * best["score"] >= sign * score and best["step"] != step:
         return best
     saver.protect(step)
     saver.wait()

@@ -1,5 +1,7 @@
 """Optimisers and schedules; which parameters learn, and how fast, by regular expressions on their paths."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple
@@ -17,23 +19,45 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation that knows its learning rate, so that the trainer can report it. Any other works as well."""
+    """An optax transformation that knows its learning rate, so that the trainer can report it. Any other works as well.
+
+    `over(steps)` returns the optimiser for a run of that many steps, for a learning rate that depends on them.
+    """
 
     init: Callable
     update: Callable
     learning_rate: Schedule
+    over: Callable[[int], "Optimizer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OverRun:
+    """A learning rate that depends on the length of the run: `over(steps)` returns it as a schedule."""
+
+    over: Callable[[int], Schedule]
+
+    def __call__(self, step):
+        raise ConfigError(
+            "the learning rate depends on the length of the run; give schedule.total_steps, or train with `over`"
+        )
 
 
 _NOT_DECAYED = re.compile(r"(scale|bias|temperature)$")
 
 
 def schedule(
-    peak: NonNegative, total_steps: Count, warmup_steps: Natural = 0, decay: str = "cosine", final_ratio: Share = 0.0
-) -> Schedule:
+    peak: NonNegative,
+    total_steps: Count | None = None,
+    warmup_steps: Natural = 0,
+    decay: str = "cosine",
+    final_ratio: Share = 0.0,
+) -> Schedule | OverRun:
     """Returns the learning rate per step: linear warm-up to `peak`, then constant, linear, cosine or rsqrt decay.
 
-    Linear and cosine end at `final_ratio * peak` after `total_steps`.
+    Linear and cosine end at `final_ratio * peak` after `total_steps`; None is the length of the run.
     """
+    if total_steps is None:
+        return OverRun(lambda steps: schedule(peak, steps, warmup_steps, decay, final_ratio))
     if not 0 <= warmup_steps <= total_steps:
         raise ConfigError(f"schedule.warmup_steps = {warmup_steps} must lie between 0 and total_steps = {total_steps}")
     if final_ratio and decay in ("constant", "rsqrt"):
@@ -84,6 +108,11 @@ def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def over(optimizer: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+    """Returns the optimiser of a run of that many steps."""
+    return optimizer.over(steps) if isinstance(optimizer, Optimizer) else optimizer
+
+
 def rate_of(optimizer: optax.GradientTransformation, opt_state) -> jax.Array | None:
     """Returns the learning rate of the next update; None where the optimiser does not know it."""
     if not isinstance(optimizer, Optimizer):
@@ -92,7 +121,16 @@ def rate_of(optimizer: optax.GradientTransformation, opt_state) -> jax.Array | N
     return jnp.asarray(optimizer.learning_rate(counts[0] if counts else 0), jnp.float32)
 
 
-def _finish(inner: optax.GradientTransformation, learning_rate, max_grad_norm, frozen, rate_multipliers) -> Optimizer:
+def _finish(
+    make: Callable[..., optax.GradientTransformation], learning_rate, max_grad_norm, frozen, rate_multipliers
+) -> Optimizer:
+    """Returns the optimiser `make(learning_rate)` with clipping, multipliers and frozen parameters."""
+
+    def over(steps: int) -> Optimizer:
+        rate = learning_rate.over(steps) if isinstance(learning_rate, OverRun) else learning_rate
+        return _finish(make, rate, max_grad_norm, frozen, rate_multipliers)
+
+    inner = make(learning_rate)
     parts = [optax.clip_by_global_norm(max_grad_norm)] if max_grad_norm else []
     parts.append(inner)
     if rate_multipliers:
@@ -100,18 +138,18 @@ def _finish(inner: optax.GradientTransformation, learning_rate, max_grad_norm, f
     chained = optax.chain(*parts)
     rate = learning_rate if callable(learning_rate) else optax.constant_schedule(learning_rate)
     if not frozen:
-        return Optimizer(chained.init, chained.update, rate)
+        return Optimizer(chained.init, chained.update, rate, over)
 
     def labels(params):
         found = _matches(frozen, params, "frozen")
         return _map_paths(lambda path: "frozen" if found[path] else "learning", params)
 
     whole = optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
-    return Optimizer(whole.init, whole.update, rate)
+    return Optimizer(whole.init, whole.update, rate, over)
 
 
 def adamw(
-    learning_rate: Schedule | NonNegative,
+    learning_rate: Schedule | OverRun | NonNegative,
     b1: Annotated[float, Meta(ge=0, lt=1)] = 0.9,
     b2: Annotated[float, Meta(ge=0, lt=1)] = 0.999,
     eps: Positive = 1e-8,
@@ -122,12 +160,12 @@ def adamw(
 ) -> Optimizer:
     """Returns AdamW. Norm scales, biases and temperatures are not decayed. Parameters whose path holds a `frozen` pattern stay
     as they are and take no optimiser memory."""
-    inner = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=_decayed)
-    return _finish(inner, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)
+    make = functools.partial(optax.adamw, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decayed)
+    return _finish(make, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)
 
 
 def adafactor(
-    learning_rate: Schedule | NonNegative,
+    learning_rate: Schedule | OverRun | NonNegative,
     weight_decay: NonNegative = 0.0,
     min_dim_size_to_factor: Count = 128,
     max_grad_norm: Positive | None = 1.0,
@@ -138,11 +176,11 @@ def adafactor(
 
     As in optax, `weight_decay` here is the share taken off at every step, not multiplied by the learning rate.
     """
-    inner = optax.adafactor(
-        learning_rate,
+    make = functools.partial(
+        optax.adafactor,
         min_dim_size_to_factor=min_dim_size_to_factor,
         multiply_by_parameter_scale=False,
         weight_decay_rate=weight_decay or None,
         weight_decay_mask=_decayed,
     )
-    return _finish(inner, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)
+    return _finish(make, learning_rate, max_grad_norm, tuple(frozen), rate_multipliers)

@@ -14,14 +14,17 @@ from embed.types import Batch
 
 
 class Programs:
-    """step(state, batch) -> (state, metrics), compiled once for every shape of batch; the largest when it is made.
+    """A function of a state and a batch, compiled once for every shape of batch; for the largest when it is made.
 
-    `state` holds the shapes and the layout of the first argument, which is donated and comes out laid out alike.
+    `state` holds the shapes and the layout of the first argument. A `step` gives it back, laid out alike, with its metrics, and it
+    is donated; what else the function returns is replicated.
     """
 
-    def __init__(self, step: Callable, state, batches: Batches, mesh):
-        placed = jax.tree.map(lambda x: x.sharding, state)
-        self._jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, sharding.replicated(mesh)))
+    def __init__(self, function: Callable, state, batches: Batches, mesh, *, step: bool = True):
+        result, placed = sharding.replicated(mesh), jax.tree.map(lambda x: x.sharding, state)
+        options = {"donate_argnums": 0, "out_shardings": (placed, result)} if step else {"out_shardings": result}
+        self._jitted = jax.jit(function, **options)
+        self._what = "a training step" if step else "a validation step"
         self._state, self._shards, self._compiled = state, batches.shards, {}
         self._devices = list(mesh.devices.flat)
         self._over_batch = sharding.batch_sharding(mesh)
@@ -37,7 +40,7 @@ class Programs:
                 lambda x: jax.ShapeDtypeStruct((self._shards, *x.shape[1:]), x.dtype, sharding=self._over_batch), batch
             )
             self._compiled[key] = self._jitted.lower(self._state, shapes).compile()
-            hosts.meet(self._devices, "a training step is compiled")
+            hosts.meet(self._devices, f"{self._what} is compiled")
         return self._compiled[key]
 
 

@@ -50,35 +50,50 @@ def _whole(objective: Objective, variables: Variables, batch: Batch, key, step):
 
 def _cached(objective: Objective, variables: Variables, batch: Batch, key, step):
     """Returns what `loss_and_gradient` does, for several micro-batches, by cached gradients."""
-
-    def forward(params, numbered) -> Outputs:
-        number, part = numbered
-        rows = jax.tree.map(_join_shards, part)
-        outputs = objective.forward(
-            dataclasses.replace(variables, params=params), rows, jax.random.fold_in(key, number), step
-        )
-        _check_outputs(outputs, rows)
-        return outputs
-
-    def first(x):
-        return constrain(jnp.moveaxis(x, 1, 0), None, "batch", *(None,) * (x.ndim - 2))
-
-    micro_batches = jax.tree.leaves(batch)[0].shape[1]
-    numbered = jnp.arange(micro_batches), jax.tree.map(first, batch)
-    stacked = jax.lax.map(lambda micro_batch: forward(variables.params, micro_batch), numbered)
-    outputs = Outputs(jax.tree.map(join_batch, stacked.rows), jax.tree.map(lambda x: jnp.sum(x, 0), stacked.sums))
-    whole = jax.tree.map(lambda x: _join_shards(x.reshape(x.shape[0], -1, *x.shape[3:])), batch)
+    outputs, whole = outputs_of(objective, variables, batch, key, step)
     loss = jax.value_and_grad(lambda p, o: objective.loss(p, o, whole, step), argnums=(0, 1), has_aux=True)
     (value, metrics), (by_params, by_outputs) = loss(variables.params, outputs)
 
     def lead_back(total, micro_batch):
         numbered, by_rows = micro_batch
-        _, pull = jax.vjp(lambda p: forward(p, numbered), variables.params)
+        _, pull = jax.vjp(
+            lambda p: _forward(objective, dataclasses.replace(variables, params=p), numbered, key, step),
+            variables.params,
+        )
         return jax.tree.map(jnp.add, total, pull(Outputs(by_rows, by_outputs.sums))[0]), None
 
-    by_rows = jax.tree.map(lambda x: split_batch(x, micro_batches), by_outputs.rows)
+    numbered = _numbered(batch)
+    by_rows = jax.tree.map(lambda x: split_batch(x, len(numbered[0])), by_outputs.rows)
     gradient, _ = jax.lax.scan(lead_back, by_params, (numbered, by_rows))
     return value, metrics, gradient, outputs
+
+
+def outputs_of(objective: Objective, variables: Variables, batch: Batch, key, step) -> tuple[Outputs, Batch]:
+    """Returns the outputs of a batch whose arrays lead with [shards, micro-batches], and the batch as `Objective.loss` takes it.
+
+    One micro-batch is computed after the other. `key` None draws nothing.
+    """
+    stacked = jax.lax.map(lambda x: _forward(objective, variables, x, key, step), _numbered(batch))
+    outputs = Outputs(jax.tree.map(join_batch, stacked.rows), jax.tree.map(lambda x: jnp.sum(x, 0), stacked.sums))
+    return outputs, jax.tree.map(lambda x: _join_shards(x.reshape(x.shape[0], -1, *x.shape[3:])), batch)
+
+
+def _numbered(batch: Batch) -> tuple[jax.Array, Batch]:
+    """Returns the numbers of the micro-batches, and the batch with them as the first dimension."""
+
+    def first(x):
+        return constrain(jnp.moveaxis(x, 1, 0), None, "batch", *(None,) * (x.ndim - 2))
+
+    return jnp.arange(jax.tree.leaves(batch)[0].shape[1]), jax.tree.map(first, batch)
+
+
+def _forward(objective: Objective, variables: Variables, numbered: tuple[jax.Array, Batch], key, step) -> Outputs:
+    """Returns the outputs of one micro-batch, whose arrays lead with [shards]. Its number decides what is drawn."""
+    number, part = numbered
+    rows = jax.tree.map(_join_shards, part)
+    outputs = objective.forward(variables, rows, None if key is None else jax.random.fold_in(key, number), step)
+    _check_outputs(outputs, rows)
+    return outputs
 
 
 def _join_shards(x):
@@ -133,3 +148,15 @@ def make_step(
         return advanced, reported | ({} if rate is None else {"learning_rate": rate}) | metrics
 
     return step
+
+
+def make_validation(objective: Objective) -> Callable[[Variables, Batch], Metrics]:
+    """Returns validate(variables, batch) -> the loss and the metrics of held-out examples, with nothing drawn."""
+
+    def validate(variables: Variables, batch: Batch) -> Metrics:
+        served = objective.served(variables)
+        outputs, whole = outputs_of(objective, served, batch, None, jnp.int32(0))
+        value, metrics = objective.loss(served.params, outputs, whole, jnp.int32(0))
+        return {"loss": value, **metrics}
+
+    return validate

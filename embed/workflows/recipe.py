@@ -47,11 +47,12 @@ class Recipe:
     `tokenizer`, `prompts` or `text_normalization` (a name of `data.text.NORMALIZATIONS`) are not given, those of `init_from`
     are taken. `model_changes` replaces fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}.
     `max_length` is what a text is cut at when the model is used, in tokens (default: as in `init_from`, else the longer side
-    of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and `best_metric` ('task/score', a type, or 'mean
-    of the types') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn;
-    checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated, saved and served. A
-    program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have negatives): more leave
-    less padding, fewer compile sooner.
+    of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and so is the loss on `validation_share` of the
+    examples, which are not learned ('validation/loss'; examples of one query stay together). `best_metric` ('task/score', a type,
+    'mean of the types', 'validation/loss') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only
+    low-rank adapters learn; checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated,
+    saved and served. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have
+    negatives): more leave less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
@@ -79,6 +80,7 @@ class Recipe:
     text_normalization: str | None = None
     suite: str | None = None
     best_metric: str | None = None
+    validation_share: OpenShare | None = None
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -88,11 +90,16 @@ class Recipe:
                 f"Schedule.patience = {self.schedule.patience} counts evaluations that are no better; "
                 "bind Recipe.best_metric, which says by what"
             )
-        if self.best_metric is not None and (self.suite is None or self.schedule.evaluate_every is None):
-            raise ConfigError("Recipe.best_metric needs Recipe.suite and Schedule.evaluate_every, or nothing is scored")
-        if (self.suite is None) != (self.schedule.evaluate_every is None):
+        is_scored = self.suite is not None or self.validation_share is not None
+        if self.best_metric is not None and not (is_scored and self.schedule.evaluate_every):
             raise ConfigError(
-                "Recipe.suite and Schedule.evaluate_every have an effect together only: what is scored, and how often"
+                "Recipe.best_metric needs Schedule.evaluate_every, and Recipe.suite or Recipe.validation_share, or nothing is "
+                "scored"
+            )
+        if is_scored != (self.schedule.evaluate_every is not None):
+            raise ConfigError(
+                "Schedule.evaluate_every has an effect together with Recipe.suite or Recipe.validation_share only: how often, and "
+                "what is scored"
             )
         if self.text_normalization is not None:
             text.normalizer(self.text_normalization)

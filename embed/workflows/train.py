@@ -3,18 +3,20 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from embed import bundles, console, documents, environment, files, hosts, sharding
 from embed.data import cache, prepare
 from embed.data.examples import ORDER, Examples
+from embed.data.holdout import Subset, split
 from embed.data.loader import Batches
-from embed.data.tasks import describe
+from embed.data.tasks import Mixture, describe
 from embed.data.text import template
 from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import api
-from embed.training import loop
+from embed.training import loop, optimizers
+from embed.training.validation import Validation
 from embed.workflows import init_from, start, summary
 from embed.workflows.recipe import Recipe
 
@@ -53,11 +55,12 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
-    features = recipe.record_features
-    examples = Examples(recipe.mixture, caches, features, recipe.batch_size, recipe.seed)
-    for feature in features:
+    for feature in recipe.record_features:
         for one in caches:
             feature.check(one)
+    learned, held_out = (caches, []) if recipe.validation_share is None else split(caches, recipe.validation_share)
+    recipe = dataclasses.replace(recipe, schedule=recipe.schedule.sized(sum(map(len, learned)), recipe.batch_size))
+    examples = Examples(recipe.mixture, learned, recipe.record_features, recipe.batch_size, recipe.seed)
     batches = Batches(
         examples,
         sharding.batch_shards(mesh),
@@ -72,7 +75,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         run_dir=run_dir,
         model=model,
         objective=recipe.built_objective(model),
-        optimizer=recipe.optimizer,
+        optimizer=optimizers.over(recipe.optimizer, recipe.schedule.steps),
         batches=batches,
         mesh=mesh,
         schedule=recipe.schedule,
@@ -81,6 +84,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         seed=recipe.seed,
         start_from=None if recipe.init_from is None else start.Start(recipe, model).read,
         evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
+        validation=_validation(recipe, model, mesh, held_out),
         best_metric=recipe.best_metric,
         micro_batches=recipe.micro_batches,
         begin=lambda: _describe_run(run_dir, configuration) if hosts.is_main() else None,
@@ -135,6 +139,7 @@ def _identity(recipe, examples) -> dict:
         "data": documents.digest_json([c.digest for c in examples.caches]),
         "order": ORDER,
         "start": _start_digest(recipe),
+        "validation_share": recipe.validation_share,
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
     }
 
@@ -194,6 +199,25 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
         return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
 
     return contents
+
+
+def _validation(recipe, model, mesh, held_out: Sequence[Subset]) -> Validation | None:
+    """Returns what scores the examples that are held out."""
+    if recipe.validation_share is None:
+        return None
+    some = [subset for subset in held_out if len(subset)]
+    names = {subset.name for subset in some}
+    console.say(
+        f"validation {sum(map(len, some)):,} of {sum(len(subset.groups) for subset in held_out):,} examples are held out; their "
+        f"loss is reported every {recipe.schedule.evaluate_every} steps"
+    )
+    mixture = Mixture(
+        f"{recipe.mixture.name}, held out",
+        [task for task in recipe.mixture.tasks if task.name in names],
+        one_task_per_batch=recipe.mixture.one_task_per_batch,
+        only=tuple(names),  # a part of the tasks, which may have no lists that others have
+    )
+    return Validation(recipe.built_objective(model), mixture, some, mesh)
 
 
 def _evaluator(recipe, model, mesh):

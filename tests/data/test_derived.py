@@ -91,3 +91,23 @@ def test_a_map_of_fields_below_a_derived_source_has_no_effect(tmp_path):
     for changes in ({"fields": {"query": "premise", "target": "hypothesis"}}, {"optional": ("title",)}):
         with pytest.raises(ConfigError, match="has no effect below Entailments"):
             records(Entailments(dataclasses.replace(source, **changes)))
+
+
+def test_bad_rows_are_left_out_and_counted_where_the_source_says_so(tmp_path):
+    rows = [
+        {"premise": "p", "hypothesis": "follows", "label": 0},
+        {"premise": "p", "hypothesis": "contradicts", "label": 2},
+        {"premise": "p", "hypothesis": "x", "label": "perhaps"},
+        {"premise": 5, "hypothesis": "x", "label": 0},
+    ]
+    source = dataclasses.replace(write(tmp_path, rows), on_bad_record="skip", max_bad_share=0.5)
+    with (tmp_path / "rows.jsonl").open("a") as f:
+        f.write("{\n")
+    with pytest.raises(DataError, match="3 of 5 records are bad, more than JsonLines.max_bad_share = 0.5"):
+        records(Entailments(source))
+    source = dataclasses.replace(source, max_bad_share=0.6)
+    made = Entailments(source)
+    assert records(made) == records(made) == [{"query": "p", "target": "follows", "negatives": ["contradicts"]}]
+    assert made.bad_records.skipped == 3 and "rows.jsonl:3: field 'label' is 'perhaps'" in made.bad_records.first[0]
+    with pytest.raises(DataError, match="rows.jsonl:3: field 'label'"):
+        records(Entailments(write(tmp_path, rows)))

@@ -1,13 +1,20 @@
 """Files of pairs as pandas, pyarrow and `datasets` write them, read as records."""
 
+import numpy as np
 import pytest
 
 pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("datasets")
 pyarrow = pytest.importorskip("pyarrow")
 
-from embed.data import sources  # noqa: E402
+from embed.data import cache, seqio_tasks, sources  # noqa: E402
+from embed.data.encoding import Lengths  # noqa: E402
+from embed.data.examples import Examples  # noqa: E402
+from embed.data.features import Labels, Scores  # noqa: E402
 from embed.data.folders import task_per_file  # noqa: E402
+from embed.data.tasks import Mixture, Task  # noqa: E402
+from embed.data.text import content_id  # noqa: E402
+from embed.data.text_features import pairs  # noqa: E402
 from embed.errors import DataError  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -93,3 +100,99 @@ def test_a_folder_of_all_forms_is_a_task_each(flat, tmp_path):
     tasks = task_per_file(str(tmp_path))
     assert [task.name for task in tasks] == ["lines", "saved", "table"]
     assert all(records(task.source) == EXPECTED for task in tasks)
+
+
+class Letters:
+    """One token a character."""
+
+    digest = "letters"
+
+    def encode_batch(self, texts, max_length):
+        rows = [np.array([ord(c) for c in text[:max_length]], np.int32) for text in texts]
+        return rows, [len(text) > max_length for text in texts]
+
+
+def cached(source, features, folder):
+    """Returns the cache of a source, prepared through seqio."""
+    task = Task("t", source, "none", "none")
+    return cache.write(task, Letters(), features, folder, seqio_tasks.examples(task, Letters(), features))
+
+
+def test_several_positives_and_a_longer_list_of_negatives(tmp_path):
+    import pyarrow.parquet
+
+    rows = [
+        {"q": "a", "positives": ["x", "y", "z"], "wrong": ["n", "o", "p", "x"]},
+        {"q": "b", "positives": ["w"], "wrong": []},
+    ]
+    fields = {"query": "q", "target": "positives", "negatives": "wrong"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    pandas.DataFrame(rows).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    features = pairs(Lengths(9, 9), 2)
+    for number, source in enumerate(
+        [
+            sources.Parquet(str(tmp_path / "t.parquet"), fields),
+            sources.JsonLines(str(tmp_path / "t.jsonl"), fields),
+            sources.HuggingFaceDataset(str(tmp_path / "saved"), fields),
+        ]
+    ):
+        made = cached(source, features, tmp_path / f"cache{number}")
+        assert made.columns == {"query": 1, "target": 3, "negatives": 4} and made.manifest["left_out"] == {
+            "negatives": 1
+        }
+        examples = Examples(Mixture("m", [Task("t", source)]), [made], features, 2, 0)
+        targets, negatives = [], []
+        for t in range(6):
+            draws = examples.drawn(t)
+            for i, example in enumerate(examples.read(draws)):
+                texts = {c.feature.name: [chr(x[0]) for x in c.feature.texts(example, c.columns[i])]
+                         for c in examples.choose(draws, features)}  # fmt: skip
+                if texts["query"] == ["a"]:
+                    targets += texts["target"]
+                    negatives.append(tuple(texts["negatives"]))
+        assert sorted(targets[:3]) == sorted(targets[3:]) == ["x", "y", "z"]  # one an epoch, all of them in turn
+        assert len(set(negatives)) > 1 and set().union(*negatives) == {"n", "o", "p"}  # of x, a positive, none
+
+
+def test_a_score_or_a_label_of_each_pair(tmp_path):
+    frame = pandas.DataFrame(
+        {"s1": ["a", "b"], "s2": ["c", "d"], "similarity": [0.25, 1.0], "label": ["same", "other"]}
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    datasets.Dataset.from_pandas(frame).save_to_disk(tmp_path / "saved")
+    fields = {"query": "s1", "target": "s2", "score": "similarity", "label": "label"}
+    features = (*pairs(Lengths(9, 9))[:2], Scores("score"), Labels("label"))
+    made = [
+        cached(sources.TabSeparated(str(tmp_path / "t.csv"), fields), features, tmp_path / "one"),
+        cached(sources.HuggingFaceDataset(str(tmp_path / "saved"), fields), features, tmp_path / "two"),
+    ]
+    for found in made:
+        rows = found.read([0, 1])
+        assert [float(row["score"]) for row in rows] == [0.25, 1.0]
+        assert [int(row["label"]) for row in rows] == [content_id("same"), content_id("other")]
+
+
+def test_the_scores_of_a_teacher(tmp_path):
+    rows = [
+        {"q": "a", "p": "b", "n": ["c", "d"], "scores": [9.5, 2.0, 1.0]},
+        {"q": "e", "p": "f", "n": ["g"], "scores": [3.5]},  # a margin
+    ]
+    fields = {"query": "q", "target": "p", "negatives": "n", "scores": "scores"}
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    features = (*pairs(Lengths(9, 9), 2), Scores("scores", each="negatives"))
+    found = cached(sources.HuggingFaceDataset(str(tmp_path / "saved"), fields), features, tmp_path / "c").read([0, 1])
+    assert [row["scores"].tolist() for row in found] == [[9.5, 2.0, 1.0], [0.0, -3.5]]
+
+
+def test_a_score_that_is_no_number_is_placed_and_may_be_left_out(tmp_path):
+    frame = pandas.DataFrame({"s1": list("abc"), "s2": list("def"), "similarity": ["0.5", "high", ""]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    fields = {"query": "s1", "target": "s2", "score": "similarity"}
+    features = (*pairs(Lengths(9, 9))[:2], Scores("score"))
+    source = sources.TabSeparated(str(tmp_path / "t.csv"), fields)
+    with pytest.raises(DataError, match=r"t.csv:3: field 'similarity' holds 'high', expected a finite number"):
+        cached(source, features, tmp_path / "one")
+    source = sources.TabSeparated(str(tmp_path / "t.csv"), fields, on_bad_record="skip", max_bad_share=0.7)
+    made = cached(source, features, tmp_path / "two")
+    assert len(made) == 1 and made.manifest["bad_records"]["skipped"] == 2

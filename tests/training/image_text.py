@@ -78,6 +78,9 @@ class ImageText:
             "centre": self.decay * moving["centre"] + (1 - self.decay) * centre,
         }
 
+    def served(self, variables):
+        return variables
+
     def export(self, variables: Variables):
         return variables.params
 

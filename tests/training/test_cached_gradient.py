@@ -169,7 +169,9 @@ def test_parts_of_a_batch_join_again_and_keep_their_rows_at_home(parts):
 def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
     """Neither the rows of all texts nor B x B values are held: temporaries fall with the number of micro-batches."""
     objective = Pairs(Contrastive(0.2), gemma())
-    pairs = [{**p, "query_id": i, "target_id": i} for i, p in enumerate(examples(0, 8, 0, 48) * 64)]
+    pairs = [
+        {**p, "query_id": np.array([i]), "target_id": np.array([i])} for i, p in enumerate(examples(0, 8, 0, 48) * 64)
+    ]
     variables = objective.init(jax.random.key(0))
 
     def temporary(parts, most):
