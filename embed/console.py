@@ -15,11 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from embed.errors import Preempted
-
 LOG = "output.log"
 _log_path: pathlib.Path | None = None
 _lock = threading.RLock()
+_is_terminated = False
+
+
+class Terminated(BaseException):
+    """SIGTERM came. As KeyboardInterrupt, it is no Exception, so that handlers of errors let it pass."""
 
 
 class _Stream:
@@ -115,10 +118,22 @@ def stop_on_sigterm() -> None:
     """Makes SIGTERM end the command as one that was preempted: it cleans up, and the same command goes on from there."""
 
     def stop(number, frame):
+        global _is_terminated
+        _is_terminated = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-        raise Preempted("stopped by SIGTERM; run the same command again to go on")
+        raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
+
+
+def take_termination() -> bool:
+    """Returns whether SIGTERM has come and nobody has acted on it, and forgets it: the caller acts.
+
+    Libraries swallow exceptions while they look for plug-ins, and so the one that SIGTERM raised.
+    """
+    global _is_terminated
+    came, _is_terminated = _is_terminated, False
+    return came
 
 
 def finish() -> None:
@@ -128,8 +143,11 @@ def finish() -> None:
 
 
 def say(line: str) -> None:
-    """Prints one line on the main host."""
+    """Prints one line on the main host. A SIGTERM that was swallowed ends the command here."""
     from embed import hosts
+
+    if take_termination():
+        raise Terminated
 
     if hosts.is_main():
         print(line, flush=True)

@@ -1,5 +1,8 @@
 """What long commands say while they work."""
 
+import subprocess
+import sys
+
 from embed import console
 
 
@@ -24,3 +27,28 @@ def test_nothing_is_said_of_nothing_or_where_shards_are_told(monkeypatch, capsys
             now[0] += 100
             progress(total)
     assert capsys.readouterr().out == ""
+
+
+SWALLOWS = """
+import os, signal, sys
+from embed import console
+console.stop_on_sigterm()
+try:
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Exception:
+        print("caught as an error")
+except BaseException as e:  # as a library does that looks for its plug-ins
+    print(type(e).__name__)
+try:
+    console.say("a line")
+except console.Terminated:
+    print("ends here")
+console.say("a line of who cleans up")
+print(console.take_termination())
+"""
+
+
+def test_sigterm_is_no_error_and_is_not_lost_where_it_is_swallowed():
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], text=True, capture_output=True, timeout=60)
+    assert done.stdout.splitlines() == ["Terminated", "ends here", "a line of who cleans up", "False"], done.stderr

@@ -8,7 +8,7 @@ import traceback
 import warnings
 
 from embed import __version__, console, files
-from embed.errors import EmbedError, StorageError, UsageError, did_you_mean
+from embed.errors import EmbedError, Preempted, StorageError, UsageError, did_you_mean
 
 # name -> one line of help; the module embed.commands.<name> is imported only when the command is run.
 COMMANDS = {
@@ -119,6 +119,9 @@ def main(argv: list[str] | None = None) -> None:
         line = f"{what}: {e.strerror}; check the path and its permissions"
         print(f"embed: {files.storage_error(what, e) if e.errno in files.FULL else line}", file=sys.stderr)
         code = StorageError.exit_code
+    except console.Terminated:
+        print("embed: stopped by SIGTERM; run the same command again to go on", file=sys.stderr, flush=True)
+        code = Preempted.exit_code
     except KeyboardInterrupt:
         print("embed: interrupted; run the same command to go on", file=sys.stderr)
         code = 130

@@ -8,6 +8,7 @@ import numpy as np
 
 from embed import ranges
 from embed.data.draws import Draws
+from embed.data.encoding import Lengths
 from embed.data.features import Context, Example, Feature, Role, Unit, drawn_ids, split_ids
 from embed.data.fields import Record
 from embed.data.records import Field
@@ -230,11 +231,11 @@ def describe(feature: TextFeature) -> str:
     return f"{'' if feature.each == () else f'{sum(feature.each)} '}{feature.name} of {feature.length} tokens"
 
 
-def pairs(lengths, num_negatives: int = 0, draw: str = "random") -> tuple[TextFeature, ...]:
-    """Returns the features of text pairs: `query`, `target` with a title, and up to `num_negatives` of its hard `negatives`.
-
-    `lengths` is an `encoding.Lengths`.
-    """
+def pairs(
+    lengths: Lengths | None = None, num_negatives: ranges.Natural = 0, draw: Literal["random", "first"] = "random"
+) -> tuple[TextFeature, ...]:
+    """Returns the features of text pairs: `query`, `target` with a title, and up to `num_negatives` of its hard `negatives`."""
+    lengths = lengths or Lengths()
     return (
         Text("query", lengths.query, "query"),
         Text("target", lengths.target, "target", titled=True),

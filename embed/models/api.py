@@ -96,8 +96,12 @@ def build(module: embedder.Embedder) -> Model:
     dims = tuple(sorted({size, *module.matryoshka_dims}, reverse=True))
     if dims[0] > size or dims[-1] < 1:
         raise ConfigError(f"matryoshka_dims {module.matryoshka_dims} must lie between 1 and the embedding size {size}")
+    # Parameters of a module that names no axes are whole on every device.
     axes = jax.tree.map(
-        lambda s: tuple(s), nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
+        lambda spec, x: tuple(spec) or (None,) * x.ndim,
+        nn.get_partition_spec(boxed),
+        nn.unbox(boxed),
+        is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
     )
     # The layers of another encoder, or of one that arranges its stacks itself, may not lie as `layout` knows them.
     layered = isinstance(module.encoder, TransformerEncoder) and "layers" in axes["encoder"].get("stack", {})

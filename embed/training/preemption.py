@@ -4,6 +4,8 @@ import signal
 
 import jax
 
+from embed import console
+
 
 class Preemption:
     """Active inside `with`. With several processes JAX's own preemption service decides, so that all stop at one step."""
@@ -13,8 +15,12 @@ class Preemption:
         self._previous = None
 
     def __enter__(self):
+        came_before = console.take_termination()
         if jax.process_count() == 1:
+            self._asked = came_before
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        elif came_before:
+            raise console.Terminated
         return self
 
     def __exit__(self, *_):

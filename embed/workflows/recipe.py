@@ -38,7 +38,8 @@ class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
     `objective` is what the run learns (a class of `embed.objectives`, or your own `types.Objective`).
-    `features` say what of the data's records a batch holds (`data.features`). Without any they are those of text pairs: `query` and
+    `features` say what of the data's records a batch holds (`data.features`), one by one or in lists such as
+    `data.text_features.pairs()`. Without any they are those of text pairs: `query` and
     `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer list those that `draw_negatives` says
     ('random' ones, others in every epoch, or the 'first'); and the scores that the losses of the objective ask for.
     `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
@@ -116,7 +117,7 @@ class Recipe:
     def record_features(self) -> tuple[Feature, ...]:
         """The features of a batch: `features`, or those of text pairs, with the scores that the objective's losses need."""
         if self.features:
-            return tuple(self.features)
+            return tuple(f for given in self.features for f in (given if isinstance(given, list | tuple) else [given]))
         needed = dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ()))
         return (*pairs(self.lengths, self.num_negatives, self.draw_negatives), *(SCORES[name] for name in needed))
 

@@ -28,7 +28,7 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",
         f"batch      {pairs} examples, {'each batch from one task' if recipe.mixture.one_task_per_batch else 'tasks mixed'}",
-        f"example    {'; '.join(_described(feature, examples) for feature in examples.features)}",
+        f"example    {'; '.join(filter(None, (_described(feature, examples) for feature in examples.features)))}",
         f"length     {steps} steps, {steps * pairs / records:.2f} epochs of {records:,} examples",
     ]
     if recipe.lora is not None:
@@ -52,7 +52,7 @@ def _described(feature: Feature, examples: Examples) -> str:
     count = sum(feature.each)
     unused = f" (up to {most} in the data are not used)" if most and not count else ""
     drawn = f" ({'the first' if feature.draw == 'first' else 'drawn'} of up to {most})" if most > count > 0 else ""
-    return f"{count} {feature.name}{drawn}{unused}"
+    return f"{count} {feature.name}{drawn}{unused}" if most or count else ""
 
 
 def _first_texts(recipe: Recipe, examples: Examples) -> list[str]:

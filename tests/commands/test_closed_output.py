@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,16 @@ def test_commands_that_only_print_end_quietly(open_run):
     assert (code, err) == (0, "")
 
 
+def _wait_for_handler(pid: int) -> None:
+    """Returns once a process handles SIGTERM."""
+    for _ in range(600):
+        caught = re.search(r"SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the process never handled SIGTERM")
+
+
 @pytest.mark.parametrize("moment", ["start", "caches"])
 def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     run = f"stopped-{moment}"
@@ -131,9 +142,10 @@ def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     command = [sys.executable, "-m", "embed", *TRAIN, f"--run_dir={run}", cache]
     running = subprocess.Popen(command, cwd=open_run, env=ENVIRONMENT, text=True, **pipes)
     if moment == "caches":
-        assert "preparing its token cache" in running.stdout.readline()
+        assert "preparing its cache" in running.stdout.readline()
     else:
-        time.sleep(2.0)
+        _wait_for_handler(running.pid)
+        time.sleep(1.0)  # while libraries are imported
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=1000)
     assert running.returncode == 75, err
