@@ -1,4 +1,8 @@
-"""`embed average`: checkpoints into a soup, and a base and a tuned model into the best of both."""
+"""`embed average`: checkpoints into a soup, and a base and a tuned model into the best of both.
+
+Models without a common ancestor are refused (--unrelated averages them), as are other vocabularies, and other prompts or text
+normalisation (--other_prompts keeps those of the first). A choice by a suite leaves a table and a curve beside the model.
+"""
 
 from embed import environment
 from embed.commands import options

@@ -1,4 +1,10 @@
-"""`embed compile`: a recipe's steps compiled for a TPU slice that need not be there, and what they need of a chip."""
+"""`embed compile`: a recipe's steps compiled for a TPU slice that need not be there, and what they need of a chip.
+
+The training, evaluation and encoding steps are compiled with every text at its longest. Of a chip are said: memory, FLOPs run
+for one that the model needs, traffic, exchanges by kind, the compiler's own estimate of the time, and the bound of the data
+sheet. --mesh=DATA,FSDP,TENSOR tries other meshes; --advise searches mesh, recomputation and micro-batches for the best that
+fits.
+"""
 
 import pathlib
 

@@ -1,4 +1,14 @@
-"""`embed convert`: a Hugging Face or sentence-transformers checkpoint into a bundle."""
+"""`embed convert`: a Hugging Face or sentence-transformers checkpoint into a bundle.
+
+The folder must have a tokenizer.json. Every entry of its files that decides tokens or vectors is honoured or refused
+(embed/interop/known_entries.py), as transformers 5 and sentence-transformers 6 read it. Where a folder says a thing twice, the
+command takes what they take and prints a line, or refuses. Every tensor that is missing, left over or of another shape is
+listed. Nothing of the folder is executed.
+
+Folders without prompts get them with --prompt query='query: '. A causal Gemma 3 becomes a start for training with
+--bidirectional. Text normalisation is part of a model: a converted model reads texts as they are, as its own tools do, and a
+model that is trained here normalises them to NFC and strips white space at their ends. --text_normalization chooses.
+"""
 
 import sys
 

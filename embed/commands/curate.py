@@ -1,4 +1,12 @@
-"""`embed curate`: training data written and judged by a language model behind an OpenAI-compatible endpoint."""
+"""`embed curate`: training data written and judged by a language model behind an OpenAI-compatible endpoint.
+
+Any OpenAI-compatible endpoint is taken (vLLM, Gemini's own), with the key from EMBED_API_KEY alone; it is removed from all that is
+written. --max_requests and --max_tokens count every HTTP request before it is sent, retries, failures and earlier runs included.
+Redirects are not followed, and replies are read up to 8 MiB. Every reply is checked against a JSON schema, and what is left out
+is counted with its reason. A budget well spent exits with 75, one spent on failures with 69. Text of your corpus is put
+between marks that nobody can guess, and a reply that gives them away is refused. pick --likelihood fuses the grade with the
+query's likelihood after the text, as Gemini Embedding does (vLLM tells it; chat endpoints do not). Needs the extra [curation].
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,8 @@
-"""`embed encode`: the texts of a file into vectors, resumable and divided over hosts."""
+"""`embed encode`: the texts of a file into vectors, resumable and divided over hosts.
+
+Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
+changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
+"""
 
 import pathlib
 

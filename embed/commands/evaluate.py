@@ -1,4 +1,28 @@
-"""`embed evaluate`: models and baselines on a suite, at every Matryoshka size and precision; comparisons of results."""
+"""`embed evaluate`: models and baselines on a suite, at every Matryoshka size and precision; comparisons of results.
+
+A suite is JSON: {"name": ..., "tasks": [{"name", "type", "path", "languages"?, "prompt"?, "mteb_task"?}]}, paths relative to
+it. mteb_task names the task of MTEB that the data are: it is scored by that task's own rules, which are also fields of a task
+(embed/evaluation/suites.py). A rule that the data or the type cannot follow is refused.
+
+  retrieval               folder: queries.jsonl, corpus.jsonl, judgements of BEIR, MS MARCO or TREC    nDCG@10
+  reranking               lines of {"query", "positives", "negatives"}, or MTEB's folder              MAP
+  instruction_reranking   MTEB's folder, with top_ranked.jsonl and qrel_diff.jsonl                    p-MRR
+  sts                     tsv: sentence1, sentence2, score                                            Spearman
+  summarization           lines of {"human_summaries", "machine_summaries", "relevance"}              Spearman
+  pair_classification     tsv: sentence1, sentence2, label                                            best AP
+  bitext                  tsv: src, tgt                                                               weighted F1
+  classification, multilabel_classification    folder: train.jsonl, test.jsonl of {"text", "label"}   accuracy
+  regression              folder: train.jsonl, test.jsonl of {"text", "value"}                        Kendall's tau
+  clustering              lines of {"text", "label"}, or of {"sentences", "labels"}, a set each       V-measure
+  xor_retrieve            XOR-TyDi's questions; corpus_path to the passages                           R@5kt
+  xtreme_up               folder of LANGUAGE.jsonl; corpus_path to the index                          MRR@10
+
+Each text is embedded once for all tasks, sizes and precisions that need it, and kept under ~/.cache/embed/vectors
+(--vectors=DIR): a run that was killed goes on. On the same embeddings every score is MTEB's to 1e-6. Two rules differ on
+purpose: candidates with equal scores are ordered by a hash of their text, because MTEB's order gives a model that says the
+same to everything 90 on files whose answers stand first; and test sets with several labels a text are scored whole, where
+MTEB cuts them at 3,000.
+"""
 
 import pathlib
 import sys

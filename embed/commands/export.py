@@ -1,4 +1,10 @@
-"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, or as ONNX."""
+"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, or as ONNX.
+
+The sentence-transformers folder is written in the dialect that old and new versions, TEI and vLLM read alike, with every prompt
+under every key that MTEB asks for, and a model card. parity.json holds texts in eight scripts with token ids and vectors of the
+trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
+in the model card.
+"""
 
 from embed import environment
 from embed.commands import options

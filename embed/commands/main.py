@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import inspect
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 import warnings
 
@@ -52,6 +55,13 @@ def _overview() -> str:
     )
 
 
+def _filled(text: str) -> str:
+    """Returns paragraphs in lines of the terminal's width; those that are indented are tables and stay as they are."""
+    width = min(shutil.get_terminal_size().columns, 120) - 2
+    paragraphs = text.split("\n\n") if text else []
+    return "\n\n".join(p if p.startswith(" ") else textwrap.fill(p, width, break_long_words=False) for p in paragraphs)
+
+
 def _run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -67,7 +77,13 @@ def _run(argv: list[str]) -> None:
         except UnicodeEncodeError as e:
             raise UsageError(f"{word!a} is not valid UTF-8; rename the file, or correct the argument") from e
     command = importlib.import_module(f"embed.commands.{argv[0]}")
-    parser = _Parser(prog=f"embed {argv[0]}", description=command.SUMMARY, allow_abbrev=False)
+    parser = _Parser(
+        prog=f"embed {argv[0]}",
+        description=_filled(command.SUMMARY),
+        epilog=_filled(inspect.cleandoc(command.__doc__).partition("\n\n")[2]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
     bindings = [a for a in argv[1:] if a.startswith("--gin.")]

@@ -50,7 +50,8 @@ def add_gin_arguments(parser) -> None:
         help="gin file; may be given again",
     )
     parser.set_defaults(gin_bindings=())
-    parser.epilog = "--gin.NAME=VALUE overrides a binding of the gin files, e.g. --gin.TRAIN_STEPS=200."
+    bindings = "--gin.NAME=VALUE overrides a binding of the gin files, e.g. --gin.TRAIN_STEPS=200."
+    parser.epilog = f"{bindings}\n\n{parser.epilog or ''}".rstrip()
 
 
 def numbers(flag: str, text: str | None, kind: type = float) -> list | None:

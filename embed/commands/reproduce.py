@@ -1,4 +1,9 @@
-"""`embed reproduce`: the arms and seeds of a claim, run, scored and judged; resumable; one table of all claims."""
+"""`embed reproduce`: the arms and seeds of a claim, run, scored and judged; resumable; one table of all claims.
+
+A claim is a gin file: arms that are command lines, seeds, and what must be better than what. The 95 % interval of the difference,
+paired by seed, decides. Arms that claims share are run once; --record=DIR keeps what was measured, so that another machine goes
+on, and --table judges the record and runs nothing.
+"""
 
 from embed.commands import options
 from embed.errors import UsageError

@@ -1,4 +1,20 @@
-"""`embed train`: one run from a gin recipe."""
+"""`embed train`: one run from a gin recipe.
+
+The run folder holds config.gin, operative_config.gin, environment.json, checkpoints/<step>/, metrics.jsonl, tensorboard/ and
+evaluation/<step>/. A run is resumed on any number of hosts; another starting point, seed or data set is refused.
+
+Each batch comes from one task (tasks.Mixture.one_task_per_batch = False mixes them), drawn in proportion to the rates in
+every window of steps. A batch that memory does not hold is computed in micro-batches and still compared as a whole, to the
+same gradient (cached gradients, arXiv:2101.06983). Their number follows from the compiler's own count of the step's memory.
+
+Every Schedule.evaluate_every steps Recipe.suite is scored, and the loss on Recipe.validation_share of the examples, into
+metrics.jsonl and TensorBoard. Recipe.best_metric ('task/score', a type, 'mean of the types', 'validation/loss') keeps the
+best checkpoint, and loop.Schedule.patience ends a run that gets no better. recipe.Recipe.lora trains adapters,
+recipe.Recipe.ema_decay serves a moving average, and contrastive.Contrastive.learn_temperature learns the temperature.
+
+With several hosts, one that gives no sign of life for 25 seconds, or a step of ten times the usual length, ends all of them
+with a line that says where each stands, and exit code 75.
+"""
 
 import pathlib
 

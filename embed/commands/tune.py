@@ -1,4 +1,8 @@
-"""`embed tune`: the rates of a mixture, from each task's own steps to its best score and a grid around them."""
+"""`embed tune`: the rates of a mixture, from each task's own steps to its best score and a grid around them.
+
+Every task of the recipe is trained alone until its score gets no better; rates in proportion to those steps, and a grid around
+them, are trained, and the best is written as rates.gin.
+"""
 
 from embed.commands import options
 

@@ -1,4 +1,8 @@
-"""`embed verify`: does an export give the trained model's vectors?"""
+"""`embed verify`: does an export give the trained model's vectors?
+
+The digests of MANIFEST.json are checked, and that no file was added. The allowed error is fixed by the type of the weights that the
+folder holds; --tolerance can only lower it.
+"""
 
 from embed import environment
 from embed.commands import options
