@@ -5,7 +5,9 @@ Tests block after each step: simulated devices on few cores deadlock when steps 
 
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+from compiling import FAST, on_devices
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {on_devices(8)}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,8 +25,11 @@ import tempfile
 
 import pytest
 
-# Compiled once for all tests of one pytest run, in this process and in those it starts.
-os.environ["EMBED_COMPILATION_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
+# Compiled once for all tests of one pytest run: in this process, those beside it and those that they start.
+_OWN = "EMBED_TESTS_CACHE" not in os.environ
+if _OWN:
+    os.environ["EMBED_TESTS_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
+os.environ["EMBED_COMPILATION_CACHE"] = os.environ["EMBED_TESTS_CACHE"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["EMBED_COMPILATION_CACHE"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
@@ -162,14 +167,16 @@ def write_data(folder: pathlib.Path) -> None:
 
 def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python -m embed` in `folder` on one device, as a user would."""
-    env = {**os.environ, "XLA_FLAGS": "", **environment}
+    env = {**os.environ, **environment}
+    env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}"
     command = [sys.executable, "-m", "embed", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1000)
 
 
 def pytest_sessionfinish():
     """Removes the compiled programs."""
-    shutil.rmtree(os.environ["EMBED_COMPILATION_CACHE"], ignore_errors=True)
+    if _OWN:
+        shutil.rmtree(os.environ["EMBED_TESTS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

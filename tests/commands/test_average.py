@@ -35,7 +35,12 @@ def folder(prepared, tmp_path_factory, run_embed, write_retrieval):
 
 @pytest.mark.parametrize(
     ("method", "more"),
-    [("greedy", []), ("learned", ["--trials=8"]), ("uniform", []), ("weighted", ["--weights=0.25,0.75"])],
+    [
+        ("greedy", []),
+        pytest.param("learned", ["--trials=8"], marks=pytest.mark.slow),
+        pytest.param("uniform", [], marks=pytest.mark.slow),
+        pytest.param("weighted", ["--weights=0.25,0.75"], marks=pytest.mark.slow),
+    ],
 )
 def test_soup_and_ingredients_are_scored_side_by_side(folder, run_embed, method, more):
     output = f"soup-{method}"

@@ -9,10 +9,11 @@ import sys
 import time
 
 import pytest
+from compiling import FAST
 
 from embed import arrays, files, trees
 
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": FAST}
 TRAIN = ("train", "--gin_file=tiny.gin", "--gin.TRAIN_STEPS=3", "--gin.loop.Schedule.log_every=1")
 
 
@@ -89,6 +90,7 @@ def test_an_error_keeps_its_exit_code_when_nobody_reads_it(open_run):
     assert code == 65
 
 
+@pytest.mark.slow
 def test_on_two_hosts_the_others_do_not_wait_for_ever(open_run, port):
     """The main host's output is closed after its first line; both end, with the parameters of a run that was read."""
     arguments = (*TRAIN, "--gin.sharding.MeshShape.data=2")

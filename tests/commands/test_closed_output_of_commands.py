@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import FAST
 from language_model import Server
 
 from embed import arrays, trees
@@ -68,7 +69,7 @@ def folder(trained, tmp_path_factory, run_embed, write_suite):
 
 def start(folder: pathlib.Path, command, output: str, environment: dict[str, str]) -> subprocess.Popen:
     words = [word.replace("OUT", output) for word in command]
-    env = {**os.environ, "XLA_FLAGS": "", "EMBED_API_KEY": "secret", **environment}
+    env = {**os.environ, "XLA_FLAGS": FAST, "EMBED_API_KEY": "secret", **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-m", "embed", *words], cwd=folder, env=env, text=True, **pipes)
 

@@ -28,6 +28,7 @@ def test_every_step_is_told_and_written(folder, run_embed):
     assert "exchanged: nothing" in done.stdout
 
 
+@pytest.mark.slow
 def test_micro_batches_take_less_memory_and_one_more_forward_pass(folder, run_embed):
     found = {}
     for parts in (1, 4):
@@ -40,6 +41,7 @@ def test_micro_batches_take_less_memory_and_one_more_forward_pass(folder, run_em
     assert 1.2 < ratio < 1.4  # four passes where there were three
 
 
+@pytest.mark.slow
 def test_meshes_exchange_and_split_the_work(folder, run_embed):
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     given = ["--steps=train", "--gin.BATCH_SIZE=64", "--mesh=8,1,1", "--mesh=1,8,1", "--mesh=-1,2,2"]
@@ -52,6 +54,7 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
     assert data["model_flops"] == fsdp["model_flops"]
 
 
+@pytest.mark.slow
 def test_a_table_is_added_to(folder, run_embed):
     for name, mesh in (("a", "2,1,1"), ("b", "2,1,1"), ("a", "1,2,1"), ("a", "2,1,1")):
         (folder / "recipes" / "family").mkdir(parents=True, exist_ok=True)
@@ -73,6 +76,7 @@ def test_a_table_is_added_to(folder, run_embed):
     assert table.count("| family/") == 3
 
 
+@pytest.mark.slow
 def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     done = run_embed(folder, *HEAD, "--advise", "--output=tried.md", **two)
@@ -86,6 +90,7 @@ def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
     assert f"advice     here: MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = 'none'" in done.stdout
 
 
+@pytest.mark.slow
 def test_adapters_take_less_than_the_whole_model(folder, run_embed):
     text = "\n".join(x for x in (folder / "tiny.gin").read_text().splitlines() if "ema_decay" not in x)
     (folder / "tiny.gin").write_text(text)

@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+from compiling import FAST
 
 from embed import files
 from embed.inference import bulk
@@ -77,7 +78,7 @@ def test_twenty_thousand_texts_killed_at_any_time(folder, run_embed):
     command = ("encode", "model", "--input=many.jsonl", "--shard_size=2000", "--format=npy")
     whole = run_embed(folder, *command, "--output=whole")
     assert whole.returncode == 0, whole.stderr
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": FAST}
     encoded = 0
     for seconds in (9, 12, 15):
         process = subprocess.Popen(
@@ -180,7 +181,7 @@ def test_two_hosts_share_a_file(folder, run_embed):
     for number in range(2):
         env = {
             **os.environ,
-            "XLA_FLAGS": "",
+            "XLA_FLAGS": FAST,
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(number),

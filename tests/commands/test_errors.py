@@ -118,6 +118,7 @@ def test_a_vocabulary_larger_than_the_table(here, capsys):
     assert code == 78 and "vocab_size = 100" in one_line(err)
 
 
+@pytest.mark.slow
 def test_the_wrong_vocabulary_for_a_checkpoint(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0
     from embed.data.tokenizers import train_sentencepiece
@@ -133,6 +134,7 @@ def test_the_wrong_vocabulary_for_a_checkpoint(here, capsys):
     assert code == 65 and "another vocabulary" in one_line(err)
 
 
+@pytest.mark.slow
 def test_training_may_start_from_a_checkpoint(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0
     started = [a.replace("run_dir=run", "run_dir=new") for a in TRAIN]
@@ -192,6 +194,7 @@ def test_debug_adds_the_traceback(here, capsys):
     assert code == 65 and "Traceback" in err
 
 
+@pytest.mark.slow
 def test_nan_loss_stops_and_saves_nothing_bad(here, capsys):
     wild = ("--gin.LEARNING_RATE=1e30", "--gin.optimizers.adamw.max_grad_norm=None", "--gin.loop.Schedule.log_every=1")
     code, _, err = call(capsys, *TRAIN[:3], "--gin.TRAIN_STEPS=12", *ON_EIGHT, *wild)

@@ -5,6 +5,7 @@ import shutil
 import unicodedata
 
 import pytest
+from compiling import FAST
 
 from embed import digests
 from embed.commands.main import main
@@ -15,7 +16,7 @@ ENVIRONMENT = {
     "platform": "x",
     "packages": {"jax": None},
     "devices": {"kind": "cpu", "count": 1, "processes": 1},
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": FAST,
 }
 
 

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from compiling import on_devices
 
 from embed import arrays, bundles, checkpoints, documents, trees
 
@@ -76,6 +77,7 @@ def flat(tree, at: str = "") -> dict:
     return {path: value for name, inner in tree.items() for path, value in flat(inner, f"{at}/{name}").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", HOSTS)
 def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
     kept = f"--vectors=vectors-{hosts}"
@@ -104,6 +106,7 @@ def three(alone):
     return alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", HOSTS)
 @pytest.mark.parametrize("method", ["weighted", "greedy"])
 def test_averaging_gives_the_same_model(three, run_embed, run_on_hosts, method, hosts):
@@ -137,6 +140,7 @@ hosts.leave(0)
 """
 
 
+@pytest.mark.slow
 def test_a_host_that_is_done_first_is_not_taken_for_lost(port):
     """The main host may write for long what all have made."""
     env = {**os.environ, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
@@ -167,7 +171,7 @@ RUN = (
 def launched(folder, run: str, **environment) -> subprocess.Popen:
     """Two hosts on this machine, started by the launcher that starts them again."""
     environment = {
-        **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "EMBED": str(folder / "embed.sh"),
+        **os.environ, "XLA_FLAGS": on_devices(2), "EMBED": str(folder / "embed.sh"),
         "PROCESSES": "2", "PAUSE": "1", "GRACE": "50", **environment,
     }  # fmt: skip
     command = ["bash", str(ROOT / "launch/gpu.sh"), *RUN, f"--run_dir={folder / run}"]
@@ -176,6 +180,7 @@ def launched(folder, run: str, **environment) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(6000)
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, victim, trained):

@@ -118,6 +118,7 @@ def test_positives_are_never_negatives(folder, run_embed):
         assert len(set(row["negative"])) == len(row["negative"]) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["encode.before_commit_0", "mine.before_part_0"])
 def test_a_killed_run_goes_on_to_the_same_file(folder, run_embed, point):
     whole, output = f"whole-{point}", f"killed-{point}"
@@ -193,6 +194,7 @@ def test_what_cannot_be_used_is_told_in_one_line(folder, run_embed, tmp_path, gi
     assert (tmp_path / "out").exists() == ("--ceiling=0.001" in given)
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_leaves_nothing_wrong_behind(folder, run_embed):
     """What is kept for a resumed run belongs to the files, fields and corpus that it was made of."""
     assert mine(run_embed, folder, "first", "--ceiling=0.001").returncode == 65
@@ -206,6 +208,7 @@ def test_a_run_that_failed_leaves_nothing_wrong_behind(folder, run_embed):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_texts_in_both_the_targets_and_the_corpus_take_no_ranks(folder, run_embed):
     rows = [json.loads(line) for line in (folder / "one.jsonl").read_text().splitlines()]
     # As a corpus often is: it holds the targets, with titles.
@@ -297,6 +300,7 @@ def test_positives_of_a_query_in_another_file_or_corpus_are_never_its_negatives(
     assert again.returncode == 65 and "was mined with another all pairs" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_run_writes_nothing_and_a_damaged_output_is_mined_again(folder, run_embed):
     def state():
         paths = sorted(p for p in (folder / "again").iterdir() if p.name != ".lock")

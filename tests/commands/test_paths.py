@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import FAST
 
 from embed.inference import bulk
 
@@ -30,7 +31,7 @@ def run_all(folder, lines: list[list[str]]) -> None:
     """Runs the command lines in `folder` and checks that each ends with 0."""
     command = [sys.executable, "-c", SCRIPT, json.dumps(lines)]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, text=True, timeout=1000
+        command, cwd=folder, env={**os.environ, "XLA_FLAGS": FAST}, capture_output=True, text=True, timeout=1000
     )
     ended = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EXIT")]
     assert ended == [["0", line[0]] for line in lines], done.stdout[-2000:] + done.stderr[-3000:]
@@ -59,6 +60,7 @@ def recipe(folder, path) -> None:
     (folder.parent / "strange.gin").write_text(text)
 
 
+@pytest.mark.slow
 def test_data_is_prepared_and_a_model_trained(strange):
     folder, path = strange
     recipe(folder, path)
@@ -92,6 +94,7 @@ def test_a_model_is_exported_verified_and_converted(strange):
     assert (folder / "again" / "model.json").is_file()
 
 
+@pytest.mark.slow
 def test_texts_are_encoded_mined_searched_and_scored(strange):
     folder, path = strange
     rows = [json.loads(line) for line in (folder.parent / "first.jsonl").read_text().splitlines()]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import FAST
 
 from embed import files
 from embed.errors import StorageError
@@ -46,7 +47,7 @@ def folder(trained, tmp_path_factory, run_embed, write_suite):
 
 def ends_together(folder: pathlib.Path, commands, output: str) -> list[tuple[int, str, str]]:
     """Starts the commands at once; returns each one's exit code and what it printed."""
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": FAST}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = []
     try:

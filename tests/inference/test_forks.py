@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import FAST
 
 # The child must end by itself: what a fork breaks is a wait without end.
 SCRIPT = """
@@ -42,7 +43,7 @@ print("parent:", "works" if opened is None or opened.encode(["bada kolo"]).shape
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_a_fork_after_loading_is_refused_and_one_before_works(bundle, order):
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": FAST}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(bundle), order], capture_output=True, text=True, timeout=600, env=env
     )

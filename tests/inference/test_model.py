@@ -107,6 +107,7 @@ def test_a_deep_model_is_compiled_as_one_scanned_block(bundle, model, monkeypatc
     np.testing.assert_allclose(deep.encode(texts), model.encode(texts), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
     opened = open_model(bundle, weights=kind)

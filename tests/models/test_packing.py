@@ -87,6 +87,7 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(name, pooling):
     assert error <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_layers_laid_apart_give_what_the_stack_gives(name):
     model = api.build(Embedder(ENCODERS[name], MeanPooling()))
@@ -117,6 +118,7 @@ def test_an_encoder_that_arranges_its_stacks_itself_stays_as_it_is():
     assert api.build(Embedder(Twice(**SIZES, **GROUPED), MeanPooling())).apart is None
 
 
+@pytest.mark.slow
 def test_the_gradient_of_packed_rows_is_that_of_texts_alone():
     model = api.build(Embedder(ENCODERS["gemma"], MeanPooling()))
     params = model.init(jax.random.key(1))

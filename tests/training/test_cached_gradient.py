@@ -88,6 +88,7 @@ def assert_alike(found, expected, tolerance=TOLERANCE):
     assert math.sqrt(apart / norm) <= tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GRID, ids=lambda c: "-".join(map(str, c)))
 def test_any_loss_has_the_gradient_of_the_whole_batch(case, logits):
     # In float64: some draws have prefixes of next to no length, whose gradients float32 tells to 1e-5 only.
@@ -124,6 +125,7 @@ def gemma(dropout: float = 0.0):
     return api.build(Embedder(encoder, MeanPooling(), (6,), (3,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_transformer_with_packed_rows_and_dropout(dropout):
     objective = Pairs(Matryoshka(Contrastive(0.2, 5.0), (6, 3)), gemma(dropout))
@@ -136,6 +138,7 @@ def test_a_transformer_with_packed_rows_and_dropout(dropout):
         assert abs(float(found[0] - again[0])) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 1, 1), (2, 2, 1), (2, 2, 2), (1, 4, 2)], ids=str)
 @pytest.mark.parametrize("most", [1 << 24, 8])
 def test_every_mesh_gives_the_gradient_of_one_device(shape, most, logits):

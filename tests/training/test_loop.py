@@ -43,6 +43,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         run_dir=tmp_path,
         mesh=None,
         evaluate=None,
+        validation=None,
         batches=types.SimpleNamespace(
             max_segments=None,
             examples=types.SimpleNamespace(batch_size=2),

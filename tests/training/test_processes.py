@@ -5,6 +5,9 @@ import pytest
 
 from embed import arrays, trees
 from embed.data import cache, loader, tasks
+from embed.data.encoding import Lengths
+from embed.data.examples import Examples
+from embed.data.text_features import pairs
 
 TRAIN = (
     "train",
@@ -59,6 +62,7 @@ def assert_same_training(folder, run: str) -> None:
         assert np.linalg.norm(own[path] - value) / scale < 1e-5, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "mesh"),
     [(8, "2,2,2"), pytest.param(2, "1,2,1", marks=pytest.mark.slow), pytest.param(4, "4,1,1", marks=pytest.mark.slow)],
@@ -76,6 +80,7 @@ def test_processes_over_gloo(one_device, run_on_hosts, hosts):
     assert_same_training(one_device, f"hosts{hosts}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_goes_on_on_another_number_of_hosts(one_device, run_embed, run_on_hosts, hosts):
     """Two steps on several hosts, the third on one; what is averaged of either is the same."""
@@ -103,7 +108,7 @@ def batches(folder, shards: int) -> loader.Batches:
     caches = [cache.Cache(p.parent, files.verify_manifest(p.parent)) for p in found]
     declared = [tasks.Task(name=c.name, source=None) for c in caches]
     mixture = tasks.Mixture(name="made_up", tasks=declared, rates={"first": 2.0, "second": 1.0})
-    return loader.Batches(loader.Examples(mixture, caches, 16, 2, seed=0), shards)
+    return loader.Batches(Examples(mixture, caches, pairs(Lengths(48, 56), 2), 16, seed=0), shards)
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from compiling import FAST
 
 from embed import arrays, files
 
@@ -77,7 +78,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(place, uninterrupted, work, r
 def start(folder, *arguments):
     import os
 
-    env = {**os.environ, "XLA_FLAGS": ""}
+    env = {**os.environ, "XLA_FLAGS": FAST}
     return subprocess.Popen(
         [sys.executable, "-m", "embed", *arguments],
         cwd=folder,
@@ -88,6 +89,7 @@ def start(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_sigterm_saves_exits_75_and_goes_on_to_the_same_bits(uninterrupted, work, run_embed):
     slow = "--gin.loop.Schedule.log_every=1"
     running = start(work, *TRAIN, slow)
@@ -154,6 +156,7 @@ def test_a_second_run_in_the_same_folder_is_refused(work, run_embed):
     assert "in use by process" in second.stderr and second.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_disk_full_during_a_save_keeps_the_step_before(uninterrupted, work, run_embed):
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
     code = limit + "from embed.commands.main import main; main(sys.argv[1:])"
@@ -161,7 +164,7 @@ def test_disk_full_during_a_save_keeps_the_step_before(uninterrupted, work, run_
     assert first.returncode == 0, first.stderr
     import os
 
-    env = {**os.environ, "XLA_FLAGS": "", "EMBED_COMPILATION_CACHE": "off"}
+    env = {**os.environ, "XLA_FLAGS": FAST, "EMBED_COMPILATION_CACHE": "off"}
     full = subprocess.run([sys.executable, "-c", code, *TRAIN], cwd=work, env=env, capture_output=True, text=True)
     assert full.returncode == 74, full.stderr
     assert "step 4 is intact" in full.stderr or "no space left" in full.stderr
@@ -185,6 +188,7 @@ def test_another_seed_is_refused_on_resume(uninterrupted, run_embed):
     assert again.returncode == 65 and "the run began with seed 0, now it is 3" in again.stderr
 
 
+@pytest.mark.slow
 def test_micro_batches_are_as_many_again_when_a_run_goes_on(work, run_embed, tmp_path):
     """How many there are decides the last bits; a resumed run takes the number that the run began with."""
     import shutil

@@ -9,6 +9,8 @@ import pytest
 
 from embed import sharding
 from embed.data import tasks
+from embed.data.encoding import Lengths
+from embed.data.text_features import pairs
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api
@@ -51,15 +53,15 @@ def test_little_is_run_that_the_model_does_not_need(remat, most):
     encoder = Gemma(
         vocab_size=500, width=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=512, remat=remat
     )
-    model = api.build(Embedder(encoder, MeanPooling(), (256,), (256, 128)))
+    model, features = api.build(Embedder(encoder, MeanPooling(), (256,), (256, 128))), pairs(Lengths(64, 64))
     plan = recipe_steps.Plan(
         model=model,
         objective=Pairs(Matryoshka(Contrastive(), (256, 128)), model),
         optimizer=optax.adamw(1e-3),
-        caches=(recipe_steps.FullCache("made_up", (64, 64)),),
+        caches=(recipe_steps.FullCache("made_up", features),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
         batch_size=64,
-        num_negatives=0,
+        features=features,
         max_length=64,
     )
     mesh = sharding.make_mesh(devices=jax.devices()[:1])

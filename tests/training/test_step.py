@@ -196,6 +196,7 @@ def on_one(gemma, first):
     return three_steps((1, 1, 1), gemma, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [m if m in ((2, 2, 2), (8, 1, 1)) else pytest.param(m, marks=pytest.mark.slow) for m in MESHES], ids=str
 )

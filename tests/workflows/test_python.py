@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
 
@@ -17,6 +19,7 @@ def script() -> str:
     return block
 
 
+@pytest.mark.slow
 def test_the_script_of_readme_is_short_trains_encodes_and_searches(trained, tmp_path):
     assert len([line for line in script().splitlines() if line.strip()]) <= 15
     folder = tmp_path / "work"

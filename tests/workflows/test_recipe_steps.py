@@ -11,6 +11,8 @@ from embed import sharding, trees
 from embed.commands.main import main
 from embed.compilation import forecast
 from embed.data import tasks
+from embed.data.encoding import Lengths
+from embed.data.text_features import pairs
 from embed.losses.contrastive import Contrastive
 from embed.models import api
 from embed.models.embedder import Embedder
@@ -18,6 +20,8 @@ from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.objectives.pairs import Pairs
 from embed.workflows import recipe_steps
+
+FEATURES = pairs(Lengths(32, 32))
 
 
 @pytest.fixture
@@ -36,10 +40,10 @@ def plan():
         model=model("bfloat16"),
         objective=Pairs(Contrastive(), model("bfloat16")),
         optimizer=optax.sgd(0.1),
-        caches=(recipe_steps.FullCache("made_up", (32, 32)),),
+        caches=(recipe_steps.FullCache("made_up", FEATURES),),
         mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
         batch_size=64,
-        num_negatives=0,
+        features=FEATURES,
         max_length=32,
     )
 
