@@ -30,6 +30,21 @@ def start(distributed: bool = False) -> None:
     hosts.join(distributed)
 
 
+def prepare_for_topologies() -> None:
+    """Lets libtpu compile on a machine without a TPU, and quietly. Call it before JAX is imported."""
+    wanted = {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        "TPU_MIN_LOG_LEVEL": "3",
+        "EMBED_COMPILATION_CACHE": "off",  # a TPU's program cannot be read back without one
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
 def _without_closed_loops(unraisable) -> None:
     """Prints an exception that nobody can catch, but for those of writes that were under way when another write failed.
 

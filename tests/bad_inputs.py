@@ -118,7 +118,7 @@ def of_options() -> Iterator[Case]:
 # What the recipe of the tests is built from, as gin names it.
 BUILT = {
     "recipe.Recipe": "embed.workflows.recipe.Recipe", "loop.Schedule": "embed.training.loop.Schedule",
-    "encoding.Lengths": "embed.data.encoding.Lengths", "contrastive.Contrastive": "embed.losses.contrastive.Contrastive",
+    "text_features.Lengths": "embed.data.text_features.Lengths", "contrastive.Contrastive": "embed.losses.contrastive.Contrastive",
     "matryoshka.Matryoshka": "embed.losses.matryoshka.Matryoshka", "optimizers.adamw": "embed.training.optimizers.adamw",
     "optimizers.schedule": "embed.training.optimizers.schedule", "gemma.Gemma": "embed.models.gemma.Gemma",
     "sharding.MeshShape": "embed.sharding.MeshShape", "tasks.Mixture": "embed.data.tasks.Mixture",

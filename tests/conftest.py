@@ -89,7 +89,7 @@ RECIPE = """# A run small enough to be killed again and again.
 from __gin__ import dynamic_registration
 
 from embed.workflows import recipe
-from embed.data import encoding
+from embed.data import text_features
 from embed.data import sources
 from embed.data import tasks
 from embed.data import tokenizers
@@ -118,9 +118,9 @@ gemma.Gemma.dropout = 0.1
 recipe.Recipe.num_negatives = 2
 recipe.Recipe.most_shapes = 1
 recipe.Recipe.ema_decay = 0.9
-recipe.Recipe.lengths = @encoding.Lengths()
-encoding.Lengths.query = 48
-encoding.Lengths.target = 56
+recipe.Recipe.lengths = @text_features.Lengths()
+text_features.Lengths.query = 48
+text_features.Lengths.target = 56
 
 recipe.Recipe.tokenizer = @tokenizers.SentencePiece()
 tokenizers.SentencePiece.path = 'data/vocabulary.model'

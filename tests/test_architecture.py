@@ -79,7 +79,7 @@ def imports(path: pathlib.Path) -> list[str]:
 
 def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
-        return BASE | LEAVES | OBJECTIVES | PARTS | {"workflows", "commands"}
+        return BASE | {"workflows", "commands"}
     if own == "workflows":
         return BASE | LEAVES | OBJECTIVES | PARTS | {"workflows"}
     if own == "__init__":

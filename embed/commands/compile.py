@@ -20,6 +20,9 @@ SUMMARY = (
 STEPS = ("train", "evaluate", "encode")
 
 
+_HERE = "here"
+
+
 def add_arguments(parser) -> None:
     options.add_gin_arguments(parser)
     parser.add_argument("--topology", default="here", help="slices, separated by commas: v5e:16x16,v5p:4x4x8 (here)")
@@ -40,10 +43,8 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.compilation import chips
-
-    if arguments.topology != chips.HERE:
-        chips.prepare_environment()
+    if arguments.topology != _HERE:
+        environment.prepare_for_topologies()
     environment.start()
     from embed import config
     from embed.workflows import compile

@@ -8,7 +8,7 @@ import pathlib
 
 from embed import environment
 from embed.commands import options
-from embed.errors import DataError, UsageError, did_you_mean
+from embed.errors import DataError
 
 SUMMARY = (
     "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
@@ -44,12 +44,6 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    from embed.inference import shards
-
-    for name, known in (("format", shards.FORMATS), ("quantize", shards.PRECISIONS)):
-        given = getattr(arguments, name)
-        if given not in known:
-            raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     check_input(arguments.input)  # before JAX loads
     environment.start(arguments.distributed)
     from embed.workflows import encode

@@ -82,7 +82,7 @@ def run(arguments) -> None:
 
 
 def _rule(arguments):
-    from embed.curation.negatives import Rule
+    from embed.workflows.mine import Rule
 
     first, separator, last = arguments.ranks.partition(":")
     try:

@@ -5,7 +5,6 @@ docs.cloud.google.com/tpu/docs/v5e, /v5p, /v6e, /tpu7x.
 """
 
 import dataclasses
-import os
 
 import jax
 
@@ -69,18 +68,3 @@ def host_of(topology: str) -> list:
 def chip_of(device) -> Chip | None:
     """Returns what is known of a device; None for one that is not in the table."""
     return _CHIPS.get(device.device_kind)
-
-
-def prepare_environment() -> None:
-    """Lets libtpu compile on a machine without a TPU, and quietly. Call it before JAX is imported."""
-    wanted = {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_WORKER_ID": "0",
-        "TPU_STDERR_LOG_LEVEL": "3",
-        "TPU_MIN_LOG_LEVEL": "3",
-        "EMBED_COMPILATION_CACHE": "off",  # a TPU's program cannot be read back without one
-    }
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)

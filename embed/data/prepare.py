@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from embed import files
 from embed.data import cache, seqio_tasks, text
-from embed.data.encoding import prompts_of
 from embed.data.features import Feature
+from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece

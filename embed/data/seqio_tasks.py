@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from embed.data import sources
-from embed.data.encoding import RecordEncoder
 from embed.data.features import Feature, Role, parse_value, roles_of
 from embed.data.fields import check_fields
+from embed.data.record_encoder import RecordEncoder
 from embed.data.records import Field
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
 from embed.data.text_features import TextFeature, text_features

@@ -8,7 +8,6 @@ import numpy as np
 
 from embed import ranges
 from embed.data.draws import Draws
-from embed.data.encoding import Lengths
 from embed.data.features import Context, Example, Feature, Role, Unit, drawn_ids, split_ids
 from embed.data.fields import Record
 from embed.data.records import Field
@@ -224,6 +223,22 @@ class Texts(TextFeature):
 def text_features(features: Sequence[Feature]) -> list[TextFeature]:
     """Returns those features that are texts, in their order: that of their texts in a unit."""
     return [f for f in features if isinstance(f, TextFeature)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Most tokens per side, special tokens and prompt included. Longer texts are truncated and counted."""
+
+    query: ranges.Count = 64
+    target: ranges.Count = 128
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+
+    @property
+    def negatives(self) -> int:
+        """Hard negatives are on the target's side and as long."""
+        return self.target
 
 
 def describe(feature: TextFeature) -> str:

@@ -10,7 +10,7 @@ from embed import markdown
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import prompts, readers, tokenizer_json
-from embed.interop.exporting import Trained, text_notes
+from embed.interop.origin import Trained, text_notes
 from embed.interop.parity import FILE
 
 _FRONT = """---

@@ -13,7 +13,7 @@ from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import families, prompts, tokenizer_json
 from embed.interop import safetensors_writer as safetensors
-from embed.interop.exporting import SPECIAL, Trained, truncation_side
+from embed.interop.origin import SPECIAL, Trained, truncation_side
 from embed.interop.source import POOLING_NAMES
 from embed.interop.tensors import Tensor, foreign_shapes, foreign_tensors
 

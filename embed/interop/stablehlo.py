@@ -10,7 +10,7 @@ import numpy as np
 from embed import files, trees
 from embed.errors import DataError
 from embed.interop import tokenizer_json
-from embed.interop.exporting import Trained, public_description, truncation_side
+from embed.interop.origin import Trained, public_description, truncation_side
 from embed.models import api
 
 PROGRAM = "model.stablehlo"

@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Compiles `steps` of a recipe for every slice and mesh, and prints what they need of a chip.
 
-    `topologies` are slices such as 'v5e:16x16', for which `compilation.chips.prepare_environment` must have been called before
+    `topologies` are slices such as 'v5e:16x16', for which `environment.prepare_for_topologies` must have been called before
     JAX was imported, or 'here'. `meshes` default to the recipe's, `micro_batches` to as few as fit. `advise` tries meshes and
     remat policies and names the best. `output` is a markdown file for the table; with `add` it keeps the rows of anything else.
     A step that does not fit is a ConfigError, after everything was written.

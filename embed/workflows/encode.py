@@ -12,9 +12,10 @@ import numpy as np
 from embed import console, files, hosts
 from embed.data import texts
 from embed.data.text import template
-from embed.errors import DataError
+from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference import bulk
 from embed.inference import model as inference
+from embed.inference.shards import FORMATS, PRECISIONS
 from embed.types import Item
 
 _CHECKED_EVERY = 30.0  # seconds
@@ -42,6 +43,9 @@ def run(
     `prompt` is a prompt's name or a template, `format` one of `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
     `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens.
     """
+    for name, given, known in (("format", format, FORMATS), ("quantize", precision, PRECISIONS)):
+        if given not in known:
+            raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     bulk.need(format)
     source = pathlib.Path(input)
     started, cut = time.time(), [0]

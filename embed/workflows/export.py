@@ -7,7 +7,7 @@ from embed import files
 from embed.errors import UsageError, did_you_mean
 from embed.evaluation import stored
 from embed.inference import model as inference
-from embed.interop import card, exporting, parity, sentence_transformers, stablehlo, torch_twin
+from embed.interop import card, origin, parity, sentence_transformers, stablehlo, torch_twin
 from embed.interop import prompts as foreign
 
 FORMATS = ("sentence-transformers", "stablehlo", "onnx")
@@ -28,7 +28,7 @@ def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scor
     output = pathlib.Path(output)
     files.check_new(output)
     results = stored.read_results(pathlib.Path(scores)) if scores else None
-    trained = exporting.open_trained(model)
+    trained = origin.open_trained(model)
     print(f"exporting  {trained.folder} as {format}, {dtype}", flush=True)
     with files.new_folder(output) as folder:
         _write(trained, format, dtype, folder)
@@ -37,7 +37,7 @@ def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scor
         _write_card(trained, format, folder, output.name, results)
         files.sync(folder)
         files.write_manifest(folder, kind="export", form=format)
-    for note in exporting.text_notes(trained, format):
+    for note in origin.text_notes(trained, format):
         print(f"note       {note}")
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())
     print(f"wrote      {output} ({size / 1e6:.0f} MB); prove it: embed verify {output}")
@@ -56,7 +56,7 @@ def _write(trained, format: str, dtype: str, folder) -> None:
             torch_twin.to_onnx(twin, folder / "onnx" / "model.onnx", sentence_transformers.pooling_name(trained))
         sentence_transformers.write_tokenizer(folder, trained)
         sentence_transformers.write_prompts(folder, trained)
-        files.write_json(folder / "model.json", exporting.public_description(trained))
+        files.write_json(folder / "model.json", origin.public_description(trained))
 
 
 def _parity(trained, format: str, dtype: str):

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from embed import ranges
-from embed.data import encoding, tasks, text
+from embed.data import tasks, text
 from embed.data.features import Feature, Scores, roles_of
 from embed.data.fields import check_fields
-from embed.data.text_features import pairs, text_features
+from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
 from embed.objectives.adapters import Adapters
@@ -68,7 +68,7 @@ class Recipe:
     max_length: Count | None = None
     lora: Lora | None = None
     features: Sequence[Any] = ()
-    lengths: encoding.Lengths = dataclasses.field(default_factory=encoding.Lengths)
+    lengths: Lengths = dataclasses.field(default_factory=Lengths)
     num_negatives: Natural = 0
     draw_negatives: Literal["random", "first"] = "random"
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
@@ -133,7 +133,7 @@ class Recipe:
             if names.count(name) > 1:
                 raise ConfigError(f"Recipe.features: two are called {name!r}; give each its own name")
         for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
-            default = encoding.Lengths() if name == "lengths" else getattr(type(self), name)
+            default = Lengths() if name == "lengths" else getattr(type(self), name)
             if getattr(self, name) != default:
                 raise ConfigError(
                     f"Recipe.{name} has no effect with Recipe.features, which say it themselves; leave it out"

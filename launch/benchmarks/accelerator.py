@@ -127,8 +127,8 @@ def side_train(side: str, folder: pathlib.Path, arguments) -> None:
             "TRAIN_STEPS": arguments.steps + 2,
             "MATRYOSHKA_DIMS": sizes(arguments),
             "recipe.Recipe.model_changes": {"encoder.dtype": "bfloat16", "encoder.remat": arguments.remat},
-            "encoding.Lengths.query": arguments.length,
-            "encoding.Lengths.target": arguments.length,
+            "text_features.Lengths.query": arguments.length,
+            "text_features.Lengths.target": arguments.length,
         }
         seconds = our_steps(folder, folder / "bundle", folder / "pairs.jsonl", given)[2:]
     else:

@@ -42,8 +42,8 @@ def ours(arguments, folder: pathlib.Path, dtype: str) -> None:
         "TRAIN_STEPS": arguments.steps + 1,
         "recipe.Recipe.micro_batches": arguments.pairs // arguments.micro if arguments.job == "cached" else 1,
         "recipe.Recipe.model_changes": {"encoder.dtype": dtype},
-        "encoding.Lengths.query": arguments.length,
-        "encoding.Lengths.target": arguments.length,
+        "text_features.Lengths.query": arguments.length,
+        "text_features.Lengths.target": arguments.length,
     }
     report(our_steps(folder, arguments.source, folder / "pairs.jsonl", given)[1:])
 

@@ -159,7 +159,7 @@ def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
 def test_a_disk_that_fills_up_is_one_line(open_run):
     """Files of more than 20 kB cannot be written: caches, checkpoints, averages and exports end with 74 and one line."""
     for arguments in (
-        ("prepare", "--gin_file=tiny.gin", "--gin.CACHE_DIR=data-limited", "--gin.encoding.Lengths.target=50"),
+        ("prepare", "--gin_file=tiny.gin", "--gin.CACHE_DIR=data-limited", "--gin.text_features.Lengths.target=50"),
         (*TRAIN, "--run_dir=limited"),
         ("average", "open", "--output=limited-average"),
         ("export", "open", "limited-export"),

@@ -68,7 +68,7 @@ def test_a_cut_gzip_file(here, capsys):
 def test_a_text_of_ten_megabytes_is_truncated_and_counted(here, capsys):
     rows = [GOOD, {"question": "long", "answer": "word " * 2_000_000}, GOOD]
     (here / "second.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    code, out, _ = call(capsys, "prepare", "--gin_file=tiny.gin", "--gin.encoding.Lengths.target=100")
+    code, out, _ = call(capsys, "prepare", "--gin_file=tiny.gin", "--gin.text_features.Lengths.target=100")
     assert code == 0 and "task 'second': 3 examples" in out
     assert "33.3% of target texts truncated" in out
 

@@ -86,7 +86,7 @@ MIXTURE = """# Three real datasets, each with its own prompt and rate, one datas
 from __gin__ import dynamic_registration
 
 from embed.workflows import recipe
-from embed.data import encoding
+from embed.data import text_features
 from embed.data import sources
 from embed.data import tasks
 from embed.data import tokenizers
@@ -102,9 +102,9 @@ BATCH_SIZE = 32
 LEARNING_RATE = 1e-3
 gemma.Gemma.width = 64
 gemma.Gemma.mlp_dim = 64
-recipe.Recipe.lengths = @encoding.Lengths()
-encoding.Lengths.query = 32
-encoding.Lengths.target = 48
+recipe.Recipe.lengths = @text_features.Lengths()
+text_features.Lengths.query = 32
+text_features.Lengths.target = 48
 recipe.Recipe.tokenizer = @tokenizers.SentencePiece()
 tokenizers.SentencePiece.path = 'data/vocabulary.model'
 tokenizers.SentencePiece.train_vocab_size = %VOCAB_SIZE

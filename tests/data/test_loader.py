@@ -13,11 +13,10 @@ from encoded_pairs import pair
 from training_batches import unit_of
 
 from embed.data import cache
-from embed.data.encoding import Lengths
 from embed.data.examples import Examples
 from embed.data.loader import Batches
 from embed.data.tasks import Mixture, RegisteredTask
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.errors import ConfigError, DataError
 
 LENGTHS = Lengths(5, 7)
@@ -379,11 +378,11 @@ def test_batches_are_read_without_tensorflow_and_the_same_in_another_process(fol
         "import sys, pathlib\n"
         "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'jax'): sys.modules[name] = None\n"
         "from embed import files\n"
-        "from embed.data import cache, encoding, examples, loader, tasks, text_features\n"
+        "from embed.data import cache, examples, loader, tasks, text_features\n"
         f"folder = pathlib.Path({str(made.examples.caches[0].folder)!r})\n"
         "found = cache.Cache(folder, files.verify_manifest(folder))\n"
         "mixture = tasks.Mixture('mixed', [tasks.RegisteredTask('t0', 'none')])\n"
-        "features = text_features.pairs(encoding.Lengths(5, 7))\n"
+        "features = text_features.pairs(text_features.Lengths(5, 7))\n"
         "made = loader.Batches(examples.Examples(mixture, [found], features, 4, 0))\n"
         "print([made.at(t)['tokens'].tolist() for t in range(3)])\n"
     )

@@ -6,9 +6,8 @@ import pytest
 
 from embed.data import public_sets, seqio_tasks
 from embed.data.derived import Entailments
-from embed.data.encoding import Lengths
 from embed.data.sources import Tfds
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.data.tokenizers import SentencePiece, train_sentencepiece
 from embed.errors import ConfigError
 

@@ -12,11 +12,11 @@ from encoded_pairs import pair
 from embed import files
 from embed.data import cache, prepare, records
 from embed.data.draws import Draws
-from embed.data.encoding import Lengths, RecordEncoder
+from embed.data.record_encoder import RecordEncoder
 from embed.data.sources import JsonLines
 from embed.data.tasks import RegisteredTask, Task
 from embed.data.text import target_id
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.errors import DataError
 
 FEATURES = pairs(Lengths(6, 9))

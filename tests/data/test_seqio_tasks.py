@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from embed.data import prepare, seqio_tasks
-from embed.data.encoding import Lengths, RecordEncoder
+from embed.data.record_encoder import RecordEncoder
 from embed.data.sources import JsonLines, Tfds
 from embed.data.tasks import Mixture, RegisteredTask, Task
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 

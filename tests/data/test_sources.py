@@ -10,11 +10,10 @@ import re
 import pytest
 
 from embed.data import seqio_tasks, sources
-from embed.data.encoding import Lengths
 from embed.data.features import roles_of
 from embed.data.lines import read_json_lines
 from embed.data.tasks import Task
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.errors import ConfigError, DataError, EmbedError
 
 PAIR = {"query": "q", "target": "t"}

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 import gin
-from embed.data.encoding import Lengths
 from embed.data.sources import JsonLines, TabSeparated
 from embed.data.tasks import Mixture, RegisteredTask, Task, cache_key, describe
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.documents import digest_json
 from embed.errors import ConfigError, DataError
 

@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 
 from embed import arrays, bundles, files, trees
 from embed.commands.main import main
-from embed.interop import convert, exporting, sentence_transformers
+from embed.interop import convert, origin, sentence_transformers
 from embed.interop import source as sources
 
 D, F, V = 12, 20, 264  # width, inner width of the MLP, tokens
@@ -229,7 +229,7 @@ def to_bundle(folder, output) -> pathlib.Path:
 def to_folder(bundle, output, dtype: str = "float32") -> pathlib.Path:
     """Writes the sentence-transformers folder of a bundle, without card and parity file."""
     with files.new_folder(output) as folder:
-        sentence_transformers.write(folder, exporting.open_trained(bundle), dtype)
+        sentence_transformers.write(folder, origin.open_trained(bundle), dtype)
     return pathlib.Path(output)
 
 

@@ -13,7 +13,7 @@ from embed.commands.main import main
 from embed.data import tokenizers
 from embed.data.text import PROMPTS
 from embed.errors import DataError
-from embed.interop import card, exporting, families, readers, sentence_transformers
+from embed.interop import card, families, origin, readers, sentence_transformers
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
@@ -266,7 +266,7 @@ OPEN = Qwen3(vocab_size=264, width=8, num_layers=1, num_heads=2, num_kv_heads=1,
 def trained(plain, tmp_path):
     """trained(module, prompts) -> a model to export with random weights; nothing but its arrays is not real."""
 
-    def run(module, prompts=PROMPTS) -> exporting.Trained:
+    def run(module, prompts=PROMPTS) -> origin.Trained:
         model = api.build(module)
         params = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
         tokenizer = tokenizers.HuggingFace(str(plain / "tokenizer.json"), "[PAD]")
@@ -280,7 +280,7 @@ def trained(plain, tmp_path):
             lineage={"step": 3, "mixture": {"first": 0.75, "second": 0.25}},
         )
         shapes = {p: s.shape for p, s in params.items()}
-        return exporting.Trained(
+        return origin.Trained(
             folder=tmp_path,
             description=description,
             module=module,

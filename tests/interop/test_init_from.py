@@ -12,8 +12,8 @@ import pytest
 from embed import bundles, sharding, trees
 from embed.data import sources as data_sources
 from embed.data import tasks, tokenizers
-from embed.data.encoding import Lengths
 from embed.data.text import PROMPTS
+from embed.data.text_features import Lengths
 from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.pooling import LastPooling

@@ -14,7 +14,7 @@ from embed.commands.main import main
 from embed.data.text import PROMPTS
 from embed.errors import NumericError
 from embed.inference import model as inference
-from embed.interop import exporting, parity, stablehlo
+from embed.interop import origin, parity, stablehlo
 from embed.interop import source as sources
 from embed.models import api
 
@@ -145,7 +145,7 @@ def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign)
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "t5gemma"])
 def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
-    trained = exporting.open_trained(rounds(family).first)
+    trained = origin.open_trained(rounds(family).first)
     stablehlo.write(tmp_path, trained)
     tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
     mask = np.arange(20) < np.array([20, 9, 1])[:, None]
@@ -340,7 +340,7 @@ def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
     saver = checkpoints.Saver(tmp_path / "run" / "checkpoints")
     saver.save(7, {"params": average, "learned": {"model": params}}, contents)
     saver.close()
-    trained = exporting.open_trained(tmp_path / "run")
+    trained = origin.open_trained(tmp_path / "run")
     assert trained.folder.name == "7" and trained.digest == files.folder_digest(trained.folder)
     ours = trees.flatten(average)
     assert set(trained.shapes) == set(ours)

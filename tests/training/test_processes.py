@@ -5,9 +5,8 @@ import pytest
 
 from embed import arrays, trees
 from embed.data import cache, loader, tasks
-from embed.data.encoding import Lengths
 from embed.data.examples import Examples
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 
 TRAIN = (
     "train",

@@ -9,8 +9,7 @@ import pytest
 
 from embed import sharding
 from embed.data import tasks
-from embed.data.encoding import Lengths
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.models import api

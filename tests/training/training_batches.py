@@ -7,9 +7,9 @@ from encoded_pairs import pair
 
 from embed.data import packing, text_features
 from embed.data.draws import Draws
-from embed.data.encoding import Lengths
 from embed.data.examples import Chosen, lengths_of
 from embed.data.loader import collate
+from embed.data.text_features import Lengths
 from embed.types import Batch, Method, Model
 from embed.vectors import normalize
 

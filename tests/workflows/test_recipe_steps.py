@@ -11,8 +11,7 @@ from embed import sharding, trees
 from embed.commands.main import main
 from embed.compilation import forecast
 from embed.data import tasks
-from embed.data.encoding import Lengths
-from embed.data.text_features import pairs
+from embed.data.text_features import Lengths, pairs
 from embed.losses.contrastive import Contrastive
 from embed.models import api
 from embed.models.embedder import Embedder

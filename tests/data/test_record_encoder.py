@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from embed.data.encoding import Lengths, RecordEncoder
-from embed.data.text_features import pairs
+from embed.data.record_encoder import RecordEncoder
+from embed.data.text_features import Lengths, pairs
 
 
 class Letters:

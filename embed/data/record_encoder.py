@@ -5,28 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embed import ranges
 from embed.data.features import Context, Feature
 from embed.data.fields import Record
 from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
-from embed.ranges import Count
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """Most tokens per side, special tokens and prompt included. Longer texts are truncated and counted."""
-
-    query: Count = 64
-    target: Count = 128
-
-    def __post_init__(self):
-        ranges.check_fields(self)
-
-    @property
-    def negatives(self) -> int:
-        """Hard negatives are on the target's side and as long."""
-        return self.target
 
 
 def prompts_of(record: Record, query_prompt: str, target_prompt: str) -> tuple[str, str]:
