@@ -39,7 +39,7 @@ def check_finite(tree, what: str) -> None:
 
 
 def _save_arguments(tree) -> ocp.args.PyTreeSave:
-    """Returns what Orbax is told about a tree: pieces small enough to be read, and averaged, block by block."""
+    """Returns Orbax's arguments for saving a tree: pieces small enough to be read, and averaged, block by block."""
 
     def of(x) -> ocp.SaveArgs:
         shard = x.sharding.shard_shape(x.shape) if isinstance(x, jax.Array) else x.shape

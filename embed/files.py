@@ -115,8 +115,8 @@ def begin_job(path, identity: Mapping[str, Any]) -> None:
 
 def _values(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str:
     """Returns both values of a field in brackets, where they are short."""
-    told = f" ({before.get(name)!r}, now {now[name]!r})"
-    return told if len(told) <= 60 else ""
+    change = f" ({before.get(name)!r}, now {now[name]!r})"
+    return change if len(change) <= 60 else ""
 
 
 def write_manifest(folder, **extra) -> dict:

@@ -255,10 +255,10 @@ class Watch(threading.Thread):
         for host, (_, doing, _, _) in states.items():
             groups.setdefault(doing, []).append(host)
         idle = min(state[2] for state in states.values())
-        told = "; ".join(
+        last_seen = "; ".join(
             f"{_names(hosts)}: {doing}" for doing, hosts in sorted(groups.items(), key=lambda g: len(g[1]))
         )
-        return f"nothing has moved for {idle:.0f} s ({told})"
+        return f"nothing has moved for {idle:.0f} s ({last_seen})"
 
 
 def _names(hosts: list[int]) -> str:

@@ -106,7 +106,7 @@ class Objective(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PairEmbeddings:
-    """Embeddings of a batch of pairs, unit vectors in float32: what a loss compares.
+    """Embeddings of a batch of pairs, unit vectors in float32: what a loss compares. A loss may cut them into chunks.
 
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
     fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
@@ -114,15 +114,15 @@ class PairEmbeddings:
     the target and of each negative.
     """
 
-    query: Float[Array, "B E"]
-    target: Float[Array, "B E"]
-    negatives: Float[Array, "B N E"] | None = None
-    negatives_mask: Bool[Array, "B N"] | None = None
+    query: Float[Array, "*chunks B E"]
+    target: Float[Array, "*chunks B E"]
+    negatives: Float[Array, "*chunks B N E"] | None = None
+    negatives_mask: Bool[Array, "*chunks B N"] | None = None
     query_id: Any | None = None  # uint32 [B, 2]
     target_id: Any | None = None  # uint32 [B, 2]
     negatives_id: Any | None = None  # uint32 [B, N, 2]
-    score: Float[Array, " B"] | None = None
-    scores: Float[Array, "B 1+N"] | None = None
+    score: Float[Array, "*chunks B"] | None = None
+    scores: Float[Array, "*chunks B _"] | None = None
 
     def map(self, function: Callable[[Any], Any]) -> "PairEmbeddings":
         """Returns the same pairs with `function` applied to the embeddings of every side."""

@@ -56,7 +56,7 @@ class Neighbours:
     ) -> None:
         """Searches the parts of this host that are not there. `queries` and `corpus` are arrays, or can be cut as arrays.
 
-        `say` is told of a part that is damaged and therefore searched again.
+        `say` is called with a line about a part that is damaged and searched again.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ class Embeddings:
     """The vectors of one model. `template` gives the words of a prompt's name; with `folder` vectors are kept there.
 
     Texts are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
-    `say` is told of a kept chunk that was damaged. Where several hosts embed together `agree` gives all of them the main
+    `say` is given a line about a damaged chunk. Where several hosts embed together `agree` gives all of them the main
     host's array; what it has kept is what is not embedded again.
     """
 
@@ -79,7 +79,7 @@ class Embeddings:
         return [item for item, known in zip(found, there) if not known]
 
     def embed(self, parts: Sequence[Texts], progress: Callable[[int], None] = lambda texts: None) -> int:
-        """Embeds what is missing of `parts` and returns how many texts that was. `progress` is told of texts as they come."""
+        """Embeds what is missing of `parts` and returns how many texts that was. `progress` gets their numbers as they come."""
         wanted = self.missing(parts)
         # Texts of one prompt follow each other, so that each call of the encoder has one prompt.
         wanted.sort(key=lambda item: self._template(item[1].prompt))

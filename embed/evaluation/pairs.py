@@ -41,8 +41,8 @@ def summary_scores(
     found = {"cosine_spearman": [], "cosine_pearson": []}
     for people, machines, grades in zip(human, machine, gold, strict=True):
         best = np.array([cosines(np.broadcast_to(m, people.shape), people).max() for m in machines])
-        told_apart = len(set(grades)) > 1 and len(set(best.tolist())) > 1
-        for name, value in zip(found, correlations(best, grades) if told_apart else (_NAN, _NAN)):
+        has_order = len(set(grades)) > 1 and len(set(best.tolist())) > 1
+        for name, value in zip(found, correlations(best, grades) if has_order else (_NAN, _NAN)):
             found[name].append(value)
     return {name: np.array(values, np.float64) for name, values in found.items()}
 

@@ -54,12 +54,12 @@ def _judgements(path: str, queries: Mapping, corpus: Mapping) -> tuple[dict[str,
         judged[query][document] = relevance
     if not judged:
         raise DataError(f"{path}: judges no query of the folder; correct the judgements or the ids of the queries")
-    told = [
+    notes = [
         (no_document, "judgements name documents that are not in the corpus; they count as never found"),
         (no_query, "judgements are of queries that are not there; they are left out"),
         (changed, "judgements stand again with another relevance; the last one counts"),
     ]
-    return judged, [f"{number} {text}, as in MTEB" for number, text in told if number]
+    return judged, [f"{number} {text}, as in MTEB" for number, text in notes if number]
 
 
 _RETRIEVAL = "a retrieval task is a folder with queries, corpus and qrels"

@@ -191,7 +191,7 @@ def run(
 ) -> None:
     """Encodes the shards of this host that are not done. `encode(texts)` gives float32 [n, E] and how many were cut.
 
-    `say` is told of a finished shard that is damaged and therefore encoded again.
+    `say` is called with a line about a finished shard that is damaged and encoded again.
     """
     count = 0
     for number, shard in enumerate(_shards(texts, job.shard_size)):

@@ -22,7 +22,7 @@ _STUCK = 1800.0  # seconds that a batch may take, its compilation included, unti
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Encodes texts with any parameters of one model. `overflow` is told how many texts were cut at `max_length` tokens.
+    """Encodes texts with any parameters of one model. `overflow(cut, total)` is called for texts cut at `max_length`.
 
     `text_normalization` is a name of `data.text.NORMALIZATIONS`: what is done to texts and titles before their prompt.
     `tokens_per_batch` is per shard of the batch; None is 1,024 on CPU, where the caches hold no more, and 16,384 elsewhere.
@@ -117,7 +117,7 @@ class Encoder:
         progress: Callable[[int], None] = lambda texts: None,
         allow_empty: bool = False,
     ) -> np.ndarray:
-        """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is told each batch's number of texts.
+        """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is called with each batch's number of texts.
 
         What is no item is a DataError with its position, and so is an empty text unless `allow_empty`. A vector that is not
         finite is a NumericError.

@@ -79,7 +79,7 @@ class Scorer:
         """Returns the table and the curve of the ingredients and of the averages that were tried."""
         if not self._writes:
             return {}
-        told = {
+        record = {
             "suite": self._suite.name,
             "method": self._method,
             "inputs": [str(f) for f in self._folders],
@@ -88,7 +88,7 @@ class Scorer:
                 for t in trials
             ],
         }
-        print(f"\n{report.soup_table(told)}")
-        found = {"soup.json": documents.json_bytes(told), "soup.md": report.soup_table(told).encode()}
-        plot = plots.soup(told)
+        print(f"\n{report.soup_table(record)}")
+        found = {"soup.json": documents.json_bytes(record), "soup.md": report.soup_table(record).encode()}
+        plot = plots.soup(record)
         return {**found, **({"soup.png": plot} if plot else {})}

@@ -34,8 +34,10 @@ def digest_given(given: Mapping[str, str]) -> dict[str, str]:
             found[name] = place  # a name on the Hub
             continue
         inside = sorted(p for p in folder.rglob("*") if p.is_file())
-        told = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
-        found[name] = documents.digest_json([[str(p.relative_to(folder)), t] for p, t in zip(inside, told)])[:12]
+        contents = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
+        found[name] = documents.digest_json(
+            [[str(p.relative_to(folder)), content] for p, content in zip(inside, contents)]
+        )[:12]
     return found
 
 

@@ -119,7 +119,7 @@ class _Slice:
     def _row(self, step: Step, remat: str | None = None) -> _Row:
         remat = remat or getattr(self._recipe.model.encoder, "remat", "none")
         row = _Row(self._name, self._topology, remat if step.name == "train" else "-", step)
-        print(_told(row), flush=True)
+        print(_line(row), flush=True)
         return row
 
     def advise(self) -> list[_Row]:
@@ -151,7 +151,7 @@ def _settings(row: _Row) -> str:
     )
 
 
-def _told(row: _Row) -> str:
+def _line(row: _Row) -> str:
     """Returns what one step needs, in a few lines."""
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
@@ -228,7 +228,7 @@ def _table(rows) -> str:
 
 def _write(path: pathlib.Path, rows, add: bool) -> None:
     """Writes the table, and everything that is known of every row; `add` keeps what is there of anything else."""
-    told = [
+    records = [
         {
             "recipe": r.recipe, "topology": r.topology, "remat": r.remat,
             **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds), "cells": _cells(r),
@@ -238,13 +238,13 @@ def _write(path: pathlib.Path, rows, add: bool) -> None:
     beside = path.with_suffix(".json")
     if add and beside.is_file():
         what = lambda row: (row["recipe"], row["topology"], list(row["mesh"]), row["name"])  # noqa: E731
-        new = [what(row) for row in told]
-        told = sorted(
-            [row for row in documents.read_json(beside)["steps"] if what(row) not in new] + told,
+        new = [what(row) for row in records]
+        records = sorted(
+            [row for row in documents.read_json(beside)["steps"] if what(row) not in new] + records,
             key=lambda row: (row["recipe"], row["topology"], STEPS.index(row["name"])),
         )
-    text = report.align([_HEADER, *(row["cells"] for row in told)])
+    text = report.align([_HEADER, *(row["cells"] for row in records)])
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, f"# What the steps need of a chip\n\nMade by `embed compile`.\n\n{text}\n")
-    files.write_json(beside, {"steps": told, "environment": environment.describe()})
+    files.write_json(beside, {"steps": records, "environment": environment.describe()})
     print(f"wrote {path} and {beside.name}")

@@ -1,4 +1,4 @@
-"""The work of `embed curate`: options checked, a job begun or gone on with, and what came of it told and written."""
+"""The work of `embed curate`: options checked, a job begun or gone on with, results printed and written."""
 
 import math
 import os

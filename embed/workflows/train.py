@@ -244,7 +244,7 @@ def _evaluator(recipe, model, mesh):
         embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
         scores = runner.run(suite, embeddings, [view], search.top_k).scores
         values = {f"{task}/{n}": v for task, own in scores.items() for n, v in own[view.name].items()}
-        told = {n: values[n] for n in values if n in known or n == name}
-        return {**told, **runner.means(scores, suite)[view.name]}
+        shown = {n: values[n] for n in values if n in known or n == name}
+        return {**shown, **runner.means(scores, suite)[view.name]}
 
     return evaluate

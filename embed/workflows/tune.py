@@ -1,4 +1,4 @@
-"""The work of `embed tune`: tasks alone, then mixtures around the rates that follow, each trained once and told in a table."""
+"""The work of `embed tune`: tasks alone, then mixtures around the rates that follow, each trained once, in a table."""
 
 import dataclasses
 import pathlib
@@ -60,7 +60,7 @@ class Job:
         }
         steps = {name: best["step"] for name, best in alone.items()}
         points = rates.grid(rates.from_steps(steps), self.factors, self.whole)
-        print(f"tune: {len(points)} mixtures around {_told(points[0])}", flush=True)
+        print(f"tune: {len(points)} mixtures around {_rates_text(points[0])}", flush=True)
         scored = []
         for number, point in enumerate(points):
             what = f"mixture {number + 1} of {len(points)}"
@@ -128,9 +128,10 @@ class Job:
             f"from embed.data import tasks\n\ntasks.Mixture.rates = {found!r}\ntasks.Mixture.maximum = None\n",
         )
         print(
-            f"\n{text}\nwrote {self.output}: rates.md, rates.gin; best {self.metric} {100 * best_score:.2f} with {_told(best)}"
+            f"\n{text}\nwrote {self.output}: rates.md, rates.gin; best {self.metric} {100 * best_score:.2f} with "
+            f"{_rates_text(best)}"
         )
 
 
-def _told(point: Mapping[str, float]) -> str:
+def _rates_text(point: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {x:.3f}" for name, x in point.items())
