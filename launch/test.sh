@@ -3,6 +3,7 @@
 # --parity makes a second environment with torch, transformers, sentence-transformers and mteb and runs the tests that
 # compare with them; with --slow also against an older pair of them, in a third.
 # Further arguments go to pytest: ./launch/test.sh tests/losses -k golden
+# --jaxtyping-packages=embed,array_types.checked among them checks the shapes and dtypes of all arrays at run time.
 # Files of tests run side by side, one a core and at most four, -n0 one after the other; those against torch always do so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,9 +1,10 @@
 """Where pairs come from: files, BEIR folders, TFDS, Hugging Face datasets. Named and mapped in gin, no Python to write.
 
-A source yields (location, record): the location is "file:line", for errors; a record holds cleaned, non-empty texts under
-the roles `query`, `target`, and optionally `title` (of the target), `negatives` (a list), `query_prompt` and `target_prompt`
-(templates in place of the task's) and `target_key` (what decides that two targets are the same item, when that is not their
-text). Bad records are one-line DataErrors.
+A source yields (location, record): the location is "file:line", for errors; a record holds the values of the roles that `fields`
+maps. Those of text pairs are `query` and `target` (a text, or a list of which one is drawn an epoch), and optionally `title` (of
+the target), `negatives` (a list), `query_prompt` and `target_prompt` (templates in place of the task's), `query_key` and
+`target_key` (what decides that two items are the same, when that is not their text). Other features read roles of their own, such
+as `score`, `scores` and `label` (`data.features`). Texts are cleaned and not empty; bad records are one-line DataErrors.
 """
 
 import dataclasses

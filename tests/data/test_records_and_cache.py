@@ -10,7 +10,7 @@ import pytest
 from encoded_pairs import pair
 
 from embed import files
-from embed.data import cache, prepare, records
+from embed.data import cache, prepare, records, tasks
 from embed.data.draws import Draws
 from embed.data.record_encoder import RecordEncoder
 from embed.data.sources import JsonLines
@@ -396,3 +396,21 @@ def test_records_that_were_left_out_are_counted_in_the_manifest_and_shown(tmp_pa
     assert written.manifest["bad_records"]["skipped"] == 1
     assert written.manifest["bad_records"]["first"][0].startswith(f"{tmp_path}/pairs.jsonl:2: not valid JSON")
     assert "1 bad records are left out, such as" in prepare.summary(written)
+
+
+def test_a_cache_of_an_older_version_is_not_read_and_the_line_says_to_prepare_again(tmp_path, task, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(tasks, "CACHE_FORMAT", tasks.CACHE_FORMAT - 1)
+        old = cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", some(3)).folder
+    other = dataclasses.replace(task, name="my task/1 more")
+    assert cache.find(task, TOKENIZER, FEATURES, tmp_path / "c") is None
+    assert cache.outdated(task, tmp_path / "c") == [old] and cache.outdated(other, tmp_path / "c") == []
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(
+        DataError, match="an older version of embed wrote this cache, .* prepare the task again where its source is"
+    ):
+        cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")
+    source_file(tmp_path / "a.jsonl")
+    cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", some(4))
+    assert cache.outdated(task, tmp_path / "c") == [old]
+    assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")) == 4
