@@ -37,7 +37,10 @@ fi
 
 setup_environment "${EMBED_VENV:-.venv}" quickstart,test
 selected=(-m "not slow")
-[ "$slow" = yes ] && selected=()
+if [ "$slow" = yes ]; then
+    selected=()
+    export EMBED_TESTS_COMPILE=fully
+fi
 python="${EMBED_VENV:-.venv}/bin/python"
 "$python" -m ruff check .
 "$python" -m ruff format --check .

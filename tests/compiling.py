@@ -1,8 +1,17 @@
-"""How tests compile: their programs run for moments, and are there in half the time with little optimisation."""
+"""How tests compile: their programs run for moments, and are there in half the time with little optimisation.
 
-FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+The slow tests (`launch/test.sh --slow`) compile as users do.
+"""
+
+import os
+
+FAST = (
+    ""
+    if os.environ.get("EMBED_TESTS_COMPILE") == "fully"
+    else "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 
 def on_devices(count: int) -> str:
     """Returns XLA_FLAGS for that many simulated devices."""
-    return f"{FAST} --xla_force_host_platform_device_count={count}"
+    return f"{FAST} --xla_force_host_platform_device_count={count}".strip()
