@@ -242,7 +242,7 @@ class _TextTable:
             "columns": {name: table.shape[1] for name, table in self._tables.items()},
             "longest": max((int(table.max(initial=0)) for table in self._tables.values()), default=0),
             "left_out": {
-                name: int(known.found(self._tables[name].shape[1]).sum()) for name, known in self._known.items()
+                name: int(known.are_known(self._tables[name].shape[1]).sum()) for name, known in self._known.items()
             },
             "texts": {name: sum(map(len, sizes)) for name, sizes in self._sizes.items()},
             "tokens": self._tokens,
@@ -254,7 +254,7 @@ class _TextTable:
         """{feature: int32 [records, columns]}, with 0 for texts that are left out."""
         tables = {f.name: _table(self._sizes[f.name], f.each == ()) for f in self._features}
         for name, known in self._known.items():
-            tables[name][known.found(tables[name].shape[1])] = 0
+            tables[name][known.are_known(tables[name].shape[1])] = 0
         return tables
 
 
@@ -269,7 +269,7 @@ class _KnownPositives:
 
     def add(self, example: Mapping[str, Any]) -> None:
         """Adds the next record."""
-        positives = list(map(int, example[f"{self._feature.positives}_said_by"]))
+        positives = list(map(int, example[f"{self._feature.positives}_equal_ids"]))
         for query in map(int, example[f"{self._feature.query}_id"]):
             self._queries.extend([query] * len(positives))
             self._positives.extend(positives)
@@ -280,7 +280,7 @@ class _KnownPositives:
                 self._columns.append(column)
         self._count += 1
 
-    def found(self, columns: int) -> np.ndarray:
+    def are_known(self, columns: int) -> np.ndarray:
         """Returns bool [records, columns]."""
         table = np.zeros((self._count, columns), bool)
         if len(self._texts):

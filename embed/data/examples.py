@@ -127,11 +127,11 @@ class Examples:
         columns = np.zeros((len(draws), *feature.each), np.int64)
         lengths = np.zeros((len(draws), *feature.each), np.int64)
         for task, positions in draws.by_task():
-            found = self.caches[task].lengths(feature.name, draws.records[positions])
-            columns[positions] = chosen = feature.choose(found, draws[positions])
+            table = self.caches[task].lengths(feature.name, draws.records[positions])
+            columns[positions] = chosen = feature.choose(table, draws[positions])
             taken = np.maximum(chosen, 0).reshape(len(positions), -1)
-            own = np.take_along_axis(found, taken, axis=1) if found.shape[1] else np.zeros_like(taken)
-            lengths[positions] = np.where(chosen >= 0, own.reshape(chosen.shape), 0)
+            taken_lengths = np.take_along_axis(table, taken, axis=1) if table.shape[1] else np.zeros_like(taken)
+            lengths[positions] = np.where(chosen >= 0, taken_lengths.reshape(chosen.shape), 0)
         return Chosen(feature, columns, lengths)
 
 

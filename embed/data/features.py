@@ -159,20 +159,26 @@ class Scores(Feature):
         return [{self.name: self._scores(record)} for record in records]
 
     def _scores(self, record: Record) -> np.ndarray:
-        found = np.asarray(record[self.name], np.float64)
+        numbers = np.asarray(record[self.name], np.float64)
+        for role in ("query", "target"):
+            if not isinstance(record.get(role), str) and len(record.get(role) or ()) > 1:
+                raise DataError(
+                    f"{record['location']}: {self.name} belongs to one {role}, and the record has {len(record[role])}; make a "
+                    "record of each"
+                )
         if self.each is None:
-            if len(found) != 1:
-                raise DataError(f"{record['location']}: {self.name} holds {len(found)} numbers, expected one")
-            return np.float32(found[0])
+            if len(numbers) != 1:
+                raise DataError(f"{record['location']}: {self.name} holds {len(numbers)} numbers, expected one")
+            return np.float32(numbers[0])
         texts = len(record.get(self.each) or ())
-        if len(found) == texts + 1:
-            return found.astype(np.float32)
-        if len(found) != texts:
+        if len(numbers) == texts + 1:
+            return numbers.astype(np.float32)
+        if len(numbers) != texts:
             raise DataError(
-                f"{record['location']}: {self.name} holds {len(found)} numbers for {texts} {self.each}; expected {texts} margins, "
-                f"or {texts + 1} scores with the target's first"
+                f"{record['location']}: {self.name} holds {len(numbers)} numbers for {texts} {self.each}; expected {texts} "
+                f"margins, or {texts + 1} scores with the target's first"
             )
-        return np.concatenate([[0.0], -found]).astype(np.float32)
+        return np.concatenate([[0.0], -numbers]).astype(np.float32)
 
     def collate(self, unit):
         if self.each is None:
@@ -180,9 +186,9 @@ class Scores(Feature):
         columns = unit.columns.get(self.each, np.zeros((len(unit), 0), np.int64))
         scores = np.zeros((len(unit), 1 + columns.shape[1]), np.float32)
         for i, example in enumerate(unit.examples):
-            own = example[self.name]
-            scores[i, 0] = own[0]
-            scores[i, 1:] = np.where(columns[i] >= 0, own[1 + np.maximum(columns[i], 0)] if len(own) > 1 else 0.0, 0.0)
+            is_there = columns[i] >= 0
+            scores[i, 0] = example[self.name][0]
+            scores[i, 1:][is_there] = example[self.name][1 + columns[i, is_there]]
         return {self.name: scores}
 
     def shapes(self, size, texts):
@@ -239,11 +245,11 @@ def _blocks(count: int, size: int = 4096) -> list[range]:
 
 def drawn_ids(unit: Unit, name: str) -> np.ndarray:
     """Returns the content ids of the drawn texts of a text feature, in the shape of its columns: int64, 0 where there is none."""
-    columns, own = unit.columns[name], [e[f"{name}_id"] for e in unit.examples]
+    columns, ids_of = unit.columns[name], [e[f"{name}_id"] for e in unit.examples]
     if columns.ndim == 1:
-        return np.array([ids[i] for ids, i in zip(own, columns.tolist())], np.int64)
+        return np.array([ids[i] for ids, i in zip(ids_of, columns.tolist())], np.int64)
     drawn = np.zeros(columns.shape, np.int64)
-    for i, ids in enumerate(own):
+    for i, ids in enumerate(ids_of):
         is_there = columns[i] >= 0
         drawn[i, is_there] = ids[columns[i, is_there]]
     return drawn
@@ -305,7 +311,7 @@ def _numbers(value: Any, field: str, location: str) -> list[float]:
     if isinstance(value, str):
         text = value.strip()
         value = documents.parse_json(text, location, list) if text.startswith("[") else text
-    found = []
+    numbers = []
     for one in value if isinstance(value, list | tuple) else [value]:
         try:
             number = float(one) if isinstance(one, int | float | str) else math.nan
@@ -313,8 +319,8 @@ def _numbers(value: Any, field: str, location: str) -> list[float]:
             number = math.nan
         if not math.isfinite(number) or abs(number) > ranges.MAX_FLOAT:
             raise DataError(f"{location}: field {field!r} holds {str(one)[:40]!r}, expected a finite number")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers
 
 
 def _label(value: Any, field: str, location: str) -> str:

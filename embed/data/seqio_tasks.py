@@ -245,13 +245,15 @@ def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failur
             values = {name: parse_value(columns[name][i], role, name, location) for name, role in roles.items()}
             records.append({"location": location, **values})
         rows = encoder(records)
-        found = []
+        outputs = []
         for field in fields:
-            own = [np.asarray(row[field.name], field.dtype) for row in rows]
-            found += (
-                [np.stack(own)] if not field.rank else [np.concatenate(own), np.array([len(x) for x in own], np.int64)]
+            values_of = [np.asarray(row[field.name], field.dtype) for row in rows]
+            outputs += (
+                [np.stack(values_of)]
+                if not field.rank
+                else [np.concatenate(values_of), np.array([len(x) for x in values_of], np.int64)]
             )
-        return found
+        return outputs
 
     def batch(x):
         arrays = []

@@ -44,10 +44,10 @@ class TextFeature(Feature):
     def counted(self) -> tuple[Field, ...]:
         """Arrays that `encode` gives to the writer of a cache, which does not keep them.
 
-        `<name>_truncated` is how many texts were cut. `<name>_said_by` are the ids of the texts that say what one of these says:
+        `<name>_truncated` is how many texts were cut. `<name>_equal_ids` are the ids of the texts that say what one of these says:
         itself without its title, and with the title in front.
         """
-        return (Field(f"{self.name}_truncated", "int32", 0), Field(f"{self.name}_said_by", "int64", 1))
+        return (Field(f"{self.name}_truncated", "int32", 0), Field(f"{self.name}_equal_ids", "int64", 1))
 
     def definition(self):
         """Returns what decides the tokens: how texts are cut, and whose prompt they take."""
@@ -68,7 +68,7 @@ class TextFeature(Feature):
             used += len(texts)
             key = record.get(f"{self.name}_key")
             ids = [content_id(key) if key else self._id(text, title) for text, title in texts]
-            said_by = [
+            equal_ids = [
                 target_id(said) for text, title in texts for said in (text, f"{title} {text}" if title else text)
             ]
             encoded.append(
@@ -77,7 +77,7 @@ class TextFeature(Feature):
                     f"{self.name}_lengths": np.array([len(x) for x in own], np.int32),
                     f"{self.name}_id": np.array(ids, np.int64),
                     f"{self.name}_truncated": np.int32(sum(own_cut)),
-                    f"{self.name}_said_by": np.array(said_by, np.int64),
+                    f"{self.name}_equal_ids": np.array(equal_ids, np.int64),
                 }
             )
         return encoded

@@ -65,14 +65,14 @@ class Validation:
         if key not in self._programs:
             placed = with_shardings(variables, jax.tree.map(lambda x: x.sharding, variables))
             self._programs[key] = Programs(make_validation(self.objective), placed, self.batches, self.mesh, step=False)
-        shards, found = self.batches.shards, []
+        shards, metrics = self.batches.shards, []
         batches = self.batches.iterate(0, *sharding.process_rows(shards, self.mesh))
         for number in range(self.steps):
             hosts.at(f"scoring validation batch {number + 1}", hosts.SAVING)
             batch = Batch(sharding.to_global(next(batches), self.mesh, shards), self.batches.max_segments)
-            found.append(jax.device_get(self._programs[key](variables, batch)))
-        return _means(found)
+            metrics.append(jax.device_get(self._programs[key](variables, batch)))
+        return _means(metrics)
 
 
-def _means(found: list[Mapping[str, Any]]) -> dict[str, float]:
-    return {f"validation/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+def _means(metrics: list[Mapping[str, Any]]) -> dict[str, float]:
+    return {f"validation/{name}": float(np.mean([values[name] for values in metrics])) for name in metrics[0]}

@@ -99,6 +99,15 @@ def test_a_score_is_one_number():
         scores.encode([{"score": [1, 2], "location": "a:1"}], None)
 
 
+@pytest.mark.parametrize("role", ["query", "target"])
+def test_a_score_of_several_texts_is_refused(role):
+    record = {"query": "q", "target": "t", "score": [1.0], "location": "a:1", role: ["a", "b"]}
+    with pytest.raises(
+        DataError, match=f"a:1: score belongs to one {role}, and the record has 2; make a record of each"
+    ):
+        Scores().encode([record], None)
+
+
 def test_the_scores_of_a_list_follow_the_texts_that_are_drawn():
     scores = Scores("scores", each="negatives")
     records = [

@@ -43,7 +43,7 @@ def example(task, i, most_negatives):
         query_id=ids(1)[0],
         target_id=ids(1)[0],
         negatives_id=ids(len(sizes)),
-        said_by=[task, i],
+        equal_ids=[task, i],
     )
 
 

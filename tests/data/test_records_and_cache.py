@@ -48,7 +48,7 @@ def example(rng, most=9):
         query_id=ids(1)[0],
         target_id=ids(1)[0],
         negatives_id=ids(len(counts)),
-        said_by=ids(2),
+        equal_ids=ids(2),
         truncated=rng.integers(0, 2, 3),
     )
 

@@ -58,7 +58,7 @@ def test_the_texts_of_a_record_are_encoded_one_after_the_other():
     assert made["query_truncated"] == 1 and made["query_id"].tolist() == [content_id("ab"), content_id("cdefg")]
     assert made["target"].tolist() == [ord(c) for c in "T xy"]
     assert made["target_id"].tolist() == [target_id("x", "T"), target_id("y")]
-    assert made["target_said_by"].tolist() == [target_id(t) for t in ("x", "T x", "y", "y")]
+    assert made["target_equal_ids"].tolist() == [target_id(t) for t in ("x", "T x", "y", "y")]
     assert [x.tolist() for x in features[0].texts(made, 1)] == [[ord(c) for c in "cdef"]]
 
 
