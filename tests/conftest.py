@@ -168,7 +168,7 @@ def write_data(folder: pathlib.Path) -> None:
 def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python -m embed` in `folder` on one device, as a user would."""
     env = {**os.environ, **environment}
-    env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}"
+    env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}".strip()
     command = [sys.executable, "-m", "embed", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1000)
 
