@@ -60,7 +60,7 @@ def model_json(
     text_normalization: str = "NFC, strip",
     **others: Any,
 ) -> dict[str, Any]:
-    """Returns the content of model.json. `text_normalization` is a name of `data.text.NORMALIZATIONS`."""
+    """Returns the content of model.json. `text_normalization` is a name of `text.NORMALIZATIONS`."""
     return {
         "format": FORMAT,
         "architecture": model_description,

@@ -364,18 +364,21 @@ def _call(target: Callable, reader: _Reader):
 
 
 def _check_used(reader: _Reader) -> None:
-    """Raises ConfigError for a binding that no built object took."""
-    operative = {}
-    for (scope, selector), arguments in gin_config._OPERATIVE_CONFIG.items():
-        operative.setdefault(selector, []).append((scope, set(arguments)))
+    """Raises ConfigError for a binding that no built object took.
+
+    gin knows an object by the import that named it, which may be a package that takes the object from its own modules.
+    """
+    operative = [
+        (gin_config._REGISTRY[selector].wrapped, scope, set(arguments))
+        for (scope, selector), arguments in gin_config._OPERATIVE_CONFIG.items()
+    ]
     for b in reader.bindings:
         if not b.arg:
             continue
         target = _resolve(b.selector, reader.modules, b.location)
-        full = f"{target.__module__}.{target.__qualname__}"
-        takers = [a for name, uses in operative.items() if name == full for s, a in uses if not b.scope or b.scope in s]
+        takers = [a for built, scope, a in operative if built is target and (not b.scope or b.scope in scope)]
         if not any(b.arg in arguments for arguments in takers):
-            used = [name.rpartition(".")[2] for name in operative if not name.startswith("gin.")]
+            used = [built.__name__ for built, _, _ in operative if not built.__module__.startswith("gin.")]
             raise ConfigError(
                 f"{b.location}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}"
             )

@@ -14,7 +14,7 @@ import json
 import pathlib
 import random
 
-from embed.data.sources import write_json_lines
+from embed.sources.lines import write_json_lines
 
 PEOPLE = [
     "a student",

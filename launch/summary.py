@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Mapping
 
 from embed import files
-from embed.data import sources
 from embed.evaluation.report import SHORT, align
+from embed.sources.lines import read_json_lines
 
 METRICS = ("ndcg_at_10", "mrr_at_10", "recall_at_1", "recall_at_10", "recall_at_100")
 # From the weakest to the best, whatever of it was scored.
@@ -50,7 +50,7 @@ def scores_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
 
 def write_example_pairs(path: pathlib.Path, functions: pathlib.Path) -> None:
     """Writes some pairs of the harvest in the form that a user's own pairs must have."""
-    rows = itertools.islice(sources.read_json_lines(str(functions / "train.jsonl.gz")), PAIRS_IN_EXAMPLE)
+    rows = itertools.islice(read_json_lines(str(functions / "train.jsonl.gz")), PAIRS_IN_EXAMPLE)
     pairs = ({"query": row["query"], "positive": row["target"]} for _, row in rows)
     files.write_atomic(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from embed import arrays, digests, documents, files, ranges
 from embed.curation.positives import text_ids
-from embed.data.text import target_id
-from embed.data.texts import Text
 from embed.errors import DataError
+from embed.sources.input_texts import Text
+from embed.text import target_id
 
 RECORD = "collection.json"
 _LINES, _OFFSETS, _IDS, _BARE = "texts.jsonl", "offsets.npy", "ids.npy", "bare.npy"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from embed.data.text import target_id
+from embed.text import target_id
 
 
 def text_ids(text: str, title: str = "") -> tuple[np.int64, np.int64, np.int64]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from embed.curation.asking import Asker, Rejected
 from embed.curation.words import Words
-from embed.data.text import clean
-from embed.data.texts import Text
+from embed.sources.input_texts import Text
+from embed.text import clean
 
 TASKS = ("question answering", "search result", "fact checking")
 LENGTHS = ("one sentence", "two or three sentences", "a short paragraph", "a long paragraph")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from embed.data.text import content_id
+from embed.text import content_id
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,11 @@ import numpy as np
 from embed import documents, ranges
 from embed.data import vector_store
 from embed.data.draws import Draws
-from embed.data.fields import Record, text_of
 from embed.data.records import Field
-from embed.data.text import content_id
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError
+from embed.sources.fields import Record, text_of
+from embed.text import content_id
 
 Example = Mapping[str, np.ndarray]  # a cached record: array by the name of its field
 

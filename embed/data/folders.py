@@ -4,9 +4,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed.data.sources import HuggingFaceDataset, JsonLines, Parquet, TabSeparated, expand_paths, is_saved_dataset
 from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
+from embed.sources.datasets import HuggingFaceDataset
+from embed.sources.paths import expand_paths, is_saved_dataset
+from embed.sources.record_files import JsonLines, Parquet, TabSeparated
 
 _KINDS = {
     ".jsonl": JsonLines,

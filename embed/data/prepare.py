@@ -4,8 +4,8 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from embed import files
-from embed.data import cache, seqio_tasks, text
+from embed import files, text
+from embed.data import cache, seqio_tasks
 from embed.data.features import Feature
 from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task

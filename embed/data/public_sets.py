@@ -8,10 +8,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from embed.data.derived import Choices, Entailments, HuggingFaceBeir, TitleAndBody
-from embed.data.sources import HuggingFaceDataset, Tfds
 from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
+from embed.sources.beir import HuggingFaceBeir
+from embed.sources.datasets import HuggingFaceDataset, Tfds
+from embed.sources.derived import Choices, Entailments, TitleAndBody
 
 WEB, DIVERSE, MULTILINGUAL, CODE = "web", "task diversity", "language diversity", "code"
 KINDS = (WEB, DIVERSE, MULTILINGUAL, CODE)

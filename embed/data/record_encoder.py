@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from embed.data.features import Context, Feature
-from embed.data.fields import Record
-from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
+from embed.sources.fields import Record
+from embed.text import template
 
 
 def prompts_of(record: Record, query_prompt: str, target_prompt: str) -> tuple[str, str]:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from embed.data import sources
+from embed import sources
 from embed.data.features import Feature, Role, parse_value, roles_of
-from embed.data.fields import check_fields
 from embed.data.record_encoder import RecordEncoder
 from embed.data.records import Field
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
 from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
+from embed.sources.fields import check_fields
 
 _BATCH = 256
 

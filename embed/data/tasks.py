@@ -6,10 +6,10 @@ from typing import Any
 
 from embed import ranges
 from embed.data.features import Feature, definitions
-from embed.data.text import template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, did_you_mean
 from embed.ranges import Count, Positive
+from embed.text import template
 
 CACHE_FORMAT = 4  # raised when the meaning of cached records changes
 

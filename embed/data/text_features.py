@@ -9,10 +9,10 @@ import numpy as np
 from embed import ranges
 from embed.data.draws import Draws
 from embed.data.features import Context, Example, Feature, Role, Unit, drawn_ids, split_ids
-from embed.data.fields import Record
 from embed.data.records import Field
-from embed.data.text import apply_prompt, content_id, target_id
 from embed.errors import ConfigError, DataError
+from embed.sources.fields import Record
+from embed.text import apply_prompt, content_id, target_id
 
 Side = Literal["query", "target"]
 

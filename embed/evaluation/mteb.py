@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from embed.data.text import MTEB_KEYS
 from embed.errors import DataError, UsageError
 from embed.evaluation.views import View
+from embed.text import MTEB_KEYS
 
 
 def _mteb():

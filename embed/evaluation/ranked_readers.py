@@ -7,12 +7,13 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from embed.data import qrels
-from embed.data.fields import checked_text, identity, rows_by_id
-from embed.data.lines import read_json_lines, read_lines, read_table
 from embed.errors import DataError
 from embed.evaluation import query_groups, ranked_tasks, ranking
 from embed.evaluation.reading import Entry, part, remark_of_empty, some, text_or_empty
+from embed.sources import qrels
+from embed.sources.fields import checked_text, identity, rows_by_id
+from embed.sources.lines import read_json_lines, read_lines
+from embed.sources.tables import read_table
 
 
 def _title(row: Mapping, location: str) -> str:

@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embed.data.fields import checked_text
-from embed.data.text import clean
 from embed.errors import DataError, did_you_mean
+from embed.sources.fields import checked_text
+from embed.text import clean
 
 Entry = Mapping[str, Any]  # a task of a suite
 

@@ -4,10 +4,11 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from embed.data.lines import read_json_lines, read_table
 from embed.errors import DataError
 from embed.evaluation import probe_tasks
 from embed.evaluation.reading import Entry, column, finite, label_of, part, remark_of_empty, some, text_or_empty
+from embed.sources.lines import read_json_lines
+from embed.sources.tables import read_table
 
 
 def _pairs(path: pathlib.Path, first: str, second: str, value: str | None, kind: Callable):

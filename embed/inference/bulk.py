@@ -18,10 +18,10 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from embed import digests, files, ranges
-from embed.data.text import content_id
-from embed.data.texts import Text
 from embed.errors import DataError, StorageError, UsageError
 from embed.inference.shards import AGAIN, FORMATS, PRECISIONS, Shards
+from embed.sources.input_texts import Text
+from embed.text import content_id
 
 JOB, SUMMARY = "job.json", "summary.json"
 _OTHER = "restore it from its source, or encode into another --output"

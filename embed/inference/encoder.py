@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from embed import hosts, sharding
-from embed.data.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NumericError
 from embed.inference import arguments, forks
 from embed.inference.items import check_filled, check_texts, items_of
 from embed.inference.plan import MAX_SEGMENTS, Batch, plan
+from embed.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.types import Item, Method, Model, Params
 
 _STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
@@ -24,7 +24,7 @@ _STUCK = 1800.0  # seconds that a batch may take, its compilation included, unti
 class Encoder:
     """Encodes texts with any parameters of one model. `overflow(cut, total)` is called for texts cut at `max_length`.
 
-    `text_normalization` is a name of `data.text.NORMALIZATIONS`: what is done to texts and titles before their prompt.
+    `text_normalization` is a name of `text.NORMALIZATIONS`: what is done to texts and titles before their prompt.
     `tokens_per_batch` is per shard of the batch; None is 1,024 on CPU, where the caches hold no more, and 16,384 elsewhere.
     """
 

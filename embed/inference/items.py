@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from embed.data.text import clean
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference.arguments import kind_of
+from embed.text import clean
 from embed.types import Item
 
 _KEYS = ("text", "title", "image", "images")  # of a dict, as sentence-transformers takes it

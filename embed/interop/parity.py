@@ -12,8 +12,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 import numpy as np
 
 from embed import documents, ranges
-from embed.data.text import normalizer, prompted, template
 from embed.errors import DataError, NumericError
+from embed.text import normalizer, prompted, template
 
 FILE = "parity.json"
 # The largest difference of any number of any unit vector, by the type of the exported weights.

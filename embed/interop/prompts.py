@@ -6,8 +6,8 @@ under each key it serves. A bare `Reranking` or `Retrieval` would be put on both
 
 from collections.abc import Mapping
 
-from embed.data.text import MTEB_KEYS, PROMPTS
 from embed.errors import DataError
+from embed.text import MTEB_KEYS, PROMPTS
 
 # MTEB puts these on both sides; what they say is written for the query alone.
 _BOTH_SIDES = ("Retrieval", "Reranking")

@@ -5,12 +5,12 @@ import re
 from typing import Any
 
 from embed import documents
-from embed.data.text import DEFAULT_NORMALIZATION
 from embed.data.tokenizers import SentencePiece
 from embed.errors import DataError
+from embed.text import DEFAULT_NORMALIZATION
 
 _SPACE = "\u2581"
-# What data.text.clean does, as steps of a tokenizer.json
+# What text.clean does, as steps of a tokenizer.json
 _CLEAN: list[dict[str, Any]] = [{"type": "NFC"}, {"type": "Strip", "strip_left": True, "strip_right": True}]
 
 

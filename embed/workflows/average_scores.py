@@ -7,12 +7,12 @@ import numpy as np
 
 from embed import console, documents, hosts
 from embed.averaging import soup
-from embed.data.text import template
 from embed.evaluation import plots, report, runner, suites
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.views import View
 from embed.inference import model as inference
 from embed.inference import search
+from embed.text import template
 
 
 class Scorer:

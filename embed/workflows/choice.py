@@ -11,8 +11,8 @@ from embed.curation.collection import Collection
 from embed.curation.negatives import Rule
 from embed.curation.neighbours import Neighbours
 from embed.curation.positives import Positives
-from embed.data.text import target_id
 from embed.inference import bulk
+from embed.text import target_id
 
 _BLOCK = 8192  # rows whose positives are scored together
 

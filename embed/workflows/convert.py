@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from embed import console, files, trees
-from embed.data import text
+from embed import console, files, text, trees
 from embed.errors import UsageError, did_you_mean
 from embed.interop import convert, hub
 from embed.interop import source as sources
@@ -28,7 +27,7 @@ def run(
     """Writes the bundle `output` of a folder, or of a name on the Hugging Face Hub at `revision`.
 
     `prompts` are templates by name that replace the folder's. `matryoshka_dims` and `max_length` in tokens default to what the
-    folder says. `text_normalization` is a name of `data.text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
+    folder says. `text_normalization` is a name of `text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
     decoder see the whole text: a start for training, not the same model.
     """
     files.check_new(output)

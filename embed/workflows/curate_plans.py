@@ -8,10 +8,10 @@ from typing import Any
 
 from embed.curation import judging, synthesis, words
 from embed.curation.asking import Asker
-from embed.data.fields import map_fields
-from embed.data.lines import read_json_lines
-from embed.data.texts import Text, read_texts
 from embed.errors import DataError, UsageError
+from embed.sources.fields import map_fields
+from embed.sources.input_texts import Text, read_texts
+from embed.sources.lines import read_json_lines
 
 # WHAT -> its prompts, and the names that each is filled in with
 FIELDS = {

@@ -6,8 +6,8 @@ from typing import Any
 
 from embed import documents, files
 from embed.curation.ledger import Ledger
-from embed.data.sources import write_json_lines
 from embed.errors import DataError
+from embed.sources.lines import write_json_lines
 
 ROWS, SUMMARY = "rows.jsonl.gz", "summary.json"
 _FORMAT = 2

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from embed import console, files, hosts
-from embed.data import texts
-from embed.data.text import template
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference import bulk
 from embed.inference import model as inference
 from embed.inference.shards import FORMATS, PRECISIONS
+from embed.sources import input_texts
+from embed.text import template
 from embed.types import Item
 
 _CHECKED_EVERY = 30.0  # seconds
@@ -59,7 +59,7 @@ def run(
     prompt_template = template(prompt, opened.prompts)
     opened.check_dims(dims)
     fields = {"text": text_field, "id": id_field, "title": title_field}
-    read = functools.partial(texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
+    read = functools.partial(input_texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
     job = bulk.Job(
         output=pathlib.Path(output),
         format=format,

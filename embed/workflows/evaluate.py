@@ -5,13 +5,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from embed import bundles, console, environment, files, hosts, markdown
-from embed.data.text import template
 from embed.errors import ConfigError, UsageError, did_you_mean
 from embed.evaluation import bm25, outputs, runner, suites, views
 from embed.evaluation.embeddings import Embeddings
 from embed.inference import model as inference
 from embed.inference import search
 from embed.inference.weights import KINDS
+from embed.text import template
 from embed.workflows import compare
 
 BASELINES = ("random", "bm25")

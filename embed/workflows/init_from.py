@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from embed import bundles, console, documents, files, hosts
-from embed.data import text, tokenizers
+from embed import bundles, console, documents, files, hosts, text
+from embed.data import tokenizers
 from embed.errors import ConfigError, did_you_mean
 from embed.models import api
 from embed.workflows.recipe import Recipe

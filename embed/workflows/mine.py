@@ -21,15 +21,15 @@ from embed.curation.collection import Collection
 from embed.curation.negatives import Rule
 from embed.curation.neighbours import Neighbours
 from embed.curation.positives import Positives, text_ids
-from embed.data.fields import map_fields
-from embed.data.lines import read_json_lines
-from embed.data.sources import expand_paths, write_json_lines
-from embed.data.text import target_id, template
-from embed.data.texts import Text, read_texts
 from embed.errors import DataError, StorageError, UsageError, did_you_mean
 from embed.inference import bulk, search
 from embed.inference import model as inference
 from embed.inference.model import EmbeddingModel
+from embed.sources.fields import map_fields
+from embed.sources.input_texts import Text, read_texts
+from embed.sources.lines import read_json_lines, write_json_lines
+from embed.sources.paths import expand_paths
+from embed.text import target_id, template
 from embed.types import Item
 from embed.workflows.choice import Choice, Pairs, Source, summary_line
 

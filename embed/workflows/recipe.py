@@ -5,10 +5,9 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from embed import ranges
-from embed.data import tasks, text
+from embed import ranges, text
+from embed.data import tasks
 from embed.data.features import Feature, Scores, roles_of
-from embed.data.fields import check_fields
 from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
@@ -16,6 +15,7 @@ from embed.objectives.adapters import Adapters
 from embed.objectives.moving_average import MovingAverage
 from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
+from embed.sources.fields import check_fields
 from embed.training import loop
 from embed.types import Model, Objective
 
@@ -45,7 +45,7 @@ class Recipe:
     `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
     `micro_batches`, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
-    `tokenizer`, `prompts` or `text_normalization` (a name of `data.text.NORMALIZATIONS`) are not given, those of `init_from`
+    `tokenizer`, `prompts` or `text_normalization` (a name of `text.NORMALIZATIONS`) are not given, those of `init_from`
     are taken. `model_changes` replaces fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}.
     `max_length` is what a text is cut at when the model is used, in tokens (default: as in `init_from`, else the longer side
     of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and so is the loss on `validation_share` of the

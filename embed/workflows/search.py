@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from embed.data.fields import checked_text
-from embed.data.lines import read_json_lines
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference import model as inference
 from embed.inference import search
+from embed.sources.fields import checked_text
+from embed.sources.lines import read_json_lines
 from embed.types import Item
 
 

@@ -11,10 +11,10 @@ from embed.data.examples import ORDER, Examples
 from embed.data.holdout import Subset, split
 from embed.data.loader import Batches
 from embed.data.tasks import Mixture, describe
-from embed.data.text import template
 from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import api
+from embed.text import template
 from embed.training import loop, optimizers
 from embed.training.validation import Validation
 from embed.workflows import init_from, start, summary

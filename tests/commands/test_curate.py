@@ -108,7 +108,7 @@ def test_queries_for_passages(curate, folder, server):
 
 
 def test_training_reads_the_queries(curate, folder):
-    from embed.data.sources import JsonLines
+    from embed.sources.record_files import JsonLines
 
     assert curate("queries", "out", "--input=passages.jsonl", "--sample=10").returncode == 0
     source = JsonLines(str(folder / "out" / "rows.jsonl.gz"), {"query": "query", "target": "positive"})
@@ -116,7 +116,7 @@ def test_training_reads_the_queries(curate, folder):
 
 
 def test_texts_of_labels_from_the_tails_of_lists(curate, folder):
-    from embed.data.sources import LabelledTexts
+    from embed.sources.labelled_texts import LabelledTexts
 
     given = ["--labels=good,bad,neither", "--kind=product reviews", "--count=30"]
     done = curate("texts", "out", *given)

@@ -13,7 +13,6 @@ import pytest
 from embed import arrays, bundles, checkpoints, files, trees
 from embed.commands.main import main
 from embed.data import tokenizers
-from embed.data.text import PROMPTS
 from embed.errors import DataError, NumericError
 from embed.inference import model as inference
 from embed.interop import parity, tokenizer_json
@@ -21,6 +20,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.modernbert import ModernBert
 from embed.models.pooling import AttentionPooling, MeanPooling
+from embed.text import PROMPTS
 
 SIZES = {"vocab_size": 450, "width": 12, "num_layers": 2, "num_heads": 2, "mlp_dim": 16, "window": 8, "global_every": 2}
 NO_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")

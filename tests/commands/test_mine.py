@@ -10,9 +10,9 @@ import signal
 import numpy as np
 import pytest
 
-from embed.data.sources import JsonLines
-from embed.data.text import target_id
 from embed.documents import read_json
+from embed.sources.record_files import JsonLines
+from embed.text import target_id
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick"]
 

@@ -87,7 +87,7 @@ from __gin__ import dynamic_registration
 
 from embed.workflows import recipe
 from embed.data import text_features
-from embed.data import sources
+from embed import sources
 from embed.data import tasks
 from embed.data import tokenizers
 from embed.models import gemma

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from embed.curation import collection
-from embed.data.text import target_id
-from embed.data.texts import Text
 from embed.errors import DataError
+from embed.sources.input_texts import Text
+from embed.text import target_id
 
 
 def texts(*pairs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embed.curation.positives import Positives, text_ids
-from embed.data.text import target_id
+from embed.text import target_id
 
 
 def part(*pairs):

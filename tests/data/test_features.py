@@ -9,9 +9,9 @@ from encoded_pairs import encoded
 from embed.data import vector_store
 from embed.data.draws import Draws
 from embed.data.features import Labels, Role, Scores, Unit, Vectors, definitions, parse_value, roles_of, split_ids
-from embed.data.text import content_id
 from embed.data.text_features import Text
 from embed.errors import ConfigError, DataError
+from embed.text import content_id
 
 
 def unit(examples, **columns):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from embed.data.folders import task_per_file
-from embed.data.sources import JsonLines, TabSeparated
 from embed.errors import ConfigError, DataError
+from embed.sources.record_files import JsonLines, TabSeparated
 
 
 @pytest.fixture

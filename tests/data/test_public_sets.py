@@ -5,11 +5,11 @@ import pathlib
 import pytest
 
 from embed.data import public_sets, seqio_tasks
-from embed.data.derived import Entailments
-from embed.data.sources import Tfds
 from embed.data.text_features import Lengths, pairs
 from embed.data.tokenizers import SentencePiece, train_sentencepiece
 from embed.errors import ConfigError
+from embed.sources.datasets import Tfds
+from embed.sources.derived import Entailments
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 

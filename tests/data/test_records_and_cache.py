@@ -13,11 +13,11 @@ from embed import files
 from embed.data import cache, prepare, records, tasks
 from embed.data.draws import Draws
 from embed.data.record_encoder import RecordEncoder
-from embed.data.sources import JsonLines
 from embed.data.tasks import RegisteredTask, Task
-from embed.data.text import target_id
 from embed.data.text_features import Lengths, pairs
 from embed.errors import DataError
+from embed.sources.record_files import JsonLines
+from embed.text import target_id
 
 FEATURES = pairs(Lengths(6, 9))
 FIELDS = [field for feature in FEATURES for field in feature.fields]
@@ -308,7 +308,7 @@ def test_a_source_of_ones_own_needs_only_its_two_methods(tmp_path):
 
 
 def test_encoded_pairs_by_hand():
-    from embed.data.text import content_id
+    from embed.text import content_id
 
     encoder = RecordEncoder(FEATURES, TOKENIZER, "q:{content}", "{title}|{content}")
     rows = encoder(
@@ -340,17 +340,18 @@ def test_encoded_pairs_by_hand():
         assert all(row[k].dtype == np.int32 for k in ("query", "target", "negatives", "negatives_lengths"))
 
 
-def test_every_file_of_the_room_is_imported_without_tensorflow():
+def test_every_file_of_data_and_sources_is_imported_without_tensorflow():
     program = (
         "import importlib, pathlib, sys\n"
         "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'tensorflow_text'): sys.modules[name] = None\n"
-        "import embed.data\n"
-        "for path in sorted(pathlib.Path(embed.data.__file__).parent.glob('*.py')):\n"
-        "    importlib.import_module(f'embed.data.{path.stem}'); print(path.stem)\n"
+        "import embed.data, embed.sources\n"
+        "for package in (embed.data, embed.sources):\n"
+        "    for path in sorted(pathlib.Path(package.__file__).parent.glob('*.py')):\n"
+        "        importlib.import_module(f'{package.__name__}.{path.stem}'); print(path.stem)\n"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
-    assert {"cache", "loader", "prepare", "seqio_tasks", "sources", "tokenizers"} <= set(ran.stdout.split())
+    assert {"cache", "loader", "prepare", "seqio_tasks", "record_files", "tokenizers"} <= set(ran.stdout.split())
 
 
 # Negatives that are positives.

@@ -9,11 +9,12 @@ import pytest
 
 from embed.data import prepare, seqio_tasks
 from embed.data.record_encoder import RecordEncoder
-from embed.data.sources import JsonLines, Tfds
 from embed.data.tasks import Mixture, RegisteredTask, Task
 from embed.data.text_features import Lengths, pairs
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
+from embed.sources.datasets import Tfds
+from embed.sources.record_files import JsonLines
 
 FEATURES = pairs(Lengths(8, 10))
 WORDS = [

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import gin
-from embed.data.sources import JsonLines, TabSeparated
 from embed.data.tasks import Mixture, RegisteredTask, Task, cache_key, describe
 from embed.data.text_features import Lengths, pairs
 from embed.documents import digest_json
 from embed.errors import ConfigError, DataError
+from embed.sources.record_files import JsonLines, TabSeparated
 
 SIZES = {"a": 100, "b": 900, "c": 2500}
 

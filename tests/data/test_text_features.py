@@ -9,9 +9,9 @@ from encoded_pairs import encoded
 from embed.data.draws import Draws
 from embed.data.features import Unit, drawn_ids
 from embed.data.record_encoder import RecordEncoder
-from embed.data.text import content_id, target_id
 from embed.data.text_features import Lengths, Text, Texts, describe, pairs
 from embed.errors import ConfigError, DataError
+from embed.text import content_id, target_id
 
 
 class Letters:

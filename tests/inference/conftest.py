@@ -9,11 +9,11 @@ import pytest
 
 from embed import bundles, checkpoints
 from embed.data import tokenizers
-from embed.data.text import PROMPTS
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.text import PROMPTS
 
 MAX_LENGTH = 48
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embed import digests
-from embed.data.texts import Text, read_texts
 from embed.errors import DataError, StorageError
 from embed.inference import bulk
+from embed.sources.input_texts import Text, read_texts
 from embed.vectors import quantize_binary, quantize_int8
 
 SIZE = 16

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embed.curation.negatives import Rule
-from embed.data.text import PROMPTS, content_id
-from embed.data.texts import Text
 from embed.inference import bulk
+from embed.sources.input_texts import Text
+from embed.text import PROMPTS, content_id
 from embed.workflows import mine as mining
 
 SIZE = 16

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from embed import arrays, sharding
-from embed.data.text import PROMPTS, apply_prompt, clean
 from embed.errors import DataError, EmbedError
 from embed.inference import plan
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 from embed.sharding import MeshShape
+from embed.text import PROMPTS, apply_prompt, clean
 from embed.types import Item
 
 

@@ -7,10 +7,10 @@ import pytest
 import safetensors.numpy
 
 from embed import bundles, files, trees
-from embed.data.text import PROMPTS
 from embed.interop import convert, hub, tensors
 from embed.interop import source as sources
 from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
+from embed.text import PROMPTS
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
 

@@ -11,7 +11,6 @@ import safetensors.numpy
 from embed import bundles, digests, trees
 from embed.commands.main import main
 from embed.data import tokenizers
-from embed.data.text import PROMPTS
 from embed.errors import DataError
 from embed.interop import card, families, origin, readers, sentence_transformers
 from embed.models import api
@@ -19,6 +18,7 @@ from embed.models.bert import Bert
 from embed.models.embedder import Embedder
 from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
 from embed.models.qwen3 import Qwen3
+from embed.text import PROMPTS
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
 RESULTS = {

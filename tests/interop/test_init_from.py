@@ -10,13 +10,13 @@ import optax
 import pytest
 
 from embed import bundles, sharding, trees
-from embed.data import sources as data_sources
+from embed import sources as data_sources
 from embed.data import tasks, tokenizers
-from embed.data.text import PROMPTS
 from embed.data.text_features import Lengths
 from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.models.pooling import LastPooling
+from embed.text import PROMPTS
 from embed.training import loop
 from embed.workflows import init_from, start
 from embed.workflows.recipe import Recipe

@@ -11,12 +11,12 @@ import tokenizers
 
 from embed import arrays, checkpoints, files, trees
 from embed.commands.main import main
-from embed.data.text import PROMPTS
 from embed.errors import NumericError
 from embed.inference import model as inference
 from embed.interop import origin, parity, stablehlo
 from embed.interop import source as sources
 from embed.models import api
+from embed.text import PROMPTS
 
 PREFIXES = {"query": "find: ", "document": "text: ", "clustering": "group: ", "mine": "mine> ", "classification": ""}
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from embed.data.text import PROMPTS, apply_prompt
 from embed.errors import DataError
 from embed.interop import prompts
+from embed.text import PROMPTS, apply_prompt
 
 # What EmbeddingGemma's own folder holds.
 EMBEDDING_GEMMA = {

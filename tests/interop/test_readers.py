@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from embed.data.text import prompted
 from embed.interop import readers, tokenizer_json
+from embed.text import prompted
 
 FUNCTIONS = [
     readers.prompted,

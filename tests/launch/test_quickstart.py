@@ -14,7 +14,7 @@ import pytest
 
 from embed import config
 from embed.commands import main
-from embed.data import sources
+from embed.sources.lines import write_json_lines
 from embed.workflows.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def quickstart(tmp_path):
     sizes = dict.fromkeys(("random", "base", "tuned", "soup"), ("384", "128", "64"))
     (tmp_path / "results.json").write_text(json.dumps(results({**sizes, "bm25": ("all",)})))
     rows = [{"query": f"Query {i}.", "target": f"def f{i}(): é", "package": "p"} for i in range(600)]
-    sources.write_json_lines(tmp_path / "train.jsonl.gz", rows)
+    write_json_lines(tmp_path / "train.jsonl.gz", rows)
 
     def run(*given, **environment):
         (tmp_path / "calls").unlink(missing_ok=True)

@@ -7,14 +7,15 @@ pandas = pytest.importorskip("pandas")
 datasets = pytest.importorskip("datasets")
 pyarrow = pytest.importorskip("pyarrow")
 
-from embed.data import cache, seqio_tasks, sources  # noqa: E402
+from embed import sources  # noqa: E402
+from embed.data import cache, seqio_tasks  # noqa: E402
 from embed.data.examples import Examples  # noqa: E402
 from embed.data.features import Labels, Scores  # noqa: E402
 from embed.data.folders import task_per_file  # noqa: E402
 from embed.data.tasks import Mixture, Task  # noqa: E402
-from embed.data.text import content_id  # noqa: E402
 from embed.data.text_features import Lengths, pairs  # noqa: E402
 from embed.errors import DataError  # noqa: E402
+from embed.text import content_id  # noqa: E402
 
 pytestmark = pytest.mark.parity
 ROWS = [

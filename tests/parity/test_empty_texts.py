@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from parity_foreign import embed, open_reported
 
-from embed.data.text import template
 from embed.evaluation import runner, suites
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.views import View
 from embed.inference import model as inference
 from embed.inference import search
+from embed.text import template
 
 mteb = pytest.importorskip("mteb")
 from datasets import Dataset  # noqa: E402

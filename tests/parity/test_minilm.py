@@ -13,12 +13,12 @@ import pytest
 from parity_foreign import embed, open_reported
 from scipy import stats
 
-from embed.data.text import clean, template
 from embed.evaluation import runner, suites
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.views import View
 from embed.inference import model as inference
 from embed.inference import search
+from embed.text import clean, template
 
 TOLERANCE = 1e-5
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

@@ -3,9 +3,9 @@
 import pytest
 from parity_foreign import PROMPTS, SHAPES, TEXTS, Shape, convert_and_export, embed, open_reported
 
-from embed.data.text import apply_prompt, template
 from embed.documents import read_json
 from embed.inference import model as inference
+from embed.text import apply_prompt, template
 
 mteb = pytest.importorskip("mteb")
 from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper  # noqa: E402

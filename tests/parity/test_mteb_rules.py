@@ -13,11 +13,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from embed.data.text import clean, template
 from embed.evaluation import mteb_rules, runner, suites
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.views import View
 from embed.inference import search
+from embed.text import clean, template
 
 mteb = pytest.importorskip("mteb")
 from mteb._evaluators import retrieval_metrics  # noqa: E402

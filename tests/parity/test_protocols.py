@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from parity_foreign import embed
 
-from embed.data.text import clean, template
 from embed.evaluation import runner, suites
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.views import View
 from embed.inference import model as inference
 from embed.inference import search
+from embed.text import clean, template
 from embed.vectors import truncate_numpy
 
 mteb = pytest.importorskip("mteb")

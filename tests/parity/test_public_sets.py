@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from embed.data import public_sets  # noqa: E402
-from embed.data.derived import HuggingFaceBeir  # noqa: E402
-from embed.data.sources import HuggingFaceDataset  # noqa: E402
+from embed.data import public_sets
+from embed.sources.beir import HuggingFaceBeir
+from embed.sources.datasets import HuggingFaceDataset
 
 BODY = "a body of text that is long enough to be kept, " * 8
 ROWS = {

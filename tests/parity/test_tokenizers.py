@@ -9,9 +9,9 @@ import transformers
 from strange_texts import strange_texts
 
 from embed import documents
-from embed.data.text import clean
 from embed.errors import DataError
 from embed.interop import tokenizer_files
+from embed.text import clean
 
 TEXTS = [text for text in map(clean, strange_texts()) if text]
 LENGTHS = (6, 17, 4000)

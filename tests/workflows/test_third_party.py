@@ -12,7 +12,7 @@ RECIPE = """
 from __gin__ import dynamic_registration
 
 import mine
-from embed.data import sources
+from embed import sources
 from embed.data import tasks
 from embed.data import text_features
 from embed.data import tokenizers

@@ -4,10 +4,11 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from embed.data.fields import checked_text, identity, text_of
-from embed.data.lines import read_json_lines, read_lines, read_table
-from embed.data.sources import Parquet
 from embed.errors import DataError, did_you_mean
+from embed.sources.fields import checked_text, identity, text_of
+from embed.sources.lines import read_json_lines, read_lines
+from embed.sources.record_files import Parquet
+from embed.sources.tables import read_table
 
 KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 

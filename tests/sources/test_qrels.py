@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-from embed.data import qrels, sources
 from embed.errors import DataError
+from embed.sources import lines, qrels
 
 BEIR = [("q1", "d1", 1.0), ("q2", "d 2", 0.0), ("query-id", "corpus-id", 2.0)]
 
@@ -79,7 +79,7 @@ def test_byte_order_mark_windows_line_ends_blank_lines_and_gzip(tmp_path):
     for name, encode in (("q.tsv", bytes), ("q.tsv.gz", gzip.compress)):
         path = tmp_path / name
         path.write_bytes(encode(text.encode()))
-        found = list(qrels.parse(sources.read_lines(str(path))))
+        found = list(qrels.parse(lines.read_lines(str(path))))
         assert found == [(f"{path}:3", "q1", "d1", 1.0), (f"{path}:4", "q2", "d2", 1.0)]
     assert parsed("\ufeffq1\td1\t1\n") == [("q1", "d1", 1.0)]
 

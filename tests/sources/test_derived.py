@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from embed.data.derived import Choices, Entailments, TitleAndBody
-from embed.data.sources import JsonLines
 from embed.errors import ConfigError, DataError
+from embed.sources.derived import Choices, Entailments, TitleAndBody
+from embed.sources.record_files import JsonLines
 
 
 def write(folder, rows) -> JsonLines:

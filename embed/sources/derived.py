@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.fields import DEFAULT_FIELDS, BadRecords, Record, map_fields, text_of
-from embed.data.sources import HuggingFaceDataset, folder_fingerprint
-from embed.data.text import clean
 from embed.errors import ConfigError, DataError, did_you_mean
+from embed.sources.fields import DEFAULT_FIELDS, BadRecords, Record, text_of
+from embed.text import clean
 
 
 def field_of(raw: Mapping[str, Any], field: str, location: str) -> Any:
@@ -180,51 +179,3 @@ class Entailments(Derived):
         hypothesis = _plain(field_of(raw, self.hypothesis, location), self.hypothesis, location)
         found = {"premise": premise, "hypothesis": hypothesis, "contradicts": label == self.contradiction}
         return found if premise and hypothesis else None
-
-
-@dataclasses.dataclass(frozen=True)
-class HuggingFaceBeir:
-    """A retrieval set of the Hub in MTEB's layout: configs `corpus`, `queries` and `default`, which holds the judgements.
-
-    Each relevant pair of the split is an example, in the order of the judgements.
-    """
-
-    name: str
-    split: str = "train"
-    revision: str | None = None
-
-    def fingerprint(self) -> dict[str, str]:
-        """Returns the dataset's name and revision, and {file: sha256} of a local folder."""
-        names = {"name": self.name, "split": self.split, "revision": str(self.revision)}
-        return names | folder_fingerprint(self.name)
-
-    def _part(self, config: str, split: str):
-        return HuggingFaceDataset(self.name, config=config, split=split, revision=self.revision).load()
-
-    def examples(self) -> Iterator[tuple[str, Record]]:
-        """Yields ("name[split]:row", record)."""
-        queries, corpus = (self._part(part, part) for part in ("queries", "corpus"))
-        rows_by_id: dict[str, dict[str, int]] = {}
-        for part, rows in (("query", queries), ("document", corpus)):
-            rows_by_id[part] = {str(key): number for number, key in enumerate(rows["_id"])}
-            if len(rows_by_id[part]) < len(rows):
-                raise DataError(
-                    f"{self.name}: {len(rows) - len(rows_by_id[part])} ids of the {part} part stand twice; make them unique"
-                )
-        for number, row in enumerate(self._part("default", self.split)):
-            location = f"{self.name}[{self.split}]:{number}"
-            if row["score"] <= 0:
-                continue
-            ids = {"query": str(row["query-id"]), "document": str(row["corpus-id"])}
-            for part, key in ids.items():
-                if key not in rows_by_id[part]:
-                    raise DataError(f"{location}: names the {part} {key!r}, which the set does not have")
-            asked = queries[rows_by_id["query"][ids["query"]]]
-            answer = corpus[rows_by_id["document"][ids["document"]]]
-            yield (
-                location,
-                {
-                    **map_fields(asked, {"query": "text"}, location, several=False),
-                    **map_fields(answer, {"target": "text", "title": "title"}, location, several=False),
-                },
-            )

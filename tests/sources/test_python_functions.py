@@ -10,9 +10,9 @@ import textwrap
 import pytest
 
 from embed import files
-from embed.data import python_functions
-from embed.data.python_functions import PythonFunctions, functions_of, harvest, held_out_packages, summary
 from embed.errors import ConfigError, DataError
+from embed.sources import python_functions
+from embed.sources.python_functions import PythonFunctions, functions_of, harvest, held_out_packages, summary
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -228,7 +228,7 @@ def test_two_roots_are_read_in_their_order(tmp_path, tree):
 
 def test_a_harvest_works_without_a_warning_beside_jax(tree):
     program = (
-        "import pathlib\nimport jax\nfrom embed.data.python_functions import harvest\n"
+        "import pathlib\nimport jax\nfrom embed.sources.python_functions import harvest\n"
         "if __name__ == '__main__':\n    jax.numpy.ones(2).block_until_ready()\n"
         f"    print(len(harvest([pathlib.Path({str(tree)!r})])))\n"
     )

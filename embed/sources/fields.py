@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.data.text import clean, template
 from embed.documents import parse_json
 from embed.errors import ConfigError, DataError, did_you_mean
+from embed.text import clean, template
 
 Record = dict[str, Any]
 PROMPT_ROLES = ("query_prompt", "target_prompt")  # of one record, in place of its task's

@@ -2,8 +2,8 @@
 
 import pytest
 
-from embed.data.fields import MISSING, map_fields, value_at
 from embed.errors import DataError
+from embed.sources.fields import MISSING, map_fields, value_at
 
 ROW = {
     "question": "who",

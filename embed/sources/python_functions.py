@@ -20,9 +20,10 @@ from concurrent import futures
 from typing import Any
 
 from embed import files
-from embed.data import sources
-from embed.data.text import clean
 from embed.errors import ConfigError, DataError
+from embed.sources.lines import write_json_lines, write_tsv
+from embed.sources.record_files import JsonLines
+from embed.text import clean
 
 VERSION = 2  # raised when a change here changes what is harvested
 _SKIPPED = re.compile(
@@ -205,7 +206,7 @@ class PythonFunctions:
         validation = held_out_packages(rows, self.validation_functions, self.max_package_functions, excluded=test)
         train = [row for row in rows if row["package"] not in test | validation]
         with files.new_folder(folder, overwrite=True) as temporary:
-            sources.write_json_lines(temporary / "train.jsonl.gz", evenly_spaced(train, self.max_train_functions))
+            write_json_lines(temporary / "train.jsonl.gz", evenly_spaced(train, self.max_train_functions))
             for name, suite, packages, num_queries in (
                 ("dev", "held-out-packages", test, self.held_out_queries),
                 ("validation", "validation-packages", validation, self.validation_queries),
@@ -226,7 +227,7 @@ class PythonFunctions:
     def examples(self):
         """Yields ("file:line", record) of the training part."""
         self.ensure()
-        return sources.JsonLines(path=str(pathlib.Path(self.folder) / "train.jsonl.gz")).examples()
+        return JsonLines(path=str(pathlib.Path(self.folder) / "train.jsonl.gz")).examples()
 
 
 def _write_retrieval(folder: pathlib.Path, rows: list[dict], num_queries: int) -> None:
@@ -234,10 +235,10 @@ def _write_retrieval(folder: pathlib.Path, rows: list[dict], num_queries: int) -
     folder.mkdir()
     corpus = [{"id": _id(r), "text": r["target"], "file": r["file"], "line": r["line"]} for r in rows]
     asked = evenly_spaced(rows, num_queries)
-    sources.write_json_lines(folder / "corpus.jsonl.gz", corpus)
-    sources.write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{_id(r)}", "text": r["query"]} for r in asked])
+    write_json_lines(folder / "corpus.jsonl.gz", corpus)
+    write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{_id(r)}", "text": r["query"]} for r in asked])
     header = ["query-id", "corpus-id", "score"]
-    sources.write_tsv(folder / "qrels.tsv.gz", header, [[f"q:{_id(r)}", _id(r), 1] for r in asked])
+    write_tsv(folder / "qrels.tsv.gz", header, [[f"q:{_id(r)}", _id(r), 1] for r in asked])
 
 
 def _id(row: dict) -> str:

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from embed.data.text import PROMPTS, apply_prompt, clean, content_id, template
 from embed.errors import ConfigError
+from embed.text import PROMPTS, apply_prompt, clean, content_id, template
 
 
 @pytest.mark.parametrize(

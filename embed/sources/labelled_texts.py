@@ -1,0 +1,68 @@
+"""Classification data as contrastive pairs."""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+from embed.errors import DataError
+from embed.files import sha256_file
+from embed.sources.fields import Record, map_fields
+from embed.sources.lines import read_json_lines
+from embed.sources.paths import expand_paths
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledTexts:
+    """Classification data (jsonl of text and label) as contrastive pairs, in one of the two label modes.
+
+    `label_as_target`: the target is the label's text, the negative another label (Gemini Embedding). Equal targets mask each
+    other in the loss. `same_label_text_as_target`: the target is another text of the same label, the negative a text of
+    another label (Gecko); the label, not the text, then decides what is masked. Choices are a function of `seed` and line.
+    Source: arXiv:2503.07891 s3.2 and arXiv:2403.20327 s3.3.
+    """
+
+    path: str | Sequence[str]
+    text: str = "text"
+    label: str = "label"
+    mode: str = "label_as_target"
+    seed: int = 0
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns {file: sha256}."""
+        return {path: sha256_file(path) for path in expand_paths(self.path, f"{type(self).__name__}.path")}
+
+    def examples(self) -> Iterator[tuple[str, Record]]:
+        """Yields ("file:line", record) with one negative each."""
+        if self.mode not in ("label_as_target", "same_label_text_as_target"):
+            raise DataError(f"LabelledTexts.mode = {self.mode!r}; known: label_as_target, same_label_text_as_target")
+        rows = []
+        for path in expand_paths(self.path, f"{type(self).__name__}.path"):
+            for location, raw in read_json_lines(path):
+                label = raw.get(self.label)
+                named = {**raw, self.label: str(label)} if isinstance(label, int) else raw  # class numbers and booleans
+                mapped = map_fields(named, {"query": self.text, "target": self.label}, location, several=False)
+                rows.append((location, mapped["query"], mapped["target"]))
+        by_label: dict[str, list[int]] = {}
+        for i, (_, _, label) in enumerate(rows):
+            by_label.setdefault(label, []).append(i)
+        if len(by_label) < 2:
+            raise DataError(f"{self.path}: one label only ({next(iter(by_label), 'none')!r}); classification needs two")
+        labels = sorted(by_label)
+        if self.mode == "same_label_text_as_target" and len(rows) == len(by_label):
+            raise DataError(
+                f"{self.path}: every label has one text only; {self.mode!r} needs another text of the same label"
+            )
+        for i, (location, query, label) in enumerate(rows):
+            choose = random.Random(f"{self.seed}:{i}")
+            other = choose.choice([x for x in labels if x != label])
+            if self.mode == "label_as_target":
+                yield location, {"query": query, "target": label, "negatives": [other]}
+                continue
+            same = [j for j in by_label[label] if j != i]
+            if same:  # a label with a single text has no positive to offer
+                negative = rows[choose.choice(by_label[other])][1]
+                target = rows[choose.choice(same)][1]
+                yield (
+                    location,
+                    {"query": query, "target": target, "negatives": [negative], "target_key": f"label:{label}"},
+                )

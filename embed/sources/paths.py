@@ -1,0 +1,56 @@
+"""Files that a path, a pattern or several of them name, and fingerprints of local folders."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from embed.errors import DataError
+from embed.files import sha256_file
+
+
+def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
+    """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one.
+
+    A file that several of them name is taken once. A path that names a file is no pattern, and neither are the folders before
+    the first *.
+    """
+    found: dict[str, str] = {}  # real path -> path as it was given
+    for one in [path] if isinstance(path, str) else path:
+        base = pathlib.Path(one)
+        matches = [one] if _is_file(base) else []
+        if not matches and "*" in one:
+            first = next(i for i, part in enumerate(base.parts) if "*" in part)
+            matches = [
+                str(p)
+                for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:]))
+                if p.is_file() and (not p.name.startswith(".") or base.name.startswith("."))
+            ]
+        if not matches:
+            advice = f"is a folder; name its files, as in {one}/*" if base.is_dir() else "no such file"
+            raise DataError(f"{one}: {advice}; correct {option}")
+        for match in matches:
+            if not match.isprintable() and any(0xDC80 <= ord(c) <= 0xDCFF for c in match):
+                raise DataError(f"{match!a}: the name of the file is not valid UTF-8; rename it")
+            found.setdefault(os.path.realpath(match), match)
+    return sorted(found.values())
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as e:  # of a name that is too long, for one
+        raise DataError(f"{path}: cannot be read ({e.strerror or e}); correct the path") from e
+
+
+def is_saved_dataset(name: str) -> bool:
+    """Returns whether a folder was written by the `save_to_disk` of a Hugging Face dataset."""
+    folder = pathlib.Path(name)
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def folder_fingerprint(name: str) -> dict[str, str]:
+    """Returns {path: sha256} of every file below a local folder; nothing for what is none."""
+    folder = pathlib.Path(name)
+    if not folder.is_dir():
+        return {}
+    return {str(p): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file() and ".cache" not in p.parts}
