@@ -89,11 +89,11 @@ def piece_of(shape: Sequence[int], dtype, divided: Sequence[bool] = ()) -> tuple
 
 def several(piece: Sequence[int], shape: Sequence[int], dtype) -> tuple[int, ...]:
     """Returns as many pieces, in one block, as have about PIECE bytes together: what is stored in crumbs is not read in crumbs."""
-    found = [max(1, n) for n in piece]
-    for axis in reversed(range(len(found))):
-        room = PIECE // (math.prod(found) * np.dtype(dtype).itemsize)
-        found[axis] = min(max(1, shape[axis]), found[axis] * max(1, room))
-    return tuple(found)
+    lengths = [max(1, n) for n in piece]
+    for axis in reversed(range(len(lengths))):
+        room = PIECE // (math.prod(lengths) * np.dtype(dtype).itemsize)
+        lengths[axis] = min(max(1, shape[axis]), lengths[axis] * max(1, room))
+    return tuple(lengths)
 
 
 def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
@@ -165,8 +165,8 @@ def _write_item(folder: pathlib.Path, specs, blocks_of, values, progress) -> Non
     opened = {p: future.result() for p, future in created.items()}
 
     def one(p: str, block: Block) -> None:
-        made = values(p, block)
-        opened[p][block].write(made, can_reference_source_data_indefinitely=True).result()
+        value = values(p, block)
+        opened[p][block].write(value, can_reference_source_data_indefinitely=True).result()
 
     with futures.ThreadPoolExecutor(_LANES) as pool:
         running = [pool.submit(one, p, block) for p in specs for block in blocks_of[p]]

@@ -76,8 +76,8 @@ def model_json(
 
 def contents(description: dict, tokenizer_filename: str, tokenizer_content: bytes, **others: Any) -> dict[str, bytes]:
     """Returns the small files of a step or bundle: model.json, the tokenizer, and each of `others` as NAME.json."""
-    found = {"model.json": documents.json_bytes(description), tokenizer_filename: tokenizer_content}
-    return found | {f"{name}.json": documents.json_bytes(value) for name, value in others.items()}
+    contents_by_name = {"model.json": documents.json_bytes(description), tokenizer_filename: tokenizer_content}
+    return contents_by_name | {f"{name}.json": documents.json_bytes(value) for name, value in others.items()}
 
 
 def resolve(path) -> pathlib.Path:

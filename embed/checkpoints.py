@@ -227,12 +227,12 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
     Nothing but the manifest is read.
     """
     manifest = files.read_manifest(pathlib.Path(step_folder)) if manifest is None else manifest
-    found = manifest.get("trees", {}).get(item)
-    if found is None:
+    specs = manifest.get("trees", {}).get(item)
+    if specs is None:
         raise DataError(
             f"{step_folder}: holds no {item!r}; it has {', '.join(manifest.get('trees', {})) or 'no arrays'}"
         )
-    differences = trees.spec_differences(found, trees.spec(target))
+    differences = trees.spec_differences(specs, trees.spec(target))
     if differences:
         raise DataError(
             f"{step_folder}: {item} does not match the model: {'; '.join(differences[:5])}"

@@ -97,14 +97,14 @@ class _Reader:
     """Collects the statements of gin files, includes in place, with their locations.
 
     gin would look for an included 'runs/train.gin' in a Python package `runs` too, and fail on a folder of that name; so it
-    is given one text, `lines`, and `places` says where each of its lines stands.
+    is given one text, `lines`, and `locations` says where each of its lines stands.
     """
 
     def __init__(self):
         self.bindings: list[_Binding] = []
         self.modules: dict[str, str] = {}  # name in the file -> dotted module
         self.lines: list[str] = [_FIRST_LINE]
-        self.places: list[str] = [""]
+        self.locations: list[str] = [""]
 
     def read(self, path: pathlib.Path, depth: int = 0) -> None:
         if depth > _DEPTH:
@@ -129,7 +129,7 @@ class _Reader:
     def _copy(self, path: pathlib.Path, lines: list[str], start: int, stop: int) -> None:
         for number in range(start, stop):
             self.lines.append("" if lines[number] == _FIRST_LINE else lines[number])
-            self.places.append(f"{path}:{number + 1}")
+            self.locations.append(f"{path}:{number + 1}")
 
     def read_binding(self, text: str) -> None:
         """Reads one NAME=VALUE of the command line, after all files. A bare word is taken as a string."""
@@ -148,7 +148,7 @@ class _Reader:
             raise ConfigError(f"{location}: expected one --gin.NAME=VALUE; give each binding an option of its own")
         self._bind(statements[0], location, {})
         self.lines.append(f"{name} = {value}")
-        self.places.append(location)
+        self.locations.append(location)
 
     def _parse(self, text: str, path: str):
         try:
@@ -256,8 +256,8 @@ def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> Non
         return
     if not _fits(value, hint):
         bare = _bare(hint)
-        wanted = getattr(bare, "__name__", None) if isinstance(bare, type) else str(bare).replace("typing.", "")
-        raise ConfigError(f"{location}: {binding.name} = {value!r} is a {type(value).__name__}; expected {wanted}")
+        expected = getattr(bare, "__name__", None) if isinstance(bare, type) else str(bare).replace("typing.", "")
+        raise ConfigError(f"{location}: {binding.name} = {value!r} is a {type(value).__name__}; expected {expected}")
     reason = ranges.problem(value, hint)
     if reason is not None:
         raise ConfigError(f"{location}: {binding.name} = {value!r}: {reason}")
@@ -302,8 +302,8 @@ def _one_line_errors(reader: _Reader):
     except (ValueError, SyntaxError, RuntimeError, TypeError) as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
         number = re.search(r"line (\d+)", str(e))
-        place = reader.places[int(number[1]) - 1] if number and int(number[1]) <= len(reader.places) else ""
-        raise ConfigError(f"{place + ': ' if place else ''}{lines[0] if lines else type(e).__name__}") from e
+        location = reader.locations[int(number[1]) - 1] if number and int(number[1]) <= len(reader.locations) else ""
+        raise ConfigError(f"{location + ': ' if location else ''}{lines[0] if lines else type(e).__name__}") from e
 
 
 def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = ()) -> tuple[Any, str, str]:
@@ -335,8 +335,8 @@ def digest(gin_files: Sequence[str]) -> str:
     reader = _Reader()
     for name in gin_files:
         reader.read(_find(name, f"--gin_file={name}"))
-    said = [line.partition(" # ")[0].rstrip() for line in reader.lines]
-    return documents.digest_json([line for line in said if line and not line.startswith("#")])
+    code = [line.partition(" # ")[0].rstrip() for line in reader.lines]
+    return documents.digest_json([line for line in code if line and not line.startswith("#")])
 
 
 def _check_final_types(reader: _Reader) -> None:

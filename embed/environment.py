@@ -32,7 +32,7 @@ def start(distributed: bool = False) -> None:
 
 def prepare_for_topologies() -> None:
     """Lets libtpu compile on a machine without a TPU, and quietly. Call it before JAX is imported."""
-    wanted = {
+    variables = {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -41,7 +41,7 @@ def prepare_for_topologies() -> None:
         "TPU_MIN_LOG_LEVEL": "3",
         "EMBED_COMPILATION_CACHE": "off",  # a TPU's program cannot be read back without one
     }
-    for name, value in wanted.items():
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 

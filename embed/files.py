@@ -178,9 +178,9 @@ def verify_manifest(folder, item: str | None = None) -> dict:
         return None if same else f"{path}: its sha256 differs from {MANIFEST}: the file is damaged"
 
     with futures.ThreadPoolExecutor(4) as pool:
-        for found in pool.map(problem, listed.items()):
-            if found:
-                raise DataError(f"{found}; restore the folder from its source, or remove it if it can be made again")
+        for message in pool.map(problem, listed.items()):
+            if message:
+                raise DataError(f"{message}; restore the folder from its source, or remove it if it can be made again")
     return manifest
 
 

@@ -226,18 +226,18 @@ class Watch(threading.Thread):
             idle = time.monotonic() - self._since
             try:
                 self._board.write(self._host, json.dumps([number, self._doing, idle, self._limit]))
-                found = dict(self._board.read())
+                beats = dict(self._board.read())
             except Exception as e:  # of several types, by what the connection met
                 if not self._stopped.is_set():
                     self._end(f"the host that the others meet at is gone ({str(e).splitlines()[0][:120]})")
                 return
-            if message := self.look(found, time.monotonic()):
+            if message := self.look(beats, time.monotonic()):
                 self._end(message)
                 return
 
-    def look(self, found: Mapping[int, str], now: float) -> str | None:
+    def look(self, beats: Mapping[int, str], now: float) -> str | None:
         """Returns what is wrong with what the hosts wrote, at a time in seconds; None while the run can go on."""
-        for host, text in found.items():
+        for host, text in beats.items():
             if self._seen.get(host, (None,))[0] != text:
                 self._seen[host] = (text, now)
         silent = [h for h, (_, seen) in self._seen.items() if now - seen > self._lost]

@@ -47,7 +47,7 @@ class MeshShape:
     tensor: int = 1
 
 
-def legal_shapes(devices: int, most: int = 6) -> str:
+def legal_shapes(devices: int, max_count: int = 6) -> str:
     """Returns some (data, fsdp, tensor) that use exactly `devices`, for error messages."""
     shapes = [
         (d, f, devices // (d * f))
@@ -56,7 +56,7 @@ def legal_shapes(devices: int, most: int = 6) -> str:
         for f in range(devices // d, 0, -1)
         if (devices // d) % f == 0
     ]
-    return ", ".join(map(str, shapes[:most])) + (", ..." if len(shapes) > most else "")
+    return ", ".join(map(str, shapes[:max_count])) + (", ..." if len(shapes) > max_count else "")
 
 
 def make_mesh(shape: MeshShape | None = None, devices=None) -> Mesh:
@@ -119,14 +119,14 @@ def batch_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
-    """Raises ConfigError unless `batch_size` splits evenly into `parts` micro-batches over the mesh."""
-    unit = batch_shards(mesh) * parts
+def check_batch_size(batch_size: int, mesh: Mesh, micro_batches: int = 1) -> None:
+    """Raises ConfigError unless `batch_size` splits evenly into `micro_batches` over the mesh."""
+    unit = batch_shards(mesh) * micro_batches
     if batch_size < 1 or batch_size % unit:
         low = max(unit, batch_size // unit * unit)
         raise ConfigError(
             f"batch_size = {batch_size} does not split over {batch_shards(mesh)} batch shards of the mesh"
-            f"{f' times {parts} micro-batches' if parts > 1 else ''}; nearest legal sizes: {low} and {low + unit}"
+            f"{f' times {micro_batches} micro-batches' if micro_batches > 1 else ''}; nearest legal sizes: {low} and {low + unit}"
         )
 
 
@@ -184,10 +184,10 @@ def platform() -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
 
 
-def split_batch(x, parts: int):
-    """Returns `x` [B, ...] as [parts, B / parts, ...]; every part has an even share of each device's rows, so none moves."""
+def split_batch(x, count: int):
+    """Returns `x` [B, ...] as [count, B / count, ...]; every part has an even share of each device's rows, so none moves."""
     shards = shards_here()
-    cut = x.reshape(shards, parts, -1, *x.shape[1:])
+    cut = x.reshape(shards, count, -1, *x.shape[1:])
     return constrain(_rows(jnp.moveaxis(cut, 1, 0), 1), None, "batch", *(None,) * (x.ndim - 1))
 
 
@@ -215,11 +215,11 @@ def device_memory(devices=None) -> float:
     local = jax.local_devices()[0]
     stats = local.memory_stats() or {}
     if "bytes_limit" in stats:
-        found = OF_DEVICE * stats["bytes_limit"]
+        limit = OF_DEVICE * stats["bytes_limit"]
     else:
-        found = OF_HOST * _host_memory() / jax.local_device_count()
+        limit = OF_HOST * _host_memory() / jax.local_device_count()
     several = any(d.process_index != jax.process_index() for d in devices or jax.devices())
-    return hosts.least(found) if several else found
+    return hosts.least(limit) if several else limit
 
 
 def _host_memory() -> float:

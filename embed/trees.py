@@ -51,6 +51,6 @@ def spec_differences(stored: Mapping[str, dict], expected: Mapping[str, dict]) -
     differences += [f"{path} is not in the model" for path in stored if path not in expected]
     for path in expected:
         if path in stored and stored[path] != expected[path]:
-            there, needed = (f"{s['dtype']}{s['shape']}" for s in (stored[path], expected[path]))
-            differences.append(f"{path} is {there}, the model has {needed}")
+            actual, expected_spec = (f"{s['dtype']}{s['shape']}" for s in (stored[path], expected[path]))
+            differences.append(f"{path} is {actual}, the model has {expected_spec}")
     return differences

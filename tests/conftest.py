@@ -22,6 +22,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -116,7 +118,7 @@ gemma.Gemma.mlp_dim = 32
 gemma.Gemma.dropout = 0.1
 
 recipe.Recipe.num_negatives = 2
-recipe.Recipe.most_shapes = 1
+recipe.Recipe.max_shapes = 1
 recipe.Recipe.ema_decay = 0.9
 recipe.Recipe.lengths = @text_features.Lengths()
 text_features.Lengths.query = 48
@@ -165,16 +167,60 @@ def write_data(folder: pathlib.Path) -> None:
                 f.write(json.dumps(row) + "\n")
 
 
+class ForkServer:
+    """The process whose forks run commands (`fork_server`), started with the first of them."""
+
+    def __init__(self):
+        self._process: subprocess.Popen | None = None
+
+    def run(self, folder: pathlib.Path, arguments: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess:
+        """Runs a command to its end."""
+        if self._process is None:
+            program = [sys.executable, str(pathlib.Path(__file__).parent / "fork_server.py")]
+            self._process = subprocess.Popen(
+                program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+            )
+            _started.remove(self._process)  # it outlives the test
+        with tempfile.TemporaryDirectory() as outputs:
+            stdout, stderr = (pathlib.Path(outputs) / name for name in ("stdout", "stderr"))
+            request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": env}
+            self._process.stdin.write(json.dumps({**request, "stdout": str(stdout), "stderr": str(stderr)}) + "\n")
+            self._process.stdin.flush()
+            pid = int(self._process.stdout.readline())
+            watch = threading.Timer(1000, os.kill, (pid, signal.SIGKILL))
+            watch.start()
+            code = int(self._process.stdout.readline())
+            watch.cancel()
+            return subprocess.CompletedProcess(["embed", *arguments], code, stdout.read_text(), stderr.read_text())
+
+    def end(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.communicate(timeout=60)
+
+
+_SERVER = ForkServer()
+
+
 def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs `python -m embed` in `folder` on one device, as a user would."""
+    """Runs `python -m embed` in `folder` on one device, as a user would: in a fork, or in a process of its own.
+
+    A fork has the imports that `python -m embed` would make, so what a variable of JAX or Python sets needs a process.
+    """
     env = {**os.environ, **environment}
     env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}".strip()
+    decided_at_import = arguments[:1] == ("compile",) or any(
+        name.startswith(("JAX", "PYTHON", "GLIBC")) for name in environment
+    )
+    if sys.platform == "linux" and not decided_at_import:
+        return _SERVER.run(folder, arguments, env)
     command = [sys.executable, "-m", "embed", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1000)
 
 
 def pytest_sessionfinish():
-    """Removes the compiled programs."""
+    """Ends the fork server, and removes the compiled programs."""
+    _SERVER.end()
     if _OWN:
         shutil.rmtree(os.environ["EMBED_TESTS_CACHE"], ignore_errors=True)
 

@@ -188,3 +188,13 @@ def test_no_room_is_more_than_15_percent_of_the_lines():
         lines[room(path)] = lines.get(room(path), 0) + len(path.read_text(encoding="utf-8").splitlines())
     largest = max(lines, key=lines.get)
     assert lines[largest] < 0.15 * sum(lines.values()), f"{largest}: {lines[largest]} of {sum(lines.values())} lines"
+
+
+def test_local_variables_are_named_after_what_they_hold():
+    vague = {"found", "told", "own", "said", "made"}
+    names = []
+    for path in LIBRARY:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""
+            names += [f"{path.relative_to(ROOT)}:{node.lineno} {name}"] if name in vague else []
+    assert not names

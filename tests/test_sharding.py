@@ -69,7 +69,7 @@ def test_a_wrong_shape_is_refused_with_legal_ones(sizes):
 
 @pytest.mark.parametrize("devices", range(1, 17))
 def test_legal_shapes_lists_each_factorisation_once(devices):
-    named = re.findall(r"\((\d+), (\d+), (\d+)\)", sharding.legal_shapes(devices, most=1000))
+    named = re.findall(r"\((\d+), (\d+), (\d+)\)", sharding.legal_shapes(devices, max_count=1000))
     found = [tuple(map(int, m)) for m in named]
     wanted = {
         (d, f, t)

@@ -13,16 +13,16 @@ def ancestors(lineage: Mapping[str, Any]) -> set[str]:
 
     An average comes from what all its ingredients come from.
     """
-    found = set()
+    digests = set()
     if "weights" in lineage:
-        found.add(documents.digest_json(lineage["weights"]))
+        digests.add(documents.digest_json(lineage["weights"]))
     if "initial" in lineage:
-        found.add(lineage["initial"])
+        digests.add(lineage["initial"])
     if "from" in lineage:
-        found |= ancestors(lineage["from"])
+        digests |= ancestors(lineage["from"])
     if lineage.get("inputs"):
-        found |= set.intersection(*({i["digest"]} | ancestors(i["lineage"]) for i in lineage["inputs"]))
-    return found
+        digests |= set.intersection(*({i["digest"]} | ancestors(i["lineage"]) for i in lineage["inputs"]))
+    return digests
 
 
 def check(folders: Sequence[pathlib.Path]) -> None:

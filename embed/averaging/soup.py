@@ -75,22 +75,22 @@ def differences(folders: Sequence[pathlib.Path], same_texts: bool = True) -> lis
     """Returns every way in which the inputs differ in what an average needs to be the same: trees, shapes, dtypes,
     architecture, vocabulary and, with `same_texts`, prompts and text normalisation."""
     specs = [files.read_manifest(folder).get("trees", {}).get("params") for folder in folders]
-    found = [f"{folder}: has no 'params'" for folder, tree in zip(folders, specs) if tree is None]
-    if found:
-        return found
+    lines = [f"{folder}: has no 'params'" for folder, tree in zip(folders, specs) if tree is None]
+    if lines:
+        return lines
     first_tree, first = specs[0], bundles.read_model_json(folders[0])
     for folder, tree in zip(folders[1:], specs[1:]):
         description = bundles.read_model_json(folder)
-        found += [f"{folder}: {line}" for line in trees.spec_differences(tree, first_tree)]
+        lines += [f"{folder}: {line}" for line in trees.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
-            found.append(f"{folder}: another architecture than {folders[0]}")
+            lines.append(f"{folder}: another architecture than {folders[0]}")
         if description["tokenizer"].get("digest") != first["tokenizer"].get("digest"):
-            found.append(f"{folder}: another vocabulary than {folders[0]}")
+            lines.append(f"{folder}: another vocabulary than {folders[0]}")
         elif description["tokenizer"] != first["tokenizer"]:
-            found.append(f"{folder}: other settings of the tokenizer than {folders[0]}")
+            lines.append(f"{folder}: other settings of the tokenizer than {folders[0]}")
         if same_texts:
-            found += [f"{folder}: {line}" for line in _text_differences(description, first, folders[0])]
-    return found
+            lines += [f"{folder}: {line}" for line in _text_differences(description, first, folders[0])]
+    return lines
 
 
 def _text_differences(description: dict, first: dict, folder: pathlib.Path) -> list[str]:
@@ -121,9 +121,9 @@ class Average:
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], weights: Sequence[float], same_texts: bool = True):
-        found = differences(folders, same_texts)
-        if found:
-            raise DataError(f"the inputs cannot be averaged: {'; '.join(found)}")
+        problems = differences(folders, same_texts)
+        if problems:
+            raise DataError(f"the inputs cannot be averaged: {'; '.join(problems)}")
         # Beside the averaging, which would wait for it as long again where there are cores enough.
         pool = futures.ThreadPoolExecutor(2)
         self._verified = [pool.submit(files.verify_manifest, folder, "params") for folder in folders]
@@ -143,11 +143,11 @@ class Average:
     @functools.cached_property
     def blocks(self) -> dict[str, list[arrays.Block]]:
         """The blocks that cover every array: whole pieces that it is stored in, so that each is read once."""
-        found = {}
+        results = {}
         for path, array in self._opened[0].items():
             stored = array.chunk_layout.read_chunk.shape or ()  # a number has none
-            found[path] = arrays.blocks(array.shape, arrays.several(stored, array.shape, array.dtype.numpy_dtype))
-        return found
+            results[path] = arrays.blocks(array.shape, arrays.several(stored, array.shape, array.dtype.numpy_dtype))
+        return results
 
     def check(self) -> None:
         """Waits until every file that is read was compared with its digest. DataError names the first that is damaged, and an
@@ -187,10 +187,10 @@ class Average:
             if number + 1 < len(self._opened):
                 ahead = self._opened[number + 1][path][block].read()
             for i in range(0, len(total), _RUN):
-                own = values[i : i + _RUN].astype(np.float64)
-                if not np.all(np.isfinite(own)):
+                run = values[i : i + _RUN].astype(np.float64)
+                if not np.all(np.isfinite(run)):
                     raise NumericError(f"{folder}: {path} holds values that are not finite; leave this input out")
-                total[i : i + _RUN] += weight * own
+                total[i : i + _RUN] += weight * run
         real = dtype.kind not in "iu"
         largest = float((ml_dtypes.finfo if real else ml_dtypes.iinfo)(dtype).max)
         if not max(-total.min(initial=0), total.max(initial=0)) <= largest:
@@ -200,13 +200,13 @@ class Average:
 
 def average(folders: Sequence[pathlib.Path], weights: Sequence[float]) -> dict:
     """Returns the weighted average of the parameters as a nested dict of numpy arrays."""
-    found = Average(folders, weights)
+    result = Average(folders, weights)
     leaves = {}
-    for path, (shape, dtype) in found.specs.items():
+    for path, (shape, dtype) in result.specs.items():
         leaves[path] = np.empty(shape, dtype)
-        for block in found.blocks[path]:
-            leaves[path][block] = found.values(path, block)
-    found.check()
+        for block in result.blocks[path]:
+            leaves[path][block] = result.values(path, block)
+    result.check()
     return trees.unflatten(leaves)
 
 

@@ -58,8 +58,8 @@ def devices_of(topology: str) -> list:
 def host_of(topology: str) -> list:
     """Returns the devices of one host of a slice, as a slice of its own: the compiler takes no part of one."""
     devices = devices_of(topology)
-    own = [d for d in devices if d.process_index == devices[0].process_index]
-    if len(own) == len(devices):
+    local = [d for d in devices if d.process_index == devices[0].process_index]
+    if len(local) == len(devices):
         return devices
     kind, _, shape = topology.partition(":")
     return devices_of(f"{kind}:{'2x2' if shape.count('x') == 1 else '2x2x1'}")

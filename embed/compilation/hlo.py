@@ -60,13 +60,13 @@ class Instruction:
     @property
     def called(self) -> list[str]:
         """The computations it runs, in the order of the text."""
-        branches = [b.strip().lstrip("%") for found in _BRANCHES.findall(self.text) for b in found.split(",")]
+        branches = [b.strip().lstrip("%") for names in _BRANCHES.findall(self.text) for b in names.split(",")]
         return _CALLED.findall(self.text) + branches
 
     def option(self, name: str) -> str | None:
         """The value of name=value or name={value} in its text."""
-        found = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^\s,]+))", self.text)
-        return None if found is None else found.group(1) if found.group(1) is not None else found.group(2)
+        match = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|([^\s,]+))", self.text)
+        return None if match is None else match.group(1) if match.group(1) is not None else match.group(2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Program:
             if header and not line.startswith(" "):
                 current = self.computations.setdefault(header.group(2), [])
                 self.entry = header.group(2) if header.group(1) else self.entry
-            elif current is not None and (found := _LINE.match(line)):
-                current.append(_instruction(*found.groups()))
+            elif current is not None and (match := _LINE.match(line)):
+                current.append(_instruction(*match.groups()))
         self._by_name = {i.name: i for body in self.computations.values() for i in body}
 
     def work(self) -> Work:
@@ -127,9 +127,9 @@ class Program:
         flops, in_kernels, traffic, cycles, unknown = 0.0, 0.0, 0.0, 0.0, 0
         exchanges: dict[str, tuple[Instruction, float]] = {}
         for instruction, times, fused in self._run(self.entry, 1.0, False):
-            own = times * self._flops(instruction)
-            flops += own
-            in_kernels += own if instruction.opcode == "custom-call" else 0.0
+            total_flops = times * self._flops(instruction)
+            flops += total_flops
+            in_kernels += total_flops if instruction.opcode == "custom-call" else 0.0
             unknown += instruction.opcode == "while" and self._turns(instruction) is None
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
                 # One that runs beside computation stands in several fusions, each time with its channel.
@@ -221,16 +221,16 @@ class Program:
         parameters = {i.name: int(re.match(r"\((\d+)\)", i.text).group(1)) for i in body if i.opcode == "parameter"}
         users = collections.defaultdict(list)
         for instruction in body:
-            for place, operand in enumerate(instruction.operands):
-                users[operand].append((instruction, place))
+            for position, operand in enumerate(instruction.operands):
+                users[operand].append((instruction, position))
         read = list(read)
         for name, number in parameters.items():
             taken = users[name]
             if not taken or number >= len(read) or not read[number]:
                 continue
-            if all(i.opcode in ("dynamic-slice", "slice", "gather") and place == 0 for i, place in taken):
+            if all(i.opcode in ("dynamic-slice", "slice", "gather") and position == 0 for i, position in taken):
                 read[number] = min(read[number], sum(s.bytes for i, _ in taken for s in i.shapes))
-            elif all(i.opcode == "dynamic-update-slice" and place == 0 for i, place in taken):
+            elif all(i.opcode == "dynamic-update-slice" and position == 0 for i, position in taken):
                 updates = [self._by_name[i.operands[1]].shapes[0].bytes for i, _ in taken]
                 read[number], written = 0.0, max(written - self._by_name[name].shapes[0].bytes, 0.0) + sum(updates)
         return read, written
@@ -242,14 +242,14 @@ def _times(exchange: tuple[Instruction, float]) -> float:
 
 def _collectives(exchanges) -> tuple[Collective, ...]:
     """Returns the exchanges (instruction, how often it runs) summed by kind."""
-    found: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0, 1])
+    totals: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0, 1])
     for instruction, times in exchanges:
         kind, group = instruction.opcode.removesuffix("-start"), _group(instruction)
-        own = found[kind]
-        own[0] += times
-        own[1] += times * _exchanged(instruction, kind, group)
-        own[2] = max(own[2], group)
-    return tuple(Collective(kind, int(n), size, int(group)) for kind, (n, size, group) in sorted(found.items()))
+        entry = totals[kind]
+        entry[0] += times
+        entry[1] += times * _exchanged(instruction, kind, group)
+        entry[2] = max(entry[2], group)
+    return tuple(Collective(kind, int(n), size, int(group)) for kind, (n, size, group) in sorted(totals.items()))
 
 
 def _group(instruction: Instruction) -> int:
@@ -289,8 +289,8 @@ def _cut(text: str) -> tuple[str, str]:
 
 
 def _cycles(instruction: Instruction) -> float:
-    found = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
-    return float(found.group(1)) if found else 0.0
+    match = re.search(r'"estimated_cycles":"(\d+)"', instruction.text)
+    return float(match.group(1)) if match else 0.0
 
 
 def _exchanged(instruction: Instruction, kind: str, group: int) -> float:
@@ -313,8 +313,8 @@ def _convolution_flops(instruction: Instruction, left: Sequence[int], right: Seq
     total = 2.0 * out[of_out["b"]] * out[of_out["f"]] * right[of_right["i"]]
     for d in range(len(out) - 2):
         label, (size, stride, low, spread, step) = str(d), window.get(d, (1, 1, 0, 1, 1))
-        place = np.arange(out[of_out[label]])[:, None] * stride + np.arange(size)[None, :] * step - low
-        inside = (place >= 0) & (place <= (left[of_left[label]] - 1) * spread) & (place % spread == 0)
+        index = np.arange(out[of_out[label]])[:, None] * stride + np.arange(size)[None, :] * step - low
+        inside = (index >= 0) & (index <= (left[of_left[label]] - 1) * spread) & (index % spread == 0)
         total *= int(np.count_nonzero(inside))
     return total
 

@@ -35,8 +35,8 @@ class Judge:
     async def grade(self, query: str, passage: str) -> int:
         """Returns the grade of one passage."""
         texts = {"query": query, "passage": passage}
-        found = await self.asker.ask(self.words["grade"], GRADE, texts, self.seed, temperature=0.0, max_tokens=64)
-        return found["grade"]
+        reply = await self.asker.ask(self.words["grade"], GRADE, texts, self.seed, temperature=0.0, max_tokens=64)
+        return reply["grade"]
 
     async def likelihood(self, query: str, passage: str) -> float:
         """Returns log P(query | passage), how likely the model finds the query after the passage."""
@@ -114,8 +114,8 @@ class Pick:
             return pair.raw
         second, other = await self._second(pair)  # first: a server that cannot tell it is not asked for grades
         grades = await _all(self.judge.grade(pair.query, text) for text in pair.negatives)
-        own = [np.array(grades, float), *([] if second is None else [np.array(second, float)])]
-        order = [i for i in np.argsort(fuse(*own), kind="stable") if grades[i] < self.answers][: self.keep]
+        rankings = [np.array(grades, float), *([] if second is None else [np.array(second, float)])]
+        order = [i for i in np.argsort(fuse(*rankings), kind="stable") if grades[i] < self.answers][: self.keep]
         judged = {
             "negatives": [grades[i] for i in order],
             "of": len(grades),
@@ -139,11 +139,11 @@ class Pick:
 
 async def _all(work) -> list:
     """Returns all results; where one fails the others are waited for, as what they asked is paid for."""
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for one in found:
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for one in results:
         if isinstance(one, BaseException) and not isinstance(one, Rejected):
             raise one
-    for one in found:
+    for one in results:
         if isinstance(one, Rejected):
             raise one
-    return found
+    return results

@@ -83,7 +83,7 @@ def fuse(*scores: np.ndarray, constant: float = 60.0) -> np.ndarray:
     Equal scores share the better rank. Source: Cormack et al. 2009, as in arXiv:2403.20327 s3.2.
     """
     total = np.zeros(len(scores[0]))
-    for own in scores:
-        rank = 1 + np.sum(np.asarray(own)[None, :] > np.asarray(own)[:, None], 1)
+    for ranking in scores:
+        rank = 1 + np.sum(np.asarray(ranking)[None, :] > np.asarray(ranking)[:, None], 1)
         total += 1 / (constant + rank)
     return total

@@ -11,7 +11,7 @@ MOST_POINTS = 200
 def from_steps(steps: Mapping[str, int]) -> dict[str, float]:
     """Returns rates in proportion to the steps after which each task alone scored best, summing to 1."""
     total = sum(steps.values())
-    return {name: own / total for name, own in steps.items()}
+    return {name: count / total for name, count in steps.items()}
 
 
 def grid(rates: Mapping[str, float], factors: Sequence[float], whole: bool = False) -> list[dict[str, float]]:
@@ -28,13 +28,13 @@ def grid(rates: Mapping[str, float], factors: Sequence[float], whole: bool = Fal
     else:
         ones = [1.0] * len(names)
         points = [[*ones[:i], f, *ones[i + 1 :]] for i in range(len(names)) for f in factors]
-    found: dict[tuple, dict[str, float]] = {}
+    by_point: dict[tuple, dict[str, float]] = {}
     for point in [[1.0] * len(names), *points]:
         raw = [rates[name] * f for name, f in zip(names, point)]
         mixture = [x / sum(raw) for x in raw]
-        found.setdefault(tuple(round(x, 9) for x in mixture), dict(zip(names, mixture)))
-        if len(found) > MOST_POINTS:
+        by_point.setdefault(tuple(round(x, 9) for x in mixture), dict(zip(names, mixture)))
+        if len(by_point) > MOST_POINTS:
             raise UsageError(
                 f"more than {MOST_POINTS} mixtures of {len(names)} tasks; take fewer factors, or not all combinations"
             )
-    return list(found.values())
+    return list(by_point.values())

@@ -54,8 +54,8 @@ class Queries:
     async def __call__(self, passage: Text) -> dict[str, Any]:
         """Returns a row {"query", "positive", "title"?, "task", "rating", "made"}."""
         text = f"{passage.title}\n{passage.text}" if passage.title else passage.text
-        made = await self.asker.ask(self.words["query"], QUERY, {"passage": text}, self.seed)
-        query = clean(made["query"])
+        origin = await self.asker.ask(self.words["query"], QUERY, {"passage": text}, self.seed)
+        query = clean(origin["query"])
         if not query or query in text:
             raise Rejected("query: copied from the passage")
         both = {"query": query, "passage": text}
@@ -63,7 +63,7 @@ class Queries:
         if rated["rating"] < self.least:
             raise Rejected(f"rated {rated['rating']}, below {self.least}")
         row = {"query": query, "positive": passage.text, **({"title": passage.title} if passage.title else {})}
-        return {**row, "task": made["task"], "rating": rated["rating"], "made": self._made(passage)}
+        return {**row, "task": origin["task"], "rating": rated["rating"], "made": self._made(passage)}
 
     def _made(self, passage: Text) -> dict[str, Any]:
         prompts = {name: self.words[name].digest for name in ("query", "rate_query")}
@@ -98,10 +98,10 @@ class Labelled:
         """Returns the tail of one list of 'people' or 'subjects', of the given number."""
         name, number = what
         values = {"count": str(self.listed), "kind": self.kind}
-        found = await self.asker.ask(
+        reply = await self.asker.ask(
             self.words[name], ITEMS, {}, self.seed + number, temperature=1.0, max_tokens=40 * self.listed, **values
         )
-        items = [item for item in dict.fromkeys(map(clean, found["items"])) if item]
+        items = [item for item in dict.fromkeys(map(clean, reply["items"])) if item]
         return items[int(len(items) * (1 - self.tail)) :]
 
     def draws(self, count: int, people: Sequence[str], subjects: Sequence[str]) -> Iterator[Draw]:
@@ -116,12 +116,12 @@ class Labelled:
         values = {"kind": self.kind, "label": draw.label, "labels": ", ".join(self.labels), "length": draw.length}
         # What was listed came from a model too: it is put between marks like any other text.
         texts = {"person": draw.person, "subject": draw.subject}
-        found = await self.asker.ask(
+        reply = await self.asker.ask(
             self.words["labelled_text"], TEXT, texts, self.seed + draw.number, temperature=1.0, max_tokens=600, **values
         )
-        text = clean(found["text"])
+        text = clean(reply["text"])
         if not text:
             raise Rejected("labelled_text: blank")
         prompts = {name: self.words[name].digest for name in ("people", "subjects", "labelled_text")}
-        made = {"model": self.asker.endpoint.model, "prompts": prompts, "from": draw.person, "seed": self.seed}
-        return {"text": text, "label": draw.label, "made": made}
+        origin = {"model": self.asker.endpoint.model, "prompts": prompts, "from": draw.person, "seed": self.seed}
+        return {"text": text, "label": draw.label, "made": origin}

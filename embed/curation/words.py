@@ -89,20 +89,20 @@ def check(folder: pathlib.Path) -> None:
             raise DataError(f"{path}: is no file; remove it, and our own prompt is taken")
 
 
-def read(name: str, folder: pathlib.Path | None, wanted: set[str]) -> Words:
+def read(name: str, folder: pathlib.Path | None, roles: set[str]) -> Words:
     """Returns a prompt from `folder`, or our own when it has none of that name. `wanted` are the $names it must hold."""
     path = folder / f"{name}.txt" if folder is not None else None
     ours = path is None or not path.is_file()
     location = f"prompt {name}" if ours else str(path)
     words = Words(name, *_parts(source(name) if ours else _text(path), location))
     try:
-        missing, unknown = wanted - words.fields, words.fields - wanted
+        missing, unknown = roles - words.fields, words.fields - roles
     except ValueError as e:
         raise DataError(f"{location}: a $ that begins no name ({e}); write $$ for a dollar sign") from e
     if missing:
         raise DataError(f"{location}: lacks ${min(missing)}, which what it is about is put in for")
     if unknown:
-        raise DataError(f"{location}: nothing is called ${min(unknown)}{did_you_mean(min(unknown), wanted)}")
+        raise DataError(f"{location}: nothing is called ${min(unknown)}{did_you_mean(min(unknown), roles)}")
     return words
 
 

@@ -110,15 +110,15 @@ def find(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache
         fingerprint = _fingerprint(task)
     except DataError as e:
         prefix = _folder_name(task, key, {}).rpartition("-")[0]
-        found = sorted(cache_dir.glob(f"{prefix}-*/{files.MANIFEST}"))
-        if not found and (old := outdated(task, cache_dir)):
+        manifests = sorted(cache_dir.glob(f"{prefix}-*/{files.MANIFEST}"))
+        if not manifests and (old := outdated(task, cache_dir)):
             raise DataError(
                 f"{old[0]}: an older version of embed wrote this cache, and its source is not here ({e}); prepare the task again "
                 "where its source is"
             ) from e
-        if len(found) != 1:
+        if len(manifests) != 1:
             raise
-        folder = found[0].parent
+        folder = manifests[0].parent
     else:
         folder = cache_dir / _folder_name(task, key, fingerprint)
     if not (folder / files.MANIFEST).is_file():

@@ -52,14 +52,14 @@ class Context:
 class Unit:
     """The examples of one micro-batch on one shard, as they were drawn.
 
-    Of each text feature, by its name, `columns` are the numbers of the drawn texts among the record's, -1 for none, and `places`
-    where their vectors lie among those of the packed rows: int [n] for one text of each example, [n, N] for several.
+    Of each text feature, by its name, `columns` are the numbers of the drawn texts among the record's, -1 for none, and
+    `text_index` where their vectors lie among those of the packed rows: int [n] for one text of each example, [n, N] for several.
     """
 
     examples: Sequence[Example]
     draws: Draws
     columns: Mapping[str, np.ndarray]
-    places: Mapping[str, np.ndarray]
+    text_index: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -40,19 +40,19 @@ def task_per_file(
     # The files need not have what only our own map names.
     optional = ("negatives",) if fields is None else ()
     fields = dict(fields or {"query": "query", "target": "positive", "negatives": "negative"})
-    found: dict[str, tuple[str, str]] = {}
+    tasks_by_file: dict[str, tuple[str, str]] = {}
     for file in _files(path):
         plain = pathlib.PurePath(file.removesuffix(".gz"))
-        if plain.stem in found:
+        if plain.stem in tasks_by_file:
             raise ConfigError(f"task_per_file.path: two files are called {plain.stem!r}; rename one")
-        found[plain.stem] = (file, plain.suffix)
+        tasks_by_file[plain.stem] = (file, plain.suffix)
     for name in (*(prompts or {}), *leave_out, *only):
-        if name not in found:
-            raise ConfigError(f"task_per_file: no file is called {name!r}{did_you_mean(name, found)}")
+        if name not in tasks_by_file:
+            raise ConfigError(f"task_per_file: no file is called {name!r}{did_you_mean(name, tasks_by_file)}")
     if only and not set(only) - set(leave_out):
         raise ConfigError("task_per_file.leave_out names all that task_per_file.only names; leave some")
     tasks = []
-    for name, (file, suffix) in found.items():
+    for name, (file, suffix) in tasks_by_file.items():
         if name in leave_out or (only and name not in only):
             continue
         query, target = (prompts or {}).get(name, (query_prompt, target_prompt))

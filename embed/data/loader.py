@@ -34,7 +34,7 @@ class Batches:
     A batch has `tokens` and `segment_ids` int32 [H, L], the packed rows of its texts, and the arrays of its features. All lead with
     [shards, micro-batches]. Micro-batch k holds rows k * B/micro_batches to (k + 1) * B/micro_batches of the global batch
     whatever the mesh, and each shard an even share of every micro-batch. A model that knows one text a row only (`packs` False)
-    gets them so. `most_shapes` is how many numbers of rows programs are compiled for, with lists of texts and without: more
+    gets them so. `max_shapes` is how many numbers of rows programs are compiled for, with lists of texts and without: more
     shapes leave less padding.
     """
 
@@ -43,7 +43,7 @@ class Batches:
     micro_batches: int = 1
     packs: bool = True
     pad_id: int = 0
-    most_shapes: int = 6
+    max_shapes: int = 6
 
     @property
     def unit(self) -> int:
@@ -62,8 +62,8 @@ class Batches:
         rows = {}
         for s in range(self.shards):
             for k in range(self.micro_batches):
-                own = [c[self._unit_rows(s, k)] for c in chosen]
-                rows[s, k] = packing.fill(lengths_of(own), layout.row_length, layout.max_segments)
+                chosen_units = [c[self._unit_rows(s, k)] for c in chosen]
+                rows[s, k] = packing.fill(lengths_of(chosen_units), layout.row_length, layout.max_segments)
         height = layout.bucket_size(max(map(len, rows.values())))
         units = [
             [
@@ -95,11 +95,11 @@ class Batches:
         rows = (layout.bucket_sizes[-1], layout.row_length)
         shapes = dict.fromkeys(_ROWS, (rows, np.int32)) if text_features(features) else {}
         for feature in features:
-            own = feature.shapes(self.unit, {f.name: f.each for f in text_features(features)})
-            for name in own:
+            feature_shapes = feature.shapes(self.unit, {f.name: f.each for f in text_features(features)})
+            for name in feature_shapes:
                 if name in shapes:
                     raise ConfigError(f"two features give the array {name!r} of a batch; name one of them otherwise")
-            shapes |= own
+            shapes |= feature_shapes
         unit = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
         if "tokens" in unit:
             unit["tokens"][...] = self.pad_id
@@ -124,7 +124,7 @@ class Batches:
             return {names: packing.Layout(longest, 1, (self.unit * self._texts(names),)) for names in drawn}
         shortest = packing.row_length(longest)
         rows = [shortest * n for n in (1, 2, 4) if n == 1 or shortest * n <= _LONGEST_ROW]
-        return min((self._measured(drawn, length) for length in rows), key=lambda found: found[0])[1]
+        return min((self._measured(drawn, length) for length in rows), key=lambda measured: measured[0])[1]
 
     def _texts(self, names: Sequence[str]) -> int:
         """Returns how many texts an example has at most in a batch with these features."""
@@ -133,10 +133,10 @@ class Batches:
     def _measured(self, drawn, length: int):
         """Returns what rows of `length` tokens cost, and their layouts."""
         layouts, cost, max_segments = {}, 0.0, max(8, length // 8)
-        for names, found in drawn.items():
-            needed = [max(len(packing.fill(x, length, max_segments)) for x in units) for units, _ in found]
-            weights = [weight for _, weight in found]
-            layout = packing.Layout(length, max_segments, packing.bucket_sizes(needed, weights, self.most_shapes))
+        for names, unit_lengths in drawn.items():
+            needed = [max(len(packing.fill(x, length, max_segments)) for x in units) for units, _ in unit_lengths]
+            weights = [weight for _, weight in unit_lengths]
+            layout = packing.Layout(length, max_segments, packing.bucket_sizes(needed, weights, self.max_shapes))
             cost += sum(w * layout.bucket_size(n) for n, w in zip(needed, weights)) * length * (1 + length / _ATTENTION)
             layouts[names] = layout
         return cost, layouts
@@ -146,20 +146,22 @@ class Batches:
         e, random = self.examples, np.random.default_rng(0)
         count = int(np.clip((1 << 16) // e.batch_size, 4, 16))
         kinds = range(len(e.caches)) if e.mixture.one_task_per_batch else [None]
-        found = {}
+        by_features = {}
         for kind in kinds:
             for _ in range(count):
                 tasks = (
                     random.choice(len(e.caches), e.batch_size, p=e.shares) if kind is None else [kind] * e.batch_size
                 )
-                wanted = [int(random.integers(len(e.caches[k]))) for k in tasks]
-                draws = Draws(np.asarray(tasks, np.int64), np.array(wanted), np.zeros(len(wanted), np.int64))
+                record_numbers = [int(random.integers(len(e.caches[k]))) for k in tasks]
+                draws = Draws(
+                    np.asarray(tasks, np.int64), np.array(record_numbers), np.zeros(len(record_numbers), np.int64)
+                )
                 features = e.features_of(kind)
                 chosen = e.choose(draws, features)
                 units = [lengths_of([c[i : i + self.unit] for c in chosen]) for i in range(0, e.batch_size, self.unit)]
                 weight = 1.0 if kind is None else e.shares[kind]
-                found.setdefault(_names(features), []).append((units, weight))
-        return found
+                by_features.setdefault(_names(features), []).append((units, weight))
+        return by_features
 
     def iterate(
         self, first: int, first_shard: int = 0, last_shard: int | None = None, threads: int = 2, ahead: int = 4
@@ -186,17 +188,19 @@ def collate(
     pad_id: int,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of one unit: the packed `rows` of its chosen texts, of `shape` [H, L], and those of its features."""
-    texts = [x for c in chosen for example, own in zip(examples, c.columns) for x in c.feature.texts(example, own)]
-    arrays, places, used = {}, {}, 0
+    texts = [
+        x for c in chosen for example, columns in zip(examples, c.columns) for x in c.feature.texts(example, columns)
+    ]
+    arrays, text_index, used = {}, {}, 0
     if chosen:
-        tokens, segment_ids, found = packing.write_rows(texts, rows, shape, max_segments, pad_id)
+        tokens, segment_ids, segment_index = packing.write_rows(texts, rows, shape, max_segments, pad_id)
         arrays = dict(zip(_ROWS, (tokens, segment_ids)))
         for c in chosen:
             is_there = c.columns >= 0
-            places[c.feature.name] = own = np.zeros(c.columns.shape, np.int32)
-            own[is_there] = found[used : used + is_there.sum()]
+            text_index[c.feature.name] = columns = np.zeros(c.columns.shape, np.int32)
+            columns[is_there] = segment_index[used : used + is_there.sum()]
             used += int(is_there.sum())
-    unit = Unit(examples, draws, {c.feature.name: c.columns for c in chosen}, places)
+    unit = Unit(examples, draws, {c.feature.name: c.columns for c in chosen}, text_index)
     for feature in features:
         arrays |= _checked(feature, unit, {c.feature.name: c.feature.each for c in chosen})
     return arrays
@@ -205,11 +209,11 @@ def collate(
 def _checked(feature: Feature, unit: Unit, texts) -> dict[str, np.ndarray]:
     """Returns the arrays of a feature. A ConfigError where they are not those that its `shapes` says."""
     arrays = feature.collate(unit)
-    found = {name: (x.shape, np.dtype(x.dtype)) for name, x in arrays.items()}
-    wanted = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in feature.shapes(len(unit), texts).items()}
-    if found != wanted:
+    specs = {name: (x.shape, np.dtype(x.dtype)) for name, x in arrays.items()}
+    declared = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in feature.shapes(len(unit), texts).items()}
+    if specs != declared:
         raise ConfigError(
-            f"feature {feature.name!r} ({type(feature).__name__}): collate gives {_text(found)}, and shapes says {_text(wanted)}"
+            f"feature {feature.name!r} ({type(feature).__name__}): collate gives {_text(specs)}, and shapes says {_text(declared)}"
         )
     return arrays
 

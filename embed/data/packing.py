@@ -41,14 +41,14 @@ class Waiting:
         """Takes out the texts of one row: again and again the longest that still fits, up to `max_segments` of them."""
         row, free, sizes = [], length, self._sizes
         while len(row) < max_segments:
-            place = bisect.bisect_right(sizes, free) - 1
-            if place < 0:
+            index = bisect.bisect_right(sizes, free) - 1
+            if index < 0:
                 break
-            size = sizes[place]
+            size = sizes[index]
             row.append(self._texts[size].pop())
             free -= size
             if not self._texts[size]:
-                del self._texts[size], sizes[place]
+                del self._texts[size], sizes[index]
         return tuple(row)
 
 
@@ -62,7 +62,9 @@ def fill(lengths: Sequence[int], length: int, max_segments: int) -> list[tuple[i
     return rows
 
 
-def bucket_sizes(sizes: Sequence[int], weights: Sequence[float], most: int, enough: float = 0.05) -> tuple[int, ...]:
+def bucket_sizes(
+    sizes: Sequence[int], weights: Sequence[float], max_count: int, enough: float = 0.05
+) -> tuple[int, ...]:
     """Returns the few of `sizes`, the largest among them, that rounding each up to one of them adds least to.
 
     `weights` say how often each size comes. One more is taken, up to `most`, until no more than the share `enough` is
@@ -73,7 +75,7 @@ def bucket_sizes(sizes: Sequence[int], weights: Sequence[float], most: int, enou
     total, mass = np.cumsum(weight), np.cumsum(weight * steps)
     # cost[j]: the least that is added to sizes 0..j by the buckets chosen so far, the last of them at j
     cost, chosen = total * steps - mass, [(int(s),) for s in steps]
-    while cost[-1] > enough * mass[-1] and len(chosen[-1]) < most:
+    while cost[-1] > enough * mass[-1] and len(chosen[-1]) < max_count:
         better, paths = cost.copy(), list(chosen)
         for j in range(1, len(steps)):
             above = (total[j] - total[:j]) * steps[j] - (mass[j] - mass[:j])
@@ -104,19 +106,19 @@ def write_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the arrays of packed rows: `rows[r]` are the numbers of the texts in row r, in their order.
 
-    `tokens` int32 of `shape` [H, L]; `segment_ids` int32 [H, L], each token's text in its row from 1, 0 for padding; and `places`
-    int32 [texts], where their vectors lie among the [H * max_segments] of the rows.
+    `tokens` int32 of `shape` [H, L]; `segment_ids` int32 [H, L], each token's text in its row from 1, 0 for padding; and
+    `segment_index` int32 [texts], where their vectors lie among the [H * max_segments] of the rows.
     """
     tokens = np.full(shape, pad_id, np.int32)
     segment_ids = np.zeros(shape, np.int32)
-    places = np.zeros(len(texts), np.int32)
+    segment_index = np.zeros(len(texts), np.int32)
     for r, row in enumerate(rows):
         start = 0
         for s, i in enumerate(row):
             stop = start + len(texts[i])
             tokens[r, start:stop], segment_ids[r, start:stop] = texts[i], s + 1
-            places[i], start = r * max_segments + s, stop
-    return tokens, segment_ids, places
+            segment_index[i], start = r * max_segments + s, stop
+    return tokens, segment_ids, segment_index
 
 
 def stack(units: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:

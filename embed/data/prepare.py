@@ -102,9 +102,9 @@ def ensure_caches(
     ensure_vocabulary(tokenizer, mixture, features, say)
     caches = []
     for task in mixture.tasks:
-        found = cache.find(task, tokenizer, features, cache_dir) or _prepare(task, tokenizer, features, cache_dir, say)
-        say(summary(found))
-        caches.append(found)
+        cached = cache.find(task, tokenizer, features, cache_dir) or _prepare(task, tokenizer, features, cache_dir, say)
+        say(summary(cached))
+        caches.append(cached)
     return caches
 
 
@@ -114,9 +114,9 @@ def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], c
     folder.parent.mkdir(parents=True, exist_ok=True)
     wait = lambda holder: say(f"task {task.name!r}: waiting for {holder}, which prepares its token cache")  # noqa: E731
     with files.Lock(folder.with_name(f".{folder.name}.preparing"), folder, wait):
-        found = cache.find(task, tokenizer, features, cache_dir)
-        if found is not None:
-            return found
+        cached = cache.find(task, tokenizer, features, cache_dir)
+        if cached is not None:
+            return cached
         for old in cache.outdated(task, cache_dir):
             say(
                 f"task {task.name!r}: {old} is of an older version of embed, and is prepared again; nothing reads it any more"
@@ -127,15 +127,15 @@ def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], c
         return cache.write(task, tokenizer, features, cache_dir, rows, report)
 
 
-def summary(found: cache.Cache) -> str:
+def summary(cached: cache.Cache) -> str:
     """Returns one line about a cache: examples, tokens, share truncated."""
-    m = found.manifest
+    m = cached.manifest
     texts = {name: count for name, count in m["texts"].items() if count}
     averages = " + ".join(f"{m['tokens'][name] / count:.0f} {name}" for name, count in texts.items())
     cut = [f"{m['truncated'][n] / count:.1%} of {n} texts truncated" for n, count in texts.items() if m["truncated"][n]]
-    parts = [f"{len(found)} examples"]
+    parts = [f"{len(cached)} examples"]
     parts += [f"{averages} tokens on average", ", ".join(cut) or "none truncated"] if texts else []
     parts += [f"{n:,} {name} are positives of their query and are left out" for name, n in m["left_out"].items() if n]
     bad = m.get("bad_records")
     parts += [f"{bad['skipped']:,} bad records are left out, such as {bad['first'][0]}"] if bad else []
-    return f"task {found.name!r}: " + ", ".join(parts)
+    return f"task {cached.name!r}: " + ", ".join(parts)

@@ -57,7 +57,7 @@ class PublicSet:
 def _web(language: str) -> list[PublicSet]:
     """Returns the title-body pairs of one language: of crawled pages, and of Wikipedia."""
     crawl, name = ("C4", "c4") if language == "en" else ("mC4", "mc4")
-    pages = HuggingFaceDataset("allenai/c4", config=language, streaming=True, most=5_000_000)
+    pages = HuggingFaceDataset("allenai/c4", config=language, streaming=True, max_rows=5_000_000)
     articles = HuggingFaceDataset("wikimedia/wikipedia", config=f"20231101.{language}")
     size = 364_868_892 if crawl == "C4" else None
     return [
@@ -186,8 +186,8 @@ def tasks(kinds: Sequence[str] = (), names: Sequence[str] = (), leave_out: Seque
     for name in (*names, *leave_out):
         if name not in known:
             raise ConfigError(f"public_sets.tasks: no set {name!r}{did_you_mean(name, known)}")
-    wanted = [s for s in SETS if s.kind in kinds or s.name in names or not (kinds or names)]
-    return [s.task for s in wanted if s.name not in leave_out]
+    chosen = [s for s in SETS if s.kind in kinds or s.name in names or not (kinds or names)]
+    return [s.task for s in chosen if s.name not in leave_out]
 
 
 def table() -> str:

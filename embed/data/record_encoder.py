@@ -36,6 +36,6 @@ class RecordEncoder:
         context = Context(self.tokenizer, templates)
         encoded: list[dict[str, np.ndarray]] = [{} for _ in records]
         for feature in self.features:
-            for arrays, own in zip(encoded, feature.encode(records, context), strict=True):
-                arrays |= own
+            for arrays, values in zip(encoded, feature.encode(records, context), strict=True):
+                arrays |= values
         return encoded

@@ -297,10 +297,10 @@ def to_seqio(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], f
         source = _source(task, roles, failures)
         is_tfds = isinstance(task.source, sources.Tfds)
         first = [_rename(task.source.name, task.source.fields, roles)] if is_tfds else []
-    words, texts = vocabulary(tokenizer), {f.name for f in text_features(features)}
+    seqio_vocabulary, texts = vocabulary(tokenizer), {f.name for f in text_features(features)}
     outputs = {
         field.name: seqio.Feature(
-            words if field.name in texts else seqio.PassThroughVocabulary(1 << 31),
+            seqio_vocabulary if field.name in texts else seqio.PassThroughVocabulary(1 << 31),
             add_eos=False,
             dtype=tf.as_dtype(field.dtype),
             rank=field.rank,
@@ -340,9 +340,9 @@ def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature]
             f"mixture {mixture.name!r}: two task names are the same to seqio ({sorted(names.values())}); rename one"
         )
     for task in mixture.tasks:
-        made = to_seqio(task, tokenizer, features)
+        seqio_task = to_seqio(task, tokenizer, features)
         if names[task.name] not in seqio.TaskRegistry.names():
-            seqio.TaskRegistry.add_provider(names[task.name], made)
+            seqio.TaskRegistry.add_provider(names[task.name], seqio_task)
     if seqio_name(mixture.name) not in seqio.MixtureRegistry.names():
         rates = [(names[t.name], share) for t, share in zip(mixture.tasks, mixture.shares(sizes))]
         seqio.MixtureRegistry.add(seqio_name(mixture.name), rates)
@@ -354,8 +354,8 @@ def examples(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature]) -
     failures = _Failures()
     split = task.split if isinstance(task, RegisteredTask) else "train"
     try:
-        made = to_seqio(task, tokenizer, features, failures)
-        dataset = made.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
+        seqio_task = to_seqio(task, tokenizer, features, failures)
+        dataset = seqio_task.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
         yield from _silently(dataset.as_numpy_iterator())
     except EmbedError:
         raise

@@ -64,17 +64,17 @@ class TextFeature(Feature):
         rows, cut = context.tokenizer.encode_batch(prompted, self.length) if prompted else ([], [])
         encoded, used = [], 0
         for record, texts in zip(records, listed):
-            own, own_cut = rows[used : used + len(texts)], cut[used : used + len(texts)]
+            own_rows, own_cut = rows[used : used + len(texts)], cut[used : used + len(texts)]
             used += len(texts)
             key = record.get(f"{self.name}_key")
             ids = [content_id(key) if key else self._id(text, title) for text, title in texts]
             equal_ids = [
-                target_id(said) for text, title in texts for said in (text, f"{title} {text}" if title else text)
+                target_id(variant) for text, title in texts for variant in (text, f"{title} {text}" if title else text)
             ]
             encoded.append(
                 {
-                    self.name: np.concatenate(own) if own else np.zeros(0, np.int32),
-                    f"{self.name}_lengths": np.array([len(x) for x in own], np.int32),
+                    self.name: np.concatenate(own_rows) if own_rows else np.zeros(0, np.int32),
+                    f"{self.name}_lengths": np.array([len(x) for x in own_rows], np.int32),
                     f"{self.name}_id": np.array(ids, np.int64),
                     f"{self.name}_truncated": np.int32(sum(own_cut)),
                     f"{self.name}_equal_ids": np.array(equal_ids, np.int64),
@@ -152,7 +152,7 @@ class Text(TextFeature):
 
     def collate(self, unit: Unit):
         return {
-            f"{self.name}_index": unit.places[self.name],
+            f"{self.name}_index": unit.text_index[self.name],
             f"{self.name}_id": split_ids(drawn_ids(unit, self.name)),
         }
 
@@ -206,7 +206,7 @@ class Texts(TextFeature):
 
     def collate(self, unit: Unit):
         return {
-            f"{self.name}_index": unit.places[self.name],
+            f"{self.name}_index": unit.text_index[self.name],
             f"{self.name}_id": split_ids(drawn_ids(unit, self.name)),
             f"{self.name}_mask": unit.columns[self.name] >= 0,
         }
@@ -261,7 +261,7 @@ def pairs(
 def check_lists(features: Sequence[Feature], columns: Sequence[Mapping[str, int]], mixture: str) -> None:
     """Raises ConfigError for a feature of several texts of which no task has any. `columns` are those of the tasks' caches."""
     for feature in features:
-        if isinstance(feature, Texts) and feature.count and not any(found[feature.name] for found in columns):
+        if isinstance(feature, Texts) and feature.count and not any(column[feature.name] for column in columns):
             option = "num_negatives" if feature.name == "negatives" else f"Texts.count of {feature.name!r}"
             raise ConfigError(
                 f"{option} = {feature.count}, but no task of mixture {mixture!r} has {feature.name}; "

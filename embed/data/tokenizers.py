@@ -105,11 +105,11 @@ class SentencePiece:
         processor = _sentencepiece(self.path)
         self.check_length(max_length)
         room = max_length - self.add_bos - self.add_eos
-        for name, wanted, token in (
+        for name, adds, token in (
             ("bos", self.add_bos, processor.bos_id()),
             ("eos", self.add_eos, processor.eos_id()),
         ):
-            if wanted and token < 0:
+            if adds and token < 0:
                 raise DataError(f"{self.path}: the vocabulary has no {name}; set SentencePiece.add_{name} = False")
         head = [processor.bos_id()] if self.add_bos else []
         tail = [processor.eos_id()] if self.add_eos else []
@@ -203,10 +203,10 @@ class HuggingFace:
     def pad_id(self) -> int:
         tokenizer = self._open()[0]
         names = [self.pad_token] if self.pad_token else ["<pad>", "[PAD]", "<|endoftext|>"]
-        found = [i for i in map(tokenizer.token_to_id, names) if i is not None]
-        if not found:
+        ids = [i for i in map(tokenizer.token_to_id, names) if i is not None]
+        if not ids:
             raise DataError(f"{self.path}: has none of the padding tokens {names}; set HuggingFace.pad_token")
-        return found[0]
+        return ids[0]
 
     def check_length(self, max_length: int) -> None:
         """Raises ConfigError for a length that leaves no room for a text."""

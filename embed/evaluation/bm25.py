@@ -31,11 +31,11 @@ def applies(task: Task) -> bool:
 def score(task: Retrieval | Reranking) -> Scored:
     """Returns BM25's scores; prompts play no part. Candidates of a reranking task are weighed within all candidates."""
     if isinstance(task, Reranking):
-        everything = [c for own in task.candidates for c in own]
+        everything = [c for candidates in task.candidates for c in candidates]
         values, start, scored = _values(everything, task.queries), 0, []
-        for own, row in zip(task.candidates, values):
-            scored.append(row[start : start + len(own)])
-            start += len(own)
+        for candidates, row in zip(task.candidates, values):
+            scored.append(row[start : start + len(candidates)])
+            start += len(candidates)
         return task.of_scores(scored)
     documents = [f"{t} {d}" for t, d in zip(task.titles, task.corpus)]
     index = {identity: k for k, identity in enumerate(task.corpus_ids)}

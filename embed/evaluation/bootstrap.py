@@ -146,7 +146,7 @@ def load(path) -> dict[str, Sample]:
             for member in archive.infolist():
                 name, statistic, part = member.filename.removesuffix(".npy").rsplit("\t", 2)
                 parts.setdefault((name, statistic), {})[part] = _array(archive, member)
-        return {name: _sample(statistic, own) for (name, statistic), own in parts.items()}
+        return {name: _sample(statistic, arrays) for (name, statistic), arrays in parts.items()}
     except (
         OSError,
         ValueError,
@@ -204,8 +204,8 @@ def difference(
     if not len(one):
         return (float("nan"),) * 3
     everything = np.arange(len(one))
-    found = np.array([one.of(rows) - other.of(rows) for rows in _rows(len(one), draws, seed)])
-    return one.of(everything) - other.of(everything), *_percentiles(found, level)
+    differences = np.array([one.of(rows) - other.of(rows) for rows in _rows(len(one), draws, seed)])
+    return one.of(everything) - other.of(everything), *_percentiles(differences, level)
 
 
 def _rows(count: int, draws: int, seed: int):

@@ -69,22 +69,22 @@ class Embeddings:
 
     def missing(self, parts: Iterable[Texts]) -> list[tuple[bytes, Texts, int]]:
         """Returns (key, part, row) of the texts that are not embedded yet, each once."""
-        found, seen = [], set()
+        absent, seen = [], set()
         for part in parts:
             for row, key in enumerate(part.keys(self._template)):
                 if key not in seen:
                     seen.add(key)
-                    found.append((key, part, row))
-        there = self._agree(np.array([key in self._place for key, _, _ in found], bool))
-        return [item for item, known in zip(found, there) if not known]
+                    absent.append((key, part, row))
+        stored = self._agree(np.array([key in self._place for key, _, _ in absent], bool))
+        return [item for item, known in zip(absent, stored) if not known]
 
     def embed(self, parts: Sequence[Texts], progress: Callable[[int], None] = lambda texts: None) -> int:
         """Embeds what is missing of `parts` and returns how many texts that was. `progress` gets their numbers as they come."""
-        wanted = self.missing(parts)
+        missing = self.missing(parts)
         # Texts of one prompt follow each other, so that each call of the encoder has one prompt.
-        wanted.sort(key=lambda item: self._template(item[1].prompt))
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
+        missing.sort(key=lambda item: self._template(item[1].prompt))
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
             vectors = np.concatenate([self._encode_run(run, progress) for run in _runs(chunk, self._template)])
             keys = np.frombuffer(b"".join(key for key, _, _ in chunk), np.uint8).reshape(-1, 16)
             bad = int(np.sum(~np.all(np.isfinite(vectors), axis=1)))
@@ -95,7 +95,7 @@ class Embeddings:
             if self._folder is not None:
                 self._write(keys, vectors)
             self._add(keys, vectors)
-        return len(wanted)
+        return len(missing)
 
     def _encode_run(self, run, progress) -> np.ndarray:
         items = [Item(part.texts[row], part.titles[row] if part.titles is not None else None) for _, part, row in run]
@@ -111,10 +111,10 @@ class Embeddings:
 
     def get(self, part: Texts) -> np.ndarray:
         """Returns the vectors of embedded texts: float32 [n, E]."""
-        places = [self._place[key] for key in part.keys(self._template)]
+        rows = [self._place[key] for key in part.keys(self._template)]
         width = next((c.shape[1] for c in self._chunks if len(c)), 0)
-        out = np.empty((len(places), width), np.float32)
-        for i, (chunk, row) in enumerate(places):
+        out = np.empty((len(rows), width), np.float32)
+        for i, (chunk, row) in enumerate(rows):
             out[i] = self._chunks[chunk][row]
         return out
 
@@ -129,17 +129,17 @@ def _runs(chunk, template):
 
 
 def _digest(keys: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    found = hashlib.blake2b(np.ascontiguousarray(keys).tobytes(), digest_size=16)
-    found.update(np.ascontiguousarray(vectors).tobytes())
-    return np.frombuffer(found.digest(), np.uint8)
+    digest = hashlib.blake2b(np.ascontiguousarray(keys).tobytes(), digest_size=16)
+    digest.update(np.ascontiguousarray(vectors).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _read(path: pathlib.Path, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the keys and vectors of a chunk; a damaged one is set aside, and its texts are embedded again."""
     reason = "its digest does not fit"
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-            keys, vectors, digest = found["keys"], found["vectors"], found["digest"]
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            keys, vectors, digest = stored["keys"], stored["vectors"], stored["digest"]
         if np.array_equal(digest, _digest(keys, vectors)):
             return keys, vectors
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as e:

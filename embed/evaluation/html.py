@@ -122,7 +122,7 @@ def _means(results: Mapping) -> str:
         known = [x for x in column if x is not None and x == x]
         if len(known) > 1:
             best[i + 2] = {n for n, x in enumerate(column) if x == max(known)}
-    rows = [[name, view, *map(report.percent, own)] for name, view, own in values]
+    rows = [[name, view, *map(report.percent, row)] for name, view, row in values]
     return _table(["model", "view", *(name.replace("_", " ") for name in shown)], rows, 2, best)
 
 
@@ -161,7 +161,11 @@ def _prompts(results: Mapping) -> str:
     for name, model in results["models"].items():
         if "prompts" not in model:
             continue
-        rows = [[t, side, words] for t, own in model["prompts"].items() for side, words in own.items()]
+        rows = [
+            [t, side, prompt_template]
+            for t, prompts in model["prompts"].items()
+            for side, prompt_template in prompts.items()
+        ]
         table = _table(["task", "texts", "prompt"], rows, 3)
         parts.append(f"<details><summary>{escape(name)}</summary>{table}</details>")
     return _section("Exact prompts", "".join(parts)) if parts else ""

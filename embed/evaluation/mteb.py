@@ -84,9 +84,9 @@ def chosen_tasks(names: str) -> list:
     known = {benchmark.name for benchmark in mteb.get_benchmarks()}
     if names in known:
         return list(mteb.get_benchmark(names).tasks)
-    wanted = [n.strip() for n in names.split(",") if n.strip()]
+    chosen = [n.strip() for n in names.split(",") if n.strip()]
     try:
-        return list(mteb.get_tasks(tasks=wanted))
+        return list(mteb.get_tasks(tasks=chosen))
     except KeyError as e:
         benchmarks = ", ".join(sorted(n for n in known if n.startswith("MTEB(")))
         raise DataError(f"--mteb={names}: neither a benchmark nor tasks of MTEB ({e}); benchmarks: {benchmarks}") from e
@@ -95,9 +95,9 @@ def chosen_tasks(names: str) -> list:
 def evaluate(encoder: MtebEncoder, tasks: Sequence, folder: pathlib.Path) -> dict[str, dict]:
     """Runs MTEB; its own result files are kept under `folder`. Returns {task: {"type", "score"}}, scores in [0, 1]."""
     mteb = _mteb()
-    found = mteb.evaluate(encoder, tasks, cache=mteb.ResultCache(folder), co2_tracker=False)
+    evaluated = mteb.evaluate(encoder, tasks, cache=mteb.ResultCache(folder), co2_tracker=False)
     types = {t.metadata.name: t.metadata.type for t in tasks}
-    return {r.task_name: {"type": types[r.task_name], "score": float(r.get_score())} for r in found.task_results}
+    return {r.task_name: {"type": types[r.task_name], "score": float(r.get_score())} for r in evaluated.task_results}
 
 
 def task_mean(scores: Mapping[str, Mapping]) -> float:
@@ -118,9 +118,9 @@ def borda(scores: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
     gives it none.
     """
     points = dict.fromkeys(scores, 0.0)
-    for task in {t for own in scores.values() for t in own}:
-        there = {m: own[task] for m, own in scores.items() if task in own}
-        for model, value in there.items():
-            others = [v for m, v in there.items() if m != model]
+    for task in {t for task_scores in scores.values() for t in task_scores}:
+        compared = {m: task_scores[task] for m, task_scores in scores.items() if task in task_scores}
+        for model, value in compared.items():
+            others = [v for m, v in compared.items() if m != model]
             points[model] += sum(value > v for v in others) + 0.5 * sum(value == v for v in others)
-    return {model: 1 + sum(other > own for other in points.values()) for model, own in points.items()}
+    return {model: 1 + sum(other > task_scores for other in points.values()) for model, task_scores in points.items()}

@@ -29,7 +29,7 @@ class Collected:
         """Adds a remark to a task."""
         self._notes.setdefault(task, []).append(text)
 
-    def add(self, name: str, facts: Mapping, views: Sequence[View], found: runner.Results) -> None:
+    def add(self, name: str, facts: Mapping, views: Sequence[View], outcome: runner.Results) -> None:
         """Adds a model's scores; confidence intervals are those of its first view."""
         first = views[0].name
         described = [
@@ -38,12 +38,14 @@ class Collected:
         self._models[name] = {
             **facts,
             "views": described,
-            "results": found.scores,
-            "intervals": {t: {first: list(bootstrap.interval(own[first]))} for t, own in found.samples.items()},
-            "means": runner.means(found.scores, self._suite),
+            "results": outcome.scores,
+            "intervals": {
+                t: {first: list(bootstrap.interval(samples[first]))} for t, samples in outcome.samples.items()
+            },
+            "means": runner.means(outcome.scores, self._suite),
         }
-        for task, own in found.samples.items():
-            for view, sample in own.items():
+        for task, samples in outcome.samples.items():
+            for view, sample in samples.items():
                 self._add_sample(f"{name}/{task}/{view}", sample)
 
     def add_level(self, name: str, description: str, scored: Mapping[str, Scored]) -> None:
@@ -75,7 +77,7 @@ class Collected:
             }
             for t in self._suite.tasks
         }
-        found = {
+        content = {
             "format": FORMAT,
             "suite": self._suite.name,
             "suite_digest": self._suite.digest,
@@ -84,7 +86,7 @@ class Collected:
             "tasks": tasks,
             "models": self._models,
         }
-        return with_differences(found, self.samples, against)
+        return with_differences(content, self.samples, against)
 
 
 def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sample], against: str | None):
@@ -95,9 +97,9 @@ def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sa
         raise UsageError(f"--against={against}{did_you_mean(against, results['models'])}")
     rows = []
     for name, model in results["models"].items():
-        for task, own in model["results"].items() if name != against else ():
+        for task, views in model["results"].items() if name != against else ():
             theirs = results["models"][against]["results"].get(task, {})
-            view = next(iter(own))
+            view = next(iter(views))
             other = view if view in theirs else next(iter(theirs), None)
             one, two = samples.get(f"{name}/{task}/{view}"), samples.get(f"{against}/{task}/{other}")
             if one is None or two is None:
@@ -120,24 +122,24 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
     remarks: list[str] = []
     for path in paths:
         path = path / "results.json" if path.is_dir() else path
-        found = stored.read_results(path)
+        results = stored.read_results(path)
         if not merged:
-            merged = {**found, "models": {}, "tasks": {}, "sources": []}
+            merged = {**results, "models": {}, "tasks": {}, "sources": []}
             for of_one in ("differences", "remarks", "samples_digest", "digest"):
                 merged.pop(of_one, None)
-        _add_tasks(merged["tasks"], found["tasks"], path)
-        own, missing = _samples(path, found)
+        _add_tasks(merged["tasks"], results["tasks"], path)
+        read_samples, missing = _samples(path, results)
         remarks += missing
-        for name, model in found["models"].items():
+        for name, model in results["models"].items():
             new = name if name not in merged["models"] else f"{path.resolve().parent.name}/{name}"
             if new in merged["models"]:
                 raise DataError(f"{path}: a model {new!r} is there twice; give the results folders of their own")
             merged["models"][new] = model
             keys = [f"/{task}/{view}" for task, views in model["results"].items() for view in views]
-            samples |= {f"{new}{key}": own[f"{name}{key}"] for key in keys if f"{name}{key}" in own}
-        remarks += [remark for remark in found.get("remarks", ()) if remark not in remarks]
+            samples |= {f"{new}{key}": read_samples[f"{name}{key}"] for key in keys if f"{name}{key}" in read_samples}
+        remarks += [remark for remark in results.get("remarks", ()) if remark not in remarks]
         merged["sources"].append(
-            {"path": str(path), "suite_digest": found["suite_digest"], "command": found["command"]}
+            {"path": str(path), "suite_digest": results["suite_digest"], "command": results["command"]}
         )
     if len({s["suite_digest"] for s in merged["sources"]}) > 1:
         remarks.append(

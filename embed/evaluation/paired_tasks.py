@@ -26,9 +26,9 @@ class Sts(Base):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         first, second = view.queries(vectors("first")), view.documents(vectors("second"))
-        alike, (name, _, kind) = _similarities(first, second, view), self.main.rpartition("_")
-        sample = Sample(kind, alike[name], np.asarray(self.gold, np.float64))
-        return Scored(pairs.sts_scores(alike, self.gold), sample)
+        similarities, (name, _, kind) = _similarities(first, second, view), self.main.rpartition("_")
+        sample = Sample(kind, similarities[name], np.asarray(self.gold, np.float64))
+        return Scored(pairs.sts_scores(similarities, self.gold), sample)
 
 
 def _similarities(first: np.ndarray, second: np.ndarray, view: View) -> dict[str, np.ndarray]:
@@ -46,8 +46,8 @@ class Summarization(Base):
 
     def parts(self) -> dict[str, Texts]:
         return {
-            "human": Texts([s for own in self.human for s in own], self.prompt),
-            "machine": Texts([s for own in self.machine for s in own], self.prompt),
+            "human": Texts([s for summaries in self.human for s in summaries], self.prompt),
+            "machine": Texts([s for summaries in self.machine for s in summaries], self.prompt),
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
@@ -72,13 +72,13 @@ class PairClassification(Base):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         first, second = view.queries(vectors("first")), view.documents(vectors("second"))
-        alike = _similarities(first, second, view)
-        found = pairs.pair_classification_scores(alike, self.labels)
+        similarities = _similarities(first, second, view)
+        scores = pairs.pair_classification_scores(similarities, self.labels)
         name, _, measure = self.main.partition("_")
         if name == "max":
-            name = max(pairs.SIMILARITIES, key=lambda n: found[f"{n}_{measure}"])
+            name = max(pairs.SIMILARITIES, key=lambda n: scores[f"{n}_{measure}"])
         statistic = {"ap": "average_precision", "accuracy": "best_accuracy"}[measure]
-        return Scored(found, Sample(statistic, alike[name], np.asarray(self.labels)))
+        return Scored(scores, Sample(statistic, similarities[name], np.asarray(self.labels)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,12 +23,12 @@ def correlations(predicted: np.ndarray, gold: Sequence[float]) -> tuple[float, f
     return float(stats.spearmanr(predicted, gold).statistic), float(stats.pearsonr(predicted, gold).statistic)
 
 
-def sts_scores(alike: Mapping[str, np.ndarray], gold: Sequence[float]) -> dict[str, float]:
+def sts_scores(similarities: Mapping[str, np.ndarray], gold: Sequence[float]) -> dict[str, float]:
     """Returns the correlations of cosine, Manhattan and Euclidean `similarities` with the gold scores."""
-    found = {}
+    scores = {}
     for name in ("cosine", "manhattan", "euclidean"):
-        found[f"{name}_spearman"], found[f"{name}_pearson"] = correlations(alike[name], gold)
-    return found
+        scores[f"{name}_spearman"], scores[f"{name}_pearson"] = correlations(similarities[name], gold)
+    return scores
 
 
 def summary_scores(
@@ -38,13 +38,13 @@ def summary_scores(
 
     Texts whose grades or cosines are all equal have no value (nan); MTEB leaves them out of the mean.
     """
-    found = {"cosine_spearman": [], "cosine_pearson": []}
+    scores = {"cosine_spearman": [], "cosine_pearson": []}
     for people, machines, grades in zip(human, machine, gold, strict=True):
         best = np.array([cosines(np.broadcast_to(m, people.shape), people).max() for m in machines])
         has_order = len(set(grades)) > 1 and len(set(best.tolist())) > 1
-        for name, value in zip(found, correlations(best, grades) if has_order else (_NAN, _NAN)):
-            found[name].append(value)
-    return {name: np.array(values, np.float64) for name, values in found.items()}
+        for name, value in zip(scores, correlations(best, grades) if has_order else (_NAN, _NAN)):
+            scores[name].append(value)
+    return {name: np.array(values, np.float64) for name, values in scores.items()}
 
 
 SIMILARITIES = ("cosine", "manhattan", "euclidean", "dot")
@@ -100,15 +100,15 @@ def threshold_scores(similarity: np.ndarray, labels: np.ndarray) -> dict[str, fl
     return {**scores, "ap": float(average_precision_score(labels, similarity))}
 
 
-def pair_classification_scores(alike: Mapping[str, np.ndarray], labels: Sequence[int]) -> dict[str, float]:
+def pair_classification_scores(similarities: Mapping[str, np.ndarray], labels: Sequence[int]) -> dict[str, float]:
     """Returns `threshold_scores` of all `similarities`, and the best of each as max_*."""
     labels = np.asarray(labels, np.int64)
-    found, best = {}, {}
-    for name, similarity in alike.items():
+    scores, best = {}, {}
+    for name, similarity in similarities.items():
         for measure, value in threshold_scores(similarity, labels).items():
-            found[f"{name}_{measure}"] = value
+            scores[f"{name}_{measure}"] = value
             best[f"max_{measure}"] = max(value, best.get(f"max_{measure}", -1.0))
-    return {**found, **best}
+    return {**scores, **best}
 
 
 def nearest(sources: np.ndarray, targets: np.ndarray, block: int = 1024) -> np.ndarray:
@@ -118,8 +118,8 @@ def nearest(sources: np.ndarray, targets: np.ndarray, block: int = 1024) -> np.n
     )
     # Equal rows need not give equal products, wherever BLAS puts them: each row is looked up where it stands first.
     _, first, same = np.unique(targets, axis=0, return_index=True, return_inverse=True)
-    found = [(sources[i : i + block] @ targets.T).argmax(1) for i in range(0, len(sources), block)]
-    return first[same.reshape(-1)[np.concatenate(found)]]
+    indices = [(sources[i : i + block] @ targets.T).argmax(1) for i in range(0, len(sources), block)]
+    return first[same.reshape(-1)[np.concatenate(indices)]]
 
 
 def mining_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:

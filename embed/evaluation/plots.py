@@ -131,8 +131,8 @@ def bars(results: Mapping) -> bytes:
     for number, (name, model) in enumerate(models):
         view, means = next(iter(model["means"].items()))
         heights = [100 * means.get(kind, float("nan")) for kind in kinds]
-        places = [i + (number - (len(models) - 1) / 2) * width for i in range(len(kinds))]
-        drawn = axis.bar(places, heights, width * 0.92, color=f"C{number % 10}", label=_name(f"{name} ({view})"))
+        offsets = [i + (number - (len(models) - 1) / 2) * width for i in range(len(kinds))]
+        drawn = axis.bar(offsets, heights, width * 0.92, color=f"C{number % 10}", label=_name(f"{name} ({view})"))
         if len(models) * len(kinds) <= 36:
             labels = ["" if math.isnan(h) else f"{h:.1f}" for h in heights]
             axis.bar_label(drawn, labels, fontsize=7, padding=1, rotation=90 if len(models) > 2 else 0)
@@ -156,13 +156,13 @@ def write_all(results: Mapping, folder: pathlib.Path) -> list[str]:
     return written
 
 
-def sweep(found: Mapping) -> bytes | None:
+def sweep(result: Mapping) -> bytes | None:
     """Returns each task's change against the base over alpha, and that of the mean; None without matplotlib."""
     if not available():
         return None
     pyplot = _pyplot()
-    alphas = [float(a) for a in found["scores"]]
-    points = list(found["scores"].values())
+    alphas = [float(a) for a in result["scores"]]
+    points = list(result["scores"].values())
     base = points[0]
     figure, axis = pyplot.subplots(figsize=(8.5, 4.8), layout="constrained")
     for number, task in enumerate(base):
@@ -170,32 +170,32 @@ def sweep(found: Mapping) -> bytes | None:
         axis.plot(
             alphas, change, marker=_MARKERS[number % 8], markersize=5, linewidth=1.2, alpha=0.8, label=_name(task)
         )
-    means = list(found["means"].values())
+    means = list(result["means"].values())
     mean = [100 * (m - means[0]) for m in means]
     axis.plot(alphas, mean, color="black", marker="o", linewidth=2.6, label="mean of the types")
-    axis.axvline(found["best"], color="0.4", linestyle="--", linewidth=1.2, label=f"best mean: {found['best']:g}")
+    axis.axvline(result["best"], color="0.4", linestyle="--", linewidth=1.2, label=f"best mean: {result['best']:g}")
     axis.axhline(0, color="0.6", linewidth=0.8)
     axis.set_xlabel("alpha: share of the tuned model")
     axis.set_ylabel(f"change against alpha {alphas[0]:g} (points)")
-    axis.set_title(_name(f"Interpolation on {found['suite']}"))
+    axis.set_title(_name(f"Interpolation on {result['suite']}"))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)
 
 
-def soup(found: Mapping) -> bytes | None:
+def soup(result: Mapping) -> bytes | None:
     """Returns the mean of every ingredient and of every average that was tried, in order; None without matplotlib."""
     if not available():
         return None
     pyplot = _pyplot()
-    trials = [(n, 100 * t["mean"], t["kept"], 1.0 in t["weights"]) for n, t in enumerate(found["trials"], 1)]
+    trials = [(n, 100 * t["mean"], t["kept"], 1.0 in t["weights"]) for n, t in enumerate(result["trials"], 1)]
     figure, axis = pyplot.subplots(figsize=(8.5, 4.4), layout="constrained")
-    for label, style, wanted in (
+    for label, style, kind in (
         ("ingredient", {"marker": "o", "color": "C0"}, lambda kept, alone: alone),
         ("average, kept", {"marker": "D", "color": "C2"}, lambda kept, alone: kept and not alone),
         ("average, not kept", {"marker": "x", "color": "0.55"}, lambda kept, alone: not kept and not alone),
     ):
-        drawn = [(n, mean) for n, mean, kept, alone in trials if wanted(kept, alone)]
+        drawn = [(n, mean) for n, mean, kept, alone in trials if kind(kept, alone)]
         if drawn:
             axis.plot(*zip(*drawn), linestyle="none", markersize=8, label=label, **style)
     best = max(mean for _, mean, _, alone in trials if alone)
@@ -205,7 +205,7 @@ def soup(found: Mapping) -> bytes | None:
     axis.set_xticks(range(1, len(trials) + 1) if len(trials) <= 20 else range(1, len(trials) + 1, 5))
     axis.set_xlabel("trial")
     axis.set_ylabel("mean of the types (percent)")
-    axis.set_title(_name(f"Soup ({found['method']}) on {found['suite']}"))
+    axis.set_title(_name(f"Soup ({result['method']}) on {result['suite']}"))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)

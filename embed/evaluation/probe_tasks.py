@@ -114,8 +114,8 @@ def _used(draws: Sequence[Sequence[int]]) -> list[int]:
 def _renumbered(draws) -> tuple[list[int], list[list[int]]]:
     """Returns the rows that are used, and the draws as places among them."""
     used = _used(draws)
-    place = {row: i for i, row in enumerate(used)}
-    return used, [[place[row] for row in rows] for rows in draws]
+    index_of = {row: i for i, row in enumerate(used)}
+    return used, [[index_of[row] for row in rows] for rows in draws]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +165,9 @@ class SetClustering(Base):
     labels: list[list[str]]
 
     def parts(self) -> dict[str, Texts]:
-        return {"texts": Texts([text for own in self.sets for text in own], self.prompt)}
+        return {"texts": Texts([text for texts in self.sets for text in texts], self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
-        ends = np.cumsum([len(own) for own in self.sets])[:-1]
+        ends = np.cumsum([len(texts) for texts in self.sets])[:-1]
         scores, values = probes.set_clustering_scores(np.split(view.documents(vectors("texts")), ends), self.labels)
         return Scored(scores, Sample("mean", values))

@@ -91,22 +91,26 @@ def cross_validation(
         predicted[test, 0] = classified(vectors[train], y[train], vectors[test])
         scores.append(_class_scores(y[test], predicted[test, 0]))
     # A fold whose test rows are not of two labels has no average precision.
-    names = dict.fromkeys(name for own in scores for name in own)
-    return {n: float(np.mean([own[n] for own in scores if n in own])) for n in names}, predicted, y
+    names = dict.fromkeys(name for fold_scores in scores for name in fold_scores)
+    return (
+        {n: float(np.mean([fold_scores[n] for fold_scores in scores if n in fold_scores])) for n in names},
+        predicted,
+        y,
+    )
 
 
 def _class_scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     from sklearn import metrics
 
-    found = {"accuracy": metrics.accuracy_score(gold, predicted)}
+    scores = {"accuracy": metrics.accuracy_score(gold, predicted)}
     for average, suffix in (("macro", ""), ("weighted", "_weighted")):
         options = {"average": average, "zero_division": 0}
-        found[f"f1{suffix}"] = metrics.f1_score(gold, predicted, **options)
-        found[f"precision{suffix}"] = metrics.precision_score(gold, predicted, **options)
-        found[f"recall{suffix}"] = metrics.recall_score(gold, predicted, **options)
+        scores[f"f1{suffix}"] = metrics.f1_score(gold, predicted, **options)
+        scores[f"precision{suffix}"] = metrics.precision_score(gold, predicted, **options)
+        scores[f"recall{suffix}"] = metrics.recall_score(gold, predicted, **options)
     if len(np.unique(gold)) == 2 and set(np.unique(gold)) <= {0, 1}:
-        found["ap"] = metrics.average_precision_score(gold, predicted)
-    return {name: float(value) for name, value in found.items()}
+        scores["ap"] = metrics.average_precision_score(gold, predicted)
+    return {name: float(value) for name, value in scores.items()}
 
 
 def multilabel_draws(labels: Sequence[Sequence[Any]], per_label: int, experiments: int = 10) -> list[list[int]]:
@@ -139,8 +143,8 @@ def multilabel_experiments(train, train_labels, test, test_labels, draws) -> tup
     gold, predicted = binary.fit_transform(test_labels), []
     for rows in draws:
         with _quiet():
-            wanted = binary.transform([train_labels[i] for i in rows])
-        predicted.append(KNeighborsClassifier(n_neighbors=min(5, len(rows))).fit(train[rows], wanted).predict(test))
+            train_gold = binary.transform([train_labels[i] for i in rows])
+        predicted.append(KNeighborsClassifier(n_neighbors=min(5, len(rows))).fit(train[rows], train_gold).predict(test))
     return np.stack(predicted, axis=1).astype(np.int8), gold.astype(np.int8)
 
 
@@ -204,23 +208,23 @@ def clustering_scores(
     from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 
     generator = generator or random.Random(SEED)
-    found = {"v_measure": [], "ami": []}
+    results = {"v_measure": [], "ami": []}
     deepest = max(map(len, labels))
     for level in range(deepest if max_depth is None else min(max_depth, deepest)):
-        kept = [i for i, own in enumerate(labels) if len(own) > level]
-        gold, own = np.array([labels[i][level] for i in kept]), vectors[kept]
-        means = MiniBatchKMeans(
+        kept = [i for i, path in enumerate(labels) if len(path) > level]
+        gold, level_vectors = np.array([labels[i][level] for i in kept]), vectors[kept]
+        k_means = MiniBatchKMeans(
             n_clusters=len(np.unique(gold)), batch_size=512, init="k-means++", n_init=1, random_state=SEED
         )
         for _ in range(draws):
-            rows = generator.choices(range(len(own)), k=size)
+            rows = generator.choices(range(len(level_vectors)), k=size)
             with _quiet():
-                clusters = means.fit_predict(own[rows])
-            found["v_measure"].append(float(v_measure_score(gold[rows], clusters)))
-            found["ami"].append(float(adjusted_mutual_info_score(gold[rows], clusters)))
-    values = {name: np.array(own) for name, own in found.items()}
-    scores = {name: float(np.mean(own)) for name, own in values.items()}
-    return scores | {f"{n}_std": float(np.std(own)) for n, own in values.items()}, values
+                clusters = k_means.fit_predict(level_vectors[rows])
+            results["v_measure"].append(float(v_measure_score(gold[rows], clusters)))
+            results["ami"].append(float(adjusted_mutual_info_score(gold[rows], clusters)))
+    values = {name: np.array(scores) for name, scores in results.items()}
+    means = {name: float(np.mean(scores)) for name, scores in values.items()}
+    return means | {f"{name}_std": float(np.std(scores)) for name, scores in values.items()}, values
 
 
 def set_clustering_scores(
@@ -234,12 +238,12 @@ def set_clustering_scores(
     from sklearn.metrics import v_measure_score
 
     values = []
-    for vectors, own in zip(sets, labels, strict=True):
-        number = len(set(own))
+    for vectors, gold in zip(sets, labels, strict=True):
+        number = len(set(gold))
         if number > 1:
             means = MiniBatchKMeans(n_clusters=number, batch_size=500, n_init="auto", random_state=SEED)
             with _quiet():
-                values.append(float(v_measure_score(own, means.fit(vectors).labels_)))
+                values.append(float(v_measure_score(gold, means.fit(vectors).labels_)))
         else:
             values.append(1.0)
     return {"v_measure": float(np.mean(values)), "v_measure_std": float(np.std(values))}, np.array(values)

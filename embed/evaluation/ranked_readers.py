@@ -172,7 +172,7 @@ def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         candidates.append([text_or_empty(t, "positives and negatives", location) for side in sides for t in side])
         relevant.append([k == 0 for k, side in enumerate(sides) for _ in side])
     remarks = remark_of_empty("queries", queries) + remark_of_empty(
-        "candidates", (c for own in candidates for c in own)
+        "candidates", (c for texts in candidates for c in texts)
     )
     return {
         "queries": some(queries, path),
@@ -245,11 +245,11 @@ def read_xtreme_up(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads XTREME-UP's retrieval: a folder of LANGUAGE.jsonl with {"id", "question"} and the index (`corpus_path`)."""
     corpus = list(_passages(_corpus_path(path, entry)))
     known = {key for key, _, _ in corpus}
-    found = sorted(p for pattern in ("*.jsonl", "*.jsonl.gz") for p in path.glob(pattern))
-    if not found:
+    paths = sorted(p for pattern in ("*.jsonl", "*.jsonl.gz") for p in path.glob(pattern))
+    if not paths:
         raise DataError(f"{path}: has no files LANGUAGE.jsonl; an xtreme_up task is a folder of them")
     questions, languages, targets = [], [], []
-    for file in found:
+    for file in paths:
         for location, row in read_json_lines(str(file)):
             targets.append(identity(row.get("_id", row.get("id")), "id", location))
             if targets[-1] not in known:

@@ -77,7 +77,7 @@ class Retrieval(_Judged):
 
     def of_rankings(self, rankings: Mapping[str, Mapping[str, float]]) -> Scored:
         """Returns the scores of {query: {document: score}}, best first."""
-        kept = {query: self.rules.kept(query, found) for query, found in rankings.items()}
+        kept = {query: self.rules.kept(query, retrieved) for query, retrieved in rankings.items()}
         values = ranking.scores(kept, self.qrels, self.rules.k_values)
         if self.main not in values:
             values[self.main] = query_groups.values(self.main, kept, self.qrels, self.rules.k_values)
@@ -95,12 +95,12 @@ def nearest(
     query_ids, corpus_ids, queries, corpus, view: View, search: SearchFn, depth: int
 ) -> dict[str, dict[str, float]]:
     """Returns each query's `depth` nearest documents and their scores, best first, as an index of this view gives them."""
-    asked, stored = view.queries(queries), view.documents(corpus)
+    query_vectors, stored = view.queries(queries), view.documents(corpus)
     # Bits are compared as +-1: their products are whole numbers, so that equal distances are equal scores.
-    compared = (np.sign(view.documents(queries)), np.sign(stored)) if view.is_binary else (asked, stored)
-    scores, places = search(*compared, depth)
+    compared = (np.sign(view.documents(queries)), np.sign(stored)) if view.is_binary else (query_vectors, stored)
+    scores, rows = search(*compared, depth)
     rankings = {}
-    for query, vector, values, row in zip(query_ids, asked, scores, places):
+    for query, vector, values, row in zip(query_ids, query_vectors, scores, rows):
         order = ranking.order([corpus_ids[p] for p in row], values)
         best = [int(row[k]) for k in order[:RESCORED]] if view.rescores else []
         rankings[query] = ranking.scored([corpus_ids[p] for p in best], products(stored[best], vector))
@@ -136,7 +136,7 @@ class Reranking(Base):
     def parts(self) -> dict[str, Texts]:
         return {
             "queries": Texts(self.queries, self.prompt),
-            "candidates": Texts([c for own in self.candidates for c in own], "document"),
+            "candidates": Texts([c for texts in self.candidates for c in texts], "document"),
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
@@ -147,9 +147,9 @@ class Reranking(Base):
     def of_scores(self, scores: Sequence[Sequence[float]]) -> Scored:
         """Returns the scores of the order that each query's candidates take by their similarities."""
         rankings, qrels = {}, {}
-        for i, (candidates, relevant, own) in enumerate(zip(self.candidates, self.relevant, scores)):
+        for i, (candidates, relevant, query_scores) in enumerate(zip(self.candidates, self.relevant, scores)):
             ids = [f"{_hash(text)}-{k}" for k, text in enumerate(candidates)]
-            rankings[str(i)] = self.rules.kept(str(i), ranking.scored(ids, own))
+            rankings[str(i)] = self.rules.kept(str(i), ranking.scored(ids, query_scores))
             qrels[str(i)] = {identity: float(is_so) for identity, is_so in zip(ids, relevant)}
         return _ranked(ranking.scores(rankings, qrels, self.rules.k_values), self.main)
 
@@ -206,14 +206,14 @@ class OpenRetrieval(_Questions):
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         ids = [str(i) for i in range(len(self.corpus))]
         names = [str(i) for i in range(len(self.questions))]
-        found = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
+        rankings = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
         words: dict[str, list[str]] = {}
         values = {}
         for limit in (2000, 5000):
             hits = []
             for i, answers in enumerate(self.answers):
                 passages = []
-                for d in found[str(i)]:
+                for d in rankings[str(i)]:
                     if d not in words:
                         words[d] = word_tokens(self.corpus[int(d)])
                     passages.append(words[d])
@@ -250,11 +250,11 @@ class MultilingualRetrieval(_Questions):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = [str(i) for i in range(len(self.questions))]
-        found = nearest(
+        rankings = nearest(
             names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS)
         )
         values = np.array(
-            [ranking.reciprocal_rank(list(found[q]), {target: 1.0}, 10) for q, target in zip(names, self.targets)]
+            [ranking.reciprocal_rank(list(rankings[q]), {target: 1.0}, 10) for q, target in zip(names, self.targets)]
         )
         return _by_language({"mrr_at_10": values}, self.question_languages, self.main)
 
@@ -263,8 +263,8 @@ def _by_language(values: Mapping[str, np.ndarray], languages: Sequence[str], mai
     """Returns the means over the languages' means, and each language's own."""
     names, number = np.unique(languages, return_inverse=True)
     scores = {}
-    for name, own in values.items():
-        means = {str(lang): mean(own[number == i]) for i, lang in enumerate(names)}
+    for name, score in values.items():
+        means = {str(lang): mean(score[number == i]) for i, lang in enumerate(names)}
         scores[name] = mean(np.array(list(means.values())))
         scores |= {f"{name}/{language}": value for language, value in means.items()}
     return Scored(scores, Sample("macro_mean", values[main], number))

@@ -69,8 +69,8 @@ def reciprocal_rank(ranking: Sequence[str], judged: Mapping[str, float], k: int)
 
 def recall(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
     """Returns the share of the relevant items that are among the first k."""
-    wanted = relevant_ids(judged)
-    return len(wanted.intersection(ranking[:k])) / len(wanted) if wanted else 0.0
+    relevant = relevant_ids(judged)
+    return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
 
 
 def precision(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
@@ -80,12 +80,12 @@ def precision(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> fl
 
 def average_precision(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
     """Returns the mean over all relevant items of the precision at their rank, 0 for those past rank k."""
-    wanted, found, total = relevant_ids(judged), 0, 0.0
+    relevant, hits, total = relevant_ids(judged), 0, 0.0
     for rank, i in enumerate(ranking[:k], 1):
-        if i in wanted:
-            found += 1
-            total += found / rank
-    return total / len(wanted) if wanted else 0.0
+        if i in relevant:
+            hits += 1
+            total += hits / rank
+    return total / len(relevant) if relevant else 0.0
 
 
 def hit_rate(ranking: Sequence[str], judged: Mapping[str, float], k: int) -> float:
@@ -149,8 +149,8 @@ def instruction_change(
     for query, documents in changed.items():
         if not documents:
             continue
-        places = [{i: rank for rank, i in enumerate(ranking[query], 1)} for ranking in (before, after)]
-        values.append(np.mean([rank_change(*(p.get(d, len(p) + 1) for p in places)) for d in documents]))
+        ranks = [{i: rank for rank, i in enumerate(ranking[query], 1)} for ranking in (before, after)]
+        values.append(np.mean([rank_change(*(p.get(d, len(p) + 1) for p in ranks)) for d in documents]))
     return np.array(values, np.float64)
 
 

@@ -27,18 +27,25 @@ MEANS = ("mean of the types", "mean of the tasks")
 
 def rows(results: Mapping) -> list[tuple[str, str, Mapping]]:
     """Returns (model, view, {task: {score: value}}) of a results.json, model by model."""
-    found = []
+    result = []
     for name, model in results["models"].items():
-        views = dict.fromkeys(view for own in model["results"].values() for view in own)
-        found += [(name, view, {t: own[view] for t, own in model["results"].items() if view in own}) for view in views]
-    return found
+        views = dict.fromkeys(view for views_of_task in model["results"].values() for view in views_of_task)
+        result += [
+            (
+                name,
+                view,
+                {t: views_of_task[view] for t, views_of_task in model["results"].items() if view in views_of_task},
+            )
+            for view in views
+        ]
+    return result
 
 
 def main_scores(results: Mapping) -> list[tuple[str, str, dict[str, float]]]:
     """Returns (model, view, {task: main score})."""
     return [
-        (model, view, {t: scores[results["tasks"][t]["main"]] for t, scores in own.items()})
-        for model, view, own in rows(results)
+        (model, view, {t: scores[results["tasks"][t]["main"]] for t, scores in by_task.items()})
+        for model, view, by_task in rows(results)
     ]
 
 
@@ -83,12 +90,12 @@ def tasks_cells(results: Mapping, all_views: bool = False) -> list[list[str]]:
 def differences_cells(results: Mapping) -> list[list[str]]:
     """Returns each model's difference to `against`, with the interval of paired draws; * marks those that leave out 0."""
     cells = [["task", "model", "view", "difference", "95 % interval", ""]]
-    for found in results["differences"]["rows"]:
-        low, high = found["interval"]
+    for row in results["differences"]["rows"]:
+        low, high = row["interval"]
         sure = low > 0 or high < 0
         interval = "-" if math.isnan(low) else f"{signed(low)} to {signed(high)}"
         cells.append(
-            [found["task"], found["model"], found["view"], signed(found["difference"]),
+            [row["task"], row["model"], row["view"], signed(row["difference"]),
              interval, markdown.Raw("*") if sure else ""]
         )  # fmt: skip
     return cells
@@ -110,8 +117,8 @@ def references_cells(results: Mapping) -> list[list[str]]:
         seen.add(model)
     cells = [["task", *(name for name, _ in ours), *others]]
     for name, members, published in rows:
-        own = [percent(_mean([scores.get(task) for task in members])) for _, scores in ours]
-        cells.append([name, *own, *(percent(published.get(model)) for model in others)])
+        our_cells = [percent(_mean([scores.get(task) for task in members])) for _, scores in ours]
+        cells.append([name, *our_cells, *(percent(published.get(model)) for model in others)])
     return cells
 
 

@@ -32,7 +32,7 @@ def run(
 ) -> Results:
     """Embeds what is missing and returns the scores of every task in every view."""
     parts = {task.name: task.parts() for task in suite.tasks}
-    embeddings.embed([part for own in parts.values() for part in own.values()], progress)
+    embeddings.embed([part for task_parts in parts.values() for part in task_parts.values()], progress)
     scores, samples = {}, {}
     for task in suite.tasks:
         vectors = {name: embeddings.get(part) for name, part in parts[task.name].items()}
@@ -50,19 +50,19 @@ def means(scores: dict[str, dict[str, dict[str, float]]], suite: Suite) -> dict[
     Means over types weigh each type alike, as MTEB's leaderboard does. A score that is not defined makes its means so.
     """
     main = {t.name: t.main for t in suite.tasks}
-    found = {}
+    results = {}
     for view in next(iter(scores.values())) if scores else ():
-        values = {task: own[view][main[task]] for task, own in scores.items()}
+        values = {task: views_of_task[view][main[task]] for task, views_of_task in scores.items()}
         types = {
             kind: float(np.mean([values[t] for t in values if suite.groups[t] == kind]))
             for kind in dict.fromkeys(suite.groups[t] for t in values)
         }
-        found[view] = {
+        results[view] = {
             **types,
             "mean of the types": float(np.mean(list(types.values()))),
             "mean of the tasks": float(np.mean(list(values.values()))),
         }
-    return found
+    return results
 
 
 def unjudged(task: Task) -> int:

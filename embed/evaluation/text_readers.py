@@ -66,7 +66,7 @@ def read_summarization(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
             gold.append([finite(str(g)) for g in sides[2]])
         except ValueError as e:
             raise DataError(f"{location}: the grades in relevance must be numbers ({e})") from e
-    remarks = remark_of_empty("summaries", (t for own in (*human, *machine) for t in own))
+    remarks = remark_of_empty("summaries", (t for texts in (*human, *machine) for t in texts))
     return {"human": some(human, path), "machine": machine, "gold": gold, "remarks": remarks}
 
 
@@ -151,7 +151,7 @@ def read_multilabel(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     All test texts are scored; MTEB cuts more than 3,000 by a stratified sample.
     """
     fields = _splits(path, entry, lambda file: _labelled(file, many=True), "labels")
-    if len({label for own in fields["test_labels"] for label in own}) < 2:
+    if len({label for labels in fields["test_labels"] for label in labels}) < 2:
         raise DataError(f"{path}: the test texts have one label only; there is nothing to tell apart")
     if (number := len(fields["test"])) > _STRATIFIED:
         fields["remarks"].append(
@@ -183,16 +183,16 @@ def read_clustering(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     first = next((row for _, row in read_json_lines(str(path))), {})
     sets = isinstance(first.get("sentences"), list)
     if entry.get("sets", sets) != sets:
-        wanted = (
+        fields = (
             '{"sentences": [...], "labels": [...]}, each a set' if entry["sets"] else '{"text", "label"}, each a text'
         )
-        raise DataError(f"{path}: the task needs lines of {wanted}")
+        raise DataError(f"{path}: the task needs lines of {fields}")
     return _read_sets(path, entry) if sets else _read_one_set(path, entry)
 
 
 def _read_one_set(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     texts, labels = _labelled(str(path), many=True)
-    if len({own[0] for own in labels if own}) < 2:
+    if len({label_path[0] for label_path in labels if label_path}) < 2:
         raise DataError(f"{path}: the texts have one label only; there is nothing to find")
     fraction = entry.get("fraction")
     if fraction is not None and int(fraction * len(texts)) < 1:
@@ -200,7 +200,7 @@ def _read_one_set(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     if any(isinstance(x, str) for x in _raw_labels(path)):
         # MTEB marks a level that a text lacks by -1, which among words is one more label.
         deepest = max(map(len, labels))
-        labels = [own + ["-1"] * (deepest - len(own)) for own in labels]
+        labels = [label_path + ["-1"] * (deepest - len(label_path)) for label_path in labels]
     options = {
         name: entry[name]
         for name in ("max_document_to_embed", "max_documents_per_cluster", "max_depth")
@@ -228,7 +228,7 @@ def _read_sets(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
             raise DataError(f"{location}: needs the list 'sentences' and as many 'labels'")
         sets.append([text_or_empty(t, "sentences", location) for t in sides[0]])
         labels.append([label_of(x, location) for x in sides[1]])
-    remarks = remark_of_empty("texts", (t for own in sets for t in own))
+    remarks = remark_of_empty("texts", (t for texts in sets for t in texts))
     return {"sets": some(sets, path), "labels": labels, "remarks": remarks, "task_class": probe_tasks.SetClustering}
 
 

@@ -151,9 +151,9 @@ class Encoder:
         max_segments = MAX_SEGMENTS if self._text.packs else 1
         lengths = np.array([len(r) for r in rows])
         # A CPU's caches do not hold the attention of long rows: 1.2 times slower at 256 tokens, from 1,024 a batch on.
-        most = 128 * self.batch_tokens if self._platform == "cpu" else None
+        max_attention = 128 * self.batch_tokens if self._platform == "cpu" else None
         attention = self._attention if self._text.packs else float("inf")  # of one text a row, all is its own
-        return plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, most_attention=most)
+        return plan(lengths, self.batch_tokens, shards, max_segments, attention=attention, max_attention=max_attention)
 
     def lowered(self, params, batch: Batch):
         """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""
@@ -176,4 +176,4 @@ class Encoder:
 
 
 def _collect(out: np.ndarray, batch: Batch, embedded: jax.Array) -> None:
-    out[batch.texts] = np.asarray(embedded)[batch.places]
+    out[batch.texts] = np.asarray(embedded)[batch.segment_index]

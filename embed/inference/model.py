@@ -52,7 +52,7 @@ class EmbeddingModel:
 
     def with_params(self, params) -> "EmbeddingModel":
         """Returns the same model with other parameters, as a checkpoint has them, e.g. an average that is not written yet."""
-        placed = jax.tree.map(lambda x, own: jax.device_put(np.asarray(x), own.sharding), params, self.stored)
+        placed = jax.tree.map(lambda x, sharded: jax.device_put(np.asarray(x), sharded.sharding), params, self.stored)
         return dataclasses.replace(
             self, params=prepared(placed, self.encoder.model, self.encoder.mesh), digest="unwritten"
         )

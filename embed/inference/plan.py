@@ -35,7 +35,7 @@ class Batch:
         return np.array([i for row in self.rows for i in row], np.int64)
 
     @property
-    def places(self) -> np.ndarray:
+    def segment_index(self) -> np.ndarray:
         """Where the texts' vectors lie in the flattened [height * max_segments] result, in the order of `texts`."""
         return np.array(
             [r * self.max_segments + s for r, row in enumerate(self.rows) for s in range(len(row))], np.int64
@@ -43,10 +43,10 @@ class Batch:
 
     def arrays(self, tokens: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns token ids and the number of each token's text from 1, 0 for padding: int32 [height, length] both."""
-        own = [tokens[i] for i in self.texts]
+        texts = [tokens[i] for i in self.texts]
         starts = np.cumsum([0, *map(len, self.rows)])
         rows = [range(start, start + len(row)) for start, row in zip(starts, self.rows)]
-        return write_rows(own, rows, self.shape, self.max_segments, pad_id)[:2]
+        return write_rows(texts, rows, self.shape, self.max_segments, pad_id)[:2]
 
 
 def plan(
@@ -56,13 +56,13 @@ def plan(
     max_segments: int = MAX_SEGMENTS,
     *,
     attention: float = 1500.0,
-    most_attention: int | None = None,
+    max_attention: int | None = None,
 ) -> list[Batch]:
     """Returns the batches for texts of these token counts, longest first, each about `tokens_per_batch` tokens.
 
     The number of rows is a multiple of `row_multiple`. Every text is in one row, whole; with `max_segments` 1 it is there alone.
     A token that attends to `attention` others costs about twice what one that attends to none does; rows so long that a batch
-    would have more than `most_attention` products of two tokens come in smaller batches.
+    would have more than `max_attention` products of two tokens come in smaller batches.
     """
     lengths = np.asarray(lengths)
     if not len(lengths):
@@ -71,11 +71,11 @@ def plan(
     # Texts of more than half a row leave it part empty unless short ones fill it: then longer rows are better.
     times = [n for n in (1, 2, 4) if n == 1 or (max_segments > 1 and n * top <= _LONGEST)]
 
-    def most_rows(length: int) -> int:
+    def max_rows(length: int) -> int:
         rows = tokens_per_batch // length
-        return rows if most_attention is None else min(rows, most_attention // length**2)
+        return rows if max_attention is None else min(rows, max_attention // length**2)
 
-    tried = [_pack(lengths, n * top, n, most_rows, row_multiple, max_segments) for n in times]
+    tried = [_pack(lengths, n * top, n, max_rows, row_multiple, max_segments) for n in times]
     return min(tried, key=lambda batches: sum(b.height * b.length * (1 + b.length / attention) for b in batches))
 
 
@@ -90,7 +90,7 @@ def shapes(batches: Sequence[Batch]) -> set[tuple[int, int]]:
 
 
 def _pack(
-    lengths, top: int, times: int, most_rows: Callable[[int], int], row_multiple: int, max_segments: int
+    lengths, top: int, times: int, max_rows: Callable[[int], int], row_multiple: int, max_segments: int
 ) -> list[Batch]:
     """Returns the batches when rows fit their longest text `times` times, up to `top` tokens.
 
@@ -100,7 +100,7 @@ def _pack(
     waiting, batches = Waiting(lengths), []
     while waiting:
         length = min(top, row_length(times * waiting.longest))
-        height = row_multiple * max(1, most_rows(length) // row_multiple)
+        height = row_multiple * max(1, max_rows(length) // row_multiple)
         rows = []
         while waiting and len(rows) < height:
             rows.append(waiting.take_row(length, max_segments))

@@ -39,22 +39,22 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
     """
     size = _group_size(len(block), k)
     count = len(block) // size
-    places = jnp.arange(len(block)).reshape(size, count)
+    columns = jnp.arange(len(block)).reshape(size, count)
 
     scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
     scores = scores.reshape(-1, size, count)
-    largest = jnp.max(jnp.where(places < valid, scores, -jnp.inf), 1)
+    largest = jnp.max(jnp.where(columns < valid, scores, -jnp.inf), 1)
 
     def merge(few: int):
         """Returns the best when at most `few` groups of each query hold any of them."""
         groups = jax.lax.top_k(largest, few)[1]
         # Documents are told from padding once more, of the few: it would be a copy of all scores.
-        inside, positions = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, places[None]))
+        inside, positions = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, columns[None]))
         inside = jnp.where(positions < valid, inside, -jnp.inf)
-        found = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
+        merged_scores = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
         indices = jnp.concatenate([best_indices, (offset + positions).reshape(len(queries), -1).astype(jnp.int32)], 1)
-        found, kept = jax.lax.top_k(found, k)
-        return found, jnp.take_along_axis(indices, kept, 1)
+        merged_scores, kept = jax.lax.top_k(merged_scores, k)
+        return merged_scores, jnp.take_along_axis(indices, kept, 1)
 
     # A score that is not a number counts as better, so that it comes first and is found in the end.
     better = jnp.max(jnp.sum(~(largest <= best_scores[:, -1:]), 1))

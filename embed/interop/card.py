@@ -35,7 +35,7 @@ def write(
     trained: Trained, form: str, folder_name: str, scores: Mapping[str, Any] | None = None, recipe: str | None = None
 ) -> str:
     """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration."""
-    found = prompts.exported(trained.description["prompts"])
+    prompt_templates = prompts.exported(trained.description["prompts"])
     dims = trained.matryoshka_dims
     parts = [
         _FRONT if form == "sentence-transformers" else "",
@@ -43,13 +43,13 @@ def write(
         f"A text embedding model: {dims[0]} dimensions, {trained.max_length} tokens, Matryoshka sizes "
         f"{', '.join(map(str, dims))}. Trained and exported with embed (JAX).\n",
         "## Use\n",
-        _usage(trained, form, folder_name, found),
+        _usage(trained, form, folder_name, prompt_templates),
         _UNIT.format(small=dims[-1]),
         "## Texts\n",
         _NORMALIZATION[trained.description["text_normalization"]],
         "".join(f"{note[0].upper()}{note[1:]}.\n" for note in text_notes(trained, form)),
         "## Prompts\n",
-        _prompt_table(found),
+        _prompt_table(prompt_templates),
         "## Check any server\n",
         f"`{FILE}` holds texts in several scripts with prompts, token ids and float32 vectors made by the trained model. "
         f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a "
@@ -66,18 +66,20 @@ def write(
     return "\n".join(part for part in parts if part)
 
 
-def _usage(trained: Trained, form: str, folder_name: str, found: Mapping[str, str]) -> str:
+def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapping[str, str]) -> str:
     """Returns the code that reads the folder, which is the code that `embed verify` runs, and how it is called."""
     question, folder = "What is the capital of France?", repr(folder_name)
     prompted = readers.PROMPTED[trained.description["text_normalization"]]
     if form == "sentence-transformers":
-        name = "query" if "query" in found else None
+        name = "query" if "query" in prompt_templates else None
         functions, call = (readers.open_sentence_transformers,), f"({folder})([{question!r}], prompt_name={name!r})"
     else:
         as_json = isinstance(trained.tokenizer, HuggingFace) or form == "onnx" or _has_json(trained)
         stable = readers.open_stablehlo if as_json else readers.open_stablehlo_sentencepiece
         functions = (prompted, readers.open_onnx if form == "onnx" else stable)
-        prompt = found.get("query", "") if form == "onnx" else trained.description["prompts"].get("query", "")
+        prompt = (
+            prompt_templates.get("query", "") if form == "onnx" else trained.description["prompts"].get("query", "")
+        )
         call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt!r})"
     code = f"{readers.source(*functions)}\n\nvector = {functions[-1].__name__}{call}"
     return markdown.code_block(code, "python") + "\n"
@@ -92,10 +94,10 @@ def _has_json(trained: Trained) -> bool:
     return True
 
 
-def _prompt_table(found: Mapping[str, str]) -> str:
-    if not any(found.values()):
+def _prompt_table(prompt_templates: Mapping[str, str]) -> str:
+    if not any(prompt_templates.values()):
         return "None: texts are encoded as they are.\n"
-    rows = [f"| {markdown.cell(name)} | {markdown.code_cell(prefix)} |" for name, prefix in found.items()]
+    rows = [f"| {markdown.cell(name)} | {markdown.code_cell(prefix)} |" for name, prefix in prompt_templates.items()]
     return "\n".join(["| name | prefix |", "|---|---|", *rows, ""])
 
 

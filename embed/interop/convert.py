@@ -32,12 +32,12 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
         ignored=family.ignored,
         progress=progress,
     )
-    found = {f"encoder/{path}": array for path, array in leaves.items()}
-    for i, place in enumerate(source.dense):
+    params = {f"encoder/{path}": array for path, array in leaves.items()}
+    for i, dense_folder in enumerate(source.dense):
         path = f"projection_{i}/kernel"
         tensor = Tensor("linear.weight", (path,), inputs=1)
-        found |= read_all(Reader(place), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
-    return trees.unflatten({path: found[path] for path in shapes})
+        params |= read_all(Reader(dense_folder), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
+    return trees.unflatten({path: params[path] for path in shapes})
 
 
 def describe(source: sources.Source, name: str, text_normalization: str = "none") -> dict[str, Any]:
@@ -46,7 +46,7 @@ def describe(source: sources.Source, name: str, text_normalization: str = "none"
     Other tools read texts as they are, so a model of theirs does too, unless another `text_normalization` is asked for.
     """
     model = api.build(source.module)
-    places = [*Reader(source.weights).files, *(p for d in source.dense for p in Reader(d).files)]
+    paths = [*Reader(source.weights).files, *(p for d in source.dense for p in Reader(d).files)]
     description = bundles.model_json(
         model.description,
         tokenizer_options=source.tokenizer.options(),
@@ -57,7 +57,7 @@ def describe(source: sources.Source, name: str, text_normalization: str = "none"
         lengths={"query": source.max_length, "target": source.max_length},
         lineage={
             "converted_from": name,
-            "weights": {p.relative_to(source.folder).as_posix(): files.sha256_file(p) for p in places},
+            "weights": {p.relative_to(source.folder).as_posix(): files.sha256_file(p) for p in paths},
         },
     )
     if source.default_prompt_name is None:

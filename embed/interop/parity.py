@@ -93,14 +93,14 @@ def make(
     long = " ".join(f"word{i}" for i in range(min(max_length, _LONG)))
     plan = [(name, [*TEXTS, long]) for name in ("query", "document")]
     seen = {prompts.get("query"), prompts.get("document")}
-    for name, words in prompts.items():
-        if words not in seen:
-            seen.add(words)
+    for name, prompt_template in prompts.items():
+        if prompt_template not in seen:
+            seen.add(prompt_template)
             plan.append((name, [TEXTS[0]]))
     entries = []
     for name, texts in plan:
-        words = template(name, dict(prompts))
-        texts = [t for t in texts if strips_content or is_read_alike(words, t, tokens)]
+        prompt_template = template(name, dict(prompts))
+        texts = [t for t in texts if strips_content or is_read_alike(prompt_template, t, tokens)]
         vectors = encode(texts, name)
         if not np.all(np.isfinite(vectors)):
             raise NumericError(f"prompt {name!r}: the model gives vectors that are not finite; it cannot be exported")
@@ -109,7 +109,7 @@ def make(
                 {
                     "text": text,
                     "prompt": name,
-                    "prompted": prompted(words, text, normalization=text_normalization),
+                    "prompted": prompted(prompt_template, text, normalization=text_normalization),
                     "token_ids": [int(i) for i in ids],
                     "vector": [float(v) for v in np.float32(vector)],
                 }
@@ -159,12 +159,12 @@ def read(folder) -> tuple[list[Check], dict[str, Any]]:
     return checks, content
 
 
-def compare_prompts(found: Mapping[str, str], wanted: Mapping[str, str], what: str) -> None:
+def compare_prompts(actual: Mapping[str, str], expected: Mapping[str, str], what: str) -> None:
     """Raises NumericError, naming the first, unless an export has exactly the prompts that it was written with."""
-    for name in {**wanted, **found}:
-        if found.get(name) != wanted.get(name):
+    for name in {**expected, **actual}:
+        if actual.get(name) != expected.get(name):
             raise NumericError(
-                f"{what}: prompt {name!r} is {found.get(name)!r}, the model was exported with {wanted.get(name)!r}; "
+                f"{what}: prompt {name!r} is {actual.get(name)!r}, the model was exported with {expected.get(name)!r}; "
                 "texts behind it get other vectors"
             )
 

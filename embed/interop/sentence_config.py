@@ -33,17 +33,17 @@ class Loading:
 
 def loading(folder: pathlib.Path, has_modules: bool) -> Loading:
     """Returns what sentence_bert_config.json says; nothing without modules.json, as in sentence-transformers."""
-    there = [folder / name for name in _NAMES if (folder / name).is_file()]
-    if not there:
+    present = [folder / name for name in _NAMES if (folder / name).is_file()]
+    if not present:
         return Loading()
-    path = there[0]
+    path = present[0]
     if not has_modules:
         return Loading(
             notes=(f"{path}: not read, because sentence-transformers does not read it without modules.json",)
         )
     given = documents.read_json(path)
     notes = entries.check(path, given, SENTENCE_BERT_CONFIG)
-    notes += [f"{other}: not read, because {path.name} is" for other in there[1:]]
+    notes += [f"{other}: not read, because {path.name} is" for other in present[1:]]
     model = _arguments(path, given, "model_kwargs", "model_args")
     notes += entries.check(path, model, MODEL_ARGUMENTS, "model_args.")
     length = given.get("max_seq_length")

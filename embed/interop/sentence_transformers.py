@@ -88,10 +88,10 @@ def _write_dense(folder: pathlib.Path, trained: Trained, number: int, dtype: str
     """Writes one linear map and returns its folder's name."""
     path = f"projection_{number}/kernel"
     inputs, outputs = trained.shapes[path]
-    place = f"{number + 2}_Dense"
-    (folder / place).mkdir()
+    module_folder = f"{number + 2}_Dense"
+    (folder / module_folder).mkdir()
     files.write_json(
-        folder / place / "config.json",
+        folder / module_folder / "config.json",
         {
             "in_features": inputs,
             "out_features": outputs,
@@ -101,8 +101,10 @@ def _write_dense(folder: pathlib.Path, trained: Trained, number: int, dtype: str
     )
     tensor = Tensor("linear.weight", (path,), inputs=1)
     array = tensor.join([trained.read(path)])
-    safetensors.write(folder / place / "model.safetensors", {tensor.name: array.shape}, [(tensor.name, array)], dtype)
-    return place
+    safetensors.write(
+        folder / module_folder / "model.safetensors", {tensor.name: array.shape}, [(tensor.name, array)], dtype
+    )
+    return module_folder
 
 
 def _config(trained: Trained, family, dtype: str) -> dict:
@@ -138,9 +140,9 @@ def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
     else:
         content = tokenizer_json.from_sentencepiece(tokenizer)
     side = truncation_side(trained)
-    made = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
-    files.write_atomic(folder / "tokenizer.json", json.dumps(made, ensure_ascii=False))
-    special = {token["id"]: token["content"] for token in made.get("added_tokens", ()) if token.get("special")}
+    spec = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
+    files.write_atomic(folder / "tokenizer.json", json.dumps(spec, ensure_ascii=False))
+    special = {token["id"]: token["content"] for token in spec.get("added_tokens", ()) if token.get("special")}
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": trained.max_length,
@@ -149,15 +151,15 @@ def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         **_special_tokens(special.values()),
-        "pad_token": tokenizer_json.token(made, tokenizer.pad_id),
+        "pad_token": tokenizer_json.token(spec, tokenizer.pad_id),
     }
     files.write_json(folder / "tokenizer_config.json", config)
 
 
-def _special_tokens(there) -> dict[str, str]:
+def _special_tokens(vocabulary) -> dict[str, str]:
     """Returns the roles of the special tokens that the vocabulary already has; no new ones, which would change ids."""
-    there = set(there)
-    usual = {
+    vocabulary = set(vocabulary)
+    candidates = {
         "unk_token": ("[UNK]", "<unk>"),
         "bos_token": ("<bos>", "<s>"),
         "eos_token": ("<eos>", "</s>", "<|endoftext|>"),
@@ -165,5 +167,5 @@ def _special_tokens(there) -> dict[str, str]:
         "sep_token": ("[SEP]", "</s>"),
         "mask_token": ("[MASK]", "<mask>"),
     }
-    found = {role: next((t for t in usual[role] if t in there), None) for role in SPECIAL}
-    return {role: token for role, token in found.items() if token is not None}
+    tokens = {role: next((t for t in candidates[role] if t in vocabulary), None) for role in SPECIAL}
+    return {role: token for role, token in tokens.items() if token is not None}

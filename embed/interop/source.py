@@ -74,18 +74,18 @@ def read(
         projection=sizes,
         matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
     )
-    found = tokenizer_files.read(
+    tokenizer = tokenizer_files.read(
         path.parent,
         config,
         vocab_size=encoder.vocab_size,
         arguments=loading.tokenizer,
         lower_case=loading.lower_case,
     )
-    _check_vocabulary(found.tokenizer, encoder.vocab_size, path.parent)
+    _check_vocabulary(tokenizer.tokenizer, encoder.vocab_size, path.parent)
     prompts = sentence_config.read_prompts(folder, modules.given)
-    length, length_notes = _length(path.parent, family, config, inner, encoder, loading, found, max_length)
+    length, length_notes = _length(path.parent, family, config, inner, encoder, loading, tokenizer, max_length)
     try:
-        found.tokenizer.check_length(length)
+        tokenizer.tokenizer.check_length(length)
     except ConfigError as e:
         raise DataError(f"{path.parent}: {e}") from e
     return Source(
@@ -94,7 +94,7 @@ def read(
         family=family,
         module=module,
         dense=modules.dense,
-        tokenizer=found.tokenizer,
+        tokenizer=tokenizer.tokenizer,
         prompts={**prompts.templates, **(prompt_overrides or {})},
         default_prompt_name=prompts.default_name,
         max_length=length,
@@ -104,7 +104,7 @@ def read(
             *notes,
             *loading.notes,
             *dense_notes,
-            *found.notes,
+            *tokenizer.notes,
             *prompts.notes,
             *length_notes,
             *_unread_notes(folder, modules),
@@ -187,12 +187,12 @@ def _chat_notes(folder: pathlib.Path, has_modules: bool) -> list[str]:
 
 def _sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
     """Returns the Matryoshka sizes below the embedding's own, largest first."""
-    found = given or config.get("matryoshka_dimensions") or ()
-    if not isinstance(found, list | tuple) or not all(isinstance(d, int) and 1 <= d <= size for d in found):
+    sizes = given or config.get("matryoshka_dimensions") or ()
+    if not isinstance(sizes, list | tuple) or not all(isinstance(d, int) and 1 <= d <= size for d in sizes):
         raise DataError(
-            f"matryoshka_dims {found}: must be numbers from 1 to the embedding size {size}; give others, or correct config.json"
+            f"matryoshka_dims {sizes}: must be numbers from 1 to the embedding size {size}; give others, or correct config.json"
         )
-    return tuple(sorted({*found} - {size}, reverse=True))
+    return tuple(sorted({*sizes} - {size}, reverse=True))
 
 
 def _refuse_code(config: dict, location) -> None:
@@ -205,10 +205,10 @@ def _refuse_code(config: dict, location) -> None:
 
 
 def _check_vocabulary(tokenizer: tokenizers.Tokenizer, size: int, folder) -> None:
-    found = tokenizer.vocab_size
-    if found > size:
+    vocab_size = tokenizer.vocab_size
+    if vocab_size > size:
         raise DataError(
-            f"{folder}: the tokenizer has {found} tokens, the model's table {size}; get the tokenizer of this checkpoint"
+            f"{folder}: the tokenizer has {vocab_size} tokens, the model's table {size}; get the tokenizer of this checkpoint"
         )
     tokenizer.pad_id  # noqa: B018 - raises when there is no padding token
 
@@ -220,8 +220,8 @@ def _length(
     inner: dict,
     encoder,
     loading: sentence_config.Loading,
-    found: tokenizer_files.Found,
-    wanted: int | None,
+    tokenizer: tokenizer_files.Found,
+    requested: int | None,
 ) -> tuple[int, list[str]]:
     """Returns the tokens a text is cut at, as sentence-transformers chooses them, and a note where the files differ.
 
@@ -234,22 +234,22 @@ def _length(
         raise DataError(f"{folder}/{e}") from e
     has_table = hasattr(encoder, "max_positions")
     positions = family.max_length(encoder) if has_table else stated
-    if wanted is not None:
-        if not 1 <= wanted <= positions:
-            raise DataError(f"{folder}: a length of {wanted} tokens, but the model takes 1 to {positions}")
-        return wanted, []
+    if requested is not None:
+        if not 1 <= requested <= positions:
+            raise DataError(f"{folder}: a length of {requested} tokens, but the model takes 1 to {positions}")
+        return requested, []
     if loading.max_length is not None and "model_max_length" not in loading.tokenizer:
         length = loading.max_length
     elif "model_max_length" in loading.tokenizer:
-        length = found.max_length
+        length = tokenizer.max_length
     else:
         # sentence-transformers looks at the outermost object alone.
         outer = stated if inner is config else config.get("max_position_embeddings")
-        length = min((n for n in (found.max_length, outer) if n is not None), default=None)
+        length = min((n for n in (tokenizer.max_length, outer) if n is not None), default=None)
     length = positions if length is None else min(length, positions) if has_table else length
     lengths = {
         f"max_seq_length of {loading.name}": loading.max_length,
-        "model_max_length of the tokenizer": found.max_length,
+        "model_max_length of the tokenizer": tokenizer.max_length,
         "the positions of config.json": positions,
     }
     others = [f"{name} is {n}" for name, n in lengths.items() if n not in (None, length)]

@@ -111,8 +111,8 @@ def _merge_special_tokens_map(folder: pathlib.Path, options: dict[str, Any]) -> 
             tokens = [
                 _added(path, name, t, special=True) if isinstance(t, dict) else _item(path, name, t) for t in value
             ]
-            there = options.get(name) or []
-            value = [*there, *(t for t in tokens if t not in there)]
+            listed = options.get(name) or []
+            value = [*listed, *(t for t in tokens if t not in listed)]
         elif isinstance(value, dict):
             value = _added(path, name, value, special=True)
         elif value is not None:

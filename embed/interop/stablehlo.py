@@ -46,5 +46,5 @@ def _write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
             (folder / trained.tokenizer.filename).write_bytes(content)
             return
     side = truncation_side(trained)
-    made = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
-    (folder / "tokenizer.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+    spec = tokenizer_json.for_readers(content, trained.max_length, side, trained.description["text_normalization"])
+    (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")

@@ -192,8 +192,8 @@ def _check_index(path: pathlib.Path, used: Sequence[pathlib.Path], file_of: Mapp
 
 def find_prefix(names: Sequence[str], tensors: Sequence[Tensor], prefixes: Sequence[str]) -> str:
     """Returns the prefix under which most of a family's tensors are found; the first one when none is."""
-    found = set(names)
-    count = lambda prefix: sum(prefix + t.name.format(t.first_layer) in found for t in tensors)  # noqa: E731
+    present = set(names)
+    count = lambda prefix: sum(prefix + t.name.format(t.first_layer) in present for t in tensors)  # noqa: E731
     return max(prefixes, key=lambda prefix: (count(prefix), -prefixes.index(prefix)))
 
 
@@ -232,8 +232,8 @@ def read_all(
     prefix) may be left over; any other difference is one DataError that lists them all."""
     used = _used(tensors, shapes)
     prefix = find_prefix(reader.names(), used, prefixes)
-    wanted = {prefix + name: t for t in used for name, _ in _foreign(t, layers)}
-    _check_names(reader, wanted, shapes, prefix, ignored)
+    expected_names = {prefix + name: t for t in used for name, _ in _foreign(t, layers)}
+    _check_names(reader, expected_names, shapes, prefix, ignored)
     out = {
         path: np.full(shape, next(t.fill for t in used if path in t.paths), np.float32)
         if any(t.first_layer and path in t.paths for t in used)
@@ -249,15 +249,17 @@ def read_all(
     return out
 
 
-def _check_names(reader: Reader, wanted: Mapping[str, Tensor], shapes, prefix: str, ignored: Sequence[str]) -> None:
+def _check_names(
+    reader: Reader, expected_names: Mapping[str, Tensor], shapes, prefix: str, ignored: Sequence[str]
+) -> None:
     names = set(reader.names())
-    missing = sorted(n for n in wanted if n not in names)
+    missing = sorted(n for n in expected_names if n not in names)
     known = re.compile("|".join(f"(?:{p})" for p in ignored) or r"(?!)")
     extra = sorted(
-        n for n in names - set(wanted) if not (known.fullmatch(n.removeprefix(prefix)) or known.fullmatch(n))
+        n for n in names - set(expected_names) if not (known.fullmatch(n.removeprefix(prefix)) or known.fullmatch(n))
     )
     wrong = []
-    for name, tensor in wanted.items():
+    for name, tensor in expected_names.items():
         expected = tensor.foreign_shape(_layer_shapes(tensor, shapes))
         if name in names and reader.shape(name) != expected:
             wrong.append(f"{name} is {list(reader.shape(name))}, the configuration says {list(expected)}")

@@ -28,24 +28,24 @@ def _text(token) -> str:
 
 
 def _bert(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    made = tokenizers.Tokenizer(models.WordPiece(spec["model"]["vocab"], unk_token=_text(special["unk_token"])))
-    made.normalizer = normalizers.BertNormalizer(
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(spec["model"]["vocab"], unk_token=_text(special["unk_token"])))
+    tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=options.get("tokenize_chinese_chars", True),
         strip_accents=options.get("strip_accents"),
         lowercase=options.get("do_lower_case", True),
     )
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.WordPiece(prefix="##")
-    return made
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return tokenizer
 
 
-def _bert_ends(made: tokenizers.Tokenizer, special: Mapping[str, Any]) -> None:
+def _bert_ends(tokenizer: tokenizers.Tokenizer, special: Mapping[str, Any]) -> None:
     cls, sep = (_text(special[role]) for role in ("cls_token", "sep_token"))
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, made.token_to_id(cls)), (sep, made.token_to_id(sep))],
+        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
     )
 
 
@@ -60,27 +60,27 @@ def _charsmap(spec: dict) -> bytes | None:
 
 def _xlm_roberta(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -> tokenizers.Tokenizer:
     vocab = [tuple(item) for item in spec["model"]["vocab"]]
-    made = tokenizers.Tokenizer(models.Unigram(vocab=vocab, unk_id=3, byte_fallback=False))
+    tokenizer = tokenizers.Tokenizer(models.Unigram(vocab=vocab, unk_id=3, byte_fallback=False))
     charsmap = _charsmap(spec)
     if charsmap is not None:
-        made.normalizer = normalizers.Precompiled(charsmap)
+        tokenizer.normalizer = normalizers.Precompiled(charsmap)
     scheme = "always" if options.get("add_prefix_space", True) else "never"
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
             pre_tokenizers.Metaspace(replacement=_METASPACE, prepend_scheme=scheme),
         ]
     )
-    made.decoder = decoders.Metaspace(replacement=_METASPACE, prepend_scheme=scheme)
-    return made
+    tokenizer.decoder = decoders.Metaspace(replacement=_METASPACE, prepend_scheme=scheme)
+    return tokenizer
 
 
-def _xlm_roberta_ends(made: tokenizers.Tokenizer, special: Mapping[str, Any]) -> None:
+def _xlm_roberta_ends(tokenizer: tokenizers.Tokenizer, special: Mapping[str, Any]) -> None:
     bos, eos = (_text(special[role]) for role in ("bos_token", "eos_token"))
-    made.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=[bos, "$A", eos],
         pair=[bos, "$A", eos, eos, "$B", eos],
-        special_tokens=[(bos, made.token_to_id(bos)), (eos, made.token_to_id(eos))],
+        special_tokens=[(bos, tokenizer.token_to_id(bos)), (eos, tokenizer.token_to_id(eos))],
     )
 
 
@@ -93,27 +93,27 @@ def _gemma(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -
     model = models.BPE(
         spec["model"]["vocab"], _merges(spec), fuse_unk=True, unk_token=_text(special["unk_token"]), byte_fallback=True
     )
-    made = tokenizers.Tokenizer(model)
-    made.normalizer = normalizers.Replace(" ", _METASPACE)
-    made.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
-    made.decoder = decoders.Sequence([decoders.Replace(_METASPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
-    return made
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", _METASPACE)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_METASPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
 
 
 def _qwen2(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -> tokenizers.Tokenizer:
     del special
     model = models.BPE(spec["model"]["vocab"], _merges(spec), continuing_subword_prefix="", end_of_word_suffix="")
-    made = tokenizers.Tokenizer(model)
-    made.normalizer = normalizers.NFC()
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
     prefix = bool(options.get("add_prefix_space"))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_QWEN2_WORDS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
-    return made
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 # name -> (kind of model it builds, builder, its post-processor where that is not the file's, its special tokens)
@@ -203,7 +203,7 @@ def build(location, name: str, spec: dict, options: Mapping[str, Any]) -> tuple[
     DataError where the file at `location` holds another kind of model than the class builds.
     """
     if name == "TokenizersBackend":
-        made, special = tokenizers.Tokenizer.from_str(json.dumps(spec)), _special({}, options)
+        tokenizer, special = tokenizers.Tokenizer.from_str(json.dumps(spec)), _special({}, options)
     else:
         kind, builder, _, defaults = _CLASSES[name]
         if spec["model"]["type"] != kind:
@@ -218,17 +218,17 @@ def build(location, name: str, spec: dict, options: Mapping[str, Any]) -> tuple[
                     f"{location}: tokenizer_config.json says that there is no {role}, which {name} needs; remove the entry, or set "
                     "tokenizer_class to PreTrainedTokenizerFast, where tokenizer.json is complete"
                 )
-        made = builder(spec, options, special)
+        tokenizer = builder(spec, options, special)
         if spec["post_processor"] is not None:
-            made.post_processor = _component(spec, "post_processor").post_processor
-    _add_tokens(made, special, options)
+            tokenizer.post_processor = _component(spec, "post_processor").post_processor
+    _add_tokens(tokenizer, special, options)
     ends = _CLASSES[name][2] if name in _CLASSES else None
     if ends is not None:
-        ends(made, special)
+        ends(tokenizer, special)
     if name == "Qwen2Tokenizer":
         everything = (*special.values(), *options.get("extra_special_tokens", ()))
-        made.add_tokens([AddedToken(_text(token), special=True) for token in everything])
-    return made, special
+        tokenizer.add_tokens([AddedToken(_text(token), special=True) for token in everything])
+    return tokenizer, special
 
 
 def _component(spec: dict, name: str) -> tokenizers.Tokenizer:
@@ -247,18 +247,18 @@ def _special(defaults: Mapping[str, str], options: Mapping[str, Any]) -> dict[st
     return {role: token for role, token in given.items() if token is not None}
 
 
-def _add_tokens(made: tokenizers.Tokenizer, special: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _add_tokens(tokenizer: tokenizers.Tokenizer, special: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Adds the tokens that the folder's files declare beside the vocabulary, in the order of transformers."""
     tokens = [token for _, token in sorted(options["added_tokens_decoder"].items())]
-    there = {token.content for token in made.get_added_tokens_decoder().values()} | {_text(t) for t in tokens}
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()} | {_text(t) for t in tokens}
     for token in (*special.values(), *options.get("extra_special_tokens", ())):
-        if _text(token) not in there:
+        if _text(token) not in known:
             tokens.append(token)
-            there.add(_text(token))
+            known.add(_text(token))
     roles = {_text(token) for token in special.values()}
     for i, token in enumerate(tokens):
         if isinstance(token, str):
             tokens[i] = AddedToken(token, special=True)
         elif not token.special and token.content in roles:
             token.special = True
-    made.add_tokens(tokens)
+    tokenizer.add_tokens(tokens)

@@ -121,18 +121,18 @@ def _tokenizer_json(
     if spec["model"].get("dropout"):
         raise DataError(f"{path}: model.dropout = {spec['model']['dropout']} draws tokens at random; set it to null")
     arguments = special_tokens.class_arguments(folder, options, spec)
-    made, special = tokenizer_classes.build(path, name, spec, arguments)
+    built_tokenizer, special = tokenizer_classes.build(path, name, spec, arguments)
     if lower_case:
-        _lower_case(made)
-    _check_ids(folder, made, arguments["added_tokens_decoder"])
-    _check_type_ids(path, made, config)
-    built = json.loads(made.to_str())
-    notes = _differences(path, name, spec, built) + _add_ends_notes(folder, options, made, special)
+        _lower_case(built_tokenizer)
+    _check_ids(folder, built_tokenizer, arguments["added_tokens_decoder"])
+    _check_type_ids(path, built_tokenizer, config)
+    built = json.loads(built_tokenizer.to_str())
+    notes = _differences(path, name, spec, built) + _add_ends_notes(folder, options, built_tokenizer, special)
     if name == "TokenizersBackend":
         _check_prefix_space(folder, options, spec)
     pad = special.get("pad_token", padding.get("pad_token"))
     pad = pad.content if isinstance(pad, AddedToken) else pad
-    notes += _leave_out(path, made, built, vocab_size, pad)
+    notes += _leave_out(path, built_tokenizer, built, vocab_size, pad)
     tokenizer = HuggingFace(
         path=str(path),
         pad_token=pad,
@@ -162,23 +162,23 @@ def _canonical(path: pathlib.Path, content: bytes) -> tuple[dict, dict, dict]:
     return json.loads(opened.to_str()), truncation, padding
 
 
-def _lower_case(made: tokenizers.Tokenizer) -> None:
+def _lower_case(tokenizer: tokenizers.Tokenizer) -> None:
     """Puts lower-casing before the normalizer, unless a step of it does just that."""
     from tokenizers import normalizers
 
-    before = made.normalizer
+    before = tokenizer.normalizer
     steps = list(before) if isinstance(before, normalizers.Sequence) else [] if before is None else [before]
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
-        made.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
-def _check_ids(folder: pathlib.Path, made: tokenizers.Tokenizer, added: Mapping[int, AddedToken]) -> None:
+def _check_ids(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, added: Mapping[int, AddedToken]) -> None:
     """Refuses a folder whose files give a token two ids."""
     for number, token in added.items():
-        if made.token_to_id(token.content) != number:
+        if tokenizer.token_to_id(token.content) != number:
             raise DataError(
                 f"{folder}: its files give the token {token.content!r} the id {number}, but in {_FILE} it is "
-                f"{made.token_to_id(token.content)}; save the tokenizer again"
+                f"{tokenizer.token_to_id(token.content)}; save the tokenizer again"
             )
 
 
@@ -186,14 +186,14 @@ _COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "model", "added_
 
 
 def _leave_out(
-    path: pathlib.Path, made: tokenizers.Tokenizer, built: dict, vocab_size: int, pad: str | None
+    path: pathlib.Path, tokenizer: tokenizers.Tokenizer, built: dict, vocab_size: int, pad: str | None
 ) -> list[str]:
     """Removes special tokens that the model has no vector for from `built`, and returns a note.
 
     Gemma 3's text models have '<image_soft_token>', which only the models with pictures have a vector for.
     """
     beyond = [t for t in built["added_tokens"] if t["id"] >= vocab_size]
-    needed = {pad, *made.encode("").tokens}
+    needed = {pad, *tokenizer.encode("").tokens}
     if not beyond or any(not t["special"] or t["content"] in needed for t in beyond):
         return []  # the check of the vocabulary's size refuses the folder
     built["added_tokens"] = [t for t in built["added_tokens"] if t["id"] < vocab_size]
@@ -220,15 +220,15 @@ def _differences(path: pathlib.Path, name: str, spec: dict, built: dict) -> list
     return [f"{path}: as transformers 5 builds a {name} of the folder, its {', '.join(changed)} is replaced"]
 
 
-def _add_ends_notes(folder: pathlib.Path, options: Mapping[str, Any], made, special) -> list[str]:
+def _add_ends_notes(folder: pathlib.Path, options: Mapping[str, Any], tokenizer, special) -> list[str]:
     """Returns a note where add_bos_token or add_eos_token is not what the post-processor does."""
-    ids = set(made.encode("").ids)
+    ids = set(tokenizer.encode("").ids)
     wrong = []
     for entry, role in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         token = special.get(role)
         if options.get(entry) is not None and token is not None:
             text = token.content if isinstance(token, AddedToken) else token
-            if options[entry] != (made.token_to_id(text) in ids):
+            if options[entry] != (tokenizer.token_to_id(text) in ids):
                 wrong.append(f"{entry} = {options[entry]}".lower())
     if not wrong:
         return []
@@ -240,18 +240,18 @@ def _add_ends_notes(folder: pathlib.Path, options: Mapping[str, Any], made, spec
 
 def _check_prefix_space(folder: pathlib.Path, options: Mapping[str, Any], spec: dict) -> None:
     """Refuses a prefix space that versions 4 and 5 of transformers decide differently."""
-    there = (spec["pre_tokenizer"] or {}).get("add_prefix_space")
+    in_spec = (spec["pre_tokenizer"] or {}).get("add_prefix_space")
     given = options.get("add_prefix_space")
-    if None not in (there, given) and there != given:
+    if None not in (in_spec, given) and in_spec != given:
         raise DataError(
-            f"{folder / _CONFIG}: add_prefix_space = {str(given).lower()}, but {_FILE} says {str(there).lower()}, and "
+            f"{folder / _CONFIG}: add_prefix_space = {str(given).lower()}, but {_FILE} says {str(in_spec).lower()}, and "
             "versions of transformers differ in which they take; make them equal"
         )
 
 
-def _check_type_ids(path: pathlib.Path, made: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+def _check_type_ids(path: pathlib.Path, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Refuses a post-processor that gives a text another token type than 0, where the model has types."""
-    if config.get("model_type") in ("bert", "xlm-roberta") and any(made.encode("a").type_ids):
+    if config.get("model_type") in ("bert", "xlm-roberta") and any(tokenizer.encode("a").type_ids):
         raise DataError(f"{path}: its post-processor gives texts token types other than 0, which is not supported")
 
 
@@ -291,6 +291,6 @@ def _without_tokenizer_json(folder: pathlib.Path) -> str:
     special token, which SentencePiece itself never does.
     """
     names = ("tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json")
-    there = [name for name in names if (folder / name).is_file()]
-    what = f"has {there[0]} without a tokenizer.json" if there else "has no tokenizer.json"
+    present = [name for name in names if (folder / name).is_file()]
+    what = f"has {present[0]} without a tokenizer.json" if present else "has no tokenizer.json"
     return f"{what}; save it with a fast tokenizer: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"

@@ -26,19 +26,25 @@ def for_readers(content: bytes, max_length: int, truncation_side: str, text_norm
         "direction": truncation_side.capitalize(), "max_length": max_length, "strategy": "LongestFirst", "stride": 0,
     }  # fmt: skip
     if text_normalization == DEFAULT_NORMALIZATION:
-        own = tokenizer.get("normalizer")
-        own_steps = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+        normalizer = tokenizer.get("normalizer")
+        own_steps = (
+            normalizer["normalizers"]
+            if normalizer and normalizer["type"] == "Sequence"
+            else [normalizer]
+            if normalizer
+            else []
+        )
         if own_steps[: len(_CLEAN)] != _CLEAN:
             tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [*_CLEAN, *own_steps]}
     return tokenizer
 
 
-def token(made: dict[str, Any], number: int) -> str:
+def token(spec: dict[str, Any], number: int) -> str:
     """Returns the text of a token id in a tokenizer.json."""
-    for entry in made.get("added_tokens", ()):
+    for entry in spec.get("added_tokens", ()):
         if entry["id"] == number:
             return entry["content"]
-    vocab = made["model"]["vocab"]
+    vocab = spec["model"]["vocab"]
     if isinstance(vocab, list):
         return vocab[number][0]
     return next(word for word, i in vocab.items() if i == number)
@@ -68,7 +74,7 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
         model = _bpe(proto, bool(symbols))
     else:
         raise DataError(f"{tokenizer.path}: neither a unigram nor a BPE model; export with --format=stablehlo")
-    made = tokenizers.Tokenizer(model)
+    converted = tokenizers.Tokenizer(model)
     steps: list[Any] = []
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Replace(tokenizers.Regex(p), by) for p, by in ((" {2,}", " "), (r"\A | \z", ""))]
@@ -77,7 +83,7 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
     steps.append(normalizers.Replace(" ", _SPACE))
     if spec.remove_extra_whitespaces:
         steps.append(normalizers.Replace(tokenizers.Regex(rf"{_SPACE}+\z"), ""))
-    made.normalizer = normalizers.Sequence(steps)
+    converted.normalizer = normalizers.Sequence(steps)
     splits = []
     if symbols:
         apart = "|".join(re.escape(s) for s in sorted(symbols, key=len, reverse=True))
@@ -86,26 +92,26 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
     names = [p.piece for p in proto.pieces if not _can_be_text(p) and len(p.piece) > 1]
     begins = "|".join(f"{re.escape(n[0])}(?={re.escape(n[1:])})" for n in names)
     splits.append(pre_tokenizers.Split(tokenizers.Regex(begins), "merged_with_previous"))
-    made.pre_tokenizer = pre_tokenizers.Sequence(splits)
-    made.decoder = decoders.Sequence(
+    converted.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    converted.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    _add_ends(made, tokenizer, proto, processors)
-    return json.dumps(json.loads(made.to_str()), ensure_ascii=False).encode()
+    _add_ends(converted, tokenizer, proto, processors)
+    return json.dumps(json.loads(converted.to_str()), ensure_ascii=False).encode()
 
 
-def _add_ends(made, tokenizer: SentencePiece, proto, processors) -> None:
+def _add_ends(converted, tokenizer: SentencePiece, proto, processors) -> None:
     ends = [
-        (proto.pieces[i].piece, i) if wanted else None
-        for wanted, i in (
+        (proto.pieces[i].piece, i) if adds else None
+        for adds, i in (
             (tokenizer.add_bos, proto.trainer_spec.bos_id),
             (tokenizer.add_eos, proto.trainer_spec.eos_id),
         )
     ]
-    words = [ends[0] and ends[0][0], "$A", ends[1] and ends[1][0]]
+    pieces = [ends[0] and ends[0][0], "$A", ends[1] and ends[1][0]]
     if any(ends):
-        made.post_processor = processors.TemplateProcessing(
-            single=" ".join(w for w in words if w), special_tokens=[e for e in ends if e]
+        converted.post_processor = processors.TemplateProcessing(
+            single=" ".join(w for w in pieces if w), special_tokens=[e for e in ends if e]
         )
 
 

@@ -57,10 +57,10 @@ class CoSENT:
         share = jnp.sum(ordered) / jnp.maximum(jnp.sum(count), 1)
         return loss, {"ordered": share, "similarity": jnp.mean(similarity)}
 
-    def _compare(self, own, own_score, similarity, score):
+    def _compare(self, own_similarity, own_score, similarity, score):
         """Returns, for some pairs compared with all, the logarithms of their sums, and how many are in order, of how many."""
         is_lower = own_score[:, None] < score[None, :]
-        difference = own[:, None] - similarity[None, :]
+        difference = own_similarity[:, None] - similarity[None, :]
         sums = jax.nn.logsumexp(jnp.where(is_lower, self.scale * difference, _NEVER), axis=1)
         return sums, jnp.sum(is_lower & (difference < 0)), jnp.sum(is_lower)
 

@@ -17,9 +17,9 @@ def segment_positions(segment_ids: Int[Array, "B L"]) -> Int[Array, "B L"]:
 
     Padding is at position 0: a long run of it must not lead out of a table of learned positions.
     """
-    places = jnp.arange(segment_ids.shape[1])
+    index = jnp.arange(segment_ids.shape[1])
     begins = jnp.concatenate([jnp.ones_like(segment_ids[:, :1], bool), segment_ids[:, 1:] != segment_ids[:, :-1]], 1)
-    positions = places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+    positions = index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
     return jnp.where(segment_ids > 0, positions, 0)
 
 

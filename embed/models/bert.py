@@ -48,10 +48,10 @@ class Bert(TransformerEncoder):
 
     @nn.nowrap
     def read(self, tokens, positions, is_training):
-        most = self.max_positions - self.position_offset
-        if positions.ndim == 1 and isinstance(tokens.shape[1], int) and tokens.shape[1] > most:
+        max_length = self.max_positions - self.position_offset
+        if positions.ndim == 1 and isinstance(tokens.shape[1], int) and tokens.shape[1] > max_length:
             raise DataError(
-                f"texts of {tokens.shape[1]} tokens, but the model has positions for {most}; lower the length"
+                f"texts of {tokens.shape[1]} tokens, but the model has positions for {max_length}; lower the length"
             )
         table = Embedding(self.max_positions, self.width, name="position_embedding")(
             self._position_ids(tokens, positions)

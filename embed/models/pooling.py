@@ -23,8 +23,8 @@ def members(segment_ids: Array, max_segments: int | None) -> Bool[Array, "B S L"
 
 def _pick(x: Array, weights: Float[Array, "B S L"], max_segments: int | None) -> Array:
     """Returns the weighted sums of token vectors, one a text."""
-    found = jnp.einsum("BSL,BLD->BSD", weights, x.astype(jnp.float32), precision="highest")
-    return found[:, 0] if max_segments is None else found
+    pooled = jnp.einsum("BSL,BLD->BSD", weights, x.astype(jnp.float32), precision="highest")
+    return pooled[:, 0] if max_segments is None else pooled
 
 
 class MeanPooling(nn.Module):
@@ -48,8 +48,8 @@ class FirstPooling(nn.Module):
     def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
         if max_segments is None:
             return x[:, 0].astype(jnp.float32)
-        own = members(segment_ids, max_segments)
-        first = own & (jnp.cumsum(own, -1) == 1)
+        membership = members(segment_ids, max_segments)
+        first = membership & (jnp.cumsum(membership, -1) == 1)
         return _pick(x, first.astype(jnp.float32), max_segments)
 
 
@@ -60,10 +60,10 @@ class LastPooling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], segment_ids: Array, max_segments: int | None = None) -> Array:
-        own = members(segment_ids, max_segments)
-        last = jnp.maximum(jnp.max(jnp.where(own, jnp.arange(x.shape[1]), 0), -1), 0)
-        found = jnp.take_along_axis(x, last[:, :, None], 1).astype(jnp.float32)
-        return found[:, 0] if max_segments is None else found
+        membership = members(segment_ids, max_segments)
+        last = jnp.maximum(jnp.max(jnp.where(membership, jnp.arange(x.shape[1]), 0), -1), 0)
+        pooled = jnp.take_along_axis(x, last[:, :, None], 1).astype(jnp.float32)
+        return pooled[:, 0] if max_segments is None else pooled
 
 
 class AttentionPooling(nn.Module):
@@ -82,7 +82,7 @@ class AttentionPooling(nn.Module):
         k = Linear(**into, name="key")(x)
         v = Linear(**into, name="value")(x)
         logits = jnp.einsum("HK,BLHK->BHL", query, k) * width**-0.5
-        own = members(segment_ids, max_segments)
-        logits = jnp.where(own[:, None], logits[:, :, None], MASKED)
-        found = jnp.einsum("BHSL,BLHK->BSHK", nn.softmax(logits), v).reshape(*own.shape[:2], width)
-        return found[:, 0] if max_segments is None else found
+        membership = members(segment_ids, max_segments)
+        logits = jnp.where(membership[:, None], logits[:, :, None], MASKED)
+        pooled = jnp.einsum("BHSL,BLHK->BSHK", nn.softmax(logits), v).reshape(*membership.shape[:2], width)
+        return pooled[:, 0] if max_segments is None else pooled

@@ -53,10 +53,10 @@ class BeirFolder:
             for kind, ids, key in (("query", queries, query), ("document", corpus, document)):
                 if key not in ids:
                     raise DataError(f"{location}: names the {kind} {key!r}, which is not in the folder; correct qrels")
-            asked = map_fields(queries[query][1], {"query": "text"}, queries[query][0], several=False)
+            query_part = map_fields(queries[query][1], {"query": "text"}, queries[query][0], several=False)
             fields = {"target": "text", "title": "title"}
             answer = map_fields(corpus[document][1], fields, corpus[document][0], several=False)
-            yield location, {**asked, **answer}
+            yield location, {**query_part, **answer}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,12 @@ class HuggingFaceBeir:
             for part, key in ids.items():
                 if key not in rows_by_id[part]:
                     raise DataError(f"{location}: names the {part} {key!r}, which the set does not have")
-            asked = queries[rows_by_id["query"][ids["query"]]]
+            query_part = queries[rows_by_id["query"][ids["query"]]]
             answer = corpus[rows_by_id["document"][ids["document"]]]
             yield (
                 location,
                 {
-                    **map_fields(asked, {"query": "text"}, location, several=False),
+                    **map_fields(query_part, {"query": "text"}, location, several=False),
                     **map_fields(answer, {"target": "text", "title": "title"}, location, several=False),
                 },
             )

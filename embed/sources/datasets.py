@@ -19,7 +19,7 @@ from embed.sources.record_files import Mapped
 class HuggingFaceDataset(Mapped):
     """A dataset of the Hugging Face Hub, a local one, or a folder of `save_to_disk`; needs `datasets` (extra [huggingface]).
 
-    `streaming` reads it as it comes instead of fetching all of it first; `most` stops after that many rows. `optional`,
+    `streaming` reads it as it comes instead of fetching all of it first; `max_rows` stops after that many. `optional`,
     `on_bad_record` and `max_bad_share` are as in `Files`.
     """
 
@@ -29,7 +29,7 @@ class HuggingFaceDataset(Mapped):
     split: str = "train"
     revision: str | None = None
     streaming: bool = False
-    most: Count | None = None
+    max_rows: Count | None = None
     optional: Sequence[str] = ()
     on_bad_record: str = "error"
     max_bad_share: Share = DEFAULT_BAD_SHARE
@@ -43,7 +43,7 @@ class HuggingFaceDataset(Mapped):
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("name[split]:row", raw record)."""
         for number, raw in enumerate(self.load()):
-            if self.most is not None and number >= self.most:
+            if self.max_rows is not None and number >= self.max_rows:
                 return
             yield f"{self.name}[{self.split}]:{number}", raw
 

@@ -123,24 +123,24 @@ class Choices(Derived):
         if right >= len(self.options):
             raise DataError(f"{location}: {self.answer} = {right}, but there are {len(self.options)} options, from 0")
         query = _plain(field_of(raw, self.question, location), self.question, location)
-        found = [_plain(field_of(raw, name, location), name, location) for name in self.options]
-        wrong = [text for text in dict.fromkeys(found) if text not in ("", found[right])]
-        return {"query": query, "target": found[right], "negatives": wrong} if query and found[right] else None
+        fields = [_plain(field_of(raw, name, location), name, location) for name in self.options]
+        wrong = [text for text in dict.fromkeys(fields) if text not in ("", fields[right])]
+        return {"query": query, "target": fields[right], "negatives": wrong} if query and fields[right] else None
 
 
-def _class_of(value: Any, words: Mapping[str, int | None], field: str, location: str) -> int | None:
+def _class_of(value: Any, classes: Mapping[str, int | None], field: str, location: str) -> int | None:
     """Returns the number of a class, given as a number, its digits, or one of `words`."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         name = value.strip().lower()
-        if name in words:
-            return words[name]
+        if name in classes:
+            return classes[name]
         value = int(name) if name.removeprefix("-").isdecimal() else value
     if hasattr(value, "item"):
         value = value.item()  # a number of numpy, as TFDS gives it
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        known = f" or one of {', '.join(words)}" if words else ""
+        known = f" or one of {', '.join(classes)}" if classes else ""
         raise DataError(f"{location}: field {field!r} is {value!r}, expected the number of a class{known}; correct it")
     return int(value)
 
@@ -171,11 +171,11 @@ class Entailments(Derived):
 
     def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
         """Returns one premise and hypothesis, and whether they contradict each other."""
-        words = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
-        label = _class_of(field_of(raw, self.label, location), words, self.label, location)
+        classes = {"entailment": self.entailment, "contradiction": self.contradiction, "neutral": None}
+        label = _class_of(field_of(raw, self.label, location), classes, self.label, location)
         if label not in (self.entailment, self.contradiction):
             return None
         premise = _plain(field_of(raw, self.premise, location), self.premise, location)
         hypothesis = _plain(field_of(raw, self.hypothesis, location), self.hypothesis, location)
-        found = {"premise": premise, "hypothesis": hypothesis, "contradicts": label == self.contradiction}
-        return found if premise and hypothesis else None
+        fields = {"premise": premise, "hypothesis": hypothesis, "contradicts": label == self.contradiction}
+        return fields if premise and hypothesis else None

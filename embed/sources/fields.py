@@ -163,10 +163,10 @@ def _check_titles(record: Record, fields: Mapping[str, str], location: str) -> N
     if isinstance(title, list) and len(title) == 1:
         record["title"] = title = title[0]
     count = len(targets) if isinstance(targets, list) else 1
-    found = len(title) if isinstance(title, list) else 1
-    if title and found != count:
+    title_count = len(title) if isinstance(title, list) else 1
+    if title and title_count != count:
         raise DataError(
-            f"{location}: field {fields['title']!r} holds {found} title{'s' if found > 1 else ''} for {count} "
+            f"{location}: field {fields['title']!r} holds {title_count} title{'s' if title_count > 1 else ''} for {count} "
             f"target{'s' if count > 1 else ''}; give each its own"
         )
 

@@ -14,7 +14,7 @@ def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
     A file that several of them name is taken once. A path that names a file is no pattern, and neither are the folders before
     the first *.
     """
-    found: dict[str, str] = {}  # real path -> path as it was given
+    paths: dict[str, str] = {}  # real path -> path as it was given
     for one in [path] if isinstance(path, str) else path:
         base = pathlib.Path(one)
         matches = [one] if _is_file(base) else []
@@ -31,8 +31,8 @@ def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
         for match in matches:
             if not match.isprintable() and any(0xDC80 <= ord(c) <= 0xDCFF for c in match):
                 raise DataError(f"{match!a}: the name of the file is not valid UTF-8; rename it")
-            found.setdefault(os.path.realpath(match), match)
-    return sorted(found.values())
+            paths.setdefault(os.path.realpath(match), match)
+    return sorted(paths.values())
 
 
 def _is_file(path: pathlib.Path) -> bool:

@@ -192,8 +192,8 @@ class PythonFunctions:
 
     def _check_settings(self, manifest: Mapping[str, Any]) -> None:
         """Raises DataError when the folder was harvested with other settings, which would have no effect."""
-        wanted = {"version": VERSION, **self._settings()}
-        for name, value in wanted.items():
+        expected = {"version": VERSION, **self._settings()}
+        for name, value in expected.items():
             if manifest.get(name) != value:
                 raise DataError(
                     f"{self.folder}: harvested with {name} = {manifest.get(name)}, now it is {value}; remove the folder to "
@@ -234,11 +234,11 @@ def _write_retrieval(folder: pathlib.Path, rows: list[dict], num_queries: int) -
     """Writes a retrieval set: the functions are the corpus, and the summaries of some of them are the queries."""
     folder.mkdir()
     corpus = [{"id": _id(r), "text": r["target"], "file": r["file"], "line": r["line"]} for r in rows]
-    asked = evenly_spaced(rows, num_queries)
+    query_rows = evenly_spaced(rows, num_queries)
     write_json_lines(folder / "corpus.jsonl.gz", corpus)
-    write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{_id(r)}", "text": r["query"]} for r in asked])
+    write_json_lines(folder / "queries.jsonl.gz", [{"id": f"q:{_id(r)}", "text": r["query"]} for r in query_rows])
     header = ["query-id", "corpus-id", "score"]
-    write_tsv(folder / "qrels.tsv.gz", header, [[f"q:{_id(r)}", _id(r), 1] for r in asked])
+    write_tsv(folder / "qrels.tsv.gz", header, [[f"q:{_id(r)}", _id(r), 1] for r in query_rows])
 
 
 def _id(row: dict) -> str:

@@ -160,17 +160,17 @@ def _create(run: Run, placed: TrainState) -> TrainState:
 def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, int | None] | None:
     """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
-    found, damaged = checkpoints.newest_intact_step(folder) if hosts.is_main() else (None, {})
-    agreed = int(hosts.agree(np.int32(-1 if found is None else found)))
-    found = None if agreed < 0 else agreed
-    if found is None:
+    step, damaged = checkpoints.newest_intact_step(folder) if hosts.is_main() else (None, {})
+    agreed = int(hosts.agree(np.int32(-1 if step is None else step)))
+    step = None if agreed < 0 else agreed
+    if step is None:
         checkpoints.set_aside(folder, damaged, console.say)
         return None
-    step_folder = folder / str(found)
+    step_folder = folder / str(step)
     meta = documents.read_json(step_folder / "meta.json", _Meta)
     _check_identity(run, meta["identity"], step_folder)
-    if found > run.schedule.steps:
-        raise DataError(f"{step_folder}: the run is at step {found}, past steps = {run.schedule.steps}; raise it")
+    if step > run.schedule.steps:
+        raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
     exported = jax.eval_shape(run.model.init, jax.random.key(0))
     targets = with_shardings(items.split(items.abstract), items.split(placed))
@@ -179,7 +179,7 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     frozen = items.abstract.variables
     if jax.tree.leaves(frozen.frozen):
         frozen = _create(run, placed).variables
-    scalars = {"step": found, "skipped": meta["skipped"]}
+    scalars = {"step": step, "skipped": meta["skipped"]}
     scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in scalars.items()}
     state = TrainState(variables=items.join(restored, frozen), opt_state=restored["opt_state"], **scalars)
     return state, meta.get("micro_batches")
@@ -213,7 +213,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     room = 0.0 if micro_batches is not None else sharding.device_memory()
     batches, programs = fit(make, run.batches, micro_batches, room)
     layout = next(iter(batches.layouts.values()))
-    sizes = sorted({size for found in batches.layouts.values() for size in found.bucket_sizes})
+    sizes = sorted({size for each in batches.layouts.values() for size in each.bucket_sizes})
     if layout.row_length:
         console.say(
             f"rows       of {layout.row_length} tokens, up to {layout.max_segments} texts each; {', '.join(map(str, sizes))} rows "
@@ -361,7 +361,7 @@ def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, fl
         return best
     saver.protect(step)
     saver.wait()
-    found = {"step": step, "score": score, "metric": run.best_metric}
+    record = {"step": step, "score": score, "metric": run.best_metric}
     if hosts.is_main():
-        files.write_json(run.run_dir / bundles.BEST, found)
-    return found
+        files.write_json(run.run_dir / bundles.BEST, record)
+    return record

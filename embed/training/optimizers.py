@@ -101,8 +101,8 @@ def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     """Returns the transformation that multiplies updates by the factor of the first pattern found in their path."""
 
     def update(updates, state, params=None):
-        found = _matches(list(multipliers), updates, "rate_multipliers")
-        factors = _map_paths(lambda path: multipliers.get(found[path], 1.0), updates)
+        matches = _matches(list(multipliers), updates, "rate_multipliers")
+        factors = _map_paths(lambda path: multipliers.get(matches[path], 1.0), updates)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
@@ -141,8 +141,8 @@ def _finish(
         return Optimizer(chained.init, chained.update, rate, over)
 
     def labels(params):
-        found = _matches(frozen, params, "frozen")
-        return _map_paths(lambda path: "frozen" if found[path] else "learning", params)
+        matches = _matches(frozen, params, "frozen")
+        return _map_paths(lambda path: "frozen" if matches[path] else "learning", params)
 
     whole = optax.multi_transform({"learning": chained, "frozen": optax.set_to_zero()}, labels)
     return Optimizer(whole.init, whole.update, rate, over)

@@ -23,12 +23,12 @@ def memory(compiled) -> tuple[int, int] | None:
 
 def memory_line(compiled, micro_batches: int) -> str:
     """Returns what the compiled step needs on one device, for people."""
-    found = memory(compiled)
-    if found is None:
+    sizes = memory(compiled)
+    if sizes is None:
         return "memory     the compiler gives no analysis on this platform"
     cut = "" if micro_batches == 1 else f", in {micro_batches} micro-batches by cached gradients"
     return (
-        f"memory     {size_text(sum(found))} per device: {size_text(found[0])} state and batch, {size_text(found[1])} "
+        f"memory     {size_text(sum(sizes))} per device: {size_text(sizes[0])} state and batch, {size_text(sizes[1])} "
         f"temporary{cut} (compiled.memory_analysis)"
     )
 
@@ -55,10 +55,10 @@ class Reporter:
 
             self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.1)
 
-    def advance(self, examples: int, tokens: int, places: int) -> None:
+    def advance(self, examples: int, tokens: int, capacity: int) -> None:
         """Counts one step's examples, real tokens and places for tokens (all processes)."""
         began, step, e, t, p = self._window
-        self._window = (began, step, e + examples, t + tokens, p + places)
+        self._window = (began, step, e + examples, t + tokens, p + capacity)
         if self._bar is not None:
             self._bar.update(1)
 

@@ -47,7 +47,7 @@ class Validation:
                 "raise it"
             )
         examples = Examples(self.mixture, self.caches, training.examples.features, size, seed=0)
-        batches = dataclasses.replace(training, examples=examples, micro_batches=micro_batches, most_shapes=1)
+        batches = dataclasses.replace(training, examples=examples, micro_batches=micro_batches, max_shapes=1)
         return dataclasses.replace(self, batches=batches)
 
     @property

@@ -33,11 +33,11 @@ class Scorer:
         """Returns the mean of the types that the average with these weights has."""
         used = [(f, w) for f, w in zip(self._folders, weights) if w]
         mixed = self._model.with_params(soup.average(*zip(*used)))
-        words = lambda prompt: template(prompt, self._model.prompts)  # noqa: E731
-        embeddings, mean = Embeddings(mixed.encode, words, agree=hosts.agree), np.zeros(1)
+        prompt_template = lambda prompt: template(prompt, self._model.prompts)  # noqa: E731
+        embeddings, mean = Embeddings(mixed.encode, prompt_template, agree=hosts.agree), np.zeros(1)
         if self._writes:
             scores = runner.run(self._suite, embeddings, [self._view], search.top_k).scores
-            self._points[tuple(weights)] = {t: own[self._view.name][self._main[t]] for t, own in scores.items()}
+            self._points[tuple(weights)] = {t: views[self._view.name][self._main[t]] for t, views in scores.items()}
             mean[0] = runner.means(scores, self._suite)[self._view.name]["mean of the types"]
         else:  # the main host scores what all embed
             self._points[tuple(weights)] = {}
@@ -71,9 +71,9 @@ class Scorer:
             "scores": {f"{a:g}": p for a, p in points.items()},
             "means": {f"{a:g}": m for a, m in self._means.items()},
         }
-        found = {"sweep.json": documents.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
+        contents = {"sweep.json": documents.json_bytes(sweep), "sweep.md": report.sweep_table(sweep).encode()}
         plot = plots.sweep(sweep)
-        return {**found, **({"sweep.png": plot} if plot else {})}
+        return {**contents, **({"sweep.png": plot} if plot else {})}
 
     def soup_files(self, trials) -> dict[str, bytes]:
         """Returns the table and the curve of the ingredients and of the averages that were tried."""
@@ -89,6 +89,6 @@ class Scorer:
             ],
         }
         print(f"\n{report.soup_table(record)}")
-        found = {"soup.json": documents.json_bytes(record), "soup.md": report.soup_table(record).encode()}
+        contents = {"soup.json": documents.json_bytes(record), "soup.md": report.soup_table(record).encode()}
         plot = plots.soup(record)
-        return {**found, **({"soup.png": plot} if plot else {})}
+        return {**contents, **({"soup.png": plot} if plot else {})}

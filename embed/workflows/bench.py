@@ -12,7 +12,7 @@ from embed.workflows import command_lines
 from embed.workflows.claims import Claim
 
 
-def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
+def digest(lines: Sequence[str], folders: Mapping[str, str]) -> str:
     """Returns the digest of lines before anything is filled in.
 
     It is of their words, the gin files and scripts they name, and the digests `made` of what they use.
@@ -20,30 +20,30 @@ def digest(lines: Sequence[str], made: Mapping[str, str]) -> str:
     split = [shlex.split(line) for line in lines]
     gin_files = [w.partition("=")[2] for words in split for w in words if w.startswith("--gin_file=")]
     scripts = [script for words in split if (script := command_lines.script_of(words))]
-    used = sorted(named_in(lines) & made.keys())
+    used = sorted(named_in(lines) & folders.keys())
     read = [config.digest([f]) for f in gin_files] + [files.sha256_file(s) for s in scripts]
-    return documents.digest_json([list(lines), read, [[name, made[name]] for name in used]])[:12]
+    return documents.digest_json([list(lines), read, [[name, folders[name]] for name in used]])[:12]
 
 
 def digest_given(given: Mapping[str, str]) -> dict[str, str]:
     """Returns the digests of what the user gave: of a model's content, of the names and sizes of the data's files."""
-    found = {}
-    for name, place in given.items():
-        folder = pathlib.Path(place)
+    digests = {}
+    for name, path in given.items():
+        folder = pathlib.Path(path)
         if not folder.is_dir():
-            found[name] = place  # a name on the Hub
+            digests[name] = path  # a name on the Hub
             continue
         inside = sorted(p for p in folder.rglob("*") if p.is_file())
         contents = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
-        found[name] = documents.digest_json(
+        digests[name] = documents.digest_json(
             [[str(p.relative_to(folder)), content] for p, content in zip(inside, contents)]
         )[:12]
-    return found
+    return digests
 
 
 def named_in(lines: Sequence[str]) -> set[str]:
     """Returns the $names that lines hold."""
-    return {place for line in lines for place in string.Template(line).get_identifiers()}
+    return {name for line in lines for name in string.Template(line).get_identifiers()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +62,18 @@ class Bench:
     @functools.cached_property
     def made(self) -> dict[str, str]:
         """The digests of what is prepared, by name."""
-        found: dict[str, str] = {}
+        folders: dict[str, str] = {}
         for name, lines in self.claim.prepared.items():
-            found[name] = digest(lines, {**self.digests, **found})
-        return found
+            folders[name] = digest(lines, {**self.digests, **folders})
+        return folders
 
     @functools.cached_property
     def keys(self) -> dict[str, str]:
         """The digests of all that decides the models of the arms, but the seed."""
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for arm, lines in self.claim.arms.items():
-            found[arm] = digest(lines, {**self.digests, **self.made, **found})
-        return found
+            digests[arm] = digest(lines, {**self.digests, **self.made, **digests})
+        return digests
 
     @functools.cached_property
     def scoring(self) -> str:
@@ -113,9 +113,9 @@ class Bench:
     def _made_folder(self, name: str) -> pathlib.Path:
         return self.folder / "prepared" / f"{name}-{self.made[name]}"
 
-    def _lines(self, what: str, lines: Sequence[str], folder: pathlib.Path, places: Mapping[str, str]) -> None:
+    def _lines(self, what: str, lines: Sequence[str], folder: pathlib.Path, paths: Mapping[str, str]) -> None:
         """Runs lines with their places filled in, word by word: a place may hold blanks."""
-        made = {name: str(self._made_folder(name)) for name in self.claim.prepared}
-        known = {**self.given, **made, **places}
+        folders = {name: str(self._made_folder(name)) for name in self.claim.prepared}
+        known = {**self.given, **folders, **paths}
         filled = [[string.Template(word).substitute(known) for word in shlex.split(line)] for line in lines]
         command_lines.run(f"{self.name}: {what}", filled, folder)

@@ -95,12 +95,12 @@ class Claim:
 
     def _check_places(self, lines: Sequence[str], known: set[str]) -> None:
         for line in lines:
-            for place in string.Template(line).get_identifiers():
-                if place not in known:
-                    raise ConfigError(f"Claim {self.title!r}: ${place} in {line!r}{did_you_mean(place, known)}")
+            for name in string.Template(line).get_identifiers():
+                if name not in known:
+                    raise ConfigError(f"Claim {self.title!r}: ${name} in {line!r}{did_you_mean(name, known)}")
 
     @property
     def needs(self) -> set[str]:
         """What the user must give: 'data', 'source'."""
-        lines = [line for own in (*self.prepared.values(), *self.arms.values()) for line in own]
+        lines = [line for arm_lines in (*self.prepared.values(), *self.arms.values()) for line in arm_lines]
         return {p for line in (*lines, self.suite) for p in string.Template(line).get_identifiers()} & set(GIVEN)

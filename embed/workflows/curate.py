@@ -192,9 +192,9 @@ class Job:
     def _announce(self, plan: Plan) -> None:
         """Says what the run will ask for at most, before it does."""
         count = self._given.count if self._given.what == "texts" else len(plan.items)
-        asked = f"{plan.requests:,} requests for {count:,} {plan.unit}"
+        requests = f"{plan.requests:,} requests for {count:,} {plan.unit}"
         tokens = f"about {plan.tokens_in:,} tokens in and {plan.tokens_out:,} out{self._cost(plan.tokens_in, plan.tokens_out)}"
-        print(f"will ask {self._given.endpoint} {self._given.model!r}: about {asked}, {tokens}")
+        print(f"will ask {self._given.endpoint} {self._given.model!r}: about {requests}, {tokens}")
         if self._ledger.replies:
             print(f"           {self._ledger.replies:,} replies are here already and are not asked for again")
         if self._ledger.unknown:

@@ -288,9 +288,9 @@ class Job:
         return Collection(folder)
 
     def _encode(self, what: str, texts: Collection, folder: pathlib.Path, prompt: str) -> pathlib.Path:
-        words = template(prompt, self.model.prompts)
+        prompt_template = template(prompt, self.model.prompts)
         scanned = bulk.scan(lambda: texts, _SHARD, unique=False)
-        identity = {"prompt": words, "model": self.model.digest, "max_length": self.model.encoder.max_length}
+        identity = {"prompt": prompt_template, "model": self.model.digest, "max_length": self.model.encoder.max_length}
         job = bulk.Job(folder, "npy", "float32", _SHARD, scanned, identity)
         if hosts.is_main():
             try:
@@ -306,7 +306,7 @@ class Job:
 
         def encode(shard):
             with console.text_bar(len(shard)) as progress:
-                vectors = self.model.encode([Item(t.text, t.title) for t in shard], words, progress=progress)
+                vectors = self.model.encode([Item(t.text, t.title) for t in shard], prompt_template, progress=progress)
                 return vectors, 0
 
         report = console.ShardReport(f"{what}: ", len(texts))

@@ -52,7 +52,7 @@ class Recipe:
     examples, which are not learned ('validation/loss'; examples of one query stay together). `best_metric` ('task/score', a type,
     'mean of the types', 'validation/loss') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only
     low-rank adapters learn; checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated,
-    saved and served. A program is compiled for each of up to `most_shapes` sizes of batches (twice as many where some have
+    saved and served. A program is compiled for each of up to `max_shapes` sizes of batches (twice as many where some have
     negatives): more leave less padding, fewer compile sooner.
     """
 
@@ -75,7 +75,7 @@ class Recipe:
     seed: Natural = 0
     ema_decay: OpenShare | None = None
     micro_batches: Count | None = None
-    most_shapes: Count = 6
+    max_shapes: Count = 6
     init_from: str | None = None
     prompts: Mapping[str, str] | None = None
     text_normalization: str | None = None

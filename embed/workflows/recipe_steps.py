@@ -72,7 +72,7 @@ class Plan:
         """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
         sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
         examples = Examples(self.mixture, self.caches, self.features, self.batch_size, 0)
-        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, most_shapes=1)
+        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, max_shapes=1)
         abstract = jax.eval_shape(lambda: create(self.objective, self.optimizer, 0))
         state = with_shardings(abstract, layout(self.objective, abstract, mesh))
 

@@ -153,14 +153,14 @@ class Experiment:
     def _keep(self, arm: str, seed: int, results: Mapping[str, Any], seconds: float) -> None:
         """Adds the means and main scores of an arm with a seed to the record."""
         model = results["models"]["model"]
-        wanted = {c.metric for c in self.claim.comparisons}
+        metrics = {c.metric for c in self.claim.comparisons}
         scores: dict[str, dict[str, float]] = {}
         for view, means in model["means"].items():
             scores[view] = dict(means)
             for task, views in model["results"].items():
                 main = results["tasks"][task]["main"]
                 named = {f"{task}/{s}": value for s, value in views[view].items()}
-                scores[view] |= {n: x for n, x in named.items() if n == f"{task}/{main}" or n in wanted}
+                scores[view] |= {n: x for n, x in named.items() if n == f"{task}/{main}" or n in metrics}
         measured = self._measured
         if measured.get(arm, {}).get("key") != self._key(arm):
             measured[arm] = {"key": self._key(arm), "lines": list(self.claim.arms[arm]), "seeds": {}}

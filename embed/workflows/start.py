@@ -31,7 +31,7 @@ class Start:
 
     def read(self, target: Params) -> Params:
         """Returns the parameters, laid out as `target` (a tree of ShapeDtypeStruct with shardings)."""
-        wanted, restored = (
+        expected, restored = (
             trees.flatten(target),
             trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target))),
         )
@@ -39,13 +39,13 @@ class Start:
             console.say(
                 f"start      {len(self._added):,} tokens that {self._folder} does not know start as the mean of their pieces"
             )
-        leaves = {path: self._extended(path, x, wanted[path]) for path, x in restored.items()}
-        new = self._new(wanted)
+        leaves = {path: self._extended(path, x, expected[path]) for path, x in restored.items()}
+        new = self._new(expected)
         if new:
             console.say(f"start      {', '.join(new)} start at random: {self._folder} has none")
             drawn = jax.jit(self._model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
             leaves |= {p: x for p, x in trees.flatten(drawn(jax.random.key(self._recipe.seed))).items() if p in new}
-        return trees.unflatten({path: leaves[path] for path in wanted})
+        return trees.unflatten({path: leaves[path] for path in expected})
 
     def _added_tokens(self) -> dict[int, list[int]]:
         """Returns the pieces of the tokens that the recipe's tokenizer has more. Another vocabulary is a DataError."""
@@ -66,14 +66,14 @@ class Start:
         axes = trees.flatten_axes(self._model.axes)
         return {path for path, names in axes.items() if names and names[0] == "vocab"}
 
-    def _new(self, wanted: Mapping[str, Any]) -> list[str]:
-        return [path for path in wanted if path not in self._stored and path.partition("/")[0] != "encoder"]
+    def _new(self, expected: Mapping[str, Any]) -> list[str]:
+        return [path for path in expected if path not in self._stored and path.partition("/")[0] != "encoder"]
 
     def _kept(self, target: Params) -> Params:
         """Returns what is read of `target`; of a table of tokens the rows that are stored."""
-        wanted = trees.flatten(target)
-        new = self._new(wanted)
-        return trees.unflatten({path: self._as_stored(path, x) for path, x in wanted.items() if path not in new})
+        expected = trees.flatten(target)
+        new = self._new(expected)
+        return trees.unflatten({path: self._as_stored(path, x) for path, x in expected.items() if path not in new})
 
     def _as_stored(self, path: str, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         if not self._added or path not in self._tables or path not in self._stored:

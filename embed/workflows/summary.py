@@ -46,13 +46,17 @@ def _described(feature: Feature, examples: Examples) -> str:
     """Returns what an example has of a feature, and how many texts its data have beside those."""
     if not isinstance(feature, TextFeature):
         return feature.name
-    most = max(cache.columns[feature.name] for cache in examples.caches)
+    max_texts = max(cache.columns[feature.name] for cache in examples.caches)
     if feature.each == ():
-        return feature.name + (f", 1 of up to {most} in turn" if most > 1 else "")
+        return feature.name + (f", 1 of up to {max_texts} in turn" if max_texts > 1 else "")
     count = sum(feature.each)
-    unused = f" (up to {most} in the data are not used)" if most and not count else ""
-    drawn = f" ({'the first' if feature.draw == 'first' else 'drawn'} of up to {most})" if most > count > 0 else ""
-    return f"{count} {feature.name}{drawn}{unused}" if most or count else ""
+    unused = f" (up to {max_texts} in the data are not used)" if max_texts and not count else ""
+    drawn = (
+        f" ({'the first' if feature.draw == 'first' else 'drawn'} of up to {max_texts})"
+        if max_texts > count > 0
+        else ""
+    )
+    return f"{count} {feature.name}{drawn}{unused}" if max_texts or count else ""
 
 
 def _first_texts(recipe: Recipe, examples: Examples) -> list[str]:

@@ -66,7 +66,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         sharding.batch_shards(mesh),
         packs=model.methods["text"].packs,
         pad_id=recipe.tokenizer.pad_id,
-        most_shapes=recipe.most_shapes,
+        max_shapes=recipe.max_shapes,
     )
     contents = _contents(recipe, model, examples, run_dir)
     for line in summary.lines(recipe, model, examples, mesh):
@@ -243,7 +243,7 @@ def _evaluator(recipe, model, mesh):
         encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
         embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
         scores = runner.run(suite, embeddings, [view], search.top_k).scores
-        values = {f"{task}/{n}": v for task, own in scores.items() for n, v in own[view.name].items()}
+        values = {f"{task}/{n}": v for task, views in scores.items() for n, v in views[view.name].items()}
         shown = {n: values[n] for n in values if n in known or n == name}
         return {**shown, **runner.means(scores, suite)[view.name]}
 

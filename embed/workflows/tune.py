@@ -106,12 +106,12 @@ class Job:
     def _write(self, alone: Mapping[str, dict], scored: Sequence[tuple[float, Mapping[str, float]]]) -> None:
         best_score, best = max(scored, key=lambda s: s[0])
         tasks = [["task", "steps to its best alone", f"{self.metric} alone", "rate from steps", "best rate"]]
-        for name, own in alone.items():
+        for name, scores in alone.items():
             tasks.append(
                 [
                     name,
-                    f"{own['step']:,}",
-                    f"{100 * own['score']:.2f}",
+                    f"{scores['step']:,}",
+                    f"{100 * scores['score']:.2f}",
                     f"{scored[0][1][name]:.3f}",
                     f"{best[name]:.3f}",
                 ]
@@ -121,11 +121,11 @@ class Job:
             mixtures.append([str(number), f"{100 * score:.2f}", *(f"{point[name]:.3f}" for name in alone)])
         text = f"{report.align(tasks)}\n\n{report.align(mixtures)}\n"
         files.write_atomic(self.output / "rates.md", text)
-        found = {name: round(x, 6) for name, x in best.items()}
+        rates = {name: round(x, 6) for name, x in best.items()}
         files.write_atomic(
             self.output / "rates.gin",
             "# Rates found by embed tune; include after a recipe.\nfrom __gin__ import dynamic_registration\n\n"
-            f"from embed.data import tasks\n\ntasks.Mixture.rates = {found!r}\ntasks.Mixture.maximum = None\n",
+            f"from embed.data import tasks\n\ntasks.Mixture.rates = {rates!r}\ntasks.Mixture.maximum = None\n",
         )
         print(
             f"\n{text}\nwrote {self.output}: rates.md, rates.gin; best {self.metric} {100 * best_score:.2f} with "

@@ -93,15 +93,15 @@ def _prompts(folder: pathlib.Path) -> dict[str, str]:
 def _vectors(folder: pathlib.Path, checks, content):
     """Returns (what ran it, vectors [n, E]) of the exported form that the folder holds, by the code of its README."""
     prompted = readers.PROMPTED[content["text_normalization"]]
-    place = str(folder.resolve())
+    path = str(folder.resolve())
     if (folder / "modules.json").is_file():
-        embed = torch_twin.opened(readers.open_sentence_transformers, place)
+        embed = torch_twin.opened(readers.open_sentence_transformers, path)
         return "sentence-transformers", _by_prompt(embed, checks, content["prompts"])
     if (folder / "onnx" / "model.onnx").is_file():
         torch_twin.need("onnxruntime")
-        form, opened = "onnxruntime", functools.partial(readers.open_onnx, place, prompted)
+        form, opened = "onnxruntime", functools.partial(readers.open_onnx, path, prompted)
     elif (folder / stablehlo.PROGRAM).is_file():
-        form, opened = "jax", functools.partial(readers.stablehlo_of(folder), place, prompted)
+        form, opened = "jax", functools.partial(readers.stablehlo_of(folder), path, prompted)
     else:
         raise DataError(
             f"{folder}: holds no export that can be run (modules.json, onnx/model.onnx or {stablehlo.PROGRAM})"

@@ -37,7 +37,7 @@ def test_the_arrays_of_a_batch_hold_the_tokens_of_its_texts():
         ids, segment_ids = b.arrays(tokens, pad_id=7)
         assert ids.shape == segment_ids.shape == (b.height, b.length)
         assert np.all(ids[segment_ids == 0] == 7)
-        for text, place in zip(b.texts, b.places):
+        for text, place in zip(b.texts, b.segment_index):
             r, s = divmod(int(place), MAX_SEGMENTS)
             found[int(text)] = ids[r][segment_ids[r] == s + 1]
             assert np.all(np.diff(np.flatnonzero(segment_ids[r] == s + 1)) == 1)  # one text's tokens stand together
@@ -52,7 +52,7 @@ def test_no_batch_is_larger_than_asked_unless_one_row_is():
 
 
 def test_a_batch_of_long_rows_is_smaller_where_attention_is_limited():
-    for b in plan(log_normal(60, 1.2, 2000), 2048, most_attention=2048 * 128):
+    for b in plan(log_normal(60, 1.2, 2000), 2048, max_attention=2048 * 128):
         assert b.height * b.length**2 <= 2048 * 128 or b.height == 1
 
 
@@ -106,4 +106,4 @@ def test_one_text_a_row_for_models_that_know_no_others():
     batches = plan(lengths, 1024, max_segments=1)
     assert sorted(i for b in batches for i in b.texts) == list(range(300))
     assert all(len(row) == 1 and lengths[row[0]] <= b.length for b in batches for row in b.rows)
-    assert all(np.array_equal(b.places, np.arange(len(b.rows))) for b in batches)
+    assert all(np.array_equal(b.segment_index, np.arange(len(b.rows))) for b in batches)

@@ -103,7 +103,7 @@ def test_the_loss_is_that_of_the_served_model_without_dropout(run, parts):
     params = checkpoints.restore(folder / "run" / "checkpoints" / str(step), "params", start)
     mixture = Mixture("held out", recipe.mixture.tasks)
     size = min(16, sum(map(len, held_out)))
-    batches = Batches(Examples(mixture, held_out, recipe.record_features, size, 0), most_shapes=1)
+    batches = Batches(Examples(mixture, held_out, recipe.record_features, size, 0), max_shapes=1)
     objective = dataclasses.replace(recipe.objective, model=model)
     variables, losses = objective.init(jax.random.key(0), params), []
     with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:1])):
