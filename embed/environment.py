@@ -25,8 +25,9 @@ def start(distributed: bool = False) -> None:
     cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
     if cache != "off":
         jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        for name, value in (("min_compile_time_secs", 0.5), ("min_entry_size_bytes", 0)):
+            if f"JAX_PERSISTENT_CACHE_{name.upper()}" not in os.environ:  # which JAX has read
+                jax.config.update(f"jax_persistent_cache_{name}", value)
     hosts.join(distributed)
 
 

@@ -33,7 +33,7 @@ if _OWN:
     os.environ["EMBED_TESTS_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
 os.environ["EMBED_COMPILATION_CACHE"] = os.environ["EMBED_TESTS_CACHE"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["EMBED_COMPILATION_CACHE"]
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

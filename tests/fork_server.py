@@ -5,11 +5,15 @@ answer is a line with the process id when the command has begun, and a line with
 it has ended; then comes the next request. The environment variables that JAX reads when it is imported are those of this process.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import pathlib
 import sys
+import threading
+import traceback
 import warnings
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "embed"
@@ -65,7 +69,21 @@ def serve() -> None:
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="os.fork")
     preload()
+    gc.collect()
+    gc.freeze()  # the forks share these objects, whose pages a collection would copy
     serve()
     from embed.commands.main import main
 
-    main()
+    code = 1
+    try:
+        main()
+    except SystemExit as e:
+        code = e.code
+    except BaseException:
+        traceback.print_exc()
+    # What Python does at the end of a process, without taking the modules apart.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -112,7 +112,7 @@ class Splash(Xla):
         """Runs the kernel on every device for its own texts and heads."""
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
-        def own(q, k, v, segment_ids):
+        def attend(q, k, v, segment_ids):
             return jax.vmap(self._kernel(reach, q.shape[1], q.shape[2]))(
                 q, k, v, splash.SegmentIds(segment_ids, segment_ids)
             )
@@ -121,8 +121,8 @@ class Splash(Xla):
         if keys > 1 and split("kv_heads", keys) != split("heads", heads):
             k, v = (jnp.repeat(x, heads // keys, axis=1) for x in (k, v))  # every device has the keys of its heads
         axes = {n: ("batch", "heads" if n == heads else "kv_heads", None, None) for n in (heads, k.shape[1])}
-        lie = (axes[heads], axes[k.shape[1]], axes[k.shape[1]], ("batch", None))
-        return per_shard(own, lie)(q, k, v, segment_ids)
+        specs = (axes[heads], axes[k.shape[1]], axes[k.shape[1]], ("batch", None))
+        return per_shard(attend, specs)(q, k, v, segment_ids)
 
     def _kernel(self, reach: Reach, heads: int, length: int) -> Callable:
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
