@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import contextlib
+import fcntl
 import json
 import pathlib
 import random
@@ -23,15 +24,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-# Compiled once for all tests of one pytest run: in this process, those beside it and those that they start.
+# Compiled, prepared and trained once for all tests of one pytest run: in this process, those beside it and those that they start.
 _OWN = "EMBED_TESTS_CACHE" not in os.environ
 if _OWN:
     os.environ["EMBED_TESTS_CACHE"] = tempfile.mkdtemp(prefix="embed-tests-")
-os.environ["EMBED_COMPILATION_CACHE"] = os.environ["EMBED_TESTS_CACHE"]
+os.environ["EMBED_COMPILATION_CACHE"] = os.path.join(os.environ["EMBED_TESTS_CACHE"], "xla")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["EMBED_COMPILATION_CACHE"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
@@ -205,12 +206,12 @@ _SERVER = ForkServer()
 def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python -m embed` in `folder` on one device, as a user would: in a fork, or in a process of its own.
 
-    A fork has the imports that `python -m embed` would make, so what a variable of JAX or Python sets needs a process.
+    A fork has the imports that `python -m embed` would make, so what a variable of JAX sets needs a process.
     """
     env = {**os.environ, **environment}
     env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}".strip()
     decided_at_import = arguments[:1] == ("compile",) or any(
-        name.startswith(("JAX", "PYTHON", "GLIBC")) for name in environment
+        name.startswith(("JAX", "GLIBC")) for name in environment
     )
     if sys.platform == "linux" and not decided_at_import:
         return _SERVER.run(folder, arguments, env)
@@ -225,30 +226,47 @@ def pytest_sessionfinish():
         shutil.rmtree(os.environ["EMBED_TESTS_CACHE"], ignore_errors=True)
 
 
+def made_once(name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Returns a folder that `make` has filled, in this process or in one beside it."""
+    folder = pathlib.Path(os.environ["EMBED_TESTS_CACHE"]) / "folders" / name
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = pathlib.Path(tempfile.mkdtemp(dir=folder.parent)) / name
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory) -> pathlib.Path:
+def prepared() -> pathlib.Path:
     """The folder with the data, the gin file and the caches; tests copy it."""
-    folder = tmp_path_factory.mktemp("prepared") / "work"
-    folder.mkdir()
-    write_data(folder)
-    (folder / "tiny.gin").write_text(RECIPE)
-    done = embed(folder, "prepare", "--gin_file=tiny.gin")
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: pathlib.Path) -> None:
+        folder.mkdir()
+        write_data(folder)
+        (folder / "tiny.gin").write_text(RECIPE)
+        done = embed(folder, "prepare", "--gin_file=tiny.gin")
+        assert done.returncode == 0, done.stderr
+
+    return made_once("prepared", make)
 
 
 @pytest.fixture(scope="session")
-def trained(prepared, tmp_path_factory) -> pathlib.Path:
+def trained(prepared) -> pathlib.Path:
     """The prepared folder with a run of two steps and `model`, its bundle; tests copy it."""
-    folder = tmp_path_factory.mktemp("trained") / "work"
-    shutil.copytree(prepared, folder)
-    for command in (
-        ("train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.TRAIN_STEPS=2"),
-        ("average", "run", "--output=model"),
-    ):
-        done = embed(folder, *command)
-        assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: pathlib.Path) -> None:
+        shutil.copytree(prepared, folder)
+        for command in (
+            ("train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.TRAIN_STEPS=2"),
+            ("average", "run", "--output=model"),
+        ):
+            done = embed(folder, *command)
+            assert done.returncode == 0, done.stderr
+
+    return made_once("trained", make)
 
 
 @pytest.fixture
@@ -319,7 +337,7 @@ def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: i
     """Runs `python -m embed` as several processes that meet over gloo; returns what the main one printed."""
     env = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": on_devices(devices),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
         "JAX_NUM_PROCESSES": str(hosts),
         **environment,

@@ -48,6 +48,8 @@ def become(request: dict) -> None:
         handle = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(handle, number)
         os.close(handle)
+    sys.path[0] = request["folder"]
+    sys.path[1:1] = filter(None, request["environment"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [str(PACKAGE / "__main__.py"), *request["arguments"]]
 
 

@@ -62,6 +62,7 @@ def test_encoding_is_divided_over_hosts(alone, run_on_hosts, hosts):
             assert (alone / output / name).read_text() == (alone / "encoded" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", HOSTS)
 def test_mining_finds_the_same_negatives(alone, run_on_hosts, hosts):
     run_on_hosts(alone, hosts, *MINE, f"--output=mined-{hosts}")

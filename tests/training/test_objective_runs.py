@@ -86,7 +86,7 @@ def write(folder) -> None:
     ]
     text = "\n".join(kept).replace("include 'runs/train.gin'", "include 'runs/base.gin'")
     text = text.replace(
-        "from embed.data import sources\n", "from embed.data import sources\nfrom embed.losses import contrastive\n"
+        "from embed import sources\n", "from embed import sources\nfrom embed.losses import contrastive\n"
     )
     (folder / "taught.gin").write_text(f"{text}\n{RECIPE}")
 
@@ -113,6 +113,7 @@ def digests(folder, run: str) -> dict[str, str]:
     return {path: hashlib.sha256(x.tobytes()).hexdigest() for path, x in leaves(folder, run).items()}
 
 
+@pytest.mark.slow
 def test_everything_learns_or_moves(whole):
     rows = [json.loads(line) for line in (whole / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len({row["temperature"] for row in rows}) > 1 and rows[-1]["agreement"] != rows[0]["agreement"]
@@ -123,6 +124,7 @@ def test_everything_learns_or_moves(whole):
     assert any(path.startswith("learned/") for path in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place", ["train.after_step_3", pytest.param("checkpoint.before_manifest", marks=pytest.mark.slow)]
 )
