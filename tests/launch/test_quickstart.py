@@ -119,7 +119,7 @@ def quickstart(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A function from options to (the script run to its end with them, the commands, the folder): each once, in a folder of its own."""
+    """A function from options to (the script run to its end with them, its commands, its folder): each once."""
     found = {}
 
     def finish(*given):
