@@ -189,7 +189,7 @@ def answers_first(count: int = 400, asked: int = 40) -> Retrieval:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_constant_model_finds_documents_by_chance(make_model, score, precision):
     scores, _ = score(
-        answers_first(), make_model(256, constant=True), View(256, precision), search=inference_search.top_k
+        answers_first(), make_model(64, constant=True), View(64, precision), search=inference_search.top_k
     )
     assert scores["ndcg_at_10"] < 0.06 and scores["recall_at_10"] < 0.1
     assert scores["recall_at_100"] == pytest.approx(0.25, abs=0.2)
