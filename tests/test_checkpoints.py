@@ -326,7 +326,7 @@ def damage_append(path):
     path.write_bytes(path.read_bytes() + b"\0")
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_append, os.unlink, lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [damage_truncate, damage_append, os.unlink])
 def test_truncation_and_deletion_of_any_file_are_caught(copied, damage):
     mesh = one_device()
     for path in all_files(copied):
@@ -742,7 +742,7 @@ def by_blocks(path, tree, values=None, rows=2):
     )
 
 
-@pytest.mark.parametrize("rows", [1, 2, 1000])
+@pytest.mark.parametrize("rows", [1, 1000])
 def test_a_bundle_written_by_blocks_is_the_same_bundle(tmp_path, rows):
     params = make_params()
     whole = checkpoints.write_bundle(tmp_path / "a", params, CONTENTS, source="x")
@@ -818,8 +818,17 @@ def test_arrays_are_stored_without_a_padded_shape(tmp_path):
     assert tuple(arrays.open_arrays(tmp_path / "b")["x"].shape) == (8, 3)
 
 
-STORED = [(30_522, 384), (1025, 1024), (7, 256, 3072), (4096, 1100), (10_007, 200)]
-AWKWARD = [*STORED, (28, 256, 3072), (4, 1024, 3072), (12, 768, 3072), (262_144, 768), (26, 2304, 9216)]
+STORED = [(10_174, 384), (1025, 1024), (7, 128, 2048), (1024, 1100), (10_007, 200)]
+AWKWARD = [
+    *STORED,
+    (30_522, 384),
+    (4096, 1100),
+    (28, 256, 3072),
+    (4, 1024, 3072),
+    (12, 768, 3072),
+    (262_144, 768),
+    (26, 2304, 9216),
+]
 
 
 @pytest.mark.parametrize("shape", AWKWARD, ids=str)

@@ -250,8 +250,7 @@ def test_the_same_candidate_may_stand_in_many_lists_and_twice_in_one():
     assert list(found.sample.values) == pytest.approx([1.0, 0.5])
 
 
-@pytest.mark.parametrize("dim", [12, 64, 256, 768])
-@pytest.mark.parametrize("negatives", [2, 4, 9])
+@pytest.mark.parametrize("dim, negatives", [(12, 2), (64, 4), (256, 9), (768, 4)])
 def test_a_constant_model_reranks_by_chance(make_model, score, dim, negatives):
     task = reranking_task(120, negatives=negatives)
     scores, _ = score(task, make_model(dim, constant=True))
