@@ -1,6 +1,7 @@
 """Every shipped recipe builds, and its model passes through jax.eval_shape at full size."""
 
 import ast
+import functools
 import math
 import pathlib
 import re
@@ -45,6 +46,19 @@ REQUIRED = {
 }
 
 
+@functools.cache
+def claim_of(path: pathlib.Path) -> Claim:
+    return config.build(Claim, [str(path)])[0]
+
+
+@functools.cache
+def size_and_dims(module) -> tuple[int, tuple[int, ...]]:
+    """Returns the number of parameters of a model and its Matryoshka sizes; several recipes have the same model."""
+    model = api.build(module)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)), model.matryoshka_dims
+
+
 def _named(path) -> list[str]:
     """Returns the files that a mixture takes by name."""
     only = re.search(r"^ONLY = (\(.*\))", path.read_text(), re.M)
@@ -64,10 +78,8 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
         assert recipe.init_from == "minilm"
         dims = recipe.model_changes.get("matryoshka_dims", recipe.objective.loss_fn.dims)
         module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
-    model = api.build(module)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) > 0
-    assert set(recipe.objective.loss_fn.dims) <= set(model.matryoshka_dims)
+    size, dims = size_and_dims(module)
+    assert size > 0 and set(recipe.objective.loss_fn.dims) <= set(dims)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -78,7 +90,7 @@ def test_what_a_user_must_give_is_asked_for(name):
 
 @pytest.mark.parametrize("path", CLAIMS, ids=lambda p: p.stem)
 def test_claims_build_and_name_recipes_that_are_there(path):
-    claim = config.build(Claim, [str(path)])[0]
+    claim = claim_of(path)
     assert claim.untestable or all(comparison.better in claim.arms for comparison in claim.comparisons)
     bench = Bench(claim, pathlib.Path("nowhere"), {}, {}, path.stem)
     assert len(set(bench.keys.values())) == len(claim.arms)  # also reads the gin files and scripts that they name
@@ -96,13 +108,12 @@ def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
     text = text.replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
     (tmp_path / "big.gin").write_text(text)
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
-    shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
-    assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == 307_581_696
+    assert size_and_dims(recipe.model)[0] == 307_581_696
 
 
 @pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)
 def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
-    claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
+    claim = claim_of(GIN / "claims" / f"{path.stem}.gin")
     record = read_json(path)
     table = (path.parent / "claims.md").read_text(encoding="utf-8")
     assert f"`{path.stem}`" in table and record["title"] == claim.title
@@ -113,7 +124,7 @@ def test_what_was_measured_is_of_a_claim_and_in_the_table(path):
 
 @pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)
 def test_claims_have_five_seeds_where_a_run_takes_two_minutes_or_less(path):
-    claim = config.build(Claim, [str(GIN / "claims" / f"{path.stem}.gin")])[0]
+    claim = claim_of(GIN / "claims" / f"{path.stem}.gin")
     arms = read_json(path)["arms"].values()
     seconds = max(statistics.median(run["seconds"] for run in arm["seeds"].values()) for arm in arms)
     enough = 5 if seconds <= 120 else 3

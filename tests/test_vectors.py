@@ -37,7 +37,7 @@ def test_normalize_keeps_float64():
 
 def test_zero_stays_zero_with_a_finite_gradient():
     x = jnp.zeros((2, 3)).at[1].set(1.0)
-    value, gradient = jax.value_and_grad(lambda v: normalize(v)[:, 0].sum())(x)
+    value, gradient = jax.jit(jax.value_and_grad(lambda v: normalize(v)[:, 0].sum()))(x)
     assert np.all(normalize(x)[0] == 0)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
@@ -45,7 +45,7 @@ def test_zero_stays_zero_with_a_finite_gradient():
 
 def test_gradient_is_orthogonal_to_the_vector():
     x = jnp.asarray(sample(4, 6), jnp.float32)
-    gradient = jax.grad(lambda v: (normalize(v) * sample(4, 6, seed=1)).sum())(x)
+    gradient = jax.jit(jax.grad(lambda v: (normalize(v) * sample(4, 6, seed=1)).sum()))(x)
     np.testing.assert_allclose(np.sum(gradient * x, -1), 0, atol=1e-5)
 
 
@@ -78,3 +78,18 @@ def test_values_that_are_not_finite_are_not_rounded(value):
     for rounding in (quantize_int8, quantize_binary):
         with pytest.raises(NumericError, match="vector 1 is not finite"):
             rounding(x)
+
+
+def test_int8_keeps_the_dot_product():
+    x = truncate_numpy(sample(50, 16), 16)
+    values, scale = quantize_int8(x)
+    assert values.dtype == np.int8 and values.min() >= -127
+    back = (values.astype(np.int32) @ values.T.astype(np.int32)) * scale[:, None] * scale
+    np.testing.assert_allclose(back, x @ x.T, atol=0.02)
+    assert np.all(np.abs(values).max(1) == 127)
+    assert np.all(np.isfinite(quantize_int8(np.zeros((2, 4)))[1]))
+
+
+def test_binary_packs_signs_from_the_highest_bit():
+    x = np.array([[0.5, -1, 0.1, 0, 1, 1, -2, 3, 0.2]], np.float32)
+    np.testing.assert_array_equal(quantize_binary(x), [[0b10101101, 0b10000000]])

@@ -51,7 +51,12 @@ class Words:
     @property
     def fields(self) -> set[str]:
         """The names that are filled in."""
-        return set(string.Template(self.system + self.user).get_identifiers())
+        return {name for part in (self.system, self.user) for name in string.Template(part).get_identifiers()}
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether each $ begins a name, or is one of $$."""
+        return all(string.Template(part).is_valid() for part in (self.system, self.user))
 
     def fill(self, salt: bytes, texts: dict[str, str], **values: str) -> tuple[str, str, tuple[str, ...]]:
         """Returns the system and the user part, and the words that no reply may hold.
@@ -90,15 +95,14 @@ def check(folder: pathlib.Path) -> None:
 
 
 def read(name: str, folder: pathlib.Path | None, roles: set[str]) -> Words:
-    """Returns a prompt from `folder`, or our own when it has none of that name. `wanted` are the $names it must hold."""
+    """Returns a prompt from `folder`, or our own when it has none of that name. `roles` are the $names it must hold."""
     path = folder / f"{name}.txt" if folder is not None else None
     ours = path is None or not path.is_file()
     location = f"prompt {name}" if ours else str(path)
     words = Words(name, *_parts(source(name) if ours else _text(path), location))
-    try:
-        missing, unknown = roles - words.fields, words.fields - roles
-    except ValueError as e:
-        raise DataError(f"{location}: a $ that begins no name ({e}); write $$ for a dollar sign") from e
+    if not words.is_valid:
+        raise DataError(f"{location}: a $ that begins no name; write $$ for a dollar sign")
+    missing, unknown = roles - words.fields, words.fields - roles
     if missing:
         raise DataError(f"{location}: lacks ${min(missing)}, which what it is about is put in for")
     if unknown:

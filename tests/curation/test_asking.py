@@ -1,16 +1,27 @@
 """Asking: faults are tried again, replies kept, schemas and budgets held, results in order; whoever cannot be reached is named."""
 
 import json
+import re
 
 import pytest
 from askers import ITEMS, SCHEMA, WANTED, WORDS, asker, run
-from language_model import FAULTS, Server, broken, send, silent, texts_of, trickling
+from language_model import (
+    FAULTS,
+    Server,
+    broken,
+    send,
+    silent,
+    texts_of,
+    trickling,
+)
 
 from embed.curation.asking import Asker, Rejected
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
-from embed.curation.sending import Budget
-from embed.errors import EndpointError
+from embed.curation.requests import Continuation, Reply
+from embed.curation.sending import Budget, Spent
+from embed.curation.words import Words
+from embed.errors import DataError, EndpointError
 
 
 def test_answers_come_in_order_some_at_once(server, tmp_path):
@@ -124,13 +135,6 @@ def test_a_secret_that_is_given_away_in_any_way_is_seen(tmp_path, location):
     gullible.close()
 
 
-def test_marks_are_those_of_the_job_and_the_text():
-    one, two = WORDS.fill(b"a", {"passage": "x"}), WORDS.fill(b"b", {"passage": "x"})
-    assert one == WORDS.fill(b"a", {"passage": "x"})
-    assert one[2] != two[2] != WORDS.fill(b"b", {"passage": "y"})[2]
-    assert WORDS.fill(b"a", {"passage": "costs $5 and $passage"})[1].count("$5 and $passage") == 1
-
-
 def test_a_model_that_is_not_there(server, tmp_path):
     endpoint = Endpoint(server.url, "huge", "secret")
     found = Asker(endpoint, Ledger(tmp_path / "replies.jsonl"), Budget(), b"", 1)
@@ -185,3 +189,62 @@ def test_rejects_do_not_stop_others(server, tmp_path):
     assert taken == [i for i in ITEMS[:6] if "3" not in i]
     assert found.rejects == {"has a three": 1}
     found.ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ("fffffffff", "failed 6 of 6 requests, the last 6 in a row .*oops"),
+        ("...ffffff", "failed 3 of 6 requests, the last 3 in a row .*oops"),
+        (".f.f.f", None),
+        ("ffff.f", None),
+    ],
+)
+def test_an_endpoint_is_at_fault_only_when_it_fails_to_the_end(server, tmp_path, faults, message):
+    server.faults = [broken if fault == "f" else lambda handler, body: False for fault in faults]
+    job = asker(server, tmp_path, 1, Budget(requests=6), attempts=20)
+    with pytest.raises(Spent):
+        run(job, ITEMS)
+    failure = job.failure("6 requests is spent")
+    assert (failure is None) if message is None else re.search(message, str(failure))
+
+
+def test_a_model_that_never_gives_the_schema_is_at_fault_for_a_budget_that_is_spent(server, tmp_path):
+    server.reply = lambda body: "I would rather not."
+    job = asker(server, tmp_path, 1, Budget(requests=6))
+    with pytest.raises(Spent):
+        run(job, ITEMS)
+    assert "none of 6 replies of 'tiny' was what prompt 'query' asks for" in str(job.failure("6 requests is spent"))
+
+
+def test_an_error_of_the_caller_lets_nothing_more_out(server, tmp_path):
+    job = asker(server, tmp_path, 2)
+
+    async def work(item):
+        return await job.ask(WORDS, SCHEMA, {"passage": item})
+
+    def full_disk(item, result):
+        raise OSError("disk full")
+
+    server.delay = 0.05
+    with pytest.raises(OSError, match="disk full"):
+        job.run(work, ITEMS, full_disk)
+    assert server.received <= 5
+    assert job.ledger.unknown == 0, "those under way came home"
+    job.ledger.close()
+
+
+def test_a_text_that_cannot_be_sent_is_left_out_and_not_counted(server, tmp_path):
+    job = asker(server, tmp_path)
+    assert run(job, ["half \ud83d", ITEMS[0]]) == WANTED[:1]
+    assert job.rejects == {"query: the text is not UTF-8": 1} and job.ledger.requests == 1
+
+
+def test_a_kept_likelihood_that_is_no_number(server, tmp_path):
+    words = Words("query_likelihood", "", "$passage")
+    job = asker(server, tmp_path)
+    key = Continuation(words.name, words.plain({"passage": "text"}), " query").key("tiny", True)
+    job.ledger.answer(job.ledger.reserve(key, 1), key, Reply("x3.5", 1, 1))
+    with pytest.raises(DataError, match="the reply kept for 'query_likelihood' is no number; restore"):
+        job.run(lambda item: job.likelihood(words, {"passage": item}, "query"), ["text"], print)
+    job.ledger.close()

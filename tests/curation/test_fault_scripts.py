@@ -1,14 +1,13 @@
 """`embed curate` against servers that fail at random: budgets, exit codes, secrecy and rows hold in every run."""
 
 import collections
-import os
 import shutil
 
 import pytest
 from fault_scripts import AsUser, InProcess, Script, play
 from fault_server import FAULTS, FaultServer
 
-SCRIPTS, QUICK_SCRIPTS = 1000, 60
+SCRIPTS, QUICK_SCRIPTS = 1000, 30
 SCRIPTS_AS_USER = 30
 
 
@@ -21,7 +20,6 @@ def fault_server():
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # nothing is killed for real
     return InProcess(monkeypatch)
 
 
@@ -40,8 +38,8 @@ def play_all(seeds, server, folder, run, unfit=frozenset()) -> collections.Count
 
 def test_some_scripts(in_process, fault_server, tmp_path):
     counts = play_all(range(QUICK_SCRIPTS), fault_server, tmp_path, in_process)
-    assert min(counts[f"exit {code}"] for code in (0, 69, 75, None)) > 5, counts
-    assert counts["runs as modelled"] > 10
+    assert min(counts[f"exit {code}"] for code in (0, 69, 75, None)) > 2, counts
+    assert counts["runs as modelled"] > 5
 
 
 @pytest.mark.slow
@@ -53,9 +51,10 @@ def test_a_thousand_scripts(in_process, fault_server, tmp_path):
     assert not FAULTS.keys() - counts.keys(), "every fault was met"
 
 
-def test_a_few_scripts_as_a_user(fault_server, tmp_path):
-    counts = play_all(range(5000, 5003), fault_server, tmp_path, AsUser(fault_server), AsUser.unfit)
-    assert counts["exit None"] > 0
+def test_a_script_as_a_user(fault_server, tmp_path):
+    """Killed twice, with costs that cannot be right and answers in fences."""
+    counts = play_all([5029], fault_server, tmp_path, AsUser(fault_server), AsUser.unfit)
+    assert counts["exit None"] == 2 and counts["in fences"] > 0
 
 
 @pytest.mark.slow

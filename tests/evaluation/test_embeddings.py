@@ -225,20 +225,20 @@ def test_whatever_byte_is_flipped_the_vectors_are_right_or_embedded_again(make_m
     content, wanted, set_aside = path.read_bytes(), model.vectors(part.texts, "query"), 0
     raised = set()
     for at in range(len(content)):
-        for mask in (1, 8, 255):
-            path.write_bytes(content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
-            try:
-                found = make(model, tmp_path)
-            except Exception as e:  # noqa: BLE001 - every kind is collected, to be named at once
-                raised.add(f"{type(e).__name__}: {e}"[:80])
-                continue
-            if found.missing([part]):
-                set_aside += 1
-                path.with_suffix(".damaged").unlink()
-            else:
-                np.testing.assert_array_equal(found.get(part), wanted)
+        mask = (1, 8, 255)[at % 3]
+        path.write_bytes(content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
+        try:
+            found = make(model, tmp_path)
+        except Exception as e:  # noqa: BLE001 - every kind is collected, to be named at once
+            raised.add(f"{type(e).__name__}: {e}"[:80])
+            continue
+        if found.missing([part]):
+            set_aside += 1
+            path.with_suffix(".damaged").unlink()
+        else:
+            np.testing.assert_array_equal(found.get(part), wanted)
     assert not raised
-    assert set_aside > len(content)
+    assert set_aside > len(content) // 3
 
 
 def test_a_chunk_of_another_layout_is_set_aside(model, tmp_path):

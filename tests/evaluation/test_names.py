@@ -121,10 +121,15 @@ def test_the_page_shows_the_names(named, results, monkeypatch):
     assert not any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in text) and "\u202e" not in text
 
 
-def test_pictures_are_drawn_with_the_names(named):
+def test_pictures_are_drawn_with_the_names(results):
+    """All at once: a model and a task of each name."""
     if not plots.available():
         pytest.skip("matplotlib is not installed")
-    _, results = named
+    results["models"] = {name: copy.deepcopy(results["models"]["small"]) for name in NAMES}
+    results["tasks"] = {f"{name} task": {**results["tasks"]["pairs"], "group": name} for name in NAMES[:3]}
+    for model in results["models"].values():
+        for means in model["means"].values():
+            means |= dict.fromkeys(NAMES[:3], 0.5)
     assert plots.bars(results).startswith(b"\x89PNG") and plots.dimensions(results).startswith(b"\x89PNG")
 
 

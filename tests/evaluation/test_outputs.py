@@ -1,5 +1,6 @@
 """What an evaluation leaves behind: results.json and its neighbours, differences, and several results as one."""
 
+import copy
 import functools
 import json
 import math
@@ -42,11 +43,29 @@ def suite_of_two() -> Suite:
     return Suite("made up", [foxes, pairs], {"foxes": "code search", "pairs": "sts"}, "abc")
 
 
+def scores(suite, make_model, dim, constant, search) -> runner.Results:
+    return runner.run(suite, Embeddings(make_model(dim, constant=constant), lambda p: p), VIEWS, search)
+
+
+@functools.cache
+def scores_of_two(*of_model) -> runner.Results:
+    return scores(suite_of_two(), *of_model)
+
+
 @pytest.fixture(autouse=True)
 def fewer_draws(monkeypatch):
     """Intervals of 100 draws instead of 1000, for time."""
     for name in ("interval", "difference"):
         monkeypatch.setattr(bootstrap, name, functools.partial(getattr(bootstrap, name), draws=100))
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """Pictures that are not drawn, for time."""
+    if not plots.available():
+        pytest.skip("matplotlib is not installed")
+    for name in ("dimensions", "sizes", "bars"):
+        monkeypatch.setattr(plots, name, lambda results: b"\x89PNG")
 
 
 @pytest.fixture
@@ -60,11 +79,10 @@ def evaluate(make_model, search):
     """A function that scores stand-ins under names, by the seed that is their dimension, and returns what is collected."""
 
     def evaluated(*names, suite=None, constant=False, command=("embed", "evaluate")):
-        suite = suite or suite_of_two()
-        collected = outputs.Collected(suite, ENVIRONMENT, command)
+        collected = outputs.Collected(suite or suite_of_two(), ENVIRONMENT, command)
         for name in names:
-            model = make_model(12 + len(name), constant=constant)
-            found = runner.run(suite, Embeddings(model, lambda p: p), VIEWS, search)
+            of_model = make_model, 12 + len(name), constant, search
+            found = copy.deepcopy(scores_of_two(*of_model)) if suite is None else scores(suite, *of_model)
             collected.add(name, {"model": f"runs/{name}", "prompts": {}}, VIEWS, found)
         return collected
 
@@ -179,14 +197,13 @@ def test_a_model_that_tells_summaries_apart_is_compared_with_one_that_does_not(e
 # files
 
 
-def test_everything_is_written_and_named(evaluate, tmp_path):
+def test_everything_is_written_and_named(evaluate, tmp_path, pictures):
     collected = evaluate("m", "other")
     results = collected.results("m")
     written = outputs.write(results, collected.samples, tmp_path)
     assert sorted(written) == sorted(p.name for p in tmp_path.iterdir())
     assert {"report.html", "results.json", "results.md", "samples.npz"} <= set(written)
-    if plots.available():
-        assert {"dimensions.png", "bytes.png", "types.png"} <= set(written)
+    assert {"dimensions.png", "bytes.png", "types.png"} <= set(written)
     kept = documents.read_json(tmp_path / "results.json")
     assert kept.pop("samples_digest") == files.sha256_file(tmp_path / "samples.npz")
     assert kept.pop("digest") == digests.sealed(documents.read_json(tmp_path / "results.json"))["digest"]
@@ -315,11 +332,13 @@ def test_scores_that_are_not_defined_give_the_same_tables_again(evaluate, tmp_pa
     assert (tmp_path / "again" / "results.md").read_text() == (tmp_path / "results.md").read_text()
 
 
-def test_scores_that_are_not_defined_are_drawn_and_compared(evaluate, tmp_path):
+def test_scores_that_are_not_defined_are_drawn_and_compared(evaluate, tmp_path, monkeypatch):
     if not plots.available():
         pytest.skip("matplotlib is not installed")
     collected = evaluate("flat", "other", constant=True)
-    outputs.write(collected.results("other"), collected.samples, tmp_path)
+    with monkeypatch.context() as undrawn:
+        undrawn.setattr(plots, "available", lambda: False)
+        outputs.write(collected.results("other"), collected.samples, tmp_path)
     found, samples = outputs.merge([tmp_path], "other")
     (tmp_path / "again").mkdir()
     assert "types.png" in outputs.write(found, samples, tmp_path / "again")
@@ -332,7 +351,7 @@ def test_two_results_of_one_key_are_refused(evaluate):
         collected._add_sample("m/foxes/12", twice)
 
 
-def test_old_differences_are_not_kept(written, evaluate, tmp_path):
+def test_old_differences_are_not_kept(evaluate, tmp_path, undrawn):
     collected = evaluate("m", "other")
     outputs.write(collected.results("m"), collected.samples, tmp_path)
     assert "differences" not in outputs.merge([tmp_path])[0]

@@ -11,7 +11,7 @@ import pytest
 from embed import digests
 from embed.errors import DataError, StorageError
 from embed.inference import bulk
-from embed.sources.input_texts import Text, read_texts
+from embed.sources.input_texts import Text
 from embed.vectors import quantize_binary, quantize_int8
 
 SIZE = 16
@@ -328,62 +328,3 @@ def test_vectors_are_one_array_that_is_verified_as_it_is_opened(tmp_path):
     finished_job(tmp_path / "rounded", texts, "npy", "int8")
     with pytest.raises(DataError, match="holds int8 as npy"):
         bulk.Vectors(tmp_path / "rounded")
-
-
-def test_int8_keeps_the_dot_product():
-    x = np.stack([vector(f"text {i}") for i in range(50)])
-    values, scale = quantize_int8(x)
-    assert values.dtype == np.int8 and values.min() >= -127
-    back = (values.astype(np.int32) @ values.T.astype(np.int32)) * scale[:, None] * scale
-    np.testing.assert_allclose(back, x @ x.T, atol=0.02)
-    assert np.all(np.abs(values).max(1) == 127)
-    assert np.all(np.isfinite(quantize_int8(np.zeros((2, 4)))[1]))
-
-
-def test_binary_packs_signs_from_the_highest_bit():
-    x = np.array([[0.5, -1, 0.1, 0, 1, 1, -2, 3, 0.2]], np.float32)
-    np.testing.assert_array_equal(quantize_binary(x), [[0b10101101, 0b10000000]])
-
-
-# reading
-
-
-def test_kinds_of_input_give_the_same_texts(tmp_path):
-    rows = [{"id": 5, "text": "eins"}, {"id": "b", "text": " zwei  "}]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "a.tsv").write_text("id\ttext\n5\teins\nb\tzwei\n")
-    (tmp_path / "a.txt").write_text("eins\nzwei\n")
-    found = {k: [(t.id, t.text) for t in read_texts(tmp_path / f"a.{k}")] for k in ("jsonl", "tsv", "txt")}
-    assert found["jsonl"] == found["tsv"] == [("5", "eins"), ("b", "zwei")]
-    assert found["txt"] == [("0", "eins"), ("1", "zwei")]
-
-
-def test_parquet_is_read(tmp_path):
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(arrow.table({"body": ["eins", "zwei"], "key": [7, 8]}), tmp_path / "a.parquet")
-    found = list(read_texts(tmp_path / "a.parquet", text_field="body", id_field="key"))
-    assert [(t.id, t.text) for t in found] == [("7", "eins"), ("8", "zwei")]
-
-
-@pytest.mark.parametrize(
-    "name, content, fields, message",
-    [
-        ("a.jsonl", '{"text": "a"}\n{"txt": "b"}\n', {}, r"a.jsonl:2: no field 'text'; did you mean 'txt'"),
-        ("a.jsonl", '{"text": "a"}\n{"text": " "}\n', {}, r"a.jsonl:2: field 'text' is empty"),
-        ("a.jsonl", '{"text": "a"}\n', {"id_field": "key"}, r"no field 'key'"),
-        ("a.jsonl", '{"text": "a", "id": "b\\ud800"}\n', {}, r"a.jsonl:1: field 'id' holds a lone surrogate"),
-        ("a.jsonl", '{"text": "a", "id": [1]}\n', {}, r"a.jsonl:1: field 'id' is list .*expected a text or a number"),
-        ("a.jsonl", '{"text": "a", "id": true}\n', {}, r"a.jsonl:1: field 'id' is bool"),
-        ("a.jsonl", '{"text": "a", "id": NaN}\n', {}, r"a.jsonl:1: field 'id' is float"),
-        ("a.jsonl", '{"text": "a", "key": null}\n', {"id_field": "key"}, r"a.jsonl:1: field 'key' is NoneType"),
-        ("a.jsonl", '{"text": "a", "title": 3}\n', {"title_field": "title"}, r"a.jsonl:1: field 'title' is int"),
-        ("a.xml", "a", {}, r"not a kind of file that can be read; known: .jsonl"),
-        ("a.parquet", None, {}, "no such file"),
-        ("a.txt", "a\n\nb\n", {}, r"a.txt:2: field 'text' is empty"),
-    ],
-)
-def test_bad_input_is_named(name, content, fields, message, tmp_path):
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=message):
-        list(read_texts(tmp_path / name, **fields))

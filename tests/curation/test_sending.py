@@ -1,8 +1,7 @@
-"""Budgets count each HTTP request that is sent, over retries, failures, kills and runs; whose fault their end is."""
+"""Budgets and tries: each HTTP request counts before it is sent, over retries, failures, kills and runs."""
 
 import email.utils
 import json
-import re
 import time
 
 import pytest
@@ -80,49 +79,6 @@ def test_a_try_that_waits_ends_with_the_job(server, tmp_path):
     assert time.monotonic() - start < 30 and server.received == 2
 
 
-@pytest.mark.parametrize(
-    ("faults", "message"),
-    [
-        ("fffffffff", "failed 6 of 6 requests, the last 6 in a row .*oops"),
-        ("...ffffff", "failed 3 of 6 requests, the last 3 in a row .*oops"),
-        (".f.f.f", None),
-        ("ffff.f", None),
-    ],
-)
-def test_an_endpoint_is_at_fault_only_when_it_fails_to_the_end(server, tmp_path, faults, message):
-    server.faults = [broken if fault == "f" else lambda handler, body: False for fault in faults]
-    job = asker(server, tmp_path, 1, Budget(requests=6), attempts=20)
-    with pytest.raises(Spent):
-        run(job, ITEMS)
-    failure = job.failure("6 requests is spent")
-    assert (failure is None) if message is None else re.search(message, str(failure))
-
-
-def test_a_model_that_never_gives_the_schema_is_at_fault_for_a_budget_that_is_spent(server, tmp_path):
-    server.reply = lambda body: "I would rather not."
-    job = asker(server, tmp_path, 1, Budget(requests=6))
-    with pytest.raises(Spent):
-        run(job, ITEMS)
-    assert "none of 6 replies of 'tiny' was what prompt 'query' asks for" in str(job.failure("6 requests is spent"))
-
-
-def test_an_error_of_the_caller_lets_nothing_more_out(server, tmp_path):
-    job = asker(server, tmp_path, 2)
-
-    async def work(item):
-        return await job.ask(WORDS, SCHEMA, {"passage": item})
-
-    def full_disk(item, result):
-        raise OSError("disk full")
-
-    server.delay = 0.05
-    with pytest.raises(OSError, match="disk full"):
-        job.run(work, ITEMS, full_disk)
-    assert server.received <= 5
-    assert job.ledger.unknown == 0, "those under way came home"
-    job.ledger.close()
-
-
 def test_a_server_that_says_when_to_come_back_is_obeyed(server, tmp_path):
     times = []
 
@@ -162,34 +118,13 @@ def test_odd_waits_that_a_server_asks_for(server, tmp_path, value):
     assert run(asker(server, tmp_path, longest_wait=0.05), ITEMS[:1]) == WANTED[:1]
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        {},
-        [],
-        "x",
-        {"prompt_tokens": -9e9, "completion_tokens": -1},
-        {"prompt_tokens": True, "completion_tokens": 1},
-        {"prompt_tokens": 10**30, "completion_tokens": 1},
-        {"prompt_tokens": "7", "completion_tokens": 7},
-        {"prompt_tokens": 0, "completion_tokens": 0},
-        {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
-    ],
-)
-def test_a_cost_that_cannot_be_right_counts_with_the_most_possible(server, tmp_path, usage):
+def test_a_cost_that_cannot_be_right_counts_with_the_most_possible(server, tmp_path):
     def odd(handler, body):
         text = json.dumps({"task": "t", "query": "q"})
-        send(handler, 200, {"choices": [{"message": {"content": text}}], "usage": usage})
+        send(handler, 200, {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": -9e9}})
         return True
 
     server.faults = [odd]
     job = asker(server, tmp_path)
     assert run(job, ITEMS[:1]) == [(ITEMS[0], "q")]
     assert job.ledger.estimated == 1 and job.ledger.tokens_out == 512 and 500 < job.ledger.tokens_in < 2000
-
-
-def test_a_text_that_cannot_be_sent_is_left_out_and_not_counted(server, tmp_path):
-    job = asker(server, tmp_path)
-    assert run(job, ["half \ud83d", ITEMS[0]]) == WANTED[:1]
-    assert job.rejects == {"query: the text is not UTF-8": 1} and job.ledger.requests == 1

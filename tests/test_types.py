@@ -1,0 +1,61 @@
+"""Batches and pairs as trees of arrays: what JAX maps over, and what stays as it is."""
+
+import jax
+import numpy as np
+import pytest
+
+from embed.types import Batch, Loss, Outputs, PairEmbeddings, Variables
+
+
+def test_a_batch_is_a_mapping_of_its_arrays():
+    batch = Batch({"query": 1, "target": 2}, max_segments=4)
+    assert dict(batch) == {"query": 1, "target": 2} and len(batch) == 2 and "query" in batch
+    assert list(batch.items()) == [("query", 1), ("target", 2)] and batch.get("negatives") is None
+    with pytest.raises(KeyError, match="negatives"):
+        batch["negatives"]
+
+
+def test_the_segments_of_a_batch_are_no_array():
+    batch = Batch({"query": np.arange(3), "target": np.zeros(2)}, max_segments=4)
+    doubled = jax.tree.map(lambda x: 2 * x, batch)
+    assert isinstance(doubled, Batch) and doubled.max_segments == 4
+    np.testing.assert_array_equal(doubled["query"], [0, 2, 4])
+    assert len(jax.tree.leaves(batch)) == 2
+    assert jax.tree.structure(batch) != jax.tree.structure(Batch(dict(batch), max_segments=5))
+
+
+@pytest.mark.parametrize("kind, fields", [(Variables, ("params", "moving", "frozen")), (Outputs, ("rows", "sums"))])
+def test_what_an_objective_holds_is_a_tree_by_the_names_of_its_fields(kind, fields):
+    tree = kind(**{name: {"x": i} for i, name in enumerate(fields)})
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
+    assert paths == [f"{name}/x" for name in fields]
+    assert jax.tree.map(lambda x: x + 1, tree) == kind(**{name: {"x": i + 1} for i, name in enumerate(fields)})
+
+
+def test_every_side_of_pairs_is_mapped_and_nothing_else():
+    rest = {"negatives_mask": "mask", "query_id": "a", "target_id": "b", "negatives_id": "c", "score": 1, "scores": 2}
+    pairs = PairEmbeddings(query=1, target=2, negatives=3, **rest)
+    assert pairs.map(lambda x: -x) == PairEmbeddings(query=-1, target=-2, negatives=-3, **rest)
+    assert pairs == PairEmbeddings(query=1, target=2, negatives=3, **rest)
+
+
+def test_pairs_without_negatives_have_none_after_it():
+    mapped = PairEmbeddings(query=np.ones(2), target=np.zeros(2)).map(lambda x: x + 1)
+    assert mapped.negatives is None
+    np.testing.assert_array_equal([mapped.query, mapped.target], [[2, 2], [1, 1]])
+    assert len(jax.tree.leaves(mapped)) == 2
+
+
+def test_a_loss_is_known_by_its_two_functions():
+    class Whole:
+        def init(self):
+            return {}
+
+        def __call__(self, pairs, params=None):
+            return 0.0, {}
+
+    class Half:
+        def init(self):
+            return {}
+
+    assert isinstance(Whole(), Loss) and not isinstance(Half(), Loss)
