@@ -210,9 +210,7 @@ def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subproce
     """
     env = {**os.environ, **environment}
     env["XLA_FLAGS"] = f"{FAST} {environment.get('XLA_FLAGS', '')}".strip()
-    decided_at_import = arguments[:1] == ("compile",) or any(
-        name.startswith(("JAX", "GLIBC")) for name in environment
-    )
+    decided_at_import = arguments[:1] == ("compile",) or any(name.startswith(("JAX", "GLIBC")) for name in environment)
     if sys.platform == "linux" and not decided_at_import:
         return _SERVER.run(folder, arguments, env)
     command = [sys.executable, "-m", "embed", *arguments]

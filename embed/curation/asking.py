@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from embed.curation.endpoint import Endpoint, Refused
 from embed.curation.ledger import Ledger
+from embed.curation.prompt_templates import PromptTemplate
 from embed.curation.requests import Continuation, Reply, Request
 from embed.curation.secret import printable
 from embed.curation.sending import Budget, Sender
-from embed.curation.words import Words
 from embed.errors import DataError, EndpointError, UsageError
 
 _TRIES = 3  # times that a model is asked for the same thing when its answer is not what was asked for
@@ -42,7 +42,7 @@ class Asker:
 
     async def ask(
         self,
-        words: Words,
+        prompt_template: PromptTemplate,
         schema: Mapping[str, Any],
         texts: dict[str, str],
         seed: int = 0,
@@ -51,22 +51,24 @@ class Asker:
         **values: str,
     ) -> dict[str, Any]:
         """Returns the answer to a prompt: an object of the schema. Raises Rejected when none of the tries gives one."""
-        system, user, forbidden = words.fill(self._salt, texts, **values)
+        system, user, forbidden = prompt_template.fill(self._salt, texts, **values)
         forbidden = (*forbidden, self.endpoint.secret.mark)
         reason = ""
         for attempt in range(_TRIES):
-            request = Request(words.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt)
+            request = Request(
+                prompt_template.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt
+            )
             reply = await self._reply(request)
             answer, reason = _answer(reply.text, schema, forbidden)
             if answer is not None:
                 self._answered, self._unanswered_in_a_row = True, 0
                 return answer
             self._wrong_replies += 1
-            self._last_wrong = f"{words.name!r} asks for ({reason}; the last: {printable(reply.text, 80)!r})"
+            self._last_wrong = f"{prompt_template.name!r} asks for ({reason}; the last: {printable(reply.text, 80)!r})"
         self._unanswered_in_a_row += 1
         if not self._answered and self._unanswered_in_a_row >= _PATIENCE:
             raise self._sender.stop(self._no_right_reply())
-        raise Rejected(f"{words.name}: {reason}")
+        raise Rejected(f"{prompt_template.name}: {reason}")
 
     def _no_right_reply(self) -> EndpointError:
         return EndpointError(
@@ -88,10 +90,10 @@ class Asker:
             )
         return self._no_right_reply() if self._wrong_replies and not self._answered else None
 
-    async def likelihood(self, words: Words, texts: dict[str, str], continuation: str) -> float:
+    async def likelihood(self, prompt_template: PromptTemplate, texts: dict[str, str], continuation: str) -> float:
         """Returns the log-probability that the model gives `continuation` after a prompt. Nothing is generated, so that the
         texts are put in as they are."""
-        request = Continuation(words.name, words.plain(texts), f" {continuation}")
+        request = Continuation(prompt_template.name, prompt_template.plain(texts), f" {continuation}")
         reply = await self._reply(request)
         if not reply.text:
             raise self._sender.stop(
@@ -105,7 +107,8 @@ class Asker:
         except ValueError as e:
             raise self._sender.stop(
                 DataError(
-                    f"the reply kept for {words.name!r} is no number; restore the file of replies, or give another --output"
+                    f"the reply kept for {prompt_template.name!r} is no number; restore the file of replies, or give "
+                    "another --output"
                 )
             ) from e
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from embed.curation.asking import Asker, Rejected
 from embed.curation.negatives import fuse
-from embed.curation.words import Words
+from embed.curation.prompt_templates import PromptTemplate
 
 FIELDS = {"grade": {"query", "passage"}}
 LIKELIHOOD_FIELDS = {"query_likelihood": {"passage"}}
@@ -29,22 +29,24 @@ class Judge:
     """Grades passages for a query from 0 (another subject) to 3 (answers it fully)."""
 
     asker: Asker
-    words: Mapping[str, Words]
+    prompt_templates: Mapping[str, PromptTemplate]
     seed: int = 0
 
     async def grade(self, query: str, passage: str) -> int:
         """Returns the grade of one passage."""
         texts = {"query": query, "passage": passage}
-        reply = await self.asker.ask(self.words["grade"], GRADE, texts, self.seed, temperature=0.0, max_tokens=64)
+        reply = await self.asker.ask(
+            self.prompt_templates["grade"], GRADE, texts, self.seed, temperature=0.0, max_tokens=64
+        )
         return reply["grade"]
 
     async def likelihood(self, query: str, passage: str) -> float:
         """Returns log P(query | passage), how likely the model finds the query after the passage."""
-        return await self.asker.likelihood(self.words["query_likelihood"], {"passage": passage}, query)
+        return await self.asker.likelihood(self.prompt_templates["query_likelihood"], {"passage": passage}, query)
 
     def made(self) -> dict[str, Any]:
         """Returns who judged, for the rows that were judged."""
-        prompts = {name: words.digest for name, words in self.words.items()}
+        prompts = {name: prompt_template.digest for name, prompt_template in self.prompt_templates.items()}
         return {"model": self.asker.endpoint.model, "prompts": prompts, "seed": self.seed}
 
 

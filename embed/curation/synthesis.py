@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed.curation.asking import Asker, Rejected
-from embed.curation.words import Words
+from embed.curation.prompt_templates import PromptTemplate
 from embed.sources.input_texts import Text
 from embed.text import clean
 
@@ -47,26 +47,28 @@ class Queries:
     """Writes a query for a passage; kept when the model's own rating is at least `least` (1 to 5)."""
 
     asker: Asker
-    words: Mapping[str, Words]
+    prompt_templates: Mapping[str, PromptTemplate]
     least: int = 4
     seed: int = 0
 
     async def __call__(self, passage: Text) -> dict[str, Any]:
         """Returns a row {"query", "positive", "title"?, "task", "rating", "made"}."""
         text = f"{passage.title}\n{passage.text}" if passage.title else passage.text
-        origin = await self.asker.ask(self.words["query"], QUERY, {"passage": text}, self.seed)
-        query = clean(origin["query"])
+        generated = await self.asker.ask(self.prompt_templates["query"], QUERY, {"passage": text}, self.seed)
+        query = clean(generated["query"])
         if not query or query in text:
             raise Rejected("query: copied from the passage")
         both = {"query": query, "passage": text}
-        rated = await self.asker.ask(self.words["rate_query"], RATING, both, self.seed, temperature=0.0, max_tokens=64)
+        rated = await self.asker.ask(
+            self.prompt_templates["rate_query"], RATING, both, self.seed, temperature=0.0, max_tokens=64
+        )
         if rated["rating"] < self.least:
             raise Rejected(f"rated {rated['rating']}, below {self.least}")
         row = {"query": query, "positive": passage.text, **({"title": passage.title} if passage.title else {})}
-        return {**row, "task": origin["task"], "rating": rated["rating"], "made": self._made(passage)}
+        return {**row, "task": generated["task"], "rating": rated["rating"], "made": self._made(passage)}
 
     def _made(self, passage: Text) -> dict[str, Any]:
-        prompts = {name: self.words[name].digest for name in ("query", "rate_query")}
+        prompts = {name: self.prompt_templates[name].digest for name in ("query", "rate_query")}
         return {"model": self.asker.endpoint.model, "prompts": prompts, "from": passage.location, "seed": self.seed}
 
 
@@ -87,7 +89,7 @@ class Labelled:
     last `tail` (a share) are used."""
 
     asker: Asker
-    words: Mapping[str, Words]
+    prompt_templates: Mapping[str, PromptTemplate]
     kind: str
     labels: Sequence[str]
     listed: int = 40
@@ -99,7 +101,13 @@ class Labelled:
         name, number = what
         values = {"count": str(self.listed), "kind": self.kind}
         reply = await self.asker.ask(
-            self.words[name], ITEMS, {}, self.seed + number, temperature=1.0, max_tokens=40 * self.listed, **values
+            self.prompt_templates[name],
+            ITEMS,
+            {},
+            self.seed + number,
+            temperature=1.0,
+            max_tokens=40 * self.listed,
+            **values,
         )
         items = [item for item in dict.fromkeys(map(clean, reply["items"])) if item]
         return items[int(len(items) * (1 - self.tail)) :]
@@ -117,11 +125,17 @@ class Labelled:
         # What was listed came from a model too: it is put between marks like any other text.
         texts = {"person": draw.person, "subject": draw.subject}
         reply = await self.asker.ask(
-            self.words["labelled_text"], TEXT, texts, self.seed + draw.number, temperature=1.0, max_tokens=600, **values
+            self.prompt_templates["labelled_text"],
+            TEXT,
+            texts,
+            self.seed + draw.number,
+            temperature=1.0,
+            max_tokens=600,
+            **values,
         )
         text = clean(reply["text"])
         if not text:
             raise Rejected("labelled_text: blank")
-        prompts = {name: self.words[name].digest for name in ("people", "subjects", "labelled_text")}
+        prompts = {name: self.prompt_templates[name].digest for name in ("people", "subjects", "labelled_text")}
         origin = {"model": self.asker.endpoint.model, "prompts": prompts, "from": draw.person, "seed": self.seed}
         return {"text": text, "label": draw.label, "made": origin}

@@ -8,7 +8,7 @@ import secrets
 from typing import Any
 
 from embed import files
-from embed.curation import words
+from embed.curation import prompt_templates
 from embed.curation.asking import Asker
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
@@ -44,9 +44,9 @@ def write_prompts(output: pathlib.Path) -> None:
     """Writes our prompts to a new folder."""
     files.check_new(output)
     with files.new_folder(output) as folder:
-        for name in words.names():
-            (folder / f"{name}.txt").write_text(words.source(name), encoding="utf-8")
-    print(f"wrote {output}: {', '.join(words.names())}; edit them and give --prompts={output}")
+        for name in prompt_templates.names():
+            (folder / f"{name}.txt").write_text(prompt_templates.source(name), encoding="utf-8")
+    print(f"wrote {output}: {', '.join(prompt_templates.names())}; edit them and give --prompts={output}")
 
 
 # WHAT -> the options that only some of them take, and what they are when they are not given

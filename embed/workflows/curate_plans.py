@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from embed.curation import judging, synthesis, words
+from embed.curation import judging, prompt_templates, synthesis
 from embed.curation.asking import Asker
 from embed.errors import DataError, UsageError
 from embed.sources.fields import map_fields
@@ -76,13 +76,15 @@ class Plan:
     tokens_out: int
 
 
-def read_prompts(given: Options) -> dict[str, words.Words]:
+def read_prompts(given: Options) -> dict[str, prompt_templates.PromptTemplate]:
     """Returns the prompts that the job needs, those of --prompts first."""
     folder = None if given.prompts is None else pathlib.Path(given.prompts)
     if folder is not None:
-        words.check(folder)
+        prompt_templates.check(folder)
     more = judging.LIKELIHOOD_FIELDS if given.what == "pick" and given.likelihood else {}
-    return {name: words.read(name, folder, fields) for name, fields in {**FIELDS[given.what], **more}.items()}
+    return {
+        name: prompt_templates.read(name, folder, fields) for name, fields in {**FIELDS[given.what], **more}.items()
+    }
 
 
 def read_labels(given: Options) -> list[str]:
@@ -125,7 +127,9 @@ def read_inputs(given: Options) -> list[Any]:
     return inputs
 
 
-def plan_queries(given: Options, asker: Asker, prompts: dict[str, words.Words], passages: Sequence[Text]) -> Plan:
+def plan_queries(
+    given: Options, asker: Asker, prompts: dict[str, prompt_templates.PromptTemplate], passages: Sequence[Text]
+) -> Plan:
     """Returns the plan for queries: one is written and one rated for each passage."""
     work = synthesis.Queries(asker, prompts, given.least, given.seed)
     size = sum(estimated_tokens(passage.text) for passage in passages)
@@ -134,7 +138,9 @@ def plan_queries(given: Options, asker: Asker, prompts: dict[str, words.Words], 
     return Plan(work, passages, "passages", 2 * count, 2 * size + count * fixed, 60 * count)
 
 
-def plan_lists(given: Options, asker: Asker, prompts: dict[str, words.Words], labels: Sequence[str]) -> Plan:
+def plan_lists(
+    given: Options, asker: Asker, prompts: dict[str, prompt_templates.PromptTemplate], labels: Sequence[str]
+) -> Plan:
     """Returns the plan for labelled texts up to the lists of people and subjects, whose entries the texts are drawn from."""
     work = synthesis.Labelled(asker, prompts, given.kind, labels, seed=given.seed)
     lists = [(name, number) for name in ("people", "subjects") for number in range(-(-given.count // 200))]
@@ -142,7 +148,9 @@ def plan_lists(given: Options, asker: Asker, prompts: dict[str, words.Words], la
     return Plan(work, lists, "texts", given.count + len(lists), fixed * given.count, 150 * given.count)
 
 
-def plan_judged(given: Options, asker: Asker, prompts: dict[str, words.Words], pairs: Sequence[judging.Pair]) -> Plan:
+def plan_judged(
+    given: Options, asker: Asker, prompts: dict[str, prompt_templates.PromptTemplate], pairs: Sequence[judging.Pair]
+) -> Plan:
     """Returns the plan for judged pairs: a grade, and with --likelihood a likelihood, of each text."""
     judge = judging.Judge(asker, prompts, given.seed)
     if given.what == "filter":

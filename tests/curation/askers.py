@@ -3,10 +3,10 @@
 from embed.curation.asking import Asker
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
+from embed.curation.prompt_templates import PromptTemplate
 from embed.curation.sending import Budget
-from embed.curation.words import Words
 
-WORDS = Words("query", "Write.", "Passage: $passage")
+WORDS = PromptTemplate("query", "Write.", "Passage: $passage")
 SCHEMA = {
     "type": "object",
     "properties": {"task": {"type": "string"}, "query": {"type": "string"}},

@@ -18,9 +18,9 @@ from language_model import (
 from embed.curation.asking import Asker, Rejected
 from embed.curation.endpoint import Endpoint
 from embed.curation.ledger import Ledger
+from embed.curation.prompt_templates import PromptTemplate
 from embed.curation.requests import Continuation, Reply
 from embed.curation.sending import Budget, Spent
-from embed.curation.words import Words
 from embed.errors import DataError, EndpointError
 
 
@@ -241,10 +241,10 @@ def test_a_text_that_cannot_be_sent_is_left_out_and_not_counted(server, tmp_path
 
 
 def test_a_kept_likelihood_that_is_no_number(server, tmp_path):
-    words = Words("query_likelihood", "", "$passage")
+    prompt_template = PromptTemplate("query_likelihood", "", "$passage")
     job = asker(server, tmp_path)
-    key = Continuation(words.name, words.plain({"passage": "text"}), " query").key("tiny", True)
+    key = Continuation(prompt_template.name, prompt_template.plain({"passage": "text"}), " query").key("tiny", True)
     job.ledger.answer(job.ledger.reserve(key, 1), key, Reply("x3.5", 1, 1))
     with pytest.raises(DataError, match="the reply kept for 'query_likelihood' is no number; restore"):
-        job.run(lambda item: job.likelihood(words, {"passage": item}, "query"), ["text"], print)
+        job.run(lambda item: job.likelihood(prompt_template, {"passage": item}, "query"), ["text"], print)
     job.ledger.close()

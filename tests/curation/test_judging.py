@@ -8,13 +8,17 @@ import pytest
 from embed.curation import judging
 from embed.curation.asking import Rejected
 from embed.curation.judging import Filter, Judge, Pair, Pick
-from embed.curation.words import Words
+from embed.curation.prompt_templates import PromptTemplate
 
 WORDS = {
-    "grade": Words("grade", "Judge.", "$query $passage"),
-    "query_likelihood": Words("query_likelihood", "", "$passage"),
+    "grade": PromptTemplate("grade", "Judge.", "$query $passage"),
+    "query_likelihood": PromptTemplate("query_likelihood", "", "$passage"),
 }
-MADE = {"model": "tiny", "prompts": {name: words.digest for name, words in WORDS.items()}, "seed": 5}
+MADE = {
+    "model": "tiny",
+    "prompts": {name: prompt_template.digest for name, prompt_template in WORDS.items()},
+    "seed": 5,
+}
 
 
 class Grades:
@@ -25,8 +29,8 @@ class Grades:
     def __init__(self, errors=None):
         self.asked, self.done, self._errors = [], 0, errors or {}
 
-    async def ask(self, words, schema, texts, seed, temperature, max_tokens):
-        self.asked.append((words.name, texts, seed, temperature))
+    async def ask(self, prompt_template, schema, texts, seed, temperature, max_tokens):
+        self.asked.append((prompt_template.name, texts, seed, temperature))
         word = texts["passage"].split()[-1]
         if word in self._errors:
             raise self._errors[word]
@@ -35,8 +39,8 @@ class Grades:
         assert schema is judging.GRADE
         return {"grade": int(word)}
 
-    async def likelihood(self, words, texts, continuation):
-        self.asked.append((words.name, texts, continuation))
+    async def likelihood(self, prompt_template, texts, continuation):
+        self.asked.append((prompt_template.name, texts, continuation))
         return float(texts["passage"].split()[0])
 
 

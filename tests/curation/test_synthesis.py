@@ -8,12 +8,13 @@ import pytest
 
 from embed.curation import synthesis
 from embed.curation.asking import Rejected
+from embed.curation.prompt_templates import PromptTemplate
 from embed.curation.synthesis import Draw, Labelled, Queries
-from embed.curation.words import Words
 from embed.sources.input_texts import Text
 
 WORDS = {
-    name: Words(name, "Do.", " ".join(f"${f}" for f in sorted(fields))) for name, fields in synthesis.FIELDS.items()
+    name: PromptTemplate(name, "Do.", " ".join(f"${f}" for f in sorted(fields)))
+    for name, fields in synthesis.FIELDS.items()
 }
 
 
@@ -25,10 +26,10 @@ class Answers:
     def __init__(self, **answers):
         self.asked, self._answers = [], answers
 
-    async def ask(self, words, schema, texts, seed=0, temperature=0.7, max_tokens=512, **values):
-        assert words.fields == texts.keys() | values.keys(), "each name is filled in"
-        self.asked.append((words.name, texts, seed, temperature, values))
-        return self._answers[words.name]
+    async def ask(self, prompt_template, schema, texts, seed=0, temperature=0.7, max_tokens=512, **values):
+        assert prompt_template.fields == texts.keys() | values.keys(), "each name is filled in"
+        self.asked.append((prompt_template.name, texts, seed, temperature, values))
+        return self._answers[prompt_template.name]
 
 
 def made(*names, seed, source):

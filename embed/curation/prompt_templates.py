@@ -37,7 +37,7 @@ def _own():
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
+class PromptTemplate:
     """One prompt: its name, and the system and user parts with their $names. `digest` tells one wording from another."""
 
     name: str
@@ -94,20 +94,20 @@ def check(folder: pathlib.Path) -> None:
             raise DataError(f"{path}: is no file; remove it, and our own prompt is taken")
 
 
-def read(name: str, folder: pathlib.Path | None, roles: set[str]) -> Words:
+def read(name: str, folder: pathlib.Path | None, roles: set[str]) -> PromptTemplate:
     """Returns a prompt from `folder`, or our own when it has none of that name. `roles` are the $names it must hold."""
     path = folder / f"{name}.txt" if folder is not None else None
     ours = path is None or not path.is_file()
     location = f"prompt {name}" if ours else str(path)
-    words = Words(name, *_parts(source(name) if ours else _text(path), location))
-    if not words.is_valid:
+    prompt_template = PromptTemplate(name, *_parts(source(name) if ours else _text(path), location))
+    if not prompt_template.is_valid:
         raise DataError(f"{location}: a $ that begins no name; write $$ for a dollar sign")
-    missing, unknown = roles - words.fields, words.fields - roles
+    missing, unknown = roles - prompt_template.fields, prompt_template.fields - roles
     if missing:
         raise DataError(f"{location}: lacks ${min(missing)}, which what it is about is put in for")
     if unknown:
         raise DataError(f"{location}: nothing is called ${min(unknown)}{did_you_mean(min(unknown), roles)}")
-    return words
+    return prompt_template
 
 
 def _text(path: pathlib.Path) -> str:

@@ -6,11 +6,11 @@ import string
 
 import pytest
 
-from embed.curation import judging, synthesis, words
-from embed.curation.words import Words
+from embed.curation import judging, prompt_templates, synthesis
+from embed.curation.prompt_templates import PromptTemplate
 from embed.errors import DataError
 
-WORDS = Words("query", "Write.", "Passage: $passage, $count times")
+WORDS = PromptTemplate("query", "Write.", "Passage: $passage, $count times")
 
 
 def fill(salt=b"a", passage="x", count="2", **texts):
@@ -31,7 +31,7 @@ def test_marks_are_those_of_the_job_the_prompt_and_the_texts():
     others = [
         fill(b"b"),
         fill(passage="y"),
-        Words("rate", *(WORDS.system, WORDS.user)).fill(b"a", {"passage": "x"}, count="2"),
+        PromptTemplate("rate", *(WORDS.system, WORDS.user)).fill(b"a", {"passage": "x"}, count="2"),
     ]
     assert len({fill()[2], *(found[2] for found in others)}) == 4
     assert fill(count="3")[2] == fill()[2], "what is ours does not change them"
@@ -46,14 +46,14 @@ def test_a_lone_surrogate_is_filled_in_to_be_refused_later():
 
 
 def test_a_text_to_be_continued_stands_in_both_parts_without_marks():
-    both = Words("likelihood", "On $passage:", "Text: $passage")
+    both = PromptTemplate("likelihood", "On $passage:", "Text: $passage")
     assert both.plain({"passage": "a $b"}) == "On a $b:\n\nText: a $b"
 
 
 def test_one_wording_is_told_from_another():
     digest = hashlib.sha256(b"Write.\nPassage: $passage, $count times").hexdigest()[:12]
-    assert WORDS.digest == digest == Words("another name", WORDS.system, WORDS.user).digest
-    assert Words("query", "Write!", WORDS.user).digest != digest
+    assert WORDS.digest == digest == PromptTemplate("another name", WORDS.system, WORDS.user).digest
+    assert PromptTemplate("query", "Write!", WORDS.user).digest != digest
     assert WORDS.fields == {"passage", "count"}
 
 
@@ -64,14 +64,14 @@ FIELDS = {**synthesis.FIELDS, **judging.FIELDS, **judging.LIKELIHOOD_FIELDS}
 
 
 def test_every_prompt_that_is_asked_has_a_file_and_every_file_is_asked():
-    assert words.names() == sorted(FIELDS)
+    assert prompt_templates.names() == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_our_prompts_hold_the_names_that_are_filled_in(name):
-    own = words.read(name, None, FIELDS[name])
+    own = prompt_templates.read(name, None, FIELDS[name])
     assert own.fields == FIELDS[name]
-    text = words.source(name)
+    text = prompt_templates.source(name)
     assert own.system in text and own.user in text and own.system and own.user
     assert string.Template(own.user).substitute(dict.fromkeys(FIELDS[name], "filled")).count("$") == 0
 
@@ -86,7 +86,7 @@ def write(folder, text, name="grade"):
 
 
 def read(folder):
-    return words.read("grade", folder, {"query", "passage"})
+    return prompt_templates.read("grade", folder, {"query", "passage"})
 
 
 def test_a_prompt_of_a_user_is_taken_and_ours_where_there_is_none(tmp_path):
@@ -94,7 +94,9 @@ def test_a_prompt_of_a_user_is_taken_and_ours_where_there_is_none(tmp_path):
     found = read(folder)
     assert (found.name, found.system, found.user) == ("grade", "Judge.\n  Well.", "$query $passage costs $$5")
     assert found.fill(b"", {"query": "q", "passage": "p"})[1].endswith("costs $5")
-    assert words.read("people", folder, FIELDS["people"]) == words.read("people", None, FIELDS["people"])
+    assert prompt_templates.read("people", folder, FIELDS["people"]) == prompt_templates.read(
+        "people", None, FIELDS["people"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(words.pathlib.Path, "read_text", denied)
+    monkeypatch.setattr(prompt_templates.pathlib.Path, "read_text", denied)
     with pytest.raises(DataError, match=r"own/grade.txt: cannot be read \(Permission denied\); check its permissions"):
         read(folder)
 
@@ -132,16 +134,16 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
 def test_a_folder_of_prompts_is_checked_before_anything_is_asked(tmp_path):
     folder = tmp_path / "own"
     with pytest.raises(DataError, match=f"^{folder}: no such folder; write one with: embed curate prompts"):
-        words.check(folder)
+        prompt_templates.check(folder)
     folder.mkdir()
     (folder / "notes.md").write_text("mine")
     with pytest.raises(DataError, match=r"holds no prompt \(NAME.txt\); write them with"):
-        words.check(folder)
-    words.check(write(folder, words.source("grade")))
+        prompt_templates.check(folder)
+    prompt_templates.check(write(folder, prompt_templates.source("grade")))
     write(folder, "", "grades")
     with pytest.raises(DataError, match=f"^{folder}/grades.txt: no prompt is called 'grades'; did you mean 'grade'"):
-        words.check(folder)
+        prompt_templates.check(folder)
     (folder / "grades.txt").unlink()
     (folder / "query.txt").mkdir()
     with pytest.raises(DataError, match=f"^{folder}/query.txt: is no file; remove it, and our own prompt is taken"):
-        words.check(folder)
+        prompt_templates.check(folder)
