@@ -10,11 +10,13 @@ import safetensors.numpy
 
 from embed import trees
 from embed.errors import DataError
-from embed.interop import convert, safetensors_writer, tensors
+from embed.interop import convert, tensors
 from embed.interop import source as sources
 from embed.models import api
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
+
+
 H, G, K = 4, 2, 6
 
 
@@ -175,22 +177,6 @@ def test_join_undoes_split_to_the_bit(family, read):
         assert array.shape == original.shape and array.tobytes() == original.tobytes(), name
 
 
-def test_the_writer_gives_what_the_library_reads(tmp_path):
-    shapes = {"b": (2, 3), "a": (4,), "none": (0, 5)}
-    values = {n: np.random.default_rng(1).normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    for dtype in ("float32", "bfloat16"):
-        safetensors_writer.write(tmp_path / "x.safetensors", shapes, values.items(), dtype)
-        found = safetensors.numpy.load_file(tmp_path / "x.safetensors")
-        assert set(found) == set(shapes)
-        for name, array in found.items():
-            assert array.dtype.name == dtype and array.shape == shapes[name]
-            assert np.array_equal(array, values[name].astype(array.dtype))
-    with safetensors.safe_open(tmp_path / "x.safetensors", framework="numpy") as f:
-        assert f.metadata() == {"format": "pt"}
-    with pytest.raises(ValueError, match="a .* came where b"):
-        safetensors_writer.write(tmp_path / "y.safetensors", shapes, [("a", values["a"])], "float32")
-
-
 @pytest.fixture
 def damaged(foreign, refused, tmp_path):
     """damaged(change) writes a BERT whose tensors `change` has edited, and returns the refusal."""
@@ -306,6 +292,8 @@ def test_a_truncated_file(left, foreign, refused, tmp_path):
 
 
 INDEX = "model.safetensors.index.json"
+
+
 BROKEN_INDEX = {
     "not JSON": "{",
     "no map": "{}",
