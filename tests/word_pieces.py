@@ -26,6 +26,7 @@ WORDS = [
     "a",
     "##\u56fd",
 ]
+TEXT = "The Caf\u00e9s \u4e2d\u56fd"
 
 
 def save(folder) -> None:

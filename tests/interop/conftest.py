@@ -349,6 +349,22 @@ def rounds(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """read(family) -> (the folder read, its tensors by foreign name, our parameters by path), each family once."""
+    found = {}
+
+    def run(family: str):
+        if family not in found:
+            theirs = draw(SHAPES[family], seed=3)
+            folder = write_folder(tmp_path_factory.mktemp(family) / "theirs", family, theirs)
+            source = sources.read(folder)
+            found[family] = source, theirs, trees.flatten(convert.load_params(source))
+        return found[family]
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def gemma_bundle(rounds) -> pathlib.Path:
     """The bundle of the Gemma, not to be changed."""
     return rounds("gemma3_text").first

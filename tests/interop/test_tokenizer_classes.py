@@ -1,12 +1,11 @@
 """The tokenizers that the classes of transformers build, with ids by hand and from transformers."""
 
 import pytest
-from word_pieces import change, error, ids, options, read
+from word_pieces import TEXT, change, error, ids, options, read
 
 from embed.interop import tokenizer_files
 
 # Golden ids: transformers 5.23, BertTokenizer.
-TEXT = "The Caf\u00e9s \u4e2d\u56fd"
 BERT = {
     "as it is": ({}, [2, 5, 7, 9, 10, 11, 3]),
     "cased": ({"do_lower_case": False}, [2, 6, 1, 10, 11, 3]),

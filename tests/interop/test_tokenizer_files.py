@@ -3,10 +3,7 @@
 import json
 
 import pytest
-from word_pieces import WORDS, change, error, ids, options, read
-
-# Golden ids: transformers 5.23, BertTokenizer.
-TEXT = "The Caf\u00e9s \u4e2d\u56fd"
+from word_pieces import TEXT, WORDS, change, error, ids, options, read
 
 
 def test_a_file_that_the_class_repeats_is_kept_to_the_byte(bert):
