@@ -118,3 +118,88 @@ def test_flags_that_are_neither_true_nor_false(name, entry, folder):
     edit(root / name, **{entry: "yes"})
     with pytest.raises(DataError, match=f"{entry} = 'yes' is neither true nor false; restore the file"):
         sources.read(root)
+
+
+# What released folders hold: all-MiniLM-L6-v2, EmbeddingGemma, and what sentence-transformers 5 writes.
+RELEASED = [
+    (
+        "1_Pooling/config.json",
+        {
+            "word_embedding_dimension": 384,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+            "pooling_mode_weightedmean_tokens": False,
+            "pooling_mode_lasttoken": False,
+            "include_prompt": True,
+        },
+    ),
+    (
+        "2_Dense/config.json",
+        {
+            "in_features": 768,
+            "out_features": 3072,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+            "module_input_name": "sentence_embedding",
+            "module_output_name": None,
+        },
+    ),
+    ("sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False}),
+    (
+        "config_sentence_transformers.json",
+        {
+            "__version__": {"sentence_transformers": "5.1.0", "transformers": "4.57.0", "pytorch": "2.8.0"},
+            "model_type": "SentenceTransformer",
+            "prompts": {"query": "q: "},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    ),
+    (
+        "tokenizer_config.json",
+        {
+            "do_lower_case": True,
+            "unk_token": "[UNK]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "cls_token": "[CLS]",
+            "mask_token": "[MASK]",
+            "tokenize_chinese_chars": True,
+            "strip_accents": None,
+            "name_or_path": "nreimers/MiniLM-L6-H384-uncased",
+            "do_basic_tokenize": True,
+            "never_split": None,
+            "tokenizer_class": "BertTokenizer",
+            "model_max_length": 512,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), RELEASED, ids=[name for name, _ in RELEASED])
+def test_every_entry_of_released_folders_is_known(name, content):
+    assert entries.check(name, content, TABLES[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "value"),
+    [
+        ("2_Dense/config.json", "use_residual", True),
+        ("2_Dense/config.json", "module_input_name", "token_embeddings"),
+        ("config_sentence_transformers.json", "truncate_dim", 64),
+        ("config_sentence_transformers.json", "model_type", "CrossEncoder"),
+        ("tokenizer_config.json", "split_special_tokens", True),
+    ],
+)
+def test_what_would_give_other_vectors_is_refused(name, entry, value):
+    with pytest.raises(DataError, match=f"^{name}: {entry} = {value!r} is not supported, only "):
+        entries.check(name, {entry: value}, TABLES[name])
+
+
+@pytest.mark.parametrize("name", ["revision", "variant", "load_in_4bit", "state_dict", "key_mapping"])
+def test_arguments_that_load_other_weights_are_refused(name):
+    with pytest.raises(DataError, match=f"model_args.{name} = 'x' is not supported, only None, ''; remove the entry"):
+        entries.check("f.json", {name: "x"}, known_entries.MODEL_ARGUMENTS, "model_args.")
+    assert entries.check("f.json", {name: None}, known_entries.MODEL_ARGUMENTS, "model_args.") == []

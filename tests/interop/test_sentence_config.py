@@ -1,10 +1,15 @@
 """What sentence-transformers loads a model with: lengths, arguments and prompts, of which file, and what is told or refused."""
 
+import json
+
+import numpy as np
 import pytest
+import safetensors.numpy
 from foreign_folders import edit, error
 
 from embed import bundles
 from embed.errors import DataError
+from embed.interop import sentence_config
 from embed.interop import source as sources
 
 
@@ -95,3 +100,86 @@ def test_a_half_precision_and_another_similarity_are_told(folder):
     notes = "\n".join(sources.read(root).notes)
     assert "transformers computes in float16 unless it is told otherwise; here it is float32" in notes
     assert "similarity_fn_name = 'dot'; here vectors have unit length and are compared by cosine" in notes
+
+
+def loading(folder, name="sentence_bert_config.json", **given) -> sentence_config.Loading:
+    (folder / name).write_text(json.dumps(given))
+    return sentence_config.loading(folder, has_modules=True)
+
+
+def test_what_the_file_does_not_say(tmp_path):
+    assert sentence_config.loading(tmp_path, has_modules=True) == sentence_config.Loading()
+    assert loading(tmp_path, max_seq_length=None) == sentence_config.Loading()
+
+
+def test_the_first_name_that_there_is_is_read(tmp_path):
+    found = loading(tmp_path, "sentence_xlnet_config.json", max_seq_length=7)
+    assert (found.max_length, found.name, found.notes) == (7, "sentence_xlnet_config.json", ())
+    found = loading(tmp_path, "sentence_roberta_config.json", max_seq_length=8, do_lower_case=True)
+    assert (found.max_length, found.lower_case, found.name) == (8, True, "sentence_roberta_config.json")
+    assert found.notes == (
+        f"{tmp_path / 'sentence_xlnet_config.json'}: not read, because sentence_roberta_config.json is",
+    )
+
+
+def test_arguments_have_an_old_and_a_new_name(tmp_path):
+    new = {"config_kwargs": {"a": 1, "trust_remote_code": True}, "processor_kwargs": {"b": 2}}
+    found = loading(tmp_path, **new)
+    assert (found.config, found.tokenizer) == ({"a": 1}, {"b": 2})  # leave to run code is not taken from a file
+    found = loading(tmp_path, **new, config_args={"a": 3}, tokenizer_args=None)
+    assert (found.config, found.tokenizer) == ({"a": 3}, {})
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, None),
+        ({"dtype": "float32"}, None),
+        ({"torch_dtype": "torch.float32"}, None),
+        ({"torch_dtype": "auto"}, None),
+        ({"torch_dtype": "torch.float16"}, "float16"),
+        ({"torch_dtype": "float32", "dtype": "bfloat16"}, "bfloat16"),
+    ],
+    ids=str,
+)
+def test_half_precisions_are_told(config, said):
+    note = f"f.json: transformers computes in {said} unless it is told otherwise; here it is float32"
+    assert sentence_config.dtype_notes("f.json", config) == ([note] if said else [])
+
+
+def test_half_precisions_of_stored_weights_are_told_where_the_file_names_no_type(tmp_path):
+    path = tmp_path / "model.safetensors"
+    half, whole = np.ones(2, np.float16), np.ones(2, np.float32)
+    for tensors, said in (({"a": whole}, False), ({"a": half, "b": whole}, False), ({"a": half, "b": half}, True)):
+        safetensors.numpy.save_file(tensors, path)
+        notes = sentence_config.stored_dtype_notes("f.json", {}, [path])
+        told = [f"{path}: holds F16 alone, in which transformers computes; here it is float32"]
+        assert notes == (told if said else [])
+    for config in ({"dtype": "float32"}, {"torch_dtype": "float16"}):
+        assert sentence_config.stored_dtype_notes("f.json", config, [path]) == []
+    assert sentence_config.stored_dtype_notes("f.json", {}, []) == []
+
+
+def read_prompts(folder, **given) -> sentence_config.Prompts:
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(given))
+    return sentence_config.read_prompts(folder, has_modules=True)
+
+
+def test_without_a_file_of_prompts_texts_are_taken_as_they_are(tmp_path):
+    found = sentence_config.read_prompts(tmp_path, has_modules=True)
+    assert set(found.templates.values()) == {"{content}"} and found.default_name is None and found.notes == ()
+
+
+@pytest.mark.parametrize(("similarity", "told"), [(None, False), ("cosine", False), ("euclidean", True)])
+def test_another_similarity_is_told(similarity, told, tmp_path):
+    notes = read_prompts(tmp_path, similarity_fn_name=similarity).notes
+    assert ["similarity_fn_name = 'euclidean'" in note for note in notes] == ([True] if told else [])
+
+
+def test_a_default_of_a_prompt_that_every_model_has(tmp_path):
+    found = read_prompts(tmp_path, default_prompt_name="document")
+    assert found.default_name == "document" and found.templates["document"] == "{content}"
+    with pytest.raises(
+        DataError, match="default_prompt_name = 3, but there is no such prompt; known: query, document;"
+    ):
+        read_prompts(tmp_path, default_prompt_name=3)
