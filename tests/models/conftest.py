@@ -50,9 +50,29 @@ def texts(lengths=(11, 7, 1, 3), width: int = 11, vocab: int = 40):
     return jnp.asarray(tokens), jnp.arange(width) < jnp.asarray(lengths)[:, None]
 
 
+def gradient_of(rng=None, **fields):
+    """Returns the embeddings of `texts`, and the gradient of a weighted sum of them by the parameters of `tiny`."""
+    model = api.build(make(**fields))
+    tokens, mask = texts()
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=(len(tokens), 8)), jnp.float32)
+
+    def total(params):
+        found = by_text(model)(params, tokens, mask, rng)
+        return jnp.sum(found * direction), found
+
+    (_, found), gradient = fast(jax.value_and_grad(total, has_aux=True))(draw(model.init))
+    return jax.device_get((found, gradient))
+
+
+@pytest.fixture(scope="session")
+def gradient():
+    """What `gradient_of` the model of `tiny` gives, compiled once."""
+    return gradient_of()
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The tools above, the model they make by default, and parameters for it."""
     model = api.build(make())
-    tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES}
+    tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES, "gradient": gradient_of}
     return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=fast(by_text(model)))
