@@ -125,10 +125,8 @@ def test_axes_name_the_dimensions(tiny):
     assert found["projection_1/kernel"] == ("hidden", "embedding")
 
 
-def test_params_are_plain_dicts_of_arrays_fixed_by_the_key(tiny):
-    model = api.build(tiny.make(projection=(), num_layers=1))
-    init = tiny.fast(model.init)
-    first, again, other = (init(jax.random.key(k)) for k in (0, 0, 1))
+def test_params_are_plain_dicts_of_arrays_fixed_by_the_key(initial):
+    first, again, other = (initial.init(jax.random.key(k)) for k in (0, 0, 1))
     assert type(first) is dict
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(first))
     jax.tree.map(np.testing.assert_array_equal, first, again)

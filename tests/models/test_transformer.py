@@ -22,13 +22,11 @@ def test_parameters_are_float32_even_when_computing_in_bfloat16(tiny):
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("padded", [4, 17])
-def test_padding_does_not_change_an_embedding(tiny, padded):
-    tokens, _ = tiny.texts((3, 3), 3)
-    alone = tiny.apply(tiny.params, tokens, jnp.ones((2, 3), bool))
-    longer = jnp.full((2, padded), 39).at[:, :3].set(tokens)
-    found = tiny.apply(tiny.params, longer, jnp.broadcast_to(jnp.arange(padded) < 3, (2, padded)))
-    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+def test_padding_does_not_change_an_embedding(tiny):
+    tokens, mask = tiny.texts()
+    longer = jnp.full((4, 17), 39).at[:, :11].set(tokens)
+    found = tiny.apply(tiny.params, longer, jnp.pad(mask, ((0, 0), (0, 6))))
+    np.testing.assert_allclose(found, tiny.apply(tiny.params, tokens, mask), rtol=0, atol=1e-6)
 
 
 def test_what_stands_in_the_padding_does_not_matter(tiny):
@@ -47,24 +45,15 @@ def test_rows_do_not_see_each_other(tiny):
         assert np.all(np.any(np.delete(other != whole, i, 0), -1))
 
 
-def assert_near(found, expected) -> None:
+@pytest.mark.parametrize("fields", [{"unroll": 2, "remat": "dots"}, {"unroll": 3, "remat": "full"}], ids=str)
+def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, gradient):
+    """With dropout, which is drawn the same in both passes. The unrolled layers need not divide all of them."""
+    found, expected = tiny.gradient(**fields), gradient
     np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found[1], expected[1])
-
-
-def test_unroll_and_remat_change_no_value_and_no_gradient(tiny, gradient):
-    assert_near(tiny.gradient(unroll=3, remat="dots"), gradient)
+    for own, other in zip(jax.tree.leaves(found[1]), jax.tree.leaves(expected[1]), strict=True):
+        assert np.linalg.norm(own - other) <= 1e-5 * np.linalg.norm(other)
+        assert np.abs(other).max() > 1e-6
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient[1])) > 0.1
-
-
-def test_unroll_need_not_divide_the_layers(tiny):
-    found = tiny.fast(by_text(api.build(tiny.make(unroll=2))))(tiny.params, *tiny.texts())
-    np.testing.assert_allclose(found, tiny.apply(tiny.params, *tiny.texts()), rtol=0, atol=1e-6)
-
-
-def test_remat_draws_the_same_dropout_in_both_passes(tiny):
-    rng = jax.random.key(4)
-    assert_near(tiny.gradient(rng, dropout=0.3, remat="full"), tiny.gradient(rng, dropout=0.3))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
