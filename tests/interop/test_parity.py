@@ -99,6 +99,7 @@ def test_verify_passes(program, call):
     code, out, err = call("verify", program)
     assert code == 0, err
     assert out.startswith(f"{program}: 37 texts in jax: token ids equal, largest error ") and "tolerance 1e-05" in out
+    assert call("verify", program, "--tolerance=1e-5") == (0, out, "")
 
 
 def failed(call, folder, *options) -> str:
@@ -148,7 +149,6 @@ def test_the_file_that_is_checked_does_not_say_how_much_error_it_may_have(copy, 
 def test_nor_does_the_command_line(program, call, tolerance):
     code, _, err = call("verify", program, f"--tolerance={tolerance}")
     assert code == 64 and err.count("\n") == 1
-    assert call("verify", program, "--tolerance=1e-5")[0] == 0
 
 
 def test_any_file_that_changed_is_seen_before_a_text_is_run(program, call, tmp_path):
@@ -249,8 +249,9 @@ def test_the_largest_error_is_reported(program):
     assert found == pytest.approx(3e-6, rel=0.05)
 
 
-def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path):
+def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path, monkeypatch):
     """The file of a bfloat16 export holds the vectors of the weights it was written with, in float32."""
+    monkeypatch.setattr(parity, "TEXTS", parity.TEXTS[:3])
     code, _, err = call("export", gemma_bundle, tmp_path / "half", "--dtype=bfloat16")
     assert code == 0, err
     checks, content = parity.read(tmp_path / "half")
