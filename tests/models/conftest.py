@@ -71,6 +71,12 @@ def gradient():
 
 
 @pytest.fixture(scope="session")
+def encoded(tiny):
+    """What the encoder of `tiny` gives for `texts`, compiled once."""
+    return np.asarray(fast(make().encoder.apply)({"params": tiny.params["encoder"]}, *texts()))
+
+
+@pytest.fixture(scope="session")
 def initial():
     """A model with enough parameters that their deviations can be told, and its `init`, compiled once."""
     model = api.build(Embedder(Gemma(512, 64, 2, 4, 128, head_dim=32), MeanPooling(), (96, 64)))
