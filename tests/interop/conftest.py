@@ -3,21 +3,28 @@
 Every size of a model differs from every other, so that an axis in the wrong place has the wrong shape.
 """
 
+import functools
 import json
 import pathlib
 import types
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
+import word_pieces
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from embed import arrays, bundles, files, trees
+from embed import arrays, bundles, digests, files, text, trees
 from embed.commands.main import main
-from embed.interop import convert, origin, sentence_transformers
+from embed.data import tokenizers as our_tokenizers
+from embed.interop import convert, origin, parity, sentence_transformers
 from embed.interop import source as sources
+from embed.models import api
+from embed.models.bert import Bert
+from embed.workflows import export
 
 D, F, V = 12, 20, 264  # width, inner width of the MLP, tokens
 H, G, K = 4, 2, 6  # heads, key-value heads and their size, where a family sets it (else 3 heads of 4)
@@ -219,6 +226,36 @@ def add_modules(folder, dense=(), types=LEGACY_TYPES, pooling=None, prompts=None
     write_json(folder / "sentence_bert_config.json", {} if new else {"max_seq_length": LENGTH, "do_lower_case": False})
 
 
+SMALL = Bert(vocab_size=V, width=8, num_layers=1, num_heads=2, mlp_dim=12, max_positions=POSITIONS)
+RESULTS = {
+    "suite": "small",
+    "models": {
+        "bm25": {
+            "model": "BM25",
+            "results": {"find": {"all": {"ndcg_at_10": 0.5}}},
+            "means": {"all": {"retrieval": 0.5}},
+        },
+        "mine": {
+            "model": "runs/mine",
+            "results": {"find": {"10": {"ndcg_at_10": 0.6789, "mrr_at_10": 0.1}, "4": {"ndcg_at_10": None}}},
+            "means": {"10": {"retrieval": 0.6789}, "4": {"retrieval": None}},
+        },
+    },
+    "format": 3,
+    "suite_digest": "a",
+    "samples_digest": "b",
+    "command": ["embed", "evaluate"],
+    "environment": {
+        "embed": "0.1.0",
+        "python": "3.11.7",
+        "platform": "Linux",
+        "packages": {},
+        "devices": {"kind": "cpu", "count": 1},
+    },
+    "tasks": {
+        "find": {"type": "retrieval", "group": "retrieval", "main": "ndcg_at_10", "languages": [], "notes": []},
+    },
+}
 PROMPTS = {"query": "find: ", "document": "text: ", "Clustering": "group: ", "mine": "mine> "}
 
 
@@ -257,6 +294,17 @@ def assert_same_bundle(a, b) -> None:
     assert one == two
 
 
+_build = functools.cache(api.build)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def built_once():
+    """Every model of one description is built once: what these tests are about is the files around it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "build", _build)
+        yield
+
+
 @pytest.fixture(scope="session")
 def foreign() -> types.SimpleNamespace:
     """The tools above."""
@@ -267,6 +315,27 @@ def foreign() -> types.SimpleNamespace:
 def plain(tmp_path_factory) -> pathlib.Path:
     """A plain BERT folder, not to be changed."""
     return write_folder(tmp_path_factory.mktemp("plain") / "bert")
+
+
+@pytest.fixture
+def theirs(tmp_path) -> pathlib.Path:
+    """A sentence-transformers BERT folder with two linear maps; a test damages it."""
+    folder = write_folder(tmp_path / "theirs")
+    add_modules(folder, dense=(14, 10), prompts=PROMPTS)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """folder(family) writes a sentence-transformers folder that a test changes."""
+
+    def write(family: str = "bert"):
+        path = write_folder(tmp_path / family, family)
+        add_modules(path, dense=(10,), prompts=PROMPTS)
+        write_json(path / "3_Normalize" / "config.json", {})
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -292,9 +361,82 @@ def rounds(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """read(family) -> (the folder read, its tensors by foreign name, our parameters by path), each family once."""
+    found = {}
+
+    def run(family: str):
+        if family not in found:
+            theirs = draw(SHAPES[family], seed=3)
+            folder = write_folder(tmp_path_factory.mktemp(family) / "theirs", family, theirs)
+            source = sources.read(folder)
+            found[family] = source, theirs, trees.flatten(convert.load_params(source))
+        return found[family]
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def gemma_bundle(rounds) -> pathlib.Path:
     """The bundle of the Gemma, not to be changed."""
     return rounds("gemma3_text").first
+
+
+@pytest.fixture(scope="session")
+def exported(gemma_bundle, tmp_path_factory) -> pathlib.Path:
+    """The folder that `embed export` writes of the Gemma, with scores."""
+    folder = tmp_path_factory.mktemp("exported")
+    digests.write_sealed(folder / "results.json", RESULTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "TEXTS", parity.TEXTS[:2])  # `program` has all of them
+        export.run(gemma_bundle, folder / "mine", scores=folder / "results.json")
+    return folder / "mine"
+
+
+@pytest.fixture
+def trained(plain, tmp_path):
+    """trained(module, prompts) -> a model to export with random weights; nothing but its arrays is not real."""
+
+    def run(module, prompts=text.PROMPTS) -> origin.Trained:
+        model = api.build(module)
+        params = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+        tokenizer = our_tokenizers.HuggingFace(str(plain / "tokenizer.json"), "[PAD]")
+        description = bundles.model_json(
+            model.description,
+            tokenizer_options=tokenizer.options(),
+            tokenizer_digest=tokenizer.digest,
+            prompts=dict(prompts),
+            matryoshka_dims=model.matryoshka_dims,
+            lengths={"query": 10, "target": 20, "inference": 30},
+            lineage={"step": 3, "mixture": {"first": 0.75, "second": 0.25}},
+        )
+        shapes = {p: s.shape for p, s in params.items()}
+        return origin.Trained(
+            folder=tmp_path,
+            description=description,
+            module=module,
+            tokenizer=tokenizer,
+            shapes=shapes,
+            read=lambda path: np.full(shapes[path], 0.5, np.float32),
+            digest="d" * 64,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def program(gemma_bundle, tmp_path_factory) -> pathlib.Path:
+    """The Gemma as StableHLO, not to be changed."""
+    output = tmp_path_factory.mktemp("program") / "mine"
+    export.run(gemma_bundle, output, format="stablehlo")
+    return output
+
+
+@pytest.fixture
+def bert(tmp_path) -> pathlib.Path:
+    """A folder with a WordPiece tokenizer of a few words; a test changes it."""
+    word_pieces.save(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

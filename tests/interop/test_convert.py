@@ -7,9 +7,9 @@ import pytest
 import safetensors.numpy
 
 from embed import bundles, files, trees
-from embed.interop import convert, hub, tensors
+from embed.interop import convert, tensors
 from embed.interop import source as sources
-from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
+from embed.models.pooling import FirstPooling, LastPooling
 from embed.text import PROMPTS
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
@@ -209,20 +209,6 @@ def test_pooling_survives_the_round(family, pooling, module, foreign, tmp_path):
     assert type(back.module.pooling) is module
 
 
-def test_a_plain_folder_says_what_was_chosen(plain, foreign, tmp_path):
-    assert sources.read(plain).notes == ("no sentence-transformers modules: mean pooling, no projection",)
-    # As sentence-transformers 6 chooses: the last token of a causal language model, else the mean.
-    for names, module in ((["Qwen3ForCausalLM"], LastPooling), (["Qwen3Model"], MeanPooling)):
-        config = {**foreign.CONFIGS["qwen3"], "architectures": names}
-        qwen = sources.read(foreign.write_folder(tmp_path / names[0], "qwen3", config=config))
-        assert type(qwen.module.pooling) is module
-        assert f"{'lasttoken' if module is LastPooling else 'mean'} pooling" in qwen.notes[0]
-    foreign.write_folder(tmp_path / "raw")
-    foreign.add_modules(tmp_path / "raw", normalize=False)
-    (note,) = sources.read(tmp_path / "raw").notes
-    assert "leaves its vectors as they are" in note
-
-
 def test_options_of_the_command(call, foreign, tmp_path):
     config = {**foreign.CONFIGS["gemma3_text"], "use_bidirectional_attention": False}
     folder = foreign.write_folder(tmp_path / "theirs", "gemma3_text", config=config)
@@ -236,12 +222,3 @@ def test_options_of_the_command(call, foreign, tmp_path):
     assert found["lineage"]["converted_from"] == str(folder)
     assert "gemma3_text" in out and "texts cut at 33" in out
     assert f"digest {files.folder_digest(tmp_path / 'out')[:12]}" in out
-
-
-def test_the_hub_is_only_asked_for_what_is_not_here(plain, monkeypatch, tmp_path, refused, call):
-    assert hub.fetch(str(plain)) == plain
-    err = refused(plain, "--revision=main", code=64)
-    assert "--revision goes with a Hub name" in err
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    err = refused("somebody/something", code=64)
-    assert "to download it huggingface_hub is needed; run: pip install 'embed[huggingface]'" in err

@@ -4,34 +4,18 @@ import json
 import shutil
 import unicodedata
 
-import jax
 import numpy as np
 import pytest
 import tokenizers
 
-from embed import arrays, checkpoints, files, trees
-from embed.commands.main import main
+from embed import files
 from embed.errors import NumericError
 from embed.inference import model as inference
-from embed.interop import origin, parity, stablehlo
+from embed.interop import parity
 from embed.interop import source as sources
-from embed.models import api
 from embed.text import PROMPTS
 
 PREFIXES = {"query": "find: ", "document": "text: ", "clustering": "group: ", "mine": "mine> ", "classification": ""}
-
-
-def export(bundle, output, *options):
-    with pytest.raises(SystemExit) as e:
-        main(["export", str(bundle), str(output), *options])
-    assert e.value.code == 0
-    return output
-
-
-@pytest.fixture(scope="module")
-def program(gemma_bundle, tmp_path_factory):
-    """The Gemma as StableHLO, not to be changed."""
-    return export(gemma_bundle, tmp_path_factory.mktemp("program") / "mine", "--format=stablehlo")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +30,10 @@ def model(gemma_bundle):
 
 @pytest.fixture
 def copy(program, tmp_path):
-    """A copy of the program's folder, to be changed."""
-    return shutil.copytree(program, tmp_path / "copy")
+    """A copy of the program's folder with three of its texts, to be changed."""
+    folder = shutil.copytree(program, tmp_path / "copy")
+    rewrite(folder, lambda entries: entries.__setitem__(slice(None), [entries[5], entries[17], entries[0]]))
+    return folder
 
 
 def test_every_text_with_both_sides_and_every_other_prompt_once(content):
@@ -111,56 +97,11 @@ def test_what_the_file_says_of_itself(content, model):
     }
 
 
-def test_the_program_runs_with_jax_alone(program):
-    checks, _ = parity.read(program)
-    loaded = jax.export.deserialize(bytearray((program / "model.stablehlo").read_bytes()))
-    assert set(loaded.platforms) == {"cpu", "cuda", "tpu"}
-    with np.load(program / "parameters.npz", allow_pickle=False) as stored:
-        parameters = {name: stored[name] for name in stored.files}
-    call = jax.jit(loaded.call)
-    rows = [c for c in checks if len(c.token_ids) < 48][:6]
-    tokens, mask = np.full((6, 48), 77, np.int32), np.zeros((6, 48), bool)
-    for i, check in enumerate(rows):
-        tokens[i, : len(check.token_ids)], mask[i, : len(check.token_ids)] = check.token_ids, True
-    found = np.asarray(call(parameters, tokens, mask))
-    assert found.shape == (6, 10) and found.dtype == np.float32
-    assert np.max(np.abs(found - np.array([c.vector for c in rows]))) <= 1e-5
-    one = rows[-1]  # another batch, another length
-    ids = np.array([one.token_ids], np.int32)
-    assert np.max(np.abs(np.asarray(call(parameters, ids, ids >= 0))[0] - one.vector)) <= 1e-5
-
-
-def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign):
-    ours = foreign.parameters(gemma_bundle)
-    with np.load(program / "parameters.npz", allow_pickle=False) as stored:
-        assert set(stored.files) == set(ours)
-        assert all(np.array_equal(stored[path], ours[path]) for path in ours)
-    described = json.loads((program / "model.json").read_text())
-    assert "architecture" not in described and described["padding_token_id"] == 0
-    assert described["matryoshka_dims"] == [10, 4] and described["lengths"]["query"] == 48
-    ours, theirs = (json.loads((f / "tokenizer.json").read_text()) for f in (gemma_bundle, program))
-    changed = {k for k in theirs if theirs[k] != ours.get(k)}
-    assert changed == {"truncation"} and theirs["truncation"]["max_length"] == 48
-
-
-@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "t5gemma"])
-def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
-    trained = origin.open_trained(rounds(family).first)
-    stablehlo.write(tmp_path, trained)
-    tokens = np.random.default_rng(0).integers(4, 264, (3, 20)).astype(np.int32)
-    mask = np.arange(20) < np.array([20, 9, 1])[:, None]
-    params = trees.unflatten({path: trained.read(path) for path in trained.shapes})
-    wanted = np.asarray(jax.jit(api.build(trained.module).apply)(params, {"tokens": tokens, "segment_ids": mask}))
-    program = jax.jit(jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes())).call)
-    with np.load(tmp_path / "parameters.npz", allow_pickle=False) as stored:
-        found = np.asarray(program({name: stored[name] for name in stored.files}, tokens, mask))
-    assert np.max(np.abs(found - wanted)) <= 1e-5 and np.max(np.std(wanted, axis=0)) > 1e-3
-
-
 def test_verify_passes(program, call):
     code, out, err = call("verify", program)
     assert code == 0, err
     assert out.startswith(f"{program}: 37 texts in jax: token ids equal, largest error ") and "tolerance 1e-05" in out
+    assert call("verify", program, "--tolerance=1e-5") == (0, out, "")
 
 
 def failed(call, folder, *options) -> str:
@@ -184,7 +125,7 @@ def rewrite(folder, change) -> None:
 
 def test_verify_sees_an_altered_vector(copy, call):
     def change(entries):
-        entries[5]["vector"][3] += 2e-5
+        entries[0]["vector"][3] += 2e-5
 
     rewrite(copy, change)
     err = failed(call, copy)
@@ -196,7 +137,7 @@ def test_verify_sees_an_altered_vector(copy, call):
 @pytest.mark.parametrize("tolerance", [1e9, 1e-4, -1.0, "NaN", None, "0.00001"])
 def test_the_file_that_is_checked_does_not_say_how_much_error_it_may_have(copy, call, tolerance):
     content = json.loads((copy / "parity.json").read_text())
-    content["entries"][5]["vector"][3] += 0.5
+    content["entries"][0]["vector"][3] += 0.5
     text = json.dumps({**content, "tolerance": "HERE"}).replace(
         '"HERE"', "NaN" if tolerance == "NaN" else json.dumps(tolerance)
     )
@@ -210,7 +151,6 @@ def test_the_file_that_is_checked_does_not_say_how_much_error_it_may_have(copy, 
 def test_nor_does_the_command_line(program, call, tolerance):
     code, _, err = call("verify", program, f"--tolerance={tolerance}")
     assert code == 64 and err.count("\n") == 1
-    assert call("verify", program, "--tolerance=1e-5")[0] == 0
 
 
 def test_any_file_that_changed_is_seen_before_a_text_is_run(program, call, tmp_path):
@@ -227,7 +167,7 @@ def test_any_file_that_changed_is_seen_before_a_text_is_run(program, call, tmp_p
 
 def test_verify_sees_an_altered_token_id(copy, call):
     def change(entries):
-        entries[17]["token_ids"][2] += 1
+        entries[1]["token_ids"][2] += 1
 
     rewrite(copy, change)
     err = failed(call, copy)
@@ -311,8 +251,9 @@ def test_the_largest_error_is_reported(program):
     assert found == pytest.approx(3e-6, rel=0.05)
 
 
-def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path):
+def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path, monkeypatch):
     """The file of a bfloat16 export holds the vectors of the weights it was written with, in float32."""
+    monkeypatch.setattr(parity, "TEXTS", parity.TEXTS[:3])
     code, _, err = call("export", gemma_bundle, tmp_path / "half", "--dtype=bfloat16")
     assert code == 0, err
     checks, content = parity.read(tmp_path / "half")
@@ -330,18 +271,3 @@ def test_a_source_read_again_has_the_exports_prompts(gemma_bundle, foreign, tmp_
     assert set(found) == {*PROMPTS, "mine"}
     for name, prefix in PREFIXES.items():
         assert found[name] == prefix + "{content}"
-
-
-def test_moving_averages_are_what_is_exported(gemma_bundle, foreign, tmp_path):
-    """A step folder of a run with a moving average: every form writes the average, not the last parameters."""
-    params = arrays.load_numpy(gemma_bundle)
-    average = jax.tree.map(lambda x: x * np.float32(2), params)
-    contents = {n: (gemma_bundle / n).read_bytes() for n in ("model.json", "tokenizer.json")}
-    saver = checkpoints.Saver(tmp_path / "run" / "checkpoints")
-    saver.save(7, {"params": average, "learned": {"model": params}}, contents)
-    saver.close()
-    trained = origin.open_trained(tmp_path / "run")
-    assert trained.folder.name == "7" and trained.digest == files.folder_digest(trained.folder)
-    ours = trees.flatten(average)
-    assert set(trained.shapes) == set(ours)
-    assert all(np.array_equal(trained.read(path), ours[path]) for path in ours)

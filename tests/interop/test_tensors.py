@@ -3,35 +3,17 @@
 import json
 import pickle
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import trees
 from embed.errors import DataError
-from embed.interop import convert, safetensors_writer, tensors
-from embed.interop import source as sources
-from embed.models import api
+from embed.interop import tensors
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
+
+
 H, G, K = 4, 2, 6
-
-
-@pytest.fixture(scope="module")
-def read(foreign, tmp_path_factory):
-    """read(family) -> (the folder read, its tensors by foreign name, our parameters by path), each family once."""
-    found = {}
-
-    def run(family: str):
-        if family not in found:
-            theirs = foreign.draw(foreign.SHAPES[family], seed=3)
-            folder = foreign.write_folder(tmp_path_factory.mktemp(family) / "theirs", family, theirs)
-            source = sources.read(folder)
-            found[family] = source, theirs, trees.flatten(convert.load_params(source))
-        return found[family]
-
-    return run
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -41,17 +23,6 @@ def test_foreign_names_and_shapes_are_those_of_the_public_layout(family, read, f
     layers = source.module.encoder.num_layers
     found = tensors.foreign_shapes(source.family.tensors, shapes, layers)
     assert {source.family.write_prefix + name: shape for name, shape in found.items()} == foreign.SHAPES[family]
-
-
-def test_modernbert_with_biases_has_them_everywhere(read, foreign):
-    source = read("modernbert")[0]
-    module = source.module.clone(
-        encoder=source.module.encoder.clone(norm_bias=True, attention_bias=True, mlp_bias=True)
-    )
-    shapes = trees.flatten(jax.eval_shape(api.build(module).init, jax.random.key(0)))
-    shapes = {p.removeprefix("encoder/"): s.shape for p, s in shapes.items()}
-    found = tensors.foreign_shapes(source.family.tensors, shapes, 3)
-    assert found == foreign.modernbert_shapes(3, biases=True)
 
 
 @pytest.mark.parametrize("family", ("gemma3_text", "t5gemma", "qwen3"))
@@ -109,57 +80,6 @@ def test_the_rest_of_a_decoder_block(family, read):
         assert np.array_equal(ours[f"encoder/stack/layers/{name}/scale"][1], theirs[f"{at}{their}.weight"]), name
 
 
-@pytest.mark.parametrize("family", ("bert", "xlm-roberta"))
-def test_bert_blocks(family, read):
-    _, theirs, ours = read(family)
-    for path, name in (
-        ("embedding/table", "word_embeddings.weight"),
-        ("position_embedding/table", "position_embeddings.weight"),
-        ("type_embedding/table", "token_type_embeddings.weight"),
-        ("embedding_norm/scale", "LayerNorm.weight"),
-        ("embedding_norm/bias", "LayerNorm.bias"),
-    ):
-        assert np.array_equal(ours[f"encoder/{path}"], theirs[f"embeddings.{name}"])
-    for layer in range(2):
-        mine = {p.removeprefix("encoder/stack/layers/"): x[layer] for p, x in ours.items() if "layers" in p}
-        at = f"encoder.layer.{layer}."
-        for name in ("query", "key", "value"):
-            weight, bias = (theirs[f"{at}attention.self.{name}.{p}"] for p in ("weight", "bias"))
-            for h in range(3):
-                for k in range(4):
-                    assert mine[f"attention/{name}/bias"][h, k] == bias[h * 4 + k]
-                    assert np.array_equal(mine[f"attention/{name}/kernel"][:, h, k], weight[h * 4 + k])
-        weight = theirs[f"{at}attention.output.dense.weight"]
-        for h in range(3):
-            for k in range(4):
-                assert np.array_equal(mine["attention/output/kernel"][h, k], weight[:, h * 4 + k])
-        assert np.array_equal(mine["attention/output/bias"], theirs[f"{at}attention.output.dense.bias"])
-        for path, name in (("attention_norm", "attention.output.LayerNorm"), ("mlp_norm", "output.LayerNorm")):
-            assert np.array_equal(mine[f"{path}/scale"], theirs[f"{at}{name}.weight"])
-            assert np.array_equal(mine[f"{path}/bias"], theirs[f"{at}{name}.bias"])
-        for path, name in (("up", "intermediate.dense"), ("down", "output.dense")):
-            assert np.array_equal(mine[f"mlp/{path}/kernel"], theirs[f"{at}{name}.weight"].T)
-            assert np.array_equal(mine[f"mlp/{path}/bias"], theirs[f"{at}{name}.bias"])
-
-
-def test_modernbert_keeps_three_maps_in_one_tensor_and_two_in_another(read):
-    _, theirs, ours = read("modernbert")
-    for layer in range(3):
-        mine = {p.removeprefix("encoder/stack/layers/"): x[layer] for p, x in ours.items() if "layers" in p}
-        joint, inner = theirs[f"layers.{layer}.attn.Wqkv.weight"], theirs[f"layers.{layer}.mlp.Wi.weight"]
-        for part, name in enumerate(("query", "key", "value")):
-            for h in range(3):
-                for k in range(4):
-                    assert np.array_equal(mine[f"attention/{name}/kernel"][:, h, k], joint[part * 12 + h * 4 + k])
-        for o in range(20):
-            assert np.array_equal(mine["mlp/gate/kernel"][:, o], inner[o])
-            assert np.array_equal(mine["mlp/up/kernel"][:, o], inner[20 + o])
-        assert np.array_equal(mine["mlp/down/kernel"], theirs[f"layers.{layer}.mlp.Wo.weight"].T)
-        # No norm stands before the first layer's attention: ours is not used there and must be neutral.
-        wanted = theirs[f"layers.{layer}.attn_norm.weight"] if layer else np.ones(12)
-        assert np.array_equal(mine["attention_norm/scale"], wanted)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_join_undoes_split_to_the_bit(family, read):
     source, theirs, ours = read(family)
@@ -173,22 +93,6 @@ def test_join_undoes_split_to_the_bit(family, read):
     for name, array in back.items():
         original = theirs[source.family.write_prefix + name]
         assert array.shape == original.shape and array.tobytes() == original.tobytes(), name
-
-
-def test_the_writer_gives_what_the_library_reads(tmp_path):
-    shapes = {"b": (2, 3), "a": (4,), "none": (0, 5)}
-    values = {n: np.random.default_rng(1).normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    for dtype in ("float32", "bfloat16"):
-        safetensors_writer.write(tmp_path / "x.safetensors", shapes, values.items(), dtype)
-        found = safetensors.numpy.load_file(tmp_path / "x.safetensors")
-        assert set(found) == set(shapes)
-        for name, array in found.items():
-            assert array.dtype.name == dtype and array.shape == shapes[name]
-            assert np.array_equal(array, values[name].astype(array.dtype))
-    with safetensors.safe_open(tmp_path / "x.safetensors", framework="numpy") as f:
-        assert f.metadata() == {"format": "pt"}
-    with pytest.raises(ValueError, match="a .* came where b"):
-        safetensors_writer.write(tmp_path / "y.safetensors", shapes, [("a", values["a"])], "float32")
 
 
 @pytest.fixture
@@ -306,6 +210,8 @@ def test_a_truncated_file(left, foreign, refused, tmp_path):
 
 
 INDEX = "model.safetensors.index.json"
+
+
 BROKEN_INDEX = {
     "not JSON": "{",
     "no map": "{}",

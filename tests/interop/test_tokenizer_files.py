@@ -3,94 +3,7 @@
 import json
 
 import pytest
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
-
-from embed.errors import DataError
-from embed.interop import tokenizer_files
-
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "the",
-    "The",
-    "cafe",
-    "caf\u00e9",
-    "##s",
-    "\u4e2d",
-    "\u56fd",
-    "\u4e2d\u56fd",
-    "a",
-]
-WORDS += ["##\u56fd"]
-
-
-@pytest.fixture
-def bert(tmp_path):
-    """A folder with a WordPiece tokenizer of a few words, as BertTokenizer saves it."""
-    made = tokenizers.Tokenizer(models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    made.add_special_tokens(WORDS[:5])
-    made.save(str(tmp_path / "tokenizer.json"))
-    options(tmp_path, tokenizer_class="BertTokenizer")
-    return tmp_path
-
-
-def options(folder, **values) -> None:
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | values))
-
-
-def change(folder, **parts) -> None:
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
-
-
-def read(folder, model_type: str = "bert", lower_case: bool = False, vocab_size: int = 20, **arguments):
-    return tokenizer_files.read(
-        folder, {"model_type": model_type}, vocab_size=vocab_size, arguments=arguments, lower_case=lower_case
-    )
-
-
-def ids(folder, text: str, length: int = 50, **more) -> list[int]:
-    return read(folder, **more).tokenizer.encode_batch([text], length)[0][0].tolist()
-
-
-def error(folder, model_type: str = "bert") -> str:
-    with pytest.raises(DataError) as e:
-        read(folder, model_type)
-    assert "\n" not in str(e.value)
-    return str(e.value)
-
-
-# Golden ids: transformers 5.23, BertTokenizer.
-TEXT = "The Caf\u00e9s \u4e2d\u56fd"
-BERT = {
-    "as it is": ({}, [2, 5, 7, 9, 10, 11, 3]),
-    "cased": ({"do_lower_case": False}, [2, 6, 1, 10, 11, 3]),
-    "accents kept": ({"strip_accents": False}, [2, 5, 8, 9, 10, 11, 3]),
-    "Chinese characters together": ({"tokenize_chinese_chars": False}, [2, 5, 7, 9, 12, 3]),
-    "other ends": ({"cls_token": "[MASK]", "sep_token": "[PAD]"}, [4, 5, 7, 9, 10, 11, 0]),
-    "another unknown": ({"do_lower_case": False, "unk_token": "[MASK]"}, [2, 6, 4, 10, 11, 3]),
-}
-
-
-@pytest.mark.parametrize("kind", BERT)
-def test_entries_of_a_bert_tokenizer(kind, bert):
-    values, expected = BERT[kind]
-    options(bert, **values)
-    assert ids(bert, TEXT) == expected
-    options(bert, tokenizer_class="BertTokenizerFast")
-    assert ids(bert, TEXT) == expected
+from word_pieces import TEXT, WORDS, change, error, ids, options, read
 
 
 def test_a_file_that_the_class_repeats_is_kept_to_the_byte(bert):
@@ -103,22 +16,6 @@ def test_a_file_that_the_class_repeats_is_kept_to_the_byte(bert):
     assert (
         "as transformers 5 builds a BertTokenizer of the folder, its normalizer (lowercase False) is replaced" in note
     )
-
-
-def test_a_fast_tokenizer_takes_the_file_as_it_is(bert):
-    options(bert, tokenizer_class="PreTrainedTokenizerFast", do_lower_case=False)
-    assert ids(bert, TEXT) == BERT["as it is"][1]
-    change(bert, post_processor=None)
-    assert ids(bert, TEXT) == BERT["as it is"][1][1:-1]
-
-
-def test_a_bert_tokenizer_has_its_own_ends(bert):
-    change(bert, post_processor=None)
-    assert ids(bert, TEXT) == BERT["as it is"][1]
-    change(bert, post_processor={"type": "BertProcessing", "sep": ["[MASK]", 4], "cls": ["[UNK]", 1]})
-    found = read(bert)
-    assert found.tokenizer.encode_batch([TEXT], 9)[0][0].tolist() == BERT["as it is"][1]
-    assert "its post_processor is replaced" in found.notes[0]
 
 
 def test_lower_case_of_sentence_bert_config(bert):
@@ -203,48 +100,6 @@ def test_special_tokens_without_a_vector_are_left_out_and_told(bert):
 def test_a_special_token_that_is_none(bert):
     options(bert, mask_token={"content": "[MASK]"})
     assert "mask_token = {'content': '[MASK]'} is no token of transformers; save the tokenizer again" in error(bert)
-
-
-@pytest.mark.parametrize(
-    ("name", "model_type", "expected"),
-    [
-        ("BertTokenizerFast", "bert", "BertTokenizer"),
-        (None, "bert", "BertTokenizer"),
-        (None, "xlm-roberta", "XLMRobertaTokenizer"),
-        (None, "gemma3_text", "GemmaTokenizer"),
-        (None, "gemma3", "GemmaTokenizer"),
-        (None, "t5gemma", "GemmaTokenizer"),
-        (None, "qwen3", "Qwen2Tokenizer"),
-        (None, "modernbert", "TokenizersBackend"),
-        ("BertTokenizer", "modernbert", "TokenizersBackend"),
-        ("PreTrainedTokenizerFast", "bert", "TokenizersBackend"),
-        ("TokenizersBackend", "qwen3", "TokenizersBackend"),
-        ("XLMRobertaTokenizerFast", "bert", "XLMRobertaTokenizer"),
-    ],
-)
-def test_which_class_is_opened(name, model_type, expected):
-    from embed.interop.tokenizer_classes import class_of
-
-    assert class_of("f.json", name, model_type) == expected
-
-
-def test_a_class_that_is_not_repeated(bert):
-    options(bert, tokenizer_class="LlamaTokenizerFast")
-    err = error(bert)
-    assert "tokenizer_config.json: tokenizer_class = 'LlamaTokenizerFast' is not supported, only BertTokenizer" in err
-    assert "set it to PreTrainedTokenizerFast where tokenizer.json is complete" in err
-    options(bert, tokenizer_class=None)
-    config = {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}
-    found = tokenizer_files.read(bert, config, vocab_size=20)
-    assert found.tokenizer.content() == (bert / "tokenizer.json").read_bytes()
-
-
-@pytest.mark.parametrize("name", ["XLMRobertaTokenizer", "GemmaTokenizer", "Qwen2Tokenizer"])
-def test_a_model_of_another_kind_than_the_class_builds(name, bert):
-    options(bert, tokenizer_class=name)
-    err = error(bert)
-    assert f"tokenizer.json: holds a WordPiece model, but {name} builds a" in err
-    assert "set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json" in err
 
 
 def test_inputs_without_a_mask(bert):

@@ -6,36 +6,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
+from foreign_folders import edit, error
 
-from embed import bundles, documents
+from embed import documents
 from embed.data.tokenizers import train_sentencepiece
 from embed.errors import DataError
 from embed.interop import convert, tensors
 from embed.interop import source as sources
-from embed.models.pooling import FirstPooling
 
 INDEX = "model.safetensors.index.json"
+
+
 WORDS = "embeddings.word_embeddings.weight"
-
-
-@pytest.fixture
-def theirs(foreign, tmp_path):
-    """A sentence-transformers BERT folder; a test changes it."""
-    folder = foreign.write_folder(tmp_path / "theirs")
-    foreign.add_modules(folder, prompts=foreign.PROMPTS)
-    return folder
-
-
-def edit(path, **values) -> None:
-    content = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(content | values))
-
-
-def error(folder) -> str:
-    with pytest.raises(DataError) as e:
-        sources.read(folder)
-    assert "\n" not in str(e.value)
-    return str(e.value)
 
 
 def load_error(folder) -> str:
@@ -168,13 +150,6 @@ def test_lengths_that_cannot_be(value, theirs):
     assert "tokenizer_config.json: model_max_length" in error(theirs)
 
 
-def test_two_dialects_of_pooling_that_differ(theirs):
-    edit(theirs / "1_Pooling" / "config.json", pooling_mode="cls")
-    source = sources.read(theirs)
-    assert type(source.module.pooling) is FirstPooling
-    assert any("pooling_mode cls is used, not mean of the older entries" in n for n in source.notes)
-
-
 def test_text_config_and_the_same_entry_beside_it(foreign, tmp_path):
     inner = foreign.CONFIGS["gemma3_text"]
     outer = {"text_config": inner, "sliding_window": 2, "hidden_size": 99, "vision_config": {"hidden_size": 5}}
@@ -202,92 +177,6 @@ def test_vocabularies_beside_tokenizer_json(theirs, foreign):
     (theirs / "tokenizer.model").write_bytes(train_sentencepiece(["hello tiny world of text"] * 20, 275))
     notes = [n for n in sources.read(theirs).notes if "does not have the tokens of tokenizer.json" in n]
     assert [n.partition(": ")[0].rpartition("/")[2] for n in notes] == ["vocab.txt", "vocab.json", "tokenizer.model"]
-
-
-def test_without_modules_the_files_of_sentence_transformers_are_not_read(theirs):
-    edit(theirs / "sentence_bert_config.json", max_seq_length=9)
-    (theirs / "modules.json").unlink()
-    source = sources.read(theirs)
-    assert source.max_length == 48 and set(source.prompts.values()) == {"{content}"}
-    assert sum("not read, because sentence-transformers does not read it" in n for n in source.notes) == 2
-
-
-def test_a_nested_transformer_beside_a_model_at_the_top(theirs, foreign):
-    nested = foreign.write_folder(theirs / "0_Transformer", tensors=foreign.draw(foreign.SHAPES["bert"], seed=9))
-    modules = json.loads((theirs / "modules.json").read_text())
-    modules[0]["path"] = "0_Transformer"
-    foreign.write_json(theirs / "modules.json", modules)
-    source = sources.read(theirs)
-    assert source.weights == nested
-    (note,) = [n for n in source.notes if "modules.json says that the transformer is in 0_Transformer" in n]
-    assert "config.json, model.safetensors, tokenizer.json not read" in note
-
-
-def test_two_files_of_one_purpose(theirs):
-    (theirs / "sentence_roberta_config.json").write_text('{"max_seq_length": 3}')
-    source = sources.read(theirs)
-    assert source.max_length == 48
-    assert any(
-        "sentence_roberta_config.json: not read, because sentence_bert_config.json is" in n for n in source.notes
-    )
-    (theirs / "sentence_bert_config.json").unlink()
-    assert sources.read(theirs).max_length == 3
-
-
-def test_the_default_prompt_is_kept_and_told(theirs, call, tmp_path, foreign):
-    edit(theirs / "config_sentence_transformers.json", default_prompt_name="query")
-    code, out, err = call("convert", theirs, tmp_path / "out")
-    assert code == 0, err
-    assert bundles.read_model_json(tmp_path / "out")["default_prompt_name"] == "query"
-    assert "default_prompt_name = 'query' is kept in model.json" in out and "--prompt=query" in out
-    # A key that only repeats one of our names is stored under ours, with the same text.
-    edit(theirs / "config_sentence_transformers.json", default_prompt_name="Clustering")
-    source = sources.read(theirs)
-    assert source.prompts[source.default_prompt_name] == "group: {content}"
-    edit(theirs / "config_sentence_transformers.json", default_prompt_name="nothing")
-    assert "default_prompt_name = 'nothing', but there is no such prompt; known: query" in error(theirs)
-    assert "default_prompt_name" not in bundles.read_model_json(
-        foreign.to_bundle(foreign.write_folder(tmp_path / "p"), tmp_path / "b")
-    )
-
-
-def test_a_prompt_with_our_own_marks_is_refused(theirs):
-    for text in ("about {content}: ", "{title} "):
-        edit(theirs / "config_sentence_transformers.json", prompts={"query": text})
-        assert "prompt 'query' holds {content} or {title}" in error(theirs)
-
-
-HUGE = [
-    ("num_hidden_layers", 1e9),
-    ("num_hidden_layers", 10**18),
-    ("num_hidden_layers", -1),
-    ("num_hidden_layers", 0),
-    ("num_hidden_layers", True),
-    ("hidden_size", 10**12),
-    ("vocab_size", 10**12),
-    ("intermediate_size", -5),
-    ("max_position_embeddings", 10**15),
-    ("type_vocab_size", 10**9),
-    ("num_attention_heads", 5),
-    ("num_attention_heads", 10**9),
-    ("layer_norm_eps", -1.0),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), HUGE, ids=str)
-def test_sizes_that_cannot_be_are_refused_at_once(name, value, theirs):
-    edit(theirs / "config.json", **{name: value})
-    assert f"{theirs / 'config.json'}: " in error(theirs) and name in error(theirs)
-
-
-@pytest.mark.parametrize("family", ["gemma3_text", "t5gemma", "modernbert", "qwen3"])
-@pytest.mark.parametrize("value", [1e9, -1, "3", None, 2.5])
-def test_layers_that_cannot_be_in_every_family(family, value, foreign, tmp_path):
-    folder = foreign.write_folder(tmp_path / "theirs", family)
-    config = json.loads((folder / "config.json").read_text())
-    config.get("encoder", config)["num_hidden_layers"] = value
-    foreign.write_json(folder / "config.json", config)
-    assert "num_hidden_layers" in error(folder)
 
 
 def test_read_json_reads_lists_too(tmp_path):

@@ -50,9 +50,42 @@ def texts(lengths=(11, 7, 1, 3), width: int = 11, vocab: int = 40):
     return jnp.asarray(tokens), jnp.arange(width) < jnp.asarray(lengths)[:, None]
 
 
+def gradient_of(**fields):
+    """Returns the embeddings of `texts` with dropout, and the gradient of a weighted sum of them by `tiny.params`."""
+    model = api.build(make(dropout=0.3, **fields))
+    tokens, mask = texts()
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=(len(tokens), 8)), jnp.float32)
+
+    def total(params):
+        found = by_text(model)(params, tokens, mask, jax.random.key(4))
+        return jnp.sum(found * direction), found
+
+    (_, found), gradient = fast(jax.value_and_grad(total, has_aux=True))(draw(model.init))
+    return jax.device_get((found, gradient))
+
+
+@pytest.fixture(scope="session")
+def gradient():
+    """What `gradient_of` gives of a plain stack, compiled once."""
+    return gradient_of()
+
+
+@pytest.fixture(scope="session")
+def encoded(tiny):
+    """What the encoder of `tiny` gives for `texts`, compiled once."""
+    return np.asarray(fast(make().encoder.apply)({"params": tiny.params["encoder"]}, *texts()))
+
+
+@pytest.fixture(scope="session")
+def initial():
+    """A model with enough parameters that their deviations can be told, and its `init`, compiled once."""
+    model = api.build(Embedder(Gemma(512, 64, 2, 4, 128, head_dim=32), MeanPooling(), (96, 64)))
+    return types.SimpleNamespace(model=model, init=fast(model.init))
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The tools above, the model they make by default, and parameters for it."""
     model = api.build(make())
-    tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES}
+    tools = {"make": make, "draw": draw, "fast": fast, "texts": texts, "sizes": SIZES, "gradient": gradient_of}
     return types.SimpleNamespace(**tools, model=model, params=draw(model.init), apply=fast(by_text(model)))

@@ -14,42 +14,44 @@ from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, Me
 from embed.types import PairEmbeddings
 
 
-def pooled(tiny, params):
-    """Returns what the mean pooler gives, before projection and scaling."""
-    encoder = tiny.make().encoder
-    tokens, mask = tiny.texts()
-    x = tiny.fast(encoder.apply)({"params": params["encoder"]}, tokens, mask)
-    return np.asarray(MeanPooling().apply({}, x, mask), np.float64)
+@pytest.fixture(scope="module")
+def pooled(tiny, encoded):
+    """What the mean pooler gives, before projection and scaling."""
+    return np.asarray(MeanPooling().apply({}, encoded, tiny.texts()[1]), np.float64)
 
 
-def test_a_chain_of_projections_equals_its_product(tiny):
+def test_a_chain_of_projections_equals_its_product(tiny, pooled):
     kernels = [np.asarray(tiny.params[f"projection_{i}"]["kernel"], np.float64) for i in range(2)]
-    folded = api.build(tiny.make(projection=(8,)))
-    params = {
-        "encoder": tiny.params["encoder"],
-        "projection_0": {"kernel": jnp.asarray(kernels[0] @ kernels[1], jnp.float32)},
-    }
-    found = tiny.fast(by_text(folded))(params, *tiny.texts())
-    np.testing.assert_allclose(found, tiny.apply(tiny.params, *tiny.texts()), rtol=0, atol=1e-5)
-    direct = pooled(tiny, tiny.params) @ kernels[0] @ kernels[1]
+    direct = pooled @ kernels[0] @ kernels[1]
+    found = tiny.apply(tiny.params, *tiny.texts())
     np.testing.assert_allclose(found, direct / np.linalg.norm(direct, axis=-1, keepdims=True), rtol=0, atol=1e-5)
 
 
-def test_without_projection_the_pooled_vector_is_scaled_to_unit_length(tiny):
+def test_without_projection_the_pooled_vector_is_scaled_to_unit_length(tiny, pooled):
     model = api.build(tiny.make(projection=()))
     assert model.embedding_dim == 12
     found = tiny.fast(by_text(model))({"encoder": tiny.params["encoder"]}, *tiny.texts())
-    direct = pooled(tiny, tiny.params)
-    np.testing.assert_allclose(found, direct / np.linalg.norm(direct, axis=-1, keepdims=True), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, pooled / np.linalg.norm(pooled, axis=-1, keepdims=True), rtol=0, atol=1e-5)
+
+
+def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(tiny):
+    tokens, mask = tiny.texts()
+    row, segment_ids = np.full((2, 14), 7, np.int32), np.zeros((2, 14), np.int32)
+    places = [(0, slice(0, 11)), (1, slice(0, 7)), (0, slice(11, 12)), (1, slice(7, 10))]
+    for i, (r, place) in enumerate(places):
+        row[r, place], segment_ids[r, place] = tokens[i][mask[i]], i // 2 + 1
+    apply = tiny.fast(lambda p, t, s: by_text(tiny.model)(p, t, s, max_segments=3))
+    found = np.asarray(apply(tiny.params, jnp.asarray(row), jnp.asarray(segment_ids)))
+    assert found.shape == (2, 3, 8) and np.all(np.isfinite(found))
+    alone = tiny.apply(tiny.params, tokens, mask)
+    assert max(np.max(np.abs(found[r, i // 2] - alone[i])) for i, (r, _) in enumerate(places)) <= 1e-6
 
 
 @pytest.mark.parametrize("pooler", [FirstPooling(), LastPooling(), AttentionPooling(3)], ids=lambda p: type(p).__name__)
 def test_every_pooler_builds_into_a_model(tiny, pooler):
     model = api.build(tiny.make(pooling=pooler))
-    params = tiny.draw(model.init)
-    found = tiny.fast(by_text(model))(params, *tiny.texts())
-    assert found.shape == (4, 8)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-6)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert jax.eval_shape(by_text(model), params, *tiny.texts()).shape == (4, 8)
     assert ("pooling" in params) == isinstance(pooler, AttentionPooling)
 
 

@@ -13,7 +13,7 @@ LORA = Lora(rank=3, alpha=6.0)
 
 
 def test_at_the_start_the_model_is_the_base(tiny):
-    factors = LORA.init(jax.random.key(0), tiny.params, tiny.model.axes)
+    factors = tiny.fast(lambda key: LORA.init(key, tiny.params, tiny.model.axes))(jax.random.key(0))
     merged, base = flatten(LORA.merge(tiny.params, factors)), flatten(tiny.params)
     assert list(merged) == list(base)
     assert all(np.array_equal(merged[p], base[p]) for p in base)
@@ -34,7 +34,7 @@ def test_at_the_start_the_model_is_the_base(tiny):
 
 
 def test_factors_lie_whole_on_every_device(tiny):
-    factors = flatten(LORA.init(jax.random.key(0), tiny.params, tiny.model.axes))
+    factors = flatten(jax.eval_shape(lambda key: LORA.init(key, tiny.params, tiny.model.axes), jax.random.key(0)))
     axes = flatten_axes(LORA.axes(tiny.params, tiny.model.axes))
     assert {p: len(a) for p, a in axes.items()} == {p: x.ndim for p, x in factors.items()}
     assert {name for a in axes.values() for name in a} == {"norm"}

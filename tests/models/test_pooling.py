@@ -62,7 +62,7 @@ def test_padding_changes_nothing_and_gets_no_gradient(pooler):
     v = variables(pooler, x, mask)
     other = jnp.where(mask[..., None], x, 100.0)
     np.testing.assert_array_equal(pooler.apply(v, x, mask), pooler.apply(v, other, mask))
-    gradient = jax.grad(lambda x: (pooler.apply(v, x, mask) ** 2).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: (pooler.apply(v, x, mask) ** 2).sum()))(x)
     assert np.all(np.asarray(gradient)[~np.asarray(mask)] == 0)
     assert np.abs(gradient).max() > 0
 
@@ -72,7 +72,8 @@ def test_a_text_without_tokens_is_finite(pooler):
     x, mask = inputs()
     mask = mask.at[1].set(False)
     v = variables(pooler, x, mask)
-    value, gradient = jax.value_and_grad(lambda v, x: (pooler.apply(v, x, mask) ** 2).sum(), argnums=(0, 1))(v, x)
+    total = lambda v, x: (pooler.apply(v, x, mask) ** 2).sum()  # noqa: E731
+    value, gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(v, x)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -80,3 +81,19 @@ def test_a_text_without_tokens_is_finite(pooler):
 def test_mean_of_a_text_without_tokens_is_zero():
     x, mask = inputs()
     assert np.all(MeanPooling().apply({}, x, jnp.zeros_like(mask)) == 0)
+
+
+@pytest.mark.parametrize("pooler", POOLERS, ids=lambda p: type(p).__name__)
+def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(pooler):
+    x, mask = inputs()
+    v = variables(pooler, x, mask)
+    alone = pooler.apply(v, x, mask)
+    # The texts one behind the other in two rows, with junk as padding behind them.
+    places = {0: (0, slice(0, 5)), 1: (0, slice(5, 8)), 2: (1, slice(0, 1)), 3: (1, slice(1, 5))}
+    rows, segment_ids = np.full((2, 9, 8), 50.0, np.float32), np.zeros((2, 9), np.int32)
+    for i, (row, place) in places.items():
+        rows[row, place], segment_ids[row, place] = x[i, : LENGTHS[i]], i % 2 + 1
+    found = pooler.apply(v, jnp.asarray(rows), jnp.asarray(segment_ids), 3)
+    assert found.shape == (2, 3, 8) and np.all(np.isfinite(found))
+    for i, (row, _) in places.items():
+        np.testing.assert_allclose(found[row, i % 2], alone[i], rtol=0, atol=1e-5)

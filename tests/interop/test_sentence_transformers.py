@@ -1,66 +1,19 @@
-"""The exported folder, file by file: the flat dialect that old and new versions, TEI and vLLM read, and the model card."""
+"""The exported folder, file by file: the flat dialect that old and new versions, TEI and vLLM read."""
 
 import json
-import types
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from embed import bundles, digests, trees
-from embed.commands.main import main
-from embed.data import tokenizers
 from embed.errors import DataError
-from embed.interop import card, families, origin, readers, sentence_transformers
-from embed.models import api
-from embed.models.bert import Bert
+from embed.interop import sentence_transformers
 from embed.models.embedder import Embedder
 from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, MeanPooling
 from embed.models.qwen3 import Qwen3
 from embed.text import PROMPTS
 
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
-RESULTS = {
-    "suite": "small",
-    "models": {
-        "bm25": {
-            "model": "BM25",
-            "results": {"find": {"all": {"ndcg_at_10": 0.5}}},
-            "means": {"all": {"retrieval": 0.5}},
-        },
-        "mine": {
-            "model": "runs/mine",
-            "results": {"find": {"10": {"ndcg_at_10": 0.6789, "mrr_at_10": 0.1}, "4": {"ndcg_at_10": None}}},
-            "means": {"10": {"retrieval": 0.6789}, "4": {"retrieval": None}},
-        },
-    },
-    "format": 3,
-    "suite_digest": "a",
-    "samples_digest": "b",
-    "command": ["embed", "evaluate"],
-    "environment": {
-        "embed": "0.1.0",
-        "python": "3.11.7",
-        "platform": "Linux",
-        "packages": {},
-        "devices": {"kind": "cpu", "count": 1},
-    },
-    "tasks": {
-        "find": {"type": "retrieval", "group": "retrieval", "main": "ndcg_at_10", "languages": [], "notes": []},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def exported(gemma_bundle, tmp_path_factory):
-    """The folder that `embed export` writes of the Gemma, with scores."""
-    folder = tmp_path_factory.mktemp("exported")
-    digests.write_sealed(folder / "results.json", RESULTS)
-    with pytest.raises(SystemExit) as e:
-        main(["export", str(gemma_bundle), str(folder / "mine"), f"--scores={folder / 'results.json'}"])
-    assert e.value.code == 0
-    return folder / "mine"
 
 
 def load(folder, name: str):
@@ -250,54 +203,30 @@ def test_half_the_bytes(gemma_bundle, foreign, tmp_path):
 @pytest.mark.parametrize(
     ("pooling", "flag"), [(MeanPooling(), "mean_tokens"), (FirstPooling(), "cls_token"), (LastPooling(), "lasttoken")]
 )
-def test_one_pooling_flag_is_set(pooling, flag, trained, tmp_path):
-    sentence_transformers.write(tmp_path, trained(Embedder(SMALL, pooling)))
+def test_one_pooling_flag_is_set(pooling, flag, trained, foreign, tmp_path):
+    sentence_transformers.write(tmp_path, trained(Embedder(foreign.SMALL, pooling)))
     config = load(tmp_path, "config.json")
     assert config["is_matryoshka"] is False and config["matryoshka_dimensions"] == [8]
     modes = load(tmp_path, "1_Pooling/config.json")
     assert [k for k, v in modes.items() if k.startswith("pooling_mode") and v] == [f"pooling_mode_{flag}"]
 
 
-SMALL = Bert(vocab_size=264, width=8, num_layers=1, num_heads=2, mlp_dim=12, max_positions=60)
 OPEN = Qwen3(vocab_size=264, width=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=12, causal=False)
 
 
-@pytest.fixture
-def trained(plain, tmp_path):
-    """trained(module, prompts) -> a model to export with random weights; nothing but its arrays is not real."""
-
-    def run(module, prompts=PROMPTS) -> origin.Trained:
-        model = api.build(module)
-        params = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
-        tokenizer = tokenizers.HuggingFace(str(plain / "tokenizer.json"), "[PAD]")
-        description = bundles.model_json(
-            model.description,
-            tokenizer_options=tokenizer.options(),
-            tokenizer_digest=tokenizer.digest,
-            prompts=dict(prompts),
-            matryoshka_dims=model.matryoshka_dims,
-            lengths={"query": 10, "target": 20, "inference": 30},
-            lineage={"step": 3, "mixture": {"first": 0.75, "second": 0.25}},
-        )
-        shapes = {p: s.shape for p, s in params.items()}
-        return origin.Trained(
-            folder=tmp_path,
-            description=description,
-            module=module,
-            tokenizer=tokenizer,
-            shapes=shapes,
-            read=lambda path: np.full(shapes[path], 0.5, np.float32),
-            digest="d" * 64,
-        )
-
-    return run
-
-
-def test_what_sentence_transformers_cannot_say_is_refused(trained, tmp_path):
+def test_what_sentence_transformers_cannot_say_is_refused(trained, foreign, tmp_path):
     cases = (
-        (Embedder(SMALL, AttentionPooling(2)), PROMPTS, "AttentionPooling: sentence-transformers has no such pooling"),
-        (Embedder(SMALL, MeanPooling()), {"query": "{content} ?"}, "goes on behind {content}"),
-        (Embedder(SMALL.clone(position_offset=2), MeanPooling()), PROMPTS, "the tokenizer pads with token 0, but"),
+        (
+            Embedder(foreign.SMALL, AttentionPooling(2)),
+            PROMPTS,
+            "AttentionPooling: sentence-transformers has no such pooling",
+        ),
+        (Embedder(foreign.SMALL, MeanPooling()), {"query": "{content} ?"}, "goes on behind {content}"),
+        (
+            Embedder(foreign.SMALL.clone(position_offset=2), MeanPooling()),
+            PROMPTS,
+            "the tokenizer pads with token 0, but",
+        ),
         (Embedder(OPEN, LastPooling()), PROMPTS, "no architecture for this encoder"),
     )
     for i, (module, prompts, message) in enumerate(cases):
@@ -305,39 +234,3 @@ def test_what_sentence_transformers_cannot_say_is_refused(trained, tmp_path):
         with pytest.raises(DataError) as e:
             sentence_transformers.write(tmp_path / str(i), trained(module, prompts))
         assert message in str(e.value) and "\n" not in str(e.value)
-
-
-def test_an_encoder_of_no_family_is_refused():
-    with pytest.raises(DataError, match="SimpleNamespace: transformers has no architecture .* --format=stablehlo"):
-        families.of_encoder(types.SimpleNamespace())
-
-
-def test_the_card(exported, gemma_bundle):
-    text = (exported / "README.md").read_text(encoding="utf-8")
-    assert text.startswith("---\nlibrary_name: sentence-transformers\n") and "# mine\n" in text
-    assert "10 dimensions, 48 tokens, Matryoshka sizes 10, 4." in text
-    assert readers.source(readers.open_sentence_transformers) in text and "truncate_dim=4" in text
-    assert """open_sentence_transformers('mine')(['What is the capital of France?'], prompt_name='query')""" in text
-    assert "A text is taken as it is." in text
-    assert "| query | ` find:  ` |" in text and "| Reranking-document | ` text:  ` |" in text and "| STS |  |" in text
-    assert "embed verify mine" in text and "`parity.json`" in text
-    lineage = bundles.read_model_json(gemma_bundle)["lineage"]
-    assert "- converted_from: a folder" in text and lineage["weights"]["model.safetensors"] in text
-    assert "Suite `small`" in text and "| mine | find | 10 | ndcg_at_10 | 67.9 |" in text
-    assert "| mine | find | 4 | ndcg_at_10 | - |" in text and "| bm25 | find | all | ndcg_at_10 | 50.0 |" in text
-    assert "## Recipe" not in text and "{" not in text.split("## Prompts")[0].split("```")[0]
-
-
-def test_the_card_tells_data_recipe_and_inputs(trained):
-    made = trained(Embedder(SMALL, MeanPooling()), {"query": "{content}", "none": "{content}"})
-    lineage = {"method": "uniform", "inputs": [{"weight": 0.5, "digest": "abcdef0123456789", "lineage": {"step": 7}}]}
-    text = card.write(made, "sentence-transformers", "mine", recipe="a.b = 3")
-    assert "None: texts are encoded as they are." in text and "- step: 3" in text
-    assert "  - first: 75.0% of batches" in text and "  - second: 25.0% of batches" in text
-    assert "## Recipe" in text and "a.b = 3" in text and "## Scores" not in text
-    made.description["lineage"] = lineage
-    text = card.write(made, "sentence-transformers", "mine")
-    assert "  - weight 0.5, digest `abcdef012345`" in text and "- step: 7" in text
-    for form, use in (("stablehlo", "jax.export.deserialize"), ("onnx", "onnxruntime.InferenceSession")):
-        text = card.write(made, form, "mine")
-        assert use in text and "open_sentence_transformers" not in text and "library_name" not in text
