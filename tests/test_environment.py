@@ -39,8 +39,19 @@ def joined(monkeypatch):
 
 def test_programs_are_kept_in_the_folder_that_the_environment_names(joined, monkeypatch, tmp_path):
     monkeypatch.setenv("EMBED_COMPILATION_CACHE", str(tmp_path))
+    for name in OPTIONS[1:]:
+        monkeypatch.delenv(name.upper(), raising=False)
     environment.start()
     assert [getattr(jax.config, name) for name in OPTIONS] == [str(tmp_path), 0.5, 0]
+
+
+def test_what_the_user_gives_jax_is_kept(joined, monkeypatch, tmp_path):
+    monkeypatch.setenv("EMBED_COMPILATION_CACHE", str(tmp_path))
+    for name, value in zip(OPTIONS[1:], (7.0, 5)):
+        monkeypatch.setenv(name.upper(), str(value))
+        jax.config.update(name, value)
+    environment.start()
+    assert [getattr(jax.config, name) for name in OPTIONS] == [str(tmp_path), 7.0, 5]
 
 
 def test_without_a_name_they_are_kept_at_home(joined, monkeypatch, tmp_path):
