@@ -220,7 +220,7 @@ def _length(
     inner: dict,
     encoder,
     loading: sentence_config.Loading,
-    tokenizer: tokenizer_files.Found,
+    tokenizer: tokenizer_files.FolderTokenizer,
     requested: int | None,
 ) -> tuple[int, list[str]]:
     """Returns the tokens a text is cut at, as sentence-transformers chooses them, and a note where the files differ.

@@ -26,7 +26,7 @@ _UNLIMITED = 1_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FolderTokenizer:
     """The tokenizer of a folder. `max_length` is the length that its files say, None when they do not."""
 
     tokenizer: HuggingFace
@@ -41,7 +41,7 @@ def read(
     vocab_size: int,
     arguments: Mapping[str, Any] | None = None,
     lower_case: bool = False,
-) -> Found:
+) -> FolderTokenizer:
     """Returns the tokenizer of `folder` whose config.json is `config` and whose model has `vocab_size` token vectors.
 
     `arguments` replace entries of tokenizer_config.json (tokenizer_args of sentence_bert_config.json). With `lower_case`,
@@ -67,7 +67,7 @@ def read(
     )
     tokenizer, more = _tokenizer_json(folder, name, options, config, lower_case, vocab_size)
     notes += [*more, *_other_vocabularies(folder)]
-    return Found(tokenizer, length, tuple(notes))
+    return FolderTokenizer(tokenizer, length, tuple(notes))
 
 
 def _named_tokens(options: Mapping[str, Any]) -> dict[str, Entry]:

@@ -1,35 +1,12 @@
 """Gemma 3: which layers are global, the rotary positions of both kinds, one-sided or two-sided attention."""
 
 import pytest
+from gemma_entries import FIELDS, SIZES
 
 from embed.errors import DataError
 from embed.interop.families.gemma3 import GEMMA3
 from embed.models.gemma import Gemma
 
-SIZES = {
-    "vocab_size": 264,
-    "hidden_size": 12,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 6,
-    "intermediate_size": 20,
-    "rms_norm_eps": 1e-6,
-    "sliding_window": 8,
-    "query_pre_attn_scalar": 16,
-}
-FIELDS = {
-    "vocab_size": 264,
-    "width": 12,
-    "num_layers": 4,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "head_dim": 6,
-    "mlp_dim": 20,
-    "norm_eps": 1e-6,
-    "window": 8,
-    "query_scale": 0.25,
-}
 # As Gemma 3's configuration of transformers: every sixth layer global, causal, two rotary bases.
 SILENT = {
     "global_every": 6,
