@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -439,3 +441,17 @@ def test_a_tfds_dataset_that_is_not_there_is_refused_in_one_line(tfds_folder, to
     task = Task("little", Tfds("no_such_pairs:1.0.0", {"query": "q", "target": "t"}, "train", tfds_folder))
     message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
     assert "no_such_pairs" in message
+
+
+def test_every_file_of_data_and_sources_is_imported_without_tensorflow():
+    program = (
+        "import importlib, pathlib, sys\n"
+        "for name in ('tensorflow', 'seqio', 'tensorflow_datasets', 'tensorflow_text'): sys.modules[name] = None\n"
+        "import embed.data, embed.sources\n"
+        "for package in (embed.data, embed.sources):\n"
+        "    for path in sorted(pathlib.Path(package.__file__).parent.glob('*.py')):\n"
+        "        importlib.import_module(f'{package.__name__}.{path.stem}'); print(path.stem)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    assert {"cache", "loader", "prepare", "seqio_tasks", "record_files", "tokenizers"} <= set(ran.stdout.split())
