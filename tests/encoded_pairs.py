@@ -10,6 +10,7 @@ class Letters:
     """A tokenizer of one token per character."""
 
     digest: str = "letters"
+    path: str = "letters"
 
     def encode_batch(self, texts, max_length):
         rows = [np.array([ord(c) for c in text[:max_length]], np.int32) for text in texts]

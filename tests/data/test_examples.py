@@ -10,6 +10,7 @@ import pytest
 from cached_examples import drawn, equal, examples
 
 from embed.data import cache
+from embed.data.examples import lengths_of
 from embed.errors import ConfigError, DataError
 
 
@@ -165,3 +166,46 @@ def test_a_wrong_mixture_or_an_empty_cache_is_refused_when_built(folder):
     empty = cache.Cache(made.caches[0].folder, {**made.caches[0].manifest, "records": 0})
     with pytest.raises(DataError, match="the cache is empty; prepare the task again"):
         dataclasses.replace(made, caches=[empty])
+
+
+# Features and chosen texts.
+
+
+@pytest.mark.parametrize("one_task", [True, False])
+def test_the_draws_of_a_run_are_counted_by_task(folder, one_task):
+    made = examples(folder, [24, 10], 6, rates={"t0": 3, "t1": 2}, one_task_per_batch=one_task)
+    for steps in (1, 7):
+        counts = collections.Counter(task for t in range(steps) for task, _ in drawn(made, t))
+        assert made.draws(steps) == [counts[0], counts[1]] and sum(counts.values()) == 6 * steps
+
+
+def one_with_negatives_and_one_without(folder, **settings):
+    made, bare = examples(folder, [24, 10], 12, 3, 2, **settings), examples(folder, [24, 10])
+    return dataclasses.replace(made, caches=[made.caches[0], bare.caches[1]])
+
+
+def test_a_batch_of_a_task_without_lists_has_no_feature_of_them(folder):
+    made = one_with_negatives_and_one_without(folder, one_task_per_batch=True, rates={"t0": 1, "t1": 1})
+    names = {task: [f.name for f in made.features_of(task)] for task in (0, 1, None)}
+    assert names == {0: ["query", "target", "negatives"], 1: ["query", "target"], None: names[0]}
+    for t in range(6):
+        assert [f.name for f in made.features_at(t)] == names[int(made.task_name(t)[1:])]
+    mixed = one_with_negatives_and_one_without(folder, one_task_per_batch=False)
+    assert [f.name for f in mixed.features_at(0)] == names[0]
+
+
+def test_texts_are_chosen_by_their_lengths_alone(folder):
+    made = one_with_negatives_and_one_without(folder, one_task_per_batch=False, rates={"t0": 1, "t1": 1})
+    draws = made.drawn(0)
+    query, target, negatives = made.choose(draws, made.features)
+    records = made.read(draws)
+    for chosen in (query, target):
+        assert chosen.columns.tolist() == [0] * 12
+        assert chosen.lengths.tolist() == [len(e[chosen.feature.name]) for e in records]
+    sizes = [e["negatives_lengths"].tolist()[:2] for e in records]
+    assert {len(own) for own in sizes} == {0, 1, 2}
+    assert negatives.columns.tolist() == [[*range(len(own)), *[-1] * (2 - len(own))] for own in sizes]
+    assert negatives.lengths.tolist() == [[*own, *[0] * (2 - len(own))] for own in sizes]
+    assert lengths_of([query, negatives]).tolist() == [*query.lengths, *itertools.chain(*sizes)]
+    assert lengths_of([negatives[1:3]]).tolist() == [*itertools.chain(*sizes[1:3])]
+    assert lengths_of([]).tolist() == []
