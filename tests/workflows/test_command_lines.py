@@ -101,14 +101,17 @@ def test_a_script_is_found_here_or_in_the_repository_or_refused(here):
         command_lines.script_of(["python", "none.py", "a b"])
 
 
-def test_the_output_of_a_line_that_was_stopped_is_removed_where_it_is_this_runs_own(tmp_path):
+def test_the_output_of_a_line_that_was_stopped_is_removed_where_it_is_this_runs_own(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     for name in ("run/model", "run/kept", "run/trained", "elsewhere"):
         (tmp_path / name).mkdir(parents=True)
     remove = lambda *words: command_lines._remove_output(words, folder)  # noqa: E731
     remove("average", f"--output={tmp_path}/elsewhere")  # not in the folder of the run
     remove("average", f"--output={folder}")  # nor the folder itself
-    remove("average", "--output=", f"--model={folder}/kept", f"{folder}/kept")
+    monkeypatch.chdir(folder / "kept")
+    remove(
+        "average", "--output=", f"--model={folder}/kept", f"{folder}/kept"
+    )  # "" is not the folder that it is called in
     remove("train", f"--output={folder}/trained")  # goes on by itself
     assert all((tmp_path / name).is_dir() for name in ("run/model", "run/kept", "run/trained", "elsewhere"))
     remove("average", "one", f"--output={folder}/model")
