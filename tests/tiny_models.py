@@ -47,7 +47,7 @@ def small_model(vocab_size: int = 400):
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
-def write_model(path, tokenizer, seed: int = 0, overwrite: bool = False, vocab_size: int = 400) -> pathlib.Path:
+def write_model(path, tokenizer, seed: int = 0, overwrite: bool = False, vocab_size: int = 400, prompts=PROMPTS):
     """Returns a new bundle of the tiny model with weights drawn from `seed`."""
     model, shapes = small_model(vocab_size)
     draw = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def write_model(path, tokenizer, seed: int = 0, overwrite: bool = False, vocab_s
         model.description,
         tokenizer_options=tokenizer.options(),
         tokenizer_digest=tokenizer.digest,
-        prompts=dict(PROMPTS),
+        prompts=dict(prompts),
         matryoshka_dims=model.matryoshka_dims,
         lengths={"query": 16, "target": MAX_LENGTH},
         lineage={"seed": seed},

@@ -34,7 +34,8 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bundle(tokenizer, tmp_path_factory):
     """The tiny model's bundle; tests must not change it."""
-    return write_model(tmp_path_factory.mktemp("model") / "bundle", tokenizer, vocab_size=VOCAB_SIZE)
+    prompts = {**PROMPTS, "own": "own: {content}"}
+    return write_model(tmp_path_factory.mktemp("model") / "bundle", tokenizer, vocab_size=VOCAB_SIZE, prompts=prompts)
 
 
 @pytest.fixture
