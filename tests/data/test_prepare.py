@@ -150,6 +150,13 @@ def test_only_what_is_missing_is_prepared_and_the_order_is_that_of_the_mixture(t
     assert not [p for p in folder.iterdir() if p.name.endswith(".preparing")]
 
 
+def test_a_failed_preparation_leaves_no_cache(tmp_path, encoded):
+    task = file_task(tmp_path, "one", [*letters("a", 3), {"query": "a"}])
+    with pytest.raises(DataError, match="one.jsonl:4: no field 'target'"):
+        prepare.ensure_caches(Mixture("m", [task]), Letters(), FEATURES, tmp_path / "c", lambda line: None)
+    assert encoded == ["one"] and list((tmp_path / "c").iterdir()) == []
+
+
 def test_a_wrong_mixture_is_refused_before_anything_is_done(tmp_path, encoded):
     task = file_task(tmp_path, "one", letters("a", 2))
     with pytest.raises(ConfigError, match="two tasks called 'one'"):
