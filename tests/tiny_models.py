@@ -1,6 +1,7 @@
 """A tiny model as a bundle: weights drawn by numpy, and vocabularies of made-up words."""
 
 import functools
+import json
 import pathlib
 import random
 
@@ -15,6 +16,15 @@ from embed.models.pooling import MeanPooling
 from embed.text import PROMPTS
 
 MAX_LENGTH = 48
+_build, _built = api.build, {}
+
+
+def build(module):
+    """`api.build`, once for each description: tracing takes longer than anything that most tests do with a model."""
+    key = json.dumps(api.describe(module))
+    if key not in _built:
+        _built[key] = _build(module)
+    return _built[key]
 
 
 def made_up_texts(count: int, seed: int = 0, longest: int = 12) -> list[str]:

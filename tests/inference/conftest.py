@@ -3,9 +3,10 @@
 import pathlib
 
 import pytest
-from tiny_models import made_up_texts, write_model
+from tiny_models import build, made_up_texts, write_model
 
 from embed.data import tokenizers
+from embed.models import api
 from embed.text import PROMPTS
 
 
@@ -16,6 +17,12 @@ def write_with(path, vocabulary: bytes, seed: int = 0, overwrite: bool = False) 
     write_model(path, tokenizers.SentencePiece(str(file)), seed, overwrite)
     file.unlink()
     return pathlib.Path(path)
+
+
+@pytest.fixture(autouse=True)
+def built_once(monkeypatch):
+    """Models of one description are built once, for time."""
+    monkeypatch.setattr(api, "build", build)
 
 
 @pytest.fixture(scope="session")

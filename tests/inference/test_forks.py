@@ -19,10 +19,12 @@ context = multiprocessing.get_context("fork")
 
 def work(queue, opened):
     for name, action in {
-        "encode": lambda: opened.encode(["bada kolo"]) if opened else embed.load(path).encode(["bada kolo"]),
         "load": lambda: embed.load(path),
+        "encode": lambda: (opened or embed.load(path)).encode(["bada kolo"]),
         "search": lambda: search.top_k(np.ones((1, 2)), np.ones((3, 2)), 1),
     }.items():
+        if name == "load" and opened is None:  # so does encoding
+            continue
         try:
             action()
             queue.put((name, "works"))
@@ -33,7 +35,7 @@ def fork(opened):
     queue = context.Queue()
     process = context.Process(target=work, args=(queue, opened))
     process.start()
-    for _ in range(3):
+    for _ in range(3 if opened else 2):
         print(*queue.get(timeout=600), sep=": ")
     process.join(20)
 
@@ -51,7 +53,7 @@ def test_a_fork_after_loading_is_refused_and_one_before_works(bundle):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
-    assert lines[:3] == ["encode: works", "load: works", "search: works"]
-    for line, name in zip(lines[3:6], ("encode", "load", "search"), strict=True):
+    assert lines[:2] == ["encode: works", "search: works"]
+    for line, name in zip(lines[2:5], ("load", "encode", "search"), strict=True):
         assert line.startswith(f"{name}: UsageError: this process was forked") and "'spawn'" in line
-    assert lines[6:] == ["parent: works"]
+    assert lines[5:] == ["parent: works"]

@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from tiny_models import build
 
 from embed import bundles, documents, files, hosts
 from embed.data.tasks import Mixture
@@ -23,22 +24,8 @@ FREE = {"model": None, "tokenizer": None}
 SHARED = {"suite": "suite.json", "schedule": Schedule(steps=5, evaluate_every=2)}
 
 
-@pytest.fixture(scope="module")
-def build():
-    """`api.build`, once for each description: most of the time of these tests would be tracing."""
-    built, plain = {}, api.build
-
-    def made(module):
-        key = json.dumps(api.describe(module))
-        if key not in built:
-            built[key] = plain(module)
-        return built[key]
-
-    return made
-
-
 @pytest.fixture
-def runs(monkeypatch, without_seqio, build) -> list[loop.Run]:
+def runs(monkeypatch, without_seqio) -> list[loop.Run]:
     """The runs that the trainer was given; it takes no step, and ends with the last."""
     given = []
 
