@@ -174,12 +174,12 @@ def _samples(path: pathlib.Path, results: Mapping[str, Any]) -> tuple[dict[str, 
     return bootstrap.load(file), []
 
 
-def _plain(value):
+def plain(value):
     """Returns the value with null for what is not a number, which JSON has no word for."""
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -187,7 +187,7 @@ def write(results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pat
     """Writes everything into `folder` and returns the files' names."""
     bootstrap.save(folder / SAMPLES, samples)
     results = {**results, "samples_digest": files.sha256_file(folder / SAMPLES)}
-    digests.write_sealed(folder / "results.json", _plain(results))
+    digests.write_sealed(folder / "results.json", plain(results))
     kept = report.loss_table(results)
     text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
     (folder / "results.md").write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from encoded_pairs import encoded
+from encoded_pairs import Letters, encoded
 
 from embed.data.draws import Draws
 from embed.data.features import Unit, drawn_ids
@@ -12,14 +12,6 @@ from embed.data.record_encoder import RecordEncoder
 from embed.data.text_features import Lengths, Text, Texts, describe, pairs
 from embed.errors import ConfigError, DataError
 from embed.text import content_id, target_id
-
-
-class Letters:
-    """One token a character."""
-
-    def encode_batch(self, texts, max_length):
-        rows = [np.array([ord(c) for c in text[:max_length]], np.int32) for text in texts]
-        return rows, [len(text) > max_length for text in texts]
 
 
 def draws(count, epoch=0, seed=0):

@@ -12,7 +12,7 @@ from embed import digests
 from embed.errors import DataError, StorageError
 from embed.inference import bulk
 from embed.sources.input_texts import Text
-from embed.vectors import quantize_binary, quantize_int8
+from embed.vectors import quantize_binary
 
 SIZE = 16
 
@@ -136,76 +136,6 @@ def test_ids_that_come_twice_are_refused_with_both_places(tmp_path):
     with pytest.raises(DataError, match=r"in:9: the id 'id 3\\n é' is that of in:3 too.*--id_field"):
         bulk.scan(lambda: texts, 4)
     assert bulk.scan(lambda: texts, 4, unique=False).texts == 10
-
-
-STRANGE_IDS = [
-    "a\u2028b",
-    "c\u2029",
-    "\x85",
-    "line\nfeed\r\n",
-    "\x00nul\x1c\x0b\x0c",
-    '"quoted" \\n',
-    "é 語 😀",
-    " ",
-    "",
-]
-
-
-@pytest.mark.parametrize("format", bulk.FORMATS)
-def test_strange_ids_survive_in_every_format(format, tmp_path):
-    texts = [Text(identity, f"text {i}", "", f"in:{i}") for i, identity in enumerate(STRANGE_IDS)]
-    bulk.run(job(tmp_path, texts, format), texts, Encode())
-    ids, vectors = bulk.read(tmp_path)
-    assert ids == STRANGE_IDS
-    np.testing.assert_array_equal(vectors, np.stack([vector(t.text) for t in texts]))
-    if format != "parquet":  # readers that end a line at U+2028, as str.splitlines does, find as many
-        name = "part-00000.ids.txt" if format == "npy" else "part-00000.jsonl"
-        assert len((tmp_path / name).read_text(encoding="utf-8").splitlines()) == 7
-
-
-@pytest.mark.parametrize("precision", bulk.PRECISIONS)
-def test_other_readers_get_the_same_ids_and_values(tmp_path, precision):
-    """numpy, json and pyarrow, which know nothing of ours."""
-    parquet = pytest.importorskip("pyarrow.parquet")
-    texts = [Text(identity, f"text {i}", "", f"in:{i}") for i, identity in enumerate(STRANGE_IDS)]
-    for format in bulk.FORMATS:
-        bulk.run(job(tmp_path / format, texts, format, precision), texts, Encode())
-    wanted = np.stack([vector(t.text) for t in texts[:7]])
-    rounded = {"float32": wanted, "int8": quantize_int8(wanted)[0], "binary": quantize_binary(wanted)}[precision]
-    stored = np.load(tmp_path / "npy" / "part-00000.npy")
-    lines = (tmp_path / "npy" / "part-00000.ids.txt").read_text(encoding="utf-8").splitlines()
-    rows = [
-        json.loads(line) for line in (tmp_path / "jsonl" / "part-00000.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    table = parquet.read_table(tmp_path / "parquet" / "part-00000.parquet").to_pydict()
-    for ids, values in (
-        (map(json.loads, lines), stored),
-        ((row["id"] for row in rows), [row["embedding"] for row in rows]),
-        (table["id"], table["embedding"]),
-    ):
-        assert list(ids) == STRANGE_IDS[:7]
-        np.testing.assert_array_equal(np.array(values, rounded.dtype), rounded)
-    if precision == "int8":
-        scales = quantize_int8(wanted)[1]
-        for values in (np.load(tmp_path / "npy" / "part-00000.scales.npy"), [r["scale"] for r in rows], table["scale"]):
-            np.testing.assert_array_equal(np.array(values, np.float32), scales)
-
-
-@pytest.mark.parametrize("format", bulk.FORMATS)
-def test_more_than_a_hundred_thousand_shards_are_numbered_on(format, tmp_path):
-    """Names get a sixth digit there, which puts them out of the order of the alphabet."""
-    texts = [Text(str(i), f"t {i % 7}", "", "w") for i in range(100_003)]
-    made = bulk.Job(tmp_path, format, "float32", 1, bulk.Input(100_003, "all", ("x",) * 100_003), {})
-    made.begin()
-    for number in range(99_998, 100_003):
-        made.shards.write(number, [texts[number].id], vector(texts[number].text)[None], "x", 0)
-    read = [made.shards.read(number) for number in range(99_998, 100_003)]
-    assert [ids for ids, _, _ in read] == [[str(n)] for n in range(99_998, 100_003)]
-    with pytest.raises(DataError, match=r"part-00000.json: is missing, so the shard is not finished"):
-        bulk.read(tmp_path)
-    made.shards.path(99_998, ".json").rename(tmp_path / "part-100003.json")
-    with pytest.raises(DataError, match=r"part-100003.json: belongs to no shard of this job, which has 100,003"):
-        bulk.read(tmp_path)
 
 
 def finished_job(folder, texts, format="npy", precision="float32", **identity):

@@ -133,7 +133,7 @@ def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):
     assert np.abs(found - model.encode(texts)).max() > 1e-2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_flipped_byte_anywhere_is_refused(copied, seed):
     draw = random.Random(seed)
     paths = sorted(p for p in copied.rglob("*") if p.is_file() and p.name != files.MANIFEST and p.stat().st_size)

@@ -1,31 +1,27 @@
 """The plan of a recipe, in this process: as few micro-batches as the memory of its devices takes, parameters as they are used."""
 
 import dataclasses
-import shutil
 
 import jax
 import optax
 import pytest
+from tiny_models import small_module
+from training_batches import bag_of_words
 
 from embed import sharding, trees
-from embed.commands.main import main
 from embed.compilation import forecast
 from embed.data import tasks
 from embed.data.text_features import Lengths, pairs
+from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.objectives.pairs import Pairs
-from embed.workflows import recipe_steps
+from embed.workflows import compile, recipe_steps
 
 FEATURES = pairs(Lengths(32, 32))
-
-
-@pytest.fixture
-def folder(prepared, tmp_path):
-    return shutil.copytree(prepared, tmp_path / "work")
 
 
 def model(dtype: str):
@@ -52,6 +48,7 @@ def mesh():
 
 
 def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
+    plan = dataclasses.replace(plan, model=bag_of_words(), objective=Pairs(Contrastive(), bag_of_words()))
     whole = plan.train(mesh())
     assert whole.micro_batches == 1
     room = whole.lasting + 0.6 * whole.temporary
@@ -62,12 +59,13 @@ def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
     assert "smaller batch" in plan.train(mesh()).refused
 
 
-def test_what_does_not_fit_ends_the_command(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
+def test_what_does_not_fit_ends_the_command(recipe_of, monkeypatch, capsys):
     monkeypatch.setattr(forecast, "memory_of", lambda mesh: 1000.0)
-    with pytest.raises(SystemExit) as ended:
-        main(["compile", "--gin_file=tiny.gin", "--steps=train"])
-    assert ended.value.code == 78 and "does not fit: train on here; see --advise" in capsys.readouterr().err
+    module = small_module(64)
+    recipe = recipe_of(optimizer=optax.sgd(0.1), model=module.clone(encoder=module.encoder.clone(num_layers=1)))
+    with pytest.raises(ConfigError, match="^does not fit: train on here; see --advise"):
+        compile.run(recipe, steps=["train"])
+    assert "recipe     recipe: 4,192 parameters, 8 examples a batch" in capsys.readouterr().out
 
 
 def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):

@@ -3,9 +3,14 @@
 import json
 import pathlib
 import re
-import shutil
+import sys
+
+import pytest
+from tiny_models import made_up_texts
 
 from embed import config
+from embed.commands.main import main
+from embed.data.tokenizers import train_sentencepiece
 
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 RECIPE = """
@@ -51,28 +56,40 @@ def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
 
 
-def test_one_file_beside_the_gin_file_is_enough(prepared, tmp_path, run_embed):
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """train() -> (exit code, stdout, stderr) of `embed train --gin_file=mine.gin --run_dir=run` in a folder with `mine.py`."""
     (code,) = [block for block in blocks() if "class Weight(Feature)" in block]
     assert len(code.splitlines()) <= 40
-    work = tmp_path / "work"
-    shutil.copytree(prepared, work)
-    (work / "mine.py").write_text(code)
-    (work / "mine.gin").write_text(RECIPE)
-    rows = [json.loads(line) for line in (work / "first.jsonl").read_text().splitlines()]
-    rows = [{"question": row["question"], "answer": row["answer"], "clicks": i % 3} for i, row in enumerate(rows)]
-    (work / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train = ("train", "--gin_file=mine.gin", "--run_dir=run")
-    done = run_embed(work, *train, PYTHONPATH=".")
-    assert done.returncode == 0, done.stderr
-    assert "model      Bag: 19,200 parameters" in done.stdout and "example    query; target; weight" in done.stdout
-    again = run_embed(work, *train, PYTHONPATH=".")
-    assert "complete at step 7 of 7" in again.stdout, again.stderr
-    (work / "mine.jsonl").write_text("".join(json.dumps({**row, "clicks": "often"}) + "\n" for row in rows))
-    refused = run_embed(work, *train, PYTHONPATH=".")
-    assert (
-        refused.returncode == 65
-        and "mine.jsonl:1: field 'clicks' holds 'often', expected a finite number" in refused.stderr
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "mine.gin").write_text(RECIPE)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "vocabulary.model").write_bytes(train_sentencepiece(made_up_texts(300), 300))
+
+    def run() -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--gin_file=mine.gin", "--run_dir=run"])
+        return ended.value.code, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("mine", None)
+
+
+def test_one_file_beside_the_gin_file_is_enough(train, tmp_path):
+    texts = made_up_texts(100)
+    rows = [{"question": a, "answer": b, "clicks": i % 3} for i, (a, b) in enumerate(zip(texts[:50], texts[50:]))]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, told, error = train()
+    assert code == 0, error
+    assert "model      Bag: 19,200 parameters" in told and "example    query; target; weight" in told
+    code, told, error = train()
+    assert code == 0 and "complete at step 7 of 7" in told, error
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({**row, "clicks": "often"}) + "\n" for row in rows))
+    code, told, error = train()
+    assert code == 65
+    assert "mine.jsonl:1: field 'clicks' holds 'often', expected a finite number" in error
 
 
 def test_the_gin_file_of_readme_is_complete(tmp_path, monkeypatch):
