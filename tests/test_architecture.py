@@ -211,7 +211,21 @@ def test_local_variables_are_named_after_what_they_hold():
     vague = {"found", "told", "own", "said", "made"}
     names = []
     for path in LIBRARY:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in parsed(path)[1]:
             name = node.arg if isinstance(node, ast.arg) else node.id if isinstance(node, ast.Name) else ""
-            names += [f"{path.relative_to(ROOT)}:{node.lineno} {name}"] if name in vague else []
+            names += [f"{own_name(path)}:{node.lineno} {name}"] if name in vague else []
     assert not names
+
+
+def test_every_module_with_logic_has_a_test_file_of_its_name():
+    logic = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.BoolOp, ast.comprehension)
+    missing = []
+    for path in LIBRARY:
+        relative = path.relative_to(ROOT / "embed")
+        if path.name.startswith("__") or not any(isinstance(node, logic) for node in parsed(path)[1]):
+            continue
+        # A command and its workflow may have one file of tests.
+        rooms = {"commands", "workflows"} if relative.parts[0] in ("commands", "workflows") else {str(relative.parent)}
+        if not any((ROOT / "tests" / room / f"test_{path.name}").is_file() for room in rooms):
+            missing.append(own_name(path))
+    assert not missing
