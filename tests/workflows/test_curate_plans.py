@@ -4,9 +4,9 @@ import json
 import types
 
 import pytest
-from embed.curation.words import Words
 
 from embed.curation import judging, synthesis
+from embed.curation.prompt_templates import PromptTemplate
 from embed.errors import DataError, UsageError
 from embed.sources.input_texts import Text
 from embed.workflows import curate_plans
@@ -19,9 +19,9 @@ def options(what: str, **given) -> Options:
     return Options(what, "out", "http://x/v1", "m", **given)
 
 
-def prompts(*names: str) -> dict[str, Words]:
+def prompts(*names: str) -> dict[str, PromptTemplate]:
     """Prompts of 11 characters: 3 tokens each."""
-    return {name: Words(name, "system", "asked") for name in names}
+    return {name: PromptTemplate(name, "system", "asked") for name in names}
 
 
 def test_a_text_has_a_token_for_four_characters_and_one_more():

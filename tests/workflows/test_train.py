@@ -50,7 +50,7 @@ def test_the_parts_of_a_recipe_reach_the_trainer(recipe_of, runs, tmp_path, caps
     assert run.optimizer == ("mine", 5) and run.schedule == Schedule(steps=5)
     assert run.objective == recipe.built_objective(run.model)
     assert [c.name for c in run.batches.examples.caches] == ["one", "two"]
-    assert (run.batches.shards, run.batches.pad_id, run.batches.most_shapes) == (8, recipe.tokenizer.pad_id, 6)
+    assert (run.batches.shards, run.batches.pad_id, run.batches.max_shapes) == (8, recipe.tokenizer.pad_id, 6)
     assert (run.start_from, run.evaluate, run.validation, run.best_metric) == (None, None, None, None)
     told = capsys.readouterr().out
     assert "data       task 'one': 6 examples" in told and "model      Gemma: " in told
