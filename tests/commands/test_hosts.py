@@ -49,6 +49,7 @@ def alone(folder, run_embed):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", HOSTS)
 def test_encoding_is_divided_over_hosts(alone, run_on_hosts, hosts):
     output = f"encoded-{hosts}"

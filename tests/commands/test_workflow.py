@@ -26,6 +26,7 @@ def suite(here, write_suite):
     write_suite(here, [json.loads(x) for x in (here / "first.jsonl").read_text().splitlines()])
 
 
+@pytest.mark.slow
 def test_from_pairs_to_search(here, capsys, suite):
     call(
         "train", "--gin_file=tiny.gin", "--run_dir=run", "--gin.sharding.MeshShape.data=8", "--gin.TRAIN_STEPS=40",

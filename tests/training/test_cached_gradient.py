@@ -169,6 +169,7 @@ def test_parts_of_a_batch_join_again_and_keep_their_rows_at_home(parts):
         np.testing.assert_array_equal(jax.jit(sharding.join_batch)(cut), x)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_micro_batch_and_of_one_chunk(logits):
     """Neither the rows of all texts nor B x B values are held: temporaries fall with the number of micro-batches."""
     objective = Pairs(Contrastive(0.2), gemma())
