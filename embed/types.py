@@ -111,7 +111,7 @@ class PairEmbeddings:
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
     fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
     when the texts are; the loss masks false negatives by them. `score` is how near a pair is to be, and `scores` are a teacher's of
-    the target and of each negative.
+    the target and of each negative. `teacher_query`, `teacher_target` and `teacher_negatives` are a teacher's vectors of the items.
     """
 
     query: Float[Array, "*chunks B E"]
@@ -123,6 +123,9 @@ class PairEmbeddings:
     negatives_id: Any | None = None  # uint32 [B, N, 2]
     score: Float[Array, "*chunks B"] | None = None
     scores: Float[Array, "*chunks B _"] | None = None
+    teacher_query: Float[Array, "*chunks B T"] | None = None
+    teacher_target: Float[Array, "*chunks B T"] | None = None
+    teacher_negatives: Float[Array, "*chunks B N T"] | None = None
 
     def map(self, function: Callable[[Any], Any]) -> "PairEmbeddings":
         """Returns the same pairs with `function` applied to the embeddings of every side."""
@@ -134,17 +137,20 @@ class PairEmbeddings:
 class Loss(Protocol):
     """A frozen dataclass: a pure function of embeddings that knows no model.
 
-    A loss of more than texts says so in `needs`: 'score' or 'scores', which the batch then has.
+    A loss of more than texts says so in `needs`: names of further fields of `PairEmbeddings`, which the batch then has.
     """
 
     def init(self) -> Params:
         """Returns the loss's own learned parameters, such as a temperature; {} when it has none."""
         ...
 
-    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the scalar to minimise and what to report.
 
-        `params` are those of `init`, or what training made of them; None where the loss has none.
+        `params` are those of `init`, or what training made of them; None where the loss has none. `step` counts from 0, for
+        weights that follow a schedule.
         """
         ...
 

@@ -11,7 +11,7 @@ source launch/setup.sh
 
 slow=no
 parity=no
-side_by_side=(-n logical --maxprocesses=4 --dist=loadfile)
+side_by_side=(-n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder)
 while [ $# -gt 0 ]; do
     case "$1" in
         --slow) slow=yes ;;

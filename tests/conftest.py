@@ -217,6 +217,12 @@ def embed(folder: pathlib.Path, *arguments: str, **environment: str) -> subproce
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=1000)
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the folders with the longest tests first, so that processes side by side end at about the same time."""
+    longest = ("training", "commands")
+    items.sort(key=lambda item: item.path.parent.name not in longest)
+
+
 def pytest_sessionfinish():
     """Ends the fork server, and removes the compiled programs."""
     _SERVER.end()

@@ -201,13 +201,14 @@ class Vectors(Feature):
     """Vectors of a teacher, computed once and joined by the content id of the text feature `of`: float32 [n, dim] in the batch.
 
     For a feature of several texts they are [n, N, dim], 0 where there is no text. `path` is a folder that `vector_store.write`
-    has made. A text without a vector there is a DataError when a run starts. Nothing of it is cached with the records.
+    has made; `dim`, where it is given, is the size that its vectors must have. A text without a vector there is a DataError when a
+    run starts. Nothing of it is cached with the records.
     """
 
     name: str
     of: str
     path: str
-    dim: ranges.Count
+    dim: ranges.Count | None = None
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -215,7 +216,7 @@ class Vectors(Feature):
     @functools.cached_property
     def _store(self) -> vector_store.VectorStore:
         store = vector_store.read(self.path)
-        if store.dim != self.dim:
+        if self.dim not in (None, store.dim):
             raise DataError(
                 f"{self.path}: holds vectors of {store.dim} values, and Vectors.dim = {self.dim}; give that size"
             )
@@ -231,12 +232,12 @@ class Vectors(Feature):
 
     def collate(self, unit):
         columns = unit.columns[self.of]
-        vectors = np.zeros((*columns.shape, self.dim), np.float32)
+        vectors = np.zeros((*columns.shape, self._store.dim), np.float32)
         vectors[columns >= 0] = self._store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
         return {self.name: vectors}
 
     def shapes(self, size, texts):
-        return {self.name: ((size, *texts[self.of], self.dim), np.float32)}
+        return {self.name: ((size, *texts[self.of], self._store.dim), np.float32)}
 
 
 def _blocks(count: int, size: int = 4096) -> list[range]:

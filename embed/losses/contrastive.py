@@ -63,13 +63,16 @@ class Contrastive:
         """Returns {"log_temperature": float32} where the temperature is learned, else {}."""
         return {"log_temperature": jnp.log(jnp.float32(self.temperature))} if self.learn_temperature else {}
 
-    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the mean over the batch, and what to report: `accuracy` (share of queries whose target is nearer than
         every negative), `masked_share` (of in-batch pairs, as duplicates), `positive_similarity` (mean cosine), and
         `temperature` where it is learned.
 
         A large batch is compared a few queries at a time and again for the gradient, so that B x B values are never held.
         """
+        del step
         pairs = pairs.map(normalize)
         size = pairs.query.shape[0]
         if self.literal_mask and size == 1 and pairs.negatives is None:

@@ -1,16 +1,116 @@
-"""Losses that learn from a teacher's scores."""
+"""Losses that learn from a teacher: from its vectors of the same items, or from its scores of a query's candidates."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from embed import ranges
 from embed.errors import ConfigError
-from embed.ranges import Positive
+from embed.ranges import Positive, Size
 from embed.types import Metrics, PairEmbeddings, Params
-from embed.vectors import normalize
+from embed.vectors import normalize, truncate
+
+Tower = Literal["query", "target", "negatives"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingDistillation:
+    """The distance between each item's embedding and the teacher's vector of it, summed over `towers`.
+
+        L = sum over towers of  mean over items of distance(student(x), teacher(x))
+
+    Needs the teacher's vectors in the batch as `teacher_query`, `teacher_target` and `teacher_negatives`
+    (`Recipe.teacher_vectors`). `distance` is 'l2', the Euclidean distance, 'mse', the mean of the squared differences, or
+    'cosine', one minus the cosine. Both sides have unit length. Where the teacher's vectors are longer than the embedding,
+    their prefix of its size is taken, back at unit length: right for a teacher that was trained with Matryoshka. `projection`
+    is (E, T): a linear map from the embedding to the teacher's whole size, which is learned with the model and not part of it.
+
+    Source: arXiv:2509.20354 eq. 5, which has all three towers with equal weights, after arXiv:2301.12005 eq. 7. The paper
+    prints neither the distance nor how 768 values meet the teacher's 3,072; 'l2' and the prefix are our choice.
+    """
+
+    distance: Literal["l2", "mse", "cosine"] = "l2"
+    towers: tuple[Tower, ...] = ("query", "target", "negatives")
+    projection: tuple[Size, Size] | None = None
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+        if not self.towers or len(set(self.towers)) != len(self.towers):
+            raise ConfigError(
+                f"EmbeddingDistillation.towers = {self.towers}; name 'query', 'target' and 'negatives', each at most once"
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the teacher's vectors in the batch."""
+        return tuple(f"teacher_{tower}" for tower in self.towers)
+
+    def init(self) -> Params:
+        """Returns {"projection": float32 [E, T]}, columns drawn with variance 1/E, or {} without a projection."""
+        if self.projection is None:
+            return {}
+        draw = jax.random.normal(jax.random.key(0), self.projection, jnp.float32)
+        return {"projection": draw / self.projection[0] ** 0.5}
+
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the sum, and the mean distance of each tower under its name."""
+        del step
+        metrics: Metrics = {}
+        for tower in self.towers:
+            student, teacher = getattr(pairs, tower), getattr(pairs, f"teacher_{tower}")
+            if student is None:
+                raise ConfigError(
+                    "EmbeddingDistillation.towers names 'negatives', and the batch has none; set Recipe.num_negatives, or leave "
+                    "it out"
+                )
+            if teacher is None:
+                raise ConfigError(
+                    f"EmbeddingDistillation needs the teacher's vectors of {tower!r}; bind Recipe.teacher_vectors to their folder"
+                )
+            student, teacher = self._sizes(normalize(student), teacher, params)
+            is_there = pairs.negatives_mask if tower == "negatives" else None
+            metrics[tower] = _mean(self._distance(student, teacher), is_there)
+        return sum(metrics.values(), jnp.float32(0.0)), metrics
+
+    def _sizes(self, student, teacher, params):
+        """Returns unit vectors of the student and of the teacher that have one size."""
+        size, teacher_size = student.shape[-1], teacher.shape[-1]
+        if self.projection is not None:
+            if self.projection != (size, teacher_size):
+                raise ConfigError(
+                    f"EmbeddingDistillation.projection = {self.projection}; the embedding has {size} values and the teacher's "
+                    f"vectors {teacher_size}: give ({size}, {teacher_size})"
+                )
+            projected = jnp.matmul(student, params["projection"].astype(student.dtype), precision="highest")
+            return normalize(projected), normalize(teacher)
+        if size > teacher_size:
+            raise ConfigError(
+                f"the embedding has {size} values and the teacher's vectors {teacher_size}; give "
+                f"EmbeddingDistillation.projection = ({size}, {teacher_size})"
+            )
+        return student, truncate(teacher, size)
+
+    def _distance(self, student, teacher):
+        if self.distance == "cosine":
+            return 1.0 - jnp.sum(student * teacher, -1)
+        squared = jnp.sum(jnp.square(student - teacher), -1)
+        if self.distance == "mse":
+            return squared / student.shape[-1]
+        # The root has no gradient at 0, where the distance has its minimum.
+        is_zero = squared == 0
+        return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
+
+
+def _mean(x: Float[Array, "..."], is_there: Bool[Array, "..."] | None = None) -> Float[Array, ""]:
+    """Returns the mean of the values that are there; 0 where none is."""
+    if is_there is None:
+        return jnp.mean(x)
+    return jnp.sum(jnp.where(is_there, x, 0.0)) / jnp.maximum(jnp.sum(is_there), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,21 +132,62 @@ class MarginMSE:
         """Returns {}: nothing is learned."""
         return {}
 
-    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss, and what to report: `margin` and `teacher_margin`, means over the hard negatives."""
-        del params
-        if pairs.scores is None:
-            raise ConfigError("MarginMSE needs the teacher's scores; map the role 'scores' in the sources")
-        if pairs.negatives is None:
-            raise ConfigError("MarginMSE needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
-        pairs = pairs.map(normalize)
-        positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
-        hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
-        margin, teacher = self.scale * (positive - hard), pairs.scores[:, :1] - pairs.scores[:, 1:]
-        is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
-        count = jnp.maximum(jnp.sum(is_there), 1)
+        del params, step
+        cosine, is_there = _candidates("MarginMSE", pairs)
+        margin = self.scale * (cosine[:, :1] - cosine[:, 1:])
+        teacher_margin = pairs.scores[:, :1] - pairs.scores[:, 1:]
+        metrics = {"margin": _mean(margin, is_there), "teacher_margin": _mean(teacher_margin, is_there)}
+        return _mean((margin - teacher_margin) ** 2, is_there), metrics
 
-        def mean(x):
-            return jnp.sum(jnp.where(is_there, x, 0.0)) / count
 
-        return mean((margin - teacher) ** 2), {"margin": mean(margin), "teacher_margin": mean(teacher)}
+@dataclasses.dataclass(frozen=True)
+class CandidateKL:
+    """The divergence of the student's distribution over a query's candidates from the teacher's.
+
+    L = t^2 mean over queries of KL(softmax(scores of the teacher / t_teacher) || softmax(s / t)), where s are the cosines of the
+    query with its target and its hard negatives, and t^2 keeps the size of the gradient. Needs the role `scores`: the teacher's
+    scores of the target and of every negative. Source: arXiv:2010.11386, over the candidates of arXiv:2010.02666.
+    """
+
+    temperature: Positive = 0.05
+    teacher_temperature: Positive = 1.0
+    needs: ClassVar[tuple[str, ...]] = ("scores",)
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+
+    def init(self) -> Params:
+        """Returns {}: nothing is learned."""
+        return {}
+
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's."""
+        del params, step
+        cosine, is_negative = _candidates("CandidateKL", pairs)
+        is_there = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], 1)
+        student = jax.nn.log_softmax(jnp.where(is_there, cosine / self.temperature, -jnp.inf), where=is_there)
+        teacher = jnp.where(is_there, pairs.scores / self.teacher_temperature, -jnp.inf)
+        log_teacher = jax.nn.log_softmax(teacher, where=is_there)
+        terms = jnp.exp(log_teacher) * (jnp.where(is_there, log_teacher, 0.0) - jnp.where(is_there, student, 0.0))
+        divergence = jnp.sum(jnp.where(is_there, terms, 0.0), 1)
+        best = [jnp.argmax(jnp.where(is_there, x, -jnp.inf), 1) for x in (cosine, teacher)]
+        return self.temperature**2 * jnp.mean(divergence), {"agreement": jnp.mean(best[0] == best[1])}
+
+
+def _candidates(name: str, pairs: PairEmbeddings) -> tuple[Float[Array, "B C"], Bool[Array, "B N"]]:
+    """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are."""
+    if pairs.scores is None:
+        raise ConfigError(f"{name} needs the teacher's scores; map the role 'scores' in the sources")
+    if pairs.negatives is None:
+        raise ConfigError(f"{name} needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
+    pairs = pairs.map(normalize)
+    positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
+    hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
+    is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
+    return jnp.concatenate([positive, hard], 1), is_there

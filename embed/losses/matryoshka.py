@@ -36,7 +36,9 @@ class Matryoshka:
         """Returns the parameters of `loss`, which all prefixes share."""
         return self.loss.init()
 
-    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the sum, the metrics of the largest size, and each size's loss as `loss@dim`."""
         size = pairs.query.shape[-1]
         if max(self.dims) > size:
@@ -44,7 +46,7 @@ class Matryoshka:
         total, metrics = 0.0, {}
         weights = self.weights or (1.0,) * len(self.dims)
         for dim, weight in sorted(zip(self.dims, weights)):
-            value, loss_metrics = self.loss(pairs.map(lambda x, dim=dim: truncate(x, dim)), params)
+            value, loss_metrics = self.loss(pairs.map(lambda x, dim=dim: truncate(x, dim)), params, step)
             total = total + weight * value
             metrics = {**metrics, **loss_metrics, f"loss@{dim}": value}
         return total, metrics

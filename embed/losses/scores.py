@@ -1,7 +1,7 @@
 """Losses of pairs of texts with a score of each pair: those with a higher score are to be nearer."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +40,12 @@ class CoSENT:
         """Returns the cosine of each query and its target."""
         return jnp.sum(pairs.query * pairs.target, -1)
 
-    def __call__(self, pairs: PairEmbeddings, params: Params | None = None) -> tuple[Float[Array, ""], Metrics]:
+    def __call__(
+        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
+    ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss, and what to report: `ordered`, the share of two pairs with different scores that are in their order,
         and `similarity`, the mean over the batch."""
-        del params
+        del params, step
         if pairs.score is None:
             raise ConfigError(
                 f"{type(self).__name__} needs the score of each pair; map the role 'score' in the sources"

@@ -10,7 +10,8 @@ from embed.objectives.texts import embed_texts
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
 
 MODEL, LOSS = "model", "loss"
-_BESIDE = ("negatives_mask", "query_id", "target_id", "negatives_id", "score", "scores")
+_TOWERS = ("query", "target", "negatives")
+_BESIDE = tuple(f.name for f in dataclasses.fields(PairEmbeddings) if f.name not in _TOWERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +42,8 @@ class Pairs:
 
     def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss of the whole batch and its metrics."""
-        del step
         beside: dict[str, Any] = {name: batch[name] for name in _BESIDE if name in batch}
-        return self.loss_fn(PairEmbeddings(**outputs.rows, **beside), params[LOSS])
+        return self.loss_fn(PairEmbeddings(**outputs.rows, **beside), params[LOSS], step)
 
     def update(self, variables: Variables, outputs: Outputs, step) -> dict[str, Any]:
         """Returns {}: nothing moves."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from embed import ranges, text
 from embed.data import tasks
-from embed.data.features import Feature, Scores, roles_of
+from embed.data.features import Feature, Scores, Vectors, roles_of
 from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
@@ -21,6 +21,7 @@ from embed.types import Model, Objective
 
 # What a loss may need beside texts (its `needs`): the feature that gives it.
 SCORES = {"score": Scores("score"), "scores": Scores("scores", each="negatives")}
+_TEACHER = "teacher_"  # before the name of a text feature: a teacher's vectors of those texts
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -41,7 +42,8 @@ class Recipe:
     `features` say what of the data's records a batch holds (`data.features`), one by one or in lists such as
     `data.text_features.pairs()`. Without any they are those of text pairs: `query` and
     `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer list those that `draw_negatives` says
-    ('random' ones, others in every epoch, or the 'first'); and the scores that the losses of the objective ask for.
+    ('random' ones, others in every epoch, or the 'first'); and the scores and the teacher's vectors that the losses of the
+    objective ask for, the vectors from the folder `teacher_vectors` (`embed encode --gin_file` writes it).
     `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
     `micro_batches`, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
@@ -71,6 +73,7 @@ class Recipe:
     lengths: Lengths = dataclasses.field(default_factory=Lengths)
     num_negatives: Natural = 0
     draw_negatives: Literal["random", "first"] = "random"
+    teacher_vectors: str | None = None
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: Natural = 0
     ema_decay: OpenShare | None = None
@@ -118,8 +121,29 @@ class Recipe:
         """The features of a batch: `features`, or those of text pairs, with the scores that the objective's losses need."""
         if self.features:
             return tuple(f for given in self.features for f in (given if isinstance(given, list | tuple) else [given]))
-        needed = dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ()))
-        return (*pairs(self.lengths, self.num_negatives, self.draw_negatives), *(SCORES[name] for name in needed))
+        texts = pairs(self.lengths, self.num_negatives, self.draw_negatives)
+        return (*texts, *(self._needed_feature(name) for name in self._needed))
+
+    @property
+    def _needed(self) -> list[str]:
+        """The names of what the objective's losses need beside texts, each once."""
+        return list(dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ())))
+
+    def _needed_feature(self, name: str) -> Feature:
+        if not name.startswith(_TEACHER):
+            return SCORES[name]
+        of = name.removeprefix(_TEACHER)
+        if self.teacher_vectors is None:
+            raise ConfigError(
+                f"the objective learns from a teacher's vectors of {of!r}; bind Recipe.teacher_vectors to their folder, which "
+                "`embed encode MODEL --gin_file=... --output=FOLDER` writes"
+            )
+        if of == "negatives" and not self.num_negatives:
+            raise ConfigError(
+                "EmbeddingDistillation.towers names 'negatives', and Recipe.num_negatives = 0 uses none; set it, or take them out "
+                "of the towers"
+            )
+        return Vectors(name, of, self.teacher_vectors)
 
     @property
     def longest_text(self) -> int:
@@ -132,6 +156,18 @@ class Recipe:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"Recipe.features: two are called {name!r}; give each its own name")
+        if self.teacher_vectors is not None and (
+            self.features or not any(n.startswith(_TEACHER) for n in self._needed)
+        ):
+            raise ConfigError(
+                "Recipe.teacher_vectors has no effect: "
+                + (
+                    "Recipe.features say all that a batch holds"
+                    if self.features
+                    else "no loss learns from a teacher's vectors"
+                )
+                + "; leave it out"
+            )
         for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
             default = Lengths() if name == "lengths" else getattr(type(self), name)
             if getattr(self, name) != default:

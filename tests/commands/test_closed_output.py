@@ -75,6 +75,7 @@ def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
     assert parameters(open_run / "full", 2) == parameters(open_run / "open", 2)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_does_not_end_a_run(open_run):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [sys.executable, "-c", BEFORE, "-", *TRAIN, "--run_dir=hung-up"]

@@ -171,6 +171,7 @@ def test_a_bad_record_at_the_end_leaves_no_folder(folder, run_embed, rows, messa
     assert not (folder / "never").exists()
 
 
+@pytest.mark.slow
 def test_two_hosts_share_a_file(folder, run_embed):
     done = encode(run_embed, folder, "one-host", "--shard_size=15", "--format=jsonl")
     assert done.returncode == 0, done.stderr

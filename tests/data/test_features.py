@@ -139,7 +139,7 @@ def store(tmp_path):
 def test_vectors_are_joined_by_the_ids_of_the_drawn_texts(store):
     one, several = (
         Vectors("teacher", "query", str(store.folder), 3),
-        Vectors("others", "negatives", str(store.folder), 3),
+        Vectors("others", "negatives", str(store.folder)),  # of whatever size they are
     )
     rows = [
         {**encoded("query", [[1]], [9]), **encoded("negatives", [[1], [1]], [5, -7])},

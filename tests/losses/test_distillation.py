@@ -1,11 +1,13 @@
-"""MarginMSE against its equation in float64."""
+"""Losses with a teacher against their equations in float64, masked negatives, sizes that do not fit."""
+
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
 from embed.errors import ConfigError
-from embed.losses.distillation import MarginMSE
+from embed.losses.distillation import CandidateKL, EmbeddingDistillation, MarginMSE
 from embed.types import PairEmbeddings
 
 
@@ -42,8 +44,9 @@ def test_a_negative_that_is_not_there_has_no_gradient():
     assert (found[~pairs.negatives_mask] == 0).all() and (found[pairs.negatives_mask] != 0).any(-1).all()
 
 
+@pytest.mark.parametrize("loss", [MarginMSE(), CandidateKL()], ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("missing", ["scores", "negatives"])
-def test_what_is_missing_is_said(missing):
+def test_what_is_missing_is_said(missing, loss):
     pairs = batch()
     given = {
         "query": pairs.query,
@@ -52,5 +55,122 @@ def test_what_is_missing_is_said(missing):
         "scores": pairs.scores,
         missing: None,
     }
-    with pytest.raises(ConfigError, match="MarginMSE needs .*; map the role"):
-        MarginMSE()(PairEmbeddings(**given))
+    with pytest.raises(ConfigError, match=f"{type(loss).__name__} needs .*; map the role"):
+        loss(PairEmbeddings(**given))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.1, 0.5)])
+def test_the_divergence_is_that_of_its_equation(masked, temperatures):
+    pairs, (student_temperature, teacher_temperature) = batch(masked), temperatures
+    divergences, agree = [], []
+    for i in range(7):
+        kept = [0, *(1 + k for k in range(3) if pairs.negatives_mask is None or pairs.negatives_mask[i, k])]
+        cosines = np.array([pairs.query[i] @ x for x in (pairs.target[i], *pairs.negatives[i])])[kept]
+        scores = pairs.scores[i][kept]
+        p, q = (
+            np.exp(x / t) / np.exp(x / t).sum()
+            for x, t in ((scores, teacher_temperature), (cosines, student_temperature))
+        )
+        divergences.append(np.sum(p * np.log(p / q)))
+        agree.append(np.argmax(scores) == np.argmax(cosines))
+    with jax.enable_x64(True):
+        value, metrics = CandidateKL(*temperatures)(pairs)
+    np.testing.assert_allclose(value, student_temperature**2 * np.mean(divergences), rtol=1e-12)
+    np.testing.assert_allclose(metrics["agreement"], np.mean(agree))
+
+
+def test_the_divergence_has_a_finite_gradient_and_none_at_negatives_that_are_not_there():
+    pairs = batch()
+
+    def value(negatives):
+        hard = PairEmbeddings(pairs.query, pairs.target, negatives, pairs.negatives_mask, scores=pairs.scores)
+        return CandidateKL()(hard)[0]
+
+    gradient = np.asarray(jax.grad(value)(pairs.negatives))
+    assert np.isfinite(gradient).all() and (gradient[~pairs.negatives_mask] == 0).all()
+    assert (gradient[pairs.negatives_mask] != 0).any(-1).all()
+
+
+def taught(teacher_size=6, masked=True) -> PairEmbeddings:
+    pairs, random = batch(masked), np.random.default_rng(1)
+    sizes = {"query": (7,), "target": (7,), "negatives": (7, 3)}
+    return dataclasses.replace(
+        pairs, **{f"teacher_{tower}": random.normal(size=(*shape, teacher_size)) for tower, shape in sizes.items()}
+    )
+
+
+DISTANCES = {
+    "l2": lambda x, y: np.linalg.norm(x - y),
+    "mse": lambda x, y: np.mean((x - y) ** 2),
+    "cosine": lambda x, y: 1 - x @ y,
+}
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize(("towers", "teacher_size"), [(("query", "target", "negatives"), 6), (("query",), 4)])
+def test_embeddings_are_compared_with_the_prefix_of_the_teachers(distance, towers, teacher_size):
+    pairs, expected = taught(teacher_size), {}
+    for tower in towers:
+        student, teacher = getattr(pairs, tower), getattr(pairs, f"teacher_{tower}")
+        rows = [i for i in np.ndindex(student.shape[:-1]) if tower != "negatives" or pairs.negatives_mask[i]]
+        expected[tower] = np.mean([DISTANCES[distance](student[i], unit(teacher[i][:4])) for i in rows])
+    with jax.enable_x64(True):
+        value, metrics = EmbeddingDistillation(distance, towers)(pairs)
+    np.testing.assert_allclose(value, sum(expected.values()), rtol=1e-12)
+    assert set(metrics) == set(towers)
+    np.testing.assert_allclose([metrics[t] for t in towers], [expected[t] for t in towers], rtol=1e-12)
+
+
+def test_a_projection_maps_to_the_whole_teacher_and_is_learned():
+    loss, pairs = EmbeddingDistillation("l2", ("query",), (4, 6)), taught()
+    with jax.enable_x64(True):
+        params = loss.init()
+        value, gradient = jax.value_and_grad(lambda p: loss(pairs, p)[0])(params)
+        matrix = np.asarray(params["projection"], np.float64)
+    distances = [np.linalg.norm(unit(x @ matrix) - unit(y)) for x, y in zip(pairs.query, pairs.teacher_query)]
+    np.testing.assert_allclose(value, np.mean(distances), rtol=1e-12)
+    assert matrix.shape == (4, 6) and (np.asarray(gradient["projection"]) != 0).all()
+    assert EmbeddingDistillation().init() == {}
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(distance):
+    pairs = batch()
+
+    def value(query):
+        return EmbeddingDistillation(distance, ("query",))(
+            PairEmbeddings(query, pairs.target, teacher_query=pairs.query)
+        )[0]
+
+    with jax.enable_x64(True):
+        loss, gradient = map(np.asarray, jax.value_and_grad(value)(pairs.query))
+    assert abs(loss) < 1e-7 and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "message"),
+    [
+        (EmbeddingDistillation(), {"teacher_target": None}, "vectors of 'target'; bind Recipe.teacher_vectors"),
+        (EmbeddingDistillation(), {"negatives": None}, "names 'negatives', and the batch has none"),
+        (EmbeddingDistillation(projection=(4, 8)), {}, r"vectors 6: give \(4, 6\)"),
+        (
+            EmbeddingDistillation(),
+            {"teacher_query": np.ones((7, 3))},
+            r"has 4 values and the teacher's vectors 3; give EmbeddingDistillation.projection = \(4, 3\)",
+        ),
+    ],
+)
+def test_teachers_that_do_not_fit_are_refused(loss, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        loss(dataclasses.replace(taught(), **changes), loss.init())
+
+
+@pytest.mark.parametrize("towers", [(), ("query", "query")])
+def test_towers_are_named_once(towers):
+    with pytest.raises(ConfigError, match="each at most once"):
+        EmbeddingDistillation(towers=towers)

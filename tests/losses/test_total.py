@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from embed.losses.contrastive import Contrastive
+from embed.losses.matryoshka import Matryoshka
 from embed.losses.total import Total
 from embed.types import Loss, PairEmbeddings
 
@@ -29,3 +30,27 @@ def test_is_the_weighted_sum(weights):
 
 def test_is_a_loss():
     assert isinstance(Total(PARTS), Loss)
+
+
+def test_a_weight_may_follow_a_schedule_and_is_reported():
+    o = outputs()
+    total = Total(PARTS, {"b": lambda step: 0.5 * step})
+    each = {name: float(loss(o)[0]) for name, loss in PARTS.items()}
+    for step in (0, 3):
+        value, metrics = total(o, None, step)
+        assert float(value) == pytest.approx(each["a"] + 0.5 * step * each["b"], rel=1e-6)
+        assert metrics["b/weight"] == 0.5 * step and "a/weight" not in metrics
+
+
+class Stepped:
+    """A loss that is the step."""
+
+    def init(self):
+        return {}
+
+    def __call__(self, pairs, params=None, step=0):
+        return step, {}
+
+
+def test_the_step_reaches_every_part():
+    assert Total({"a": Stepped(), "b": Matryoshka(Stepped(), (6, 2))})(outputs(), None, 2)[0] == 6

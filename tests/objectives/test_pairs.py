@@ -27,8 +27,8 @@ class Recorded:
     def init(self):
         return {"scale": jnp.float32(3.0)}
 
-    def __call__(self, pairs, params=None):
-        self.given.append((pairs, params))
+    def __call__(self, pairs, params=None, step=0):
+        self.given.append((pairs, params, step))
         return params["scale"] * jnp.sum(pairs.query), {}
 
 
@@ -38,8 +38,9 @@ def test_the_loss_is_given_embeddings_ids_and_its_own_parameters():
     variables = objective.init(jax.random.key(0))
     outputs = objective.forward(variables, part, jax.random.key(1), 0)
     assert isinstance(outputs, Outputs) and not jax.tree.leaves(outputs.sums)
-    value, _ = objective.loss(variables.params, outputs, part, 0)
-    pairs, params = given[0]
+    value, _ = objective.loss(variables.params, outputs, part, 7)
+    pairs, params, step = given[0]
+    assert step == 7
     assert float(value) == pytest.approx(3.0 * float(jnp.sum(outputs.rows["query"])))
     assert params == {"scale": 3.0}
     for name in ("query_id", "target_id", "negatives_id", "negatives_mask"):

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from embed.losses.distillation import MarginMSE
+from embed.losses.distillation import CandidateKL, EmbeddingDistillation, MarginMSE
 from embed.losses.scores import AnglE, CoSENT
+from embed.losses.spread_out import SpreadOut
 from embed.types import PairEmbeddings
 
 pytestmark = pytest.mark.parity
@@ -73,3 +74,41 @@ def test_margin_mse(losses, seed, negatives):
     margins = scores[:, :1] - scores[:, 1:]
     as_margins = theirs(losses.MarginMSELoss(None), vectors, margins if negatives > 1 else margins[:, 0])
     same(ours(MarginMSE(), vectors, scores=np.concatenate([0 * margins[:, :1], -margins], 1)), as_margins, vectors)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("temperature", "teacher_temperature"), [(1.0, 1.0), (0.5, 2.0)])
+def test_divergence_of_candidates(losses, seed, temperature, teacher_temperature):
+    """Theirs has one temperature for both, so the teacher's scores are scaled to have its own."""
+    vectors = embeddings(seed, 3)
+    scores = np.random.default_rng(seed).normal(size=(24, 4))
+    expected = theirs(
+        losses.DistillKLDivLoss(None, temperature=temperature), vectors, scores * temperature / teacher_temperature
+    )
+    same(ours(CandidateKL(temperature, teacher_temperature), vectors, scores=scores), expected, vectors)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mean_weight", [0.0, 0.7])
+def test_spread_out(losses, seed, mean_weight):
+    """Theirs has a hinge, sums columns when it is told to, and gives its terms apart."""
+    import torch
+
+    vectors = embeddings(seed, dim=4)
+    tensors = [torch.tensor(x, requires_grad=True) for x in vectors]
+    loss = losses.GlobalOrthogonalRegularizationLoss(None, mean_weight=mean_weight, aggregation="sum")
+    value = sum(loss.compute_loss_from_embeddings(tensors).values())
+    value.backward()
+    expected = value.item(), [x.grad.numpy() for x in tensors]
+    same(ours(SpreadOut(mean_weight=mean_weight, hinge=True), vectors), expected, vectors)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("distance", ["l2", "mse", "cosine"])
+def test_embedding_distillation(losses, seed, distance):
+    """Theirs is the mean over columns, ours their sum."""
+    vectors, teacher = embeddings(seed, 1), embeddings(seed + 10, 1)
+    value, gradient = theirs(losses.EmbedDistillLoss(None, distance), vectors, np.stack(teacher))
+    expected = 3 * value, [3 * g for g in gradient]
+    given = {"teacher_query": teacher[0], "teacher_target": teacher[1], "teacher_negatives": teacher[2][:, None]}
+    same(ours(EmbeddingDistillation(distance), vectors, **given), expected, vectors)

@@ -6,13 +6,15 @@ import pytest
 from training_batches import bag_of_words
 
 from embed import sources
-from embed.data.features import Labels, Scores
+from embed.data.features import Labels, Scores, Vectors
 from embed.data.tasks import Mixture, Task
 from embed.data.text_features import Lengths, Text, Texts, pairs
 from embed.errors import ConfigError, DataError
 from embed.losses.contrastive import Contrastive
+from embed.losses.distillation import EmbeddingDistillation
 from embed.losses.matryoshka import Matryoshka
 from embed.losses.scores import CoSENT
+from embed.losses.total import Total
 from embed.models.lora import Lora
 from embed.objectives.adapters import Adapters
 from embed.objectives.moving_average import MovingAverage
@@ -50,6 +52,15 @@ def test_scores_that_losses_ask_for_are_features_however_deep_the_loss_lies(reci
 
     made = recipe_of(objective=Several({"a": CoSENT(), "b": CoSENT()}), mixture=FREE)
     assert made.record_features[-2:] == (Scores("scores", each="negatives"), Scores("score"))
+
+
+def test_the_teachers_vectors_that_losses_ask_for_are_features(recipe_of):
+    objective = Pairs(Total({"contrastive": Contrastive(), "distillation": EmbeddingDistillation()}))
+    made = recipe_of(objective=objective, mixture=FREE, num_negatives=2, teacher_vectors="vectors")
+    assert names(made)[3:] == ["teacher_query", "teacher_target", "teacher_negatives"]
+    assert made.record_features[-1] == Vectors("teacher_negatives", "negatives", "vectors")
+    queries = Pairs(EmbeddingDistillation(towers=("query",)))
+    assert names(recipe_of(objective=queries, teacher_vectors="vectors"))[3:] == ["teacher_query"]
 
 
 def test_features_may_come_in_lists(recipe_of):
@@ -118,6 +129,22 @@ MORE = {"query": "query", "target": "target"}
         (
             {"objective": Pairs(Matryoshka(Contrastive(hardness=5.0), (8, 4)))},
             "Contrastive.hardness = 5.0 weighs hard negatives, and Recipe.num_negatives = 0 uses none; set one of them",
+        ),
+        (
+            {"objective": Pairs(EmbeddingDistillation())},
+            "the objective learns from a teacher's vectors of 'query'; bind Recipe.teacher_vectors",
+        ),
+        (
+            {"objective": Pairs(EmbeddingDistillation()), "teacher_vectors": "vectors"},
+            "EmbeddingDistillation.towers names 'negatives', and Recipe.num_negatives = 0 uses none; set it",
+        ),
+        (
+            {"teacher_vectors": "vectors"},
+            "Recipe.teacher_vectors has no effect: no loss learns from a teacher's vectors",
+        ),
+        (
+            {"teacher_vectors": "vectors", "features": [Labels()], "lengths": Lengths(), "mixture": FREE},
+            "Recipe.teacher_vectors has no effect: Recipe.features say all that a batch holds",
         ),
     ],
 )
