@@ -57,7 +57,8 @@ setup_environment() {
         install=(uv pip install --quiet --python "$folder/bin/python")
     else
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
-        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
+        # Modules are compiled when they are first imported, not all of them now.
+        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
     fi
     "${install[@]}" -c "$constraints" -e ".[$extras]" || return
     [ ${#packages[@]} -eq 0 ] || "${install[@]}" --no-deps -c "$constraints" "${packages[@]}" || return

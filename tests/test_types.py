@@ -51,7 +51,7 @@ def test_a_loss_is_known_by_its_two_functions():
         def init(self):
             return {}
 
-        def __call__(self, pairs, params=None):
+        def __call__(self, pairs, params=None, step=0):
             return 0.0, {}
 
     class Half:

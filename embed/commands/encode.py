@@ -2,13 +2,17 @@
 
 Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
 changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
+
+With --gin_file instead of --input the texts are those that the recipe trains on, each once: queries with --query_prompt, targets
+and hard negatives with --target_prompt. A student learns from the folder: recipe.Recipe.teacher_vectors = 'FOLDER', and a loss
+such as losses.distillation.EmbeddingDistillation.
 """
 
 import pathlib
 
 from embed import environment
 from embed.commands import options
-from embed.errors import DataError
+from embed.errors import DataError, UsageError
 
 SUMMARY = (
     "Encode the texts of a file (jsonl, json, tsv, csv, txt, parquet; all but the last may be .gz) into shards of vectors, in "
@@ -22,9 +26,12 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
     )
-    parser.add_argument("--input", required=True, type=options.path, help="the file of texts")
+    parser.add_argument("--input", type=options.path, help="the file of texts")
+    options.add_gin_arguments(parser)
     parser.add_argument("--output", required=True, type=options.path, help="folder for the vectors")
     parser.add_argument("--prompt", default="document", help="prompt by name, or a template with {content} (document)")
+    parser.add_argument("--query_prompt", default="query", help="with --gin_file: the prompt of queries (query)")
+    parser.add_argument("--target_prompt", default="document", help="with --gin_file: that of targets (document)")
     parser.add_argument("--format", default="parquet", help="parquet (default), npy or jsonl")
     parser.add_argument(
         "--dims", type=options.count, help="keep this many first dimensions, scaled back to unit length"
@@ -41,9 +48,28 @@ def add_arguments(parser) -> None:
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")
     parser.add_argument("--shard_size", type=options.count, default=8192, help="texts a shard (8192)")
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
+    parser.set_defaults(defaults={name: parser.get_default(name) for name in (*_OF_FILES, *_OF_RECIPES)})
+
+
+_OF_FILES = ("prompt", "format", "quantize", "text_field", "id_field", "title_field")
+_OF_RECIPES = ("query_prompt", "target_prompt", "gin_bindings")
 
 
 def run(arguments) -> None:
+    of_recipe = bool(arguments.gin_file)
+    if of_recipe == bool(arguments.input):
+        raise UsageError("give --input, a file of texts, or --gin_file, a recipe whose texts are encoded for a student")
+    for name in _OF_FILES if of_recipe else _OF_RECIPES:
+        if getattr(arguments, name) != arguments.defaults[name]:
+            option = "--gin.NAME=VALUE" if name == "gin_bindings" else f"--{name}"
+            raise UsageError(f"{option} has no effect with {'--gin_file' if of_recipe else '--input'}; leave it out")
+    if of_recipe:
+        _encode_records(arguments)
+    else:
+        _encode_file(arguments)
+
+
+def _encode_file(arguments) -> None:
     check_input(arguments.input)  # before JAX loads
     environment.start(arguments.distributed)
     from embed.workflows import encode
@@ -61,6 +87,25 @@ def run(arguments) -> None:
         text_field=arguments.text_field,
         id_field=arguments.id_field,
         title_field=arguments.title_field,
+        shard_size=arguments.shard_size,
+    )
+
+
+def _encode_records(arguments) -> None:
+    environment.start(arguments.distributed)
+    from embed import config
+    from embed.workflows import encode_records
+    from embed.workflows.recipe import Recipe
+
+    encode_records.run(
+        arguments.model,
+        config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0],
+        arguments.output,
+        query_prompt=arguments.query_prompt,
+        target_prompt=arguments.target_prompt,
+        dims=arguments.dims,
+        dtype=arguments.dtype,
+        max_length=arguments.max_length,
         shard_size=arguments.shard_size,
     )
 

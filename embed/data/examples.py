@@ -98,14 +98,18 @@ class Examples:
         return self.caches[self._turns[t][0]].name if self.mixture.one_task_per_batch else self.mixture.name
 
     def features_of(self, task: int | None) -> tuple[Feature, ...]:
-        """Returns the features that a batch of a task has, or of several for None: no lists of texts that are all empty."""
+        """Returns the features that a batch of a task has, or of several for None.
 
-        def has(feature: Feature) -> bool:
-            if not isinstance(feature, TextFeature) or feature.each == ():
-                return True
-            return feature.each != (0,) and (task is None or self.caches[task].columns[feature.name] > 0)
+        Lists of texts that are all empty are left out, and so are the vectors of such texts.
+        """
 
-        return tuple(feature for feature in self.features if has(feature))
+        def is_empty(feature: TextFeature) -> bool:
+            if feature.each == ():
+                return False
+            return feature.each == (0,) or (task is not None and not self.caches[task].columns[feature.name])
+
+        empty = {feature.name for feature in text_features(self.features) if is_empty(feature)}
+        return tuple(f for f in self.features if f.name not in empty and getattr(f, "of", None) not in empty)
 
     def features_at(self, t: int) -> tuple[Feature, ...]:
         """Returns the features that batch t has."""

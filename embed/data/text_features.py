@@ -66,8 +66,7 @@ class TextFeature(Feature):
         for record, texts in zip(records, listed):
             own_rows, own_cut = rows[used : used + len(texts)], cut[used : used + len(texts)]
             used += len(texts)
-            key = record.get(f"{self.name}_key")
-            ids = [content_id(key) if key else self._id(text, title) for text, title in texts]
+            ids = [self.id_of(record, text, title) for text, title in texts]
             equal_ids = [
                 target_id(variant) for text, title in texts for variant in (text, f"{title} {text}" if title else text)
             ]
@@ -99,7 +98,11 @@ class TextFeature(Feature):
         """Whether its texts have titles."""
         return False
 
-    def _id(self, text: str, title: str) -> np.int64:
+    def id_of(self, record: Record, text: str, title: str) -> np.int64:
+        """Returns the content id of one of the record's texts: that of the record's key, where it has one."""
+        key = record.get(f"{self.name}_key")
+        if key:
+            return content_id(key)
         return content_id(text) if self.side == "query" else target_id(text, title)
 
     def choose(self, lengths: np.ndarray, draws: Draws) -> np.ndarray:

@@ -284,7 +284,8 @@ def from_folder(folder, options: dict[str, Any]) -> Tokenizer:
     """Returns the tokenizer stored in a bundle, with the options of its model.json, after checking its digest there."""
     folder = pathlib.Path(folder)
     fields = {k: v for k, v in options.items() if k not in ("kind", "digest")}
-    kind = _KINDS.get(options.get("kind"))
+    # A file may hold anything there, also what cannot be a key.
+    kind = next((kind for name, kind in _KINDS.items() if name == options.get("kind")), None)
     if kind is None:
         raise DataError(
             f"{folder / 'model.json'}: unknown tokenizer kind {options.get('kind')!r}; known: {', '.join(_KINDS)}"

@@ -6,6 +6,8 @@ The folder holds `ids.npy`, int64 [n] in ascending order, `vectors.npy`, float32
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +19,11 @@ _IDS, _VECTORS, _KIND = "ids.npy", "vectors.npy", "vectors"
 
 @dataclasses.dataclass(frozen=True)
 class VectorStore:
-    """A verified folder of vectors, which stay on disk until they are asked for."""
+    """A verified folder of vectors, which stay on disk until they are asked for. `identity` says what they are of."""
 
     folder: pathlib.Path
     digest: str
+    identity: Mapping[str, Any]
 
     @functools.cached_property
     def _ids(self) -> np.ndarray:
@@ -42,15 +45,18 @@ class VectorStore:
         if missing.any():
             raise DataError(
                 f"{self.folder}: has no vector for {len(np.unique(ids[missing])):,} of {len(np.unique(ids)):,} different texts of "
-                f"{name!r}; write theirs too"
+                f"{name!r}; write theirs too (embed encode MODEL --gin_file=... --output=...)"
             )
         return self._vectors[rows].astype(np.float32)
 
 
-def write(folder, ids: np.ndarray, vectors: np.ndarray, *, overwrite: bool = False) -> VectorStore:
+def write(
+    folder, ids: np.ndarray, vectors: np.ndarray, *, identity: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> VectorStore:
     """Writes vectors [n, dim] under their content ids int64 [n] (`text.content_id`, `text.target_id`) as a folder.
 
-    An id that comes twice, a number of vectors other than that of ids, and a value that is not finite are DataErrors.
+    `identity` is JSON that says what the vectors are of, such as the teacher's digest. An id that comes twice, a number of vectors
+    other than that of ids, and a value that is not finite are DataErrors.
     """
     ids, vectors = np.asarray(ids, np.int64), np.asarray(vectors)
     if vectors.ndim != 2 or ids.shape != vectors.shape[:1] or not len(ids):
@@ -66,7 +72,9 @@ def write(folder, ids: np.ndarray, vectors: np.ndarray, *, overwrite: bool = Fal
     with files.new_folder(folder, overwrite=overwrite) as temporary:
         np.save(temporary / _IDS, ids[order], allow_pickle=False)
         np.save(temporary / _VECTORS, vectors[order].astype(kind), allow_pickle=False)
-        files.write_manifest(temporary, kind=_KIND, vectors=len(ids), dim=vectors.shape[1])
+        files.write_manifest(
+            temporary, kind=_KIND, vectors=len(ids), dim=vectors.shape[1], identity=dict(identity or {})
+        )
     return read(folder)
 
 
@@ -78,4 +86,4 @@ def read(folder) -> VectorStore:
     manifest = files.verify_manifest(folder)
     if manifest.get("kind") != _KIND:
         raise DataError(f"{folder}: holds {manifest.get('kind')!r}, not vectors; correct the path")
-    return VectorStore(folder, documents.digest_json(manifest["files"]))
+    return VectorStore(folder, documents.digest_json(manifest["files"]), manifest.get("identity") or {})

@@ -63,11 +63,9 @@ class EmbeddingDistillation:
         metrics: Metrics = {}
         for tower in self.towers:
             student, teacher = getattr(pairs, tower), getattr(pairs, f"teacher_{tower}")
-            if student is None:
-                raise ConfigError(
-                    "EmbeddingDistillation.towers names 'negatives', and the batch has none; set Recipe.num_negatives, or leave "
-                    "it out"
-                )
+            if student is None:  # a batch of a task without hard negatives
+                metrics[tower] = jnp.float32(0.0)
+                continue
             if teacher is None:
                 raise ConfigError(
                     f"EmbeddingDistillation needs the teacher's vectors of {tower!r}; bind Recipe.teacher_vectors to their folder"

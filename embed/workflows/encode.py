@@ -5,6 +5,8 @@ import functools
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from embed.inference import bulk
 from embed.inference import model as inference
 from embed.inference.shards import FORMATS, PRECISIONS
 from embed.sources import input_texts
+from embed.sources.input_texts import Text
 from embed.text import template
 from embed.types import Item
 
@@ -48,58 +51,94 @@ def run(
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     bulk.need(format)
     source = pathlib.Path(input)
-    started, cut = time.time(), [0]
-
-    def overflow(truncated: int, total: int) -> None:
-        del total
-        cut[0] = truncated
-
-    local_devices = jax.local_devices()  # every host works for itself
-    opened = inference.open_model(model, max_length=max_length, overflow=overflow, dtype=dtype, devices=local_devices)
-    prompt_template = template(prompt, opened.prompts)
-    opened.check_dims(dims)
+    opened = Opened(model, dtype, max_length)
+    opened.check(prompt, dims)
     fields = {"text": text_field, "id": id_field, "title": title_field}
     read = functools.partial(input_texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
-    job = bulk.Job(
-        output=pathlib.Path(output),
-        format=format,
-        precision=precision,
-        shard_size=shard_size,
-        # The whole input is read before anything is written.
-        input=bulk.scan(read, shard_size, progress=_Checked(source)),
-        identity={
-            "model": opened.digest,
-            "prompt": prompt_template,
-            "dims": dims or opened.encoder.model.embedding_dim,
-            "max_length": opened.encoder.max_length,
-            "dtype": opened.dtype,
-            "fields": fields,
-        },
-    )
-    if not job.input.texts:
+    # The whole input is read before anything is written.
+    scanned = bulk.scan(read, shard_size, progress=_Checked(source))
+    if not scanned.texts:
         raise DataError(f"{source}: holds no text; give a file of texts")
-    finished = job.finished() if hosts.is_main() else None
-    if hosts.agree(np.array(finished is not None)):
-        console.say(f"{output}: was finished before, and every file in it is whole; nothing was written")
-        return
+    opened.encode(read, scanned, output, prompt, format, precision, dims, shard_size, {"fields": fields})
 
-    def encode(shard):
-        items = [Item(text.text, text.title) for text in shard]
-        with console.text_bar(len(shard)) as progress:
-            return opened.encode(items, prompt_template, dims, progress), cut[0]
 
-    with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
-        if hosts.is_main():
-            job.begin()
-        hosts.sync("the encoding job has begun")
-        bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), console.ShardReport(), _warn)
-        hosts.sync("every shard was encoded")
-        if hosts.is_main():
-            summary = bulk.finish(job, started, _warn)
-            console.say(
-                f"wrote {output}: {summary['texts']:,} texts in {summary['shards']} shards, "
-                f"{summary['cut'] / summary['texts']:.1%} cut at {opened.encoder.max_length} tokens"
-            )
+class Opened:
+    """A model that is open for jobs of encoding, on the devices of this host."""
+
+    def __init__(self, model, dtype: str | None, max_length: int | None):
+        self._cut = 0
+
+        def overflow(truncated: int, total: int) -> None:
+            del total
+            self._cut = truncated
+
+        local_devices = jax.local_devices()  # every host works for itself
+        options = {"max_length": max_length, "overflow": overflow, "dtype": dtype, "devices": local_devices}
+        self.model = inference.open_model(model, **options)
+
+    def template(self, prompt: str) -> str:
+        """Returns the template of a prompt's name, or of itself; an unknown name is an error."""
+        return template(prompt, self.model.prompts)
+
+    def check(self, prompt: str, dims: int | None) -> None:
+        """Raises an error for a prompt or a size that the model does not have."""
+        self.template(prompt)
+        self.model.check_dims(dims)
+
+    def identity(self, prompt: str, dims: int | None) -> dict[str, Any]:
+        """Returns what decides the vectors of a text."""
+        return {
+            "model": self.model.digest,
+            "prompt": self.template(prompt),
+            "dims": dims or self.model.encoder.model.embedding_dim,
+            "max_length": self.model.encoder.max_length,
+            "dtype": self.model.dtype,
+        }
+
+    def encode(
+        self,
+        read: Callable[[], Iterable[Text]],
+        scanned: bulk.Input,
+        output,
+        prompt: str,
+        format: str,
+        precision: str,
+        dims: int | None,
+        shard_size: int,
+        identity: Mapping[str, Any],
+    ) -> None:
+        """Encodes the texts that `read` gives, which were `scanned`, into the folder `output`, or goes on with them."""
+        started, prompt_template = time.time(), self.template(prompt)
+        job = bulk.Job(
+            output=pathlib.Path(output),
+            format=format,
+            precision=precision,
+            shard_size=shard_size,
+            input=scanned,
+            identity={**self.identity(prompt, dims), **identity},
+        )
+        finished = job.finished() if hosts.is_main() else None
+        if hosts.agree(np.array(finished is not None)):
+            console.say(f"{output}: was finished before, and every file in it is whole; nothing was written")
+            return
+
+        def encode(shard):
+            items = [Item(text.text, text.title) for text in shard]
+            with console.text_bar(len(shard)) as progress:
+                return self.model.encode(items, prompt_template, dims, progress), self._cut
+
+        with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
+            if hosts.is_main():
+                job.begin()
+            hosts.sync("the encoding job has begun")
+            bulk.run(job, read(), encode, jax.process_index(), jax.process_count(), console.ShardReport(), _warn)
+            hosts.sync("every shard was encoded")
+            if hosts.is_main():
+                summary = bulk.finish(job, started, _warn)
+                console.say(
+                    f"wrote {output}: {summary['texts']:,} texts in {summary['shards']} shards, "
+                    f"{summary['cut'] / summary['texts']:.1%} cut at {self.model.encoder.max_length} tokens"
+                )
 
 
 def _warn(line: str) -> None:

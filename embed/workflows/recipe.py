@@ -143,7 +143,7 @@ class Recipe:
                 "EmbeddingDistillation.towers names 'negatives', and Recipe.num_negatives = 0 uses none; set it, or take them out "
                 "of the towers"
             )
-        return Vectors(name, of, self.teacher_vectors)
+        return Vectors(name, of, f"{self.teacher_vectors}/{'query' if of == 'query' else 'target'}")
 
     @property
     def longest_text(self) -> int:

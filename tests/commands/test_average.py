@@ -34,7 +34,7 @@ def folder(trained, tmp_path_factory, run_embed, write_retrieval):
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        ("greedy", []),
+        pytest.param("greedy", [], marks=pytest.mark.slow),
         pytest.param("learned", ["--trials=8"], marks=pytest.mark.slow),
         pytest.param("uniform", [], marks=pytest.mark.slow),
         pytest.param("weighted", ["--weights=0.25,0.75"], marks=pytest.mark.slow),
@@ -67,6 +67,7 @@ def test_soup_and_ingredients_are_scored_side_by_side(folder, run_embed, method,
     assert means["mean of the types"] == pytest.approx(kept["mean"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_the_best_alpha(folder, run_embed):
     given = ["base", "one", "--method=interpolate", "--alpha=0,0.5,1", "--output=sweep"]
     done = run_embed(folder, "average", *given, "--suite=suite.json", "--tasks=similar")
@@ -80,6 +81,7 @@ def test_a_sweep_keeps_the_best_alpha(folder, run_embed):
     assert (folder / "sweep" / "sweep.png").is_file() and "best at alpha" in (folder / "sweep" / "sweep.md").read_text()
 
 
+@pytest.mark.slow
 def test_models_of_no_common_start_are_averaged_only_when_told(folder, run_embed):
     done = run_embed(folder, "average", "one", "stranger", "--output=wild")
     assert done.returncode == 65
@@ -100,7 +102,10 @@ def test_models_of_no_common_start_are_averaged_only_when_told(folder, run_embed
         (["--method=weighted", "--suite=suite.json", "--weights=1"], "needs --weights with 2 values"),
     ],
 )
-def test_options_that_do_not_go_together(folder, run_embed, given, message):
-    done = run_embed(folder, "average", "one", "two", "--output=none", *given)
+def test_options_that_do_not_go_together(trained, tmp_path, run_embed, given, message):
+    for name in ("one", "two"):
+        shutil.copytree(trained / "run", tmp_path / name)
+    (tmp_path / "suite.json").write_text(json.dumps({"name": "small", "tasks": TASKS}))
+    done = run_embed(tmp_path, "average", "one", "two", "--output=none", *given)
     assert done.returncode == 64
-    assert message in done.stderr and not (folder / "none").exists()
+    assert message in done.stderr and not (tmp_path / "none").exists()

@@ -58,7 +58,9 @@ def test_vectors_are_those_of_the_api(folder, run_embed):
     np.testing.assert_allclose(vectors, wanted, atol=2e-6)
 
 
-@pytest.mark.parametrize("place", ["encode.before_commit_1", "encode.after_commit_1"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("encode.before_commit_1", marks=pytest.mark.slow), "encode.after_commit_1"]
+)
 def test_killed_and_run_again_gives_the_same_files(place, folder, run_embed):
     name = place.replace(".", "-")
     whole = encode(run_embed, folder, f"whole-{name}", "--shard_size=20", "--format=npy")

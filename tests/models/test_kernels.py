@@ -96,7 +96,10 @@ def gradients(kernel, q, k, v, weights, is_local=None):
     return [g for kind in ((False,) if kernel.local is None else (False, True)) for g in run(q, k, v, kind)]
 
 
-@pytest.mark.parametrize(("full", "local", "heads", "softcap"), CASES[1:])
+@pytest.mark.parametrize(
+    ("full", "local", "heads", "softcap"),
+    [CASES[3], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:3])],
+)
 def test_the_kernels_have_one_gradient(full, local, heads, softcap):
     arguments = (full, local, 0.3, jnp.dtype("float32"), softcap)
     found, expected = (gradients(make(*arguments), *values(*heads)) for make in (Splash, Xla))

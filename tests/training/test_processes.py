@@ -15,8 +15,9 @@ TRAIN = (
     "--gin.loop.Schedule.log_every=1",
     "--gin.CHECKPOINT_EVERY=100",
 )
+ONE_LAYER = ("--gin.gemma.Gemma.num_layers=1", "--gin.gemma.Gemma.global_every=1", "--gin.gemma.Gemma.unroll=1")
 # No dropout, which depends on the mesh, and batches of one shape, so that a program is compiled once on every host.
-SAME = ("--gin.gemma.Gemma.dropout=0.0", "--gin.tasks.Mixture.only=('first',)")
+SAME = ("--gin.gemma.Gemma.dropout=0.0", "--gin.tasks.Mixture.only=('first',)", *ONE_LAYER)
 
 
 def metrics(folder, run: str) -> list[float]:

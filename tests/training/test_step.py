@@ -72,7 +72,7 @@ class InfiniteSlope:
     def init(self):
         return {}
 
-    def __call__(self, pairs: PairEmbeddings, params=None):
+    def __call__(self, pairs: PairEmbeddings, params=None, step=0):
         return jnp.sum(pairs.query * pairs.target) + jnp.sum(jnp.sqrt(0.0 * jnp.square(pairs.query))), {}
 
 
@@ -252,7 +252,9 @@ def encoder_program(model, values, placement) -> str:
         return gradient.lower(state.variables.params["model"], tokens, mask).compile().as_text()
 
 
-@pytest.mark.parametrize("placement", [sharding.replicated, sharding.batch_sharding])
+@pytest.mark.parametrize(
+    "placement", [pytest.param(sharding.replicated, marks=pytest.mark.slow), sharding.batch_sharding]
+)
 def test_no_device_holds_vectors_of_the_whole_batch(placement, gemma, first):
     """A device has two of eight texts; wherever their tokens came from, it needs the vectors of no others."""
     text = encoder_program(gemma, first, placement)

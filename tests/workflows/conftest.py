@@ -81,7 +81,7 @@ def without_seqio(monkeypatch) -> list[str]:
     def examples(task, tokenizer, features):
         names.append(task.name)
         encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
-        yield from encoder([record for _, record in task.source.examples()])
+        yield from encoder([{"location": location, **record} for location, record in task.source.examples()])
 
     monkeypatch.setattr(seqio_tasks, "examples", examples)
     return names

@@ -58,7 +58,7 @@ def test_the_teachers_vectors_that_losses_ask_for_are_features(recipe_of):
     objective = Pairs(Total({"contrastive": Contrastive(), "distillation": EmbeddingDistillation()}))
     made = recipe_of(objective=objective, mixture=FREE, num_negatives=2, teacher_vectors="vectors")
     assert names(made)[3:] == ["teacher_query", "teacher_target", "teacher_negatives"]
-    assert made.record_features[-1] == Vectors("teacher_negatives", "negatives", "vectors")
+    assert made.record_features[-1] == Vectors("teacher_negatives", "negatives", "vectors/target")
     queries = Pairs(EmbeddingDistillation(towers=("query",)))
     assert names(recipe_of(objective=queries, teacher_vectors="vectors"))[3:] == ["teacher_query"]
 

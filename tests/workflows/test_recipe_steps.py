@@ -59,6 +59,7 @@ def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
     assert "smaller batch" in plan.train(mesh()).refused
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_ends_the_command(recipe_of, monkeypatch, capsys):
     monkeypatch.setattr(forecast, "memory_of", lambda mesh: 1000.0)
     module = small_module(64)

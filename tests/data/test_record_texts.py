@@ -1,0 +1,68 @@
+"""The different texts of a mixture's records: each once, by side, under the ids that batches have."""
+
+import json
+
+import pytest
+from tiny_models import word_tokenizer
+
+from embed import sources
+from embed.data import record_texts
+from embed.data.features import Scores
+from embed.data.tasks import Mixture, Task
+from embed.data.text_features import Lengths, pairs
+from embed.errors import DataError
+from embed.text import content_id, target_id
+
+ROWS = [
+    {"query": "a", "target": "b", "title": "t", "negatives": ["c", "d"], "scores": [3, 2, 1]},
+    {"query": "a", "target": "e", "negatives": ["b", "c"], "scores": [3, 2, 1]},
+    {"query": "e", "target": "a", "negatives": [], "scores": [1]},
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(rows, fields) -> the texts of a mixture of two tasks, the second of which repeats the first row."""
+    tokenizer = word_tokenizer(tmp_path / "tokenizer.json", list("abcdet"))
+
+    def read(rows=ROWS, *more_fields):
+        tasks = []
+        for name, part in (("one", rows), ("two", rows[:1])):
+            path = tmp_path / f"{name}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in part))
+            fields = {role: role for role in ("query", "target", "title", "negatives", "scores", *more_fields)}
+            tasks.append(Task(name, sources.JsonLines(str(path), fields)))
+        features = [*pairs(Lengths(), 1), Scores("scores", each="negatives")]
+        return record_texts.read(Mixture("m", tasks), tokenizer, features)
+
+    return read
+
+
+def test_each_text_comes_once_with_its_title_in_the_order_of_the_ids(read):
+    texts = read()
+    assert {(t.text, t.title) for t in texts["query"]} == {("a", ""), ("e", "")}
+    assert {(t.text, t.title) for t in texts["target"]} == {
+        ("b", "t"),
+        ("e", ""),
+        ("a", ""),
+        ("c", ""),
+        ("d", ""),
+        ("b", ""),
+    }
+    assert {t.id for t in texts["query"]} == {str(content_id(x)) for x in "ae"}
+    assert str(target_id("b", "t")) in {t.id for t in texts["target"]}
+    for side in texts.values():
+        assert [int(t.id) for t in side] == sorted(int(t.id) for t in side) and len({t.id for t in side}) == len(side)
+
+
+def test_a_key_that_two_texts_share_is_refused(read):
+    rows = [{**row, "target_key": "same"} for row in ROWS]
+    with pytest.raises(
+        DataError, match=r"one.jsonl:2: target has the id of another text, at .*one.jsonl:1; .*target_key out of"
+    ):
+        read(rows, "target_key")
+
+
+def test_a_bad_record_is_named(read):
+    with pytest.raises(DataError, match=r"one.jsonl:2: field 'target' is empty"):
+        read([ROWS[0], {**ROWS[1], "target": " "}])

@@ -1,0 +1,118 @@
+"""A teacher's vectors of what a recipe trains on: those of the model, joined by id, resumed, refused where they are of others."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from embed.data import vector_store
+from embed.data.tasks import Mixture
+from embed.errors import ConfigError, DataError
+from embed.inference.model import open_model
+from embed.losses.contrastive import Contrastive
+from embed.losses.distillation import EmbeddingDistillation
+from embed.losses.total import Total
+from embed.objectives.pairs import Pairs
+from embed.text import content_id, target_id
+from embed.workflows import encode_records
+
+ROWS = [{"query": f"{a} {b}", "target": b, "negatives": [c, a]} for a, b, c in zip("abcdef", "klmnop", "uvwxyz")]
+FIELDS = ("query", "target", "negatives")
+
+
+@pytest.fixture
+def recipe(recipe_of, task_of, without_seqio):
+    """A recipe of six rows with hard negatives."""
+    return recipe_of(mixture=Mixture("m", [task_of("taught", ROWS, FIELDS)]), num_negatives=2)
+
+
+def content(folder) -> dict:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_vectors_are_those_of_the_model_under_the_ids_of_the_texts(bundle, recipe, tmp_path):
+    encode_records.run(bundle, recipe, tmp_path / "taught", shard_size=4)
+    model, ids = open_model(bundle), np.array([content_id(row["query"]) for row in ROWS])
+    stored = vector_store.read(tmp_path / "taught" / "query").of(ids, "query")
+    np.testing.assert_allclose(stored, model.encode([row["query"] for row in ROWS], prompt="query"), atol=1e-6)
+    targets = sorted({text for row in ROWS for text in (row["target"], *row["negatives"])})
+    store = vector_store.read(tmp_path / "taught" / "target")
+    stored = store.of(np.array([target_id(text) for text in targets]), "target")
+    np.testing.assert_allclose(stored, model.encode(targets, prompt="document"), atol=1e-6)
+    assert store.identity["model"] == model.digest and store.identity["prompt"] == model.prompts["document"]
+    assert sorted(p.name for p in (tmp_path / "taught").iterdir()) == ["query", "target"]  # nothing of the work is left
+
+
+def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bundle, recipe, tmp_path, capsys):
+    output = tmp_path / "taught"
+    encode_records.run(bundle, recipe, output)
+    before = content(output)
+    encode_records.run(bundle, recipe, output)
+    assert content(output) == before and capsys.readouterr().out.count("nothing was written") == 2
+    with pytest.raises(DataError, match="query: holds vectors of another model, prompt or length, or of other texts"):
+        encode_records.run(bundle, recipe, output, query_prompt="own")
+    assert content(output) == before
+    shutil.rmtree(output / "target")  # as if it had been stopped between the two
+    encode_records.run(bundle, recipe, output)
+    assert content(output) == before
+
+
+def test_a_prompt_that_the_model_does_not_have_is_refused_before_anything_is_read(
+    bundle, recipe, tmp_path, without_seqio
+):
+    with pytest.raises((ConfigError, DataError), match="no prompt is called 'qery'"):
+        encode_records.run(bundle, recipe, tmp_path / "taught", query_prompt="qery")
+    assert not without_seqio and not (tmp_path / "taught").exists()
+
+
+def test_a_student_that_learns_from_them_gets_the_vectors_of_its_texts(bundle, recipe_of, recipe, tmp_path):
+    encode_records.run(bundle, recipe, tmp_path / "taught")
+    objective = Pairs(Total({"contrastive": Contrastive(), "distillation": EmbeddingDistillation()}))
+    student = recipe_of(
+        mixture=recipe.mixture, num_negatives=2, objective=objective, teacher_vectors=str(tmp_path / "taught")
+    )
+    by_name = {feature.name: feature for feature in student.record_features}
+    shapes = by_name["teacher_negatives"].shapes(3, {"negatives": (2,)})
+    assert shapes["teacher_negatives"][0][:2] == (3, 2)
+    assert by_name["teacher_query"].path.endswith("taught/query")
+    assert by_name["teacher_negatives"].path == by_name["teacher_target"].path == str(tmp_path / "taught") + "/target"
+
+
+def test_it_is_trained_from_the_command_line(prepared, trained, tmp_path, run_embed):
+    """The vectors are encoded, the student's loss falls, and without the vectors of some texts the run does not begin."""
+    folder = shutil.copytree(trained, tmp_path / "work")
+    lines = (
+        (folder / "tiny.gin").read_text().replace("include 'runs/train.gin'", "include 'runs/base.gin'").splitlines()
+    )
+    kept = [x for x in lines if not x.startswith(("MATRYOSHKA_DIMS", "HARDNESS", "TEMPERATURE", "recipe.Recipe.ema"))]
+    (folder / "student.gin").write_text(
+        "\n".join(kept).replace(
+            "from embed import sources\n",
+            "from embed import sources\nfrom embed.losses import distillation\nfrom embed.objectives import pairs\n",
+        )
+        + "\nrecipe.Recipe.objective = @pairs.Pairs()\n"
+        "pairs.Pairs.loss_fn = @distillation.EmbeddingDistillation()\n"
+        "recipe.Recipe.teacher_vectors = 'taught'\n"
+    )
+    train = (
+        "train",
+        "--gin_file=student.gin",
+        "--run_dir=student",
+        "--gin.TRAIN_STEPS=4",
+        "--gin.loop.Schedule.log_every=1",
+    )
+    done = run_embed(folder, *train)
+    assert (
+        done.returncode == 65 and "taught/query: no folder of vectors" in done.stderr and done.stderr.count("\n") == 1
+    )
+    done = run_embed(folder, "encode", "model", "--gin_file=student.gin", "--output=taught")
+    assert done.returncode == 0, done.stderr
+    done = run_embed(folder, *train)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(x) for x in (folder / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert {"query", "target", "negatives"} <= set(rows[0]) and all(np.isfinite(row["loss"]) for row in rows)
+    # Another mixture has texts that were not encoded.
+    (folder / "second.jsonl").write_text((folder / "second.jsonl").read_text().replace("red", "scarlet"))
+    done = run_embed(folder, *train, "--gin.CACHE_DIR='other'", "--run_dir=other")
+    assert done.returncode == 65 and "embed encode MODEL --gin_file" in done.stderr and done.stderr.count("\n") == 1
