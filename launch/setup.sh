@@ -57,8 +57,7 @@ setup_environment() {
         install=(uv pip install --quiet --python "$folder/bin/python")
     else
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
-        # Modules are compiled when they are first imported, not all of them now.
-        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
+        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
     fi
     "${install[@]}" -c "$constraints" -e ".[$extras]" || return
     [ ${#packages[@]} -eq 0 ] || "${install[@]}" --no-deps -c "$constraints" "${packages[@]}" || return

@@ -79,6 +79,7 @@ def test_a_student_that_learns_from_them_gets_the_vectors_of_its_texts(bundle, r
     assert by_name["teacher_negatives"].path == by_name["teacher_target"].path == str(tmp_path / "taught") + "/target"
 
 
+@pytest.mark.slow
 def test_it_is_trained_from_the_command_line(prepared, trained, tmp_path, run_embed):
     """The vectors are encoded, the student's loss falls, and without the vectors of some texts the run does not begin."""
     folder = shutil.copytree(trained, tmp_path / "work")
