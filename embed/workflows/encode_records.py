@@ -37,6 +37,7 @@ def run(
     was finished writes nothing.
     """
     output, recipe = pathlib.Path(output), init_from.complete(recipe)
+    _check_output(output)
     opened = Opened(model, dtype, max_length)
     prompts = {"query": query_prompt, "target": target_prompt}
     for prompt in prompts.values():
@@ -51,6 +52,15 @@ def run(
         _encode_side(opened, side, items, output, prompts[side], dims, shard_size)
     if hosts.is_main():
         shutil.rmtree(output / _WORK, ignore_errors=True)
+
+
+def _check_output(output: pathlib.Path) -> None:
+    """Raises DataError for a folder that holds anything but vectors of an earlier run of this job."""
+    ours = {"query", "target", _WORK, console.LOG}
+    for path in sorted(output.iterdir()) if output.is_dir() else ():
+        is_whole = path.name not in ("query", "target") or (path / files.MANIFEST).is_file()
+        if not (path.name.startswith((".", console.LOG)) or (path.name in ours and is_whole)):
+            raise DataError(f"{path}: is no folder of a teacher's vectors; give another --output, or remove it")
 
 
 def _encode_side(

@@ -130,8 +130,12 @@ class Recipe:
         return list(dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ())))
 
     def _needed_feature(self, name: str) -> Feature:
-        if not name.startswith(_TEACHER):
+        if name in SCORES:
             return SCORES[name]
+        if not name.startswith(_TEACHER):
+            raise ConfigError(
+                f"a loss of the objective needs {name!r}, which no feature of text pairs gives; bind Recipe.features"
+            )
         of = name.removeprefix(_TEACHER)
         if self.teacher_vectors is None:
             raise ConfigError(

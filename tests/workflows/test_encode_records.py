@@ -58,6 +58,15 @@ def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bu
     assert content(output) == before
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "query/ids.npy"])
+def test_a_folder_of_something_else_is_refused_before_anything_is_read(bundle, recipe, tmp_path, without_seqio, name):
+    (tmp_path / "taught" / name).parent.mkdir(parents=True)
+    (tmp_path / "taught" / name).write_text("mine")
+    with pytest.raises(DataError, match="is no folder of a teacher's vectors; give another --output"):
+        encode_records.run(bundle, recipe, tmp_path / "taught")
+    assert not without_seqio and (tmp_path / "taught" / name).read_text() == "mine"
+
+
 def test_a_prompt_that_the_model_does_not_have_is_refused_before_anything_is_read(
     bundle, recipe, tmp_path, without_seqio
 ):

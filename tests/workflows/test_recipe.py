@@ -26,6 +26,13 @@ def names(recipe) -> list[str]:
     return [feature.name for feature in recipe.record_features]
 
 
+@dataclasses.dataclass(frozen=True)
+class Needy:
+    """Stands for a loss that needs an array of somebody else's feature."""
+
+    needs = ("weight",)
+
+
 FREE = Mixture("m", [Task("t", object())])  # a source that declares no fields
 
 
