@@ -306,7 +306,7 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
     with reporter.paused():
         scores = {} if run.evaluate is None else dict(run.evaluate(items.export(state.variables)))
-        scores |= {} if run.validation is None else run.validation(state.variables)
+        scores |= {} if run.validation is None else run.validation(state.variables, state.step)
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)
     if hosts.is_main():

@@ -150,13 +150,14 @@ def make_step(
     return step
 
 
-def make_validation(objective: Objective) -> Callable[[Variables, Batch], Metrics]:
-    """Returns validate(variables, batch) -> the loss and the metrics of held-out examples, with nothing drawn."""
+def make_validation(objective: Objective) -> Callable[[tuple[Variables, jax.Array], Batch], Metrics]:
+    """Returns validate((variables, step), batch) -> the loss and the metrics of held-out examples, with nothing drawn."""
 
-    def validate(variables: Variables, batch: Batch) -> Metrics:
+    def validate(state: tuple[Variables, jax.Array], batch: Batch) -> Metrics:
+        variables, step = state
         served = objective.served(variables)
-        outputs, whole = outputs_of(objective, served, batch, None, jnp.int32(0))
-        value, metrics = objective.loss(served.params, outputs, whole, jnp.int32(0))
+        outputs, whole = outputs_of(objective, served, batch, None, step)
+        value, metrics = objective.loss(served.params, outputs, whole, step)
         return {"loss": value, **metrics}
 
     return validate

@@ -59,18 +59,19 @@ class Validation:
     def _programs(self) -> dict[Any, Programs]:
         return {}
 
-    def __call__(self, variables: Variables) -> dict[str, float]:
-        """Returns {"validation/loss": mean over the batches, and so for the objective's metrics}."""
+    def __call__(self, variables: Variables, step: jax.Array) -> dict[str, float]:
+        """Returns {"validation/loss": mean over the batches, and so for the objective's metrics}, as they are at `step`."""
+        state = (variables, step)
         key = jax.tree.structure(variables)
         if key not in self._programs:
-            placed = with_shardings(variables, jax.tree.map(lambda x: x.sharding, variables))
+            placed = with_shardings(state, jax.tree.map(lambda x: x.sharding, state))
             self._programs[key] = Programs(make_validation(self.objective), placed, self.batches, self.mesh, step=False)
         shards, metrics = self.batches.shards, []
         batches = self.batches.iterate(0, *sharding.process_rows(shards, self.mesh))
         for number in range(self.steps):
             hosts.at(f"scoring validation batch {number + 1}", hosts.SAVING)
             batch = Batch(sharding.to_global(next(batches), self.mesh, shards), self.batches.max_segments)
-            metrics.append(jax.device_get(self._programs[key](variables, batch)))
+            metrics.append(jax.device_get(self._programs[key](state, batch)))
         return _means(metrics)
 
 

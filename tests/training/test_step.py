@@ -14,6 +14,7 @@ from training_batches import POISON, bag_of_words, batch, examples, fast, rows
 from embed import sharding
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
+from embed.losses.total import Total
 from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
@@ -22,7 +23,7 @@ from embed.objectives.moving_average import MovingAverage
 from embed.objectives.pairs import Pairs
 from embed.training.optimizers import adamw
 from embed.training.state import TrainState, create, layout
-from embed.training.step import loss_and_gradient, make_step
+from embed.training.step import loss_and_gradient, make_step, make_validation
 from embed.trees import flatten
 from embed.types import Model, PairEmbeddings
 
@@ -260,3 +261,12 @@ def test_no_device_holds_vectors_of_the_whole_batch(placement, gemma, first):
     text = encoder_program(gemma, first, placement)
     assert "f32[2,7,16]" in text
     assert not [line for line in text.splitlines() if "f32[8,7,16]" in line]
+
+
+def test_held_out_examples_are_weighed_as_at_the_step_of_the_run():
+    objective = Pairs(Total({"contrastive": Contrastive()}, {"contrastive": lambda step: 0.5 * step}), bag_of_words())
+    variables, validate = objective.init(jax.random.key(0)), jax.jit(make_validation(objective))
+    values = {step: validate((variables, jnp.int32(step)), batch()) for step in (2, 6)}
+    for step, metrics in values.items():
+        assert float(metrics["contrastive/weight"]) == 0.5 * step
+        np.testing.assert_allclose(metrics["loss"], 0.5 * step * metrics["contrastive"], rtol=1e-6)
