@@ -11,6 +11,7 @@ from cached_examples import drawn, equal, examples
 
 from embed.data import cache
 from embed.data.examples import lengths_of
+from embed.data.features import Vectors
 from embed.errors import ConfigError, DataError
 
 
@@ -192,6 +193,15 @@ def test_a_batch_of_a_task_without_lists_has_no_feature_of_them(folder):
         assert [f.name for f in made.features_at(t)] == names[int(made.task_name(t)[1:])]
     mixed = one_with_negatives_and_one_without(folder, one_task_per_batch=False)
     assert [f.name for f in mixed.features_at(0)] == names[0]
+
+
+def test_a_batch_of_a_task_without_lists_has_no_vectors_of_them(folder):
+    made = one_with_negatives_and_one_without(folder, one_task_per_batch=True)
+    vectors = [Vectors("teacher_query", "query", "vectors"), Vectors("teacher_negatives", "negatives", "vectors")]
+    made = dataclasses.replace(made, features=[*made.features, *vectors])
+    names = [[f.name for f in made.features_of(task)] for task in (0, 1)]
+    assert names[0] == ["query", "target", "negatives", "teacher_query", "teacher_negatives"]
+    assert names[1] == ["query", "target", "teacher_query"]
 
 
 def test_texts_are_chosen_by_their_lengths_alone(folder):
