@@ -39,13 +39,13 @@ def example(task, i, most_negatives):
 
 def examples(folder, sizes, batch_size=4, most_negatives=0, num_negatives=0, seed=0, draw="first", **settings):
     tasks = [RegisteredTask(f"t{k}", "none") for k in range(len(sizes))]
-    made, features = [], pairs(LENGTHS, num_negatives, draw)
+    caches, features = [], pairs(LENGTHS, num_negatives, draw)
     for k, (task, size) in enumerate(zip(tasks, sizes)):
         key = NamedTokenizer(f"{size}-{most_negatives}")
         found = cache.find(task, key, features, folder)
         rows = (example(k, i, most_negatives) for i in range(size))
-        made.append(found or cache.write(task, key, features, folder, rows))
-    return Examples(Mixture("mixed", tasks, **settings), made, features, batch_size, seed)
+        caches.append(found or cache.write(task, key, features, folder, rows))
+    return Examples(Mixture("mixed", tasks, **settings), caches, features, batch_size, seed)
 
 
 def drawn(made, t):

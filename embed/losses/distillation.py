@@ -111,16 +111,9 @@ def _mean(x: Float[Array, "..."], is_there: Bool[Array, "..."] | None = None) ->
     return jnp.sum(jnp.where(is_there, x, 0.0)) / jnp.maximum(jnp.sum(is_there), 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class MarginMSE:
-    """The squared error of a query's margins, each the score of its target minus that of one of its hard negatives.
+class _OfCandidates:
+    """Base of losses that compare the cosines of a query's candidates with a teacher's scores of them. Nothing is learned."""
 
-    L = mean over the hard negatives of ((s(q,p) - s(q,n)) scale - margin of the teacher)^2, where s is the cosine. Needs the role
-    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`). A teacher whose
-    scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
-    """
-
-    scale: Positive = 1.0
     needs: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __post_init__(self):
@@ -130,12 +123,37 @@ class MarginMSE:
         """Returns {}: nothing is learned."""
         return {}
 
+    def candidates(self, pairs: PairEmbeddings) -> tuple[Float[Array, "B C"], Bool[Array, "B N"]]:
+        """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are."""
+        name = type(self).__name__
+        if pairs.scores is None:
+            raise ConfigError(f"{name} needs the teacher's scores; map the role 'scores' in the sources")
+        if pairs.negatives is None:
+            raise ConfigError(f"{name} needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
+        pairs = pairs.map(normalize)
+        positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
+        hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
+        is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
+        return jnp.concatenate([positive, hard], 1), is_there
+
+
+@dataclasses.dataclass(frozen=True)
+class MarginMSE(_OfCandidates):
+    """The squared error of a query's margins, each the score of its target minus that of one of its hard negatives.
+
+    L = mean over the hard negatives of ((s(q,p) - s(q,n)) scale - margin of the teacher)^2, where s is the cosine. Needs the role
+    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`). A teacher whose
+    scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
+    """
+
+    scale: Positive = 1.0
+
     def __call__(
         self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss, and what to report: `margin` and `teacher_margin`, means over the hard negatives."""
         del params, step
-        cosine, is_there = _candidates("MarginMSE", pairs)
+        cosine, is_there = self.candidates(pairs)
         margin = self.scale * (cosine[:, :1] - cosine[:, 1:])
         teacher_margin = pairs.scores[:, :1] - pairs.scores[:, 1:]
         metrics = {"margin": _mean(margin, is_there), "teacher_margin": _mean(teacher_margin, is_there)}
@@ -143,7 +161,7 @@ class MarginMSE:
 
 
 @dataclasses.dataclass(frozen=True)
-class CandidateKL:
+class CandidateKL(_OfCandidates):
     """The divergence of the student's distribution over a query's candidates from the teacher's.
 
     L = t^2 mean over queries of KL(softmax(scores of the teacher / t_teacher) || softmax(s / t)), where s are the cosines of the
@@ -153,21 +171,13 @@ class CandidateKL:
 
     temperature: Positive = 0.05
     teacher_temperature: Positive = 1.0
-    needs: ClassVar[tuple[str, ...]] = ("scores",)
-
-    def __post_init__(self):
-        ranges.check_fields(self)
-
-    def init(self) -> Params:
-        """Returns {}: nothing is learned."""
-        return {}
 
     def __call__(
         self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's."""
         del params, step
-        cosine, is_negative = _candidates("CandidateKL", pairs)
+        cosine, is_negative = self.candidates(pairs)
         is_there = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], 1)
         student = jax.nn.log_softmax(jnp.where(is_there, cosine / self.temperature, -jnp.inf), where=is_there)
         teacher = jnp.where(is_there, pairs.scores / self.teacher_temperature, -jnp.inf)
@@ -176,16 +186,3 @@ class CandidateKL:
         divergence = jnp.sum(jnp.where(is_there, terms, 0.0), 1)
         best = [jnp.argmax(jnp.where(is_there, x, -jnp.inf), 1) for x in (cosine, teacher)]
         return self.temperature**2 * jnp.mean(divergence), {"agreement": jnp.mean(best[0] == best[1])}
-
-
-def _candidates(name: str, pairs: PairEmbeddings) -> tuple[Float[Array, "B C"], Bool[Array, "B N"]]:
-    """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are."""
-    if pairs.scores is None:
-        raise ConfigError(f"{name} needs the teacher's scores; map the role 'scores' in the sources")
-    if pairs.negatives is None:
-        raise ConfigError(f"{name} needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
-    pairs = pairs.map(normalize)
-    positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
-    hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
-    is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
-    return jnp.concatenate([positive, hard], 1), is_there
