@@ -103,7 +103,8 @@ def test_any_loss_has_the_gradient_of_the_whole_batch(case, logits):
     assert_alike(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 4])
 def test_noise_is_drawn_by_the_same_keys_both_times(parts):
     objective, key = Pairs(LOSSES["Matryoshka"], bag_of_words(dropout=True)), jax.random.key(7)
     variables, b = objective.init(jax.random.key(0)), rows(examples(), parts=parts)
