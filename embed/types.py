@@ -160,7 +160,8 @@ class Method:
     """One way of calling a model. `inputs` names the arrays it takes; `packs` says whether a row may hold several items."""
 
     inputs: tuple[str, ...]
-    flops: Callable[[int], float]  # tokens or patches of an item -> multiply-add FLOPs of one forward pass of it
+    # tokens or patches of each of an item's sequences -> multiply-add FLOPs of one forward pass of it
+    flops: Callable[..., float]
     packs: bool = False
 
 

@@ -54,12 +54,14 @@ class Unit:
 
     Of each text feature, by its name, `columns` are the numbers of the drawn texts among the record's, -1 for none, and
     `text_index` where their vectors lie among those of the packed rows: int [n] for one text of each example, [n, N] for several.
+    `tokenizer` is that of the caches.
     """
 
     examples: Sequence[Example]
     draws: Draws
     columns: Mapping[str, np.ndarray]
     text_index: Mapping[str, np.ndarray]
+    tokenizer: Tokenizer | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -93,6 +95,10 @@ class Feature:
         del context
         return [{} for _ in records]
 
+    def vocabulary_texts(self, record: Record, templates: Mapping[str, str], length: int) -> list[str]:
+        """Returns the texts of a record that a vocabulary is trained on, of at most `length` characters each, prompts aside."""
+        return []
+
     def collate(self, unit: Unit) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch, each [n, ...]. Randomness comes from `unit.draws` alone."""
         raise NotImplementedError
@@ -104,8 +110,28 @@ class Feature:
         """
         raise NotImplementedError
 
+    @property
+    def title(self) -> str:
+        """What an example has of it, for people."""
+        return self.name
+
+    def preview(self, unit: Unit) -> list[str]:
+        """Returns what a model reads of each example, for people; [] where that is no text."""
+        return []
+
     def check(self, cache: Any) -> None:
         """Raises a DataError where the examples of a task's cache cannot be collated. Called when a run starts."""
+
+    def places(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        """Returns how many real tokens its own arrays hold, and their room. Texts in packed rows are not counted."""
+        return 0, 0
+
+    def flops(self, methods: Mapping[str, Any], cache: Any = None) -> float:
+        """Returns the FLOPs that a forward pass of a model with `methods` spends on one average example of the task of `cache`.
+
+        None stands for a task whose texts are as long as they can be.
+        """
+        return 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +253,7 @@ class Vectors(Feature):
         return {"vectors": self._store.digest}
 
     def check(self, cache):
-        ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in _blocks(len(cache))]
+        ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in blocks(len(cache))]
         self._store.of(np.concatenate(ids), self.of)
 
     def collate(self, unit):
@@ -240,7 +266,8 @@ class Vectors(Feature):
         return {self.name: ((size, *texts[self.of], self._store.dim), np.float32)}
 
 
-def _blocks(count: int, size: int = 4096) -> list[range]:
+def blocks(count: int, size: int = 4096) -> list[range]:
+    """Returns the numbers 0, ..., count - 1 in ranges of `size`, to read a cache by."""
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 

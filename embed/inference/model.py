@@ -181,7 +181,7 @@ def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]
         encoder["attention"] = "auto"  # that of training may not run here
     if "unroll" in encoder:
         encoder |= {"unroll": 1, "remat": "none"}
-    return {**architecture, "encoder": encoder}
+    return {**architecture, "encoder": encoder, "decoder": None}
 
 
 def cast_once(params: Params, model) -> Params:

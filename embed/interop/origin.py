@@ -84,9 +84,13 @@ def open_trained(path) -> Trained:
     return Trained(
         folder=folder,
         description=description,
-        module=api.from_description(description["architecture"]),
+        module=api.from_description({**description["architecture"], "decoder": None}),  # no other tool reads it
         tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
-        shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"]["params"].items()},
+        shapes={
+            path: tuple(spec["shape"])
+            for path, spec in manifest["trees"]["params"].items()
+            if not path.startswith("decoder/")
+        },
         read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),
     )

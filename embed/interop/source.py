@@ -45,8 +45,10 @@ def read(
     matryoshka_dims: tuple[int, ...] | None = None,
     max_length: int | None = None,
     changes: Mapping[str, Any] | None = None,
+    with_decoder: bool = False,
 ) -> Source:
-    """Returns what the folder holds. `changes` replace fields of the encoder (e.g. causal).
+    """Returns what the folder holds. `changes` replace fields of the encoder (e.g. causal). `with_decoder` reads the decoder of an
+    encoder-decoder too, for training it as a language model.
 
     Raises DataError, one line, for whatever we would compute differently from the tool that wrote it.
     """
@@ -73,6 +75,7 @@ def read(
         pooling,
         projection=sizes,
         matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
+        decoder=_decoder(family, config, encoder, path) if with_decoder else None,
     )
     tokenizer = tokenizer_files.read(
         path.parent,
@@ -161,6 +164,26 @@ def _fields(family: Family, inner: dict, path: pathlib.Path) -> dict[str, Any]:
         raise DataError(f"{path}: has a value that cannot be ({type(e).__name__}: {e}); complete it") from e
     except DataError as e:
         raise DataError(f"{path.parent}/{e}") from e
+
+
+def _decoder(family: Family, config: dict, encoder, path: pathlib.Path):
+    """Returns the decoder of an encoder-decoder; a folder without one is a DataError."""
+    part = family.decoder
+    if part is None or not isinstance(config.get(part.entry), dict):
+        raise DataError(
+            f"{path}: {config['model_type']} has no decoder to read; leave --with_decoder out. A causal model becomes the start of "
+            "an encoder-decoder in training: bind Embedder.decoder, and Recipe.init_from to its bundle"
+        )
+    if config.get("tie_word_embeddings") is False:
+        raise DataError(
+            f"{path}: tie_word_embeddings = false: the output map is no token table, which a decoder here needs; leave "
+            "--with_decoder out, or get a checkpoint of tied tables"
+        )
+    inner = config[part.entry]
+    entries.check(path, inner, part.entries, f"{part.entry}.")
+    return part.module(
+        **_fields(dataclasses.replace(family, fields=lambda given: part.fields(given, encoder)), inner, path)
+    )
 
 
 def _changes(family: Family, changes: Mapping[str, Any] | None, path: pathlib.Path) -> dict[str, Any]:

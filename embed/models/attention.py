@@ -1,4 +1,4 @@
-"""Self-attention: rotary positions, grouped queries, normalised queries and keys around one of the `kernels`."""
+"""Attention: rotary positions, grouped queries, normalised queries and keys around one of the `kernels`."""
 
 import dataclasses
 
@@ -58,7 +58,8 @@ class Heads:
 class Attention(nn.Module):
     """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input).
 
-    The maps to queries, keys and values may be one parameter (`layout.apart`).
+    The maps to queries, keys and values may be one parameter (`layout.apart`). Keys and values are of `context` where it is
+    given, the output of an encoder: cross-attention, which has no rotary positions.
     """
 
     width: int
@@ -67,10 +68,13 @@ class Attention(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None, context: Array | None = None
+    ) -> Float[Array, "B L D"]:
         """`prepared` is what the kernel made of the segment ids; `is_local` which of its reaches this layer has."""
         h = self.heads
-        q, k, v = self._together(x) if self.has_variable("params", layout.FUSED) else self._each(x)
+        is_fused = self.has_variable("params", layout.FUSED)
+        q, k, v = self._together(x) if is_fused else self._each(x, x if context is None else context)
         if h.query_key_norm is not None:
             q = h.query_key_norm.make("query_norm", axis="head_dim")(q)
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)
@@ -89,15 +93,15 @@ class Attention(nn.Module):
         )(out)
 
     @nn.nowrap
-    def _each(self, x) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values, called inside `__call__`."""
+    def _each(self, x, context) -> tuple[Array, Array, Array]:
+        """Returns the queries of `x`, the keys and the values of `context`, called inside `__call__`."""
         h = self.heads
-        query_shape, kv_shape = ((self.width, n, h.head_dim) for n in (h.num_heads, h.num_kv_heads))
+        query_shape, kv_shape = (self.width, h.num_heads, h.head_dim), (context.shape[-1], h.num_kv_heads, h.head_dim)
         kv_axes = ("width", "kv_heads", "head_dim")
         common = {"bias": h.input_bias, "dtype": self.dtype}
         q = Linear("BLD,DHK->BLHK", query_shape, ("width", "heads", "head_dim"), **common, name="query")(x)
-        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(x)
-        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(x)
+        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(context)
+        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(context)
         return q, k, v
 
     @nn.nowrap

@@ -23,12 +23,14 @@ def run(
     max_length: int | None = None,
     text_normalization: str = "none",
     bidirectional: bool = False,
+    with_decoder: bool = False,
 ) -> None:
     """Writes the bundle `output` of a folder, or of a name on the Hugging Face Hub at `revision`.
 
     `prompts` are templates by name that replace the folder's. `matryoshka_dims` and `max_length` in tokens default to what the
     folder says. `text_normalization` is a name of `text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
-    decoder see the whole text: a start for training, not the same model.
+    decoder see the whole text: a start for training, not the same model. `with_decoder` reads the decoder of an encoder-decoder
+    too, which language-model objectives train.
     """
     files.check_new(output)
     if text_normalization not in text.NORMALIZATIONS:
@@ -40,6 +42,7 @@ def run(
         matryoshka_dims=tuple(matryoshka_dims),
         max_length=max_length,
         changes={"causal": False} if bidirectional else None,
+        with_decoder=with_decoder,
     )
     for line in summary(opened):
         print(line, flush=True)

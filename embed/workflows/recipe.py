@@ -152,7 +152,7 @@ class Recipe:
     @property
     def longest_text(self) -> int:
         """The tokens that the longest text of a record may have."""
-        return max((f.length for f in text_features(self.record_features)), default=1)
+        return max((f.length for f in self.record_features if hasattr(f, "length")), default=1)
 
     def _check_features(self) -> None:
         """Raises ConfigError for features of one name, roles that no feature reads, and what is said of texts that are not used."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from embed import bundles, checkpoints, console, trees
 from embed.data import tokenizers
 from embed.errors import DataError
+from embed.models.language_model import decoder_start
 from embed.types import Model, Params
 from embed.workflows.recipe import Recipe
 
@@ -17,8 +18,9 @@ from embed.workflows.recipe import Recipe
 class Start:
     """The start of a recipe with `init_from`, checked when it is made; `read` gives the parameters.
 
-    A projection or pooling that `init_from` does not have starts at random. Tokens that the recipe's tokenizer has more than that
-    of `init_from` start as the mean of their pieces. The run says both.
+    A projection or pooling that `init_from` does not have starts at random, a decoder as the encoder
+    (`language_model.decoder_start`). Tokens that the recipe's tokenizer has more than that of `init_from` start as the mean of
+    their pieces. The run says all of it.
     """
 
     def __init__(self, recipe: Recipe, model: Model):
@@ -40,7 +42,15 @@ class Start:
                 f"start      {len(self._added):,} tokens that {self._folder} does not know start as the mean of their pieces"
             )
         leaves = {path: self._extended(path, x, expected[path]) for path, x in restored.items()}
-        new = self._new(expected)
+        copied = decoder_start(expected, self._stored)
+        if copied:
+            crossed = any("/cross_attention/" in path for path in copied)
+            console.say(
+                f"start      the decoder starts as the encoder of {self._folder}"
+                + (", its cross-attention as self-attention" if crossed else "")
+            )
+        leaves |= {path: jnp.copy(leaves[source]) for path, source in copied.items()}
+        new = [path for path in self._new(expected) if path not in copied]
         if new:
             console.say(f"start      {', '.join(new)} start at random: {self._folder} has none")
             drawn = jax.jit(self._model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))

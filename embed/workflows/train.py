@@ -65,7 +65,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         examples,
         sharding.batch_shards(mesh),
         packs=model.methods["text"].packs,
-        pad_id=recipe.tokenizer.pad_id,
+        tokenizer=recipe.tokenizer,
         max_shapes=recipe.max_shapes,
     )
     contents = _contents(recipe, model, examples, run_dir)

@@ -99,3 +99,14 @@ def test_another_vocabulary_is_refused(recipe_of, bundle, word_list, tmp_path):
         DataError, match="trained with another vocabulary than .*tokenizer.json; use .* added at its end"
     ):
         Start(recipe_of(init_from=str(bundle), tokenizer=other), api.build(small_module(VOCAB_SIZE)))
+
+
+def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, bundle, capsys):
+    module = small_module(VOCAB_SIZE)
+    found, target = read(module.clone(decoder=module.encoder.clone(causal=True)))
+    assert list(found) == list(target)
+    for path, x in found.items():
+        source = path.replace("decoder/", "encoder/").replace("/cross_attention", "/attention")
+        np.testing.assert_array_equal(x, stored[source], err_msg=path)
+        assert x.sharding == target[path].sharding
+    assert "the decoder starts as the encoder of " in capsys.readouterr().out
