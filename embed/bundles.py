@@ -12,6 +12,7 @@ from embed import documents, files, ranges
 from embed.errors import DataError
 
 FORMAT = 1
+UNSERVED = ("decoder",)  # parts of the parameters that embeddings do not use
 
 
 class _Part(TypedDict):

@@ -118,7 +118,7 @@ def open_model(
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
     else:
-        params = checkpoints.restore(folder, "params", target, verified=True)
+        params = checkpoints.restore(folder, "params", target, verified=True, without=bundles.UNSERVED)
     size = stored_bytes(params, weights)
     params = prepared(rounded(params, weights), model, mesh)
     encoder = Encoder(

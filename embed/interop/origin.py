@@ -89,7 +89,7 @@ def open_trained(path) -> Trained:
         shapes={
             path: tuple(spec["shape"])
             for path, spec in manifest["trees"]["params"].items()
-            if not path.startswith("decoder/")
+            if path.partition("/")[0] not in bundles.UNSERVED
         },
         read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),

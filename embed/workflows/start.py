@@ -29,13 +29,14 @@ class Start:
         self._stored = checkpoints.tree_paths(self._folder, "params")
         self._added = self._added_tokens()
         # Before a large model is drawn at random: a start of another architecture.
-        checkpoints.check_fits(self._folder, "params", self._kept(jax.eval_shape(model.init, jax.random.key(0))))
+        kept = self._kept(jax.eval_shape(model.init, jax.random.key(0)))
+        checkpoints.check_fits(self._folder, "params", kept, without=bundles.UNSERVED)
 
     def read(self, target: Params) -> Params:
         """Returns the parameters, laid out as `target` (a tree of ShapeDtypeStruct with shardings)."""
         expected, restored = (
             trees.flatten(target),
-            trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target))),
+            trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target), without=bundles.UNSERVED)),
         )
         if self._added:
             console.say(
