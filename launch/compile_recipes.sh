@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
 source launch/setup.sh
 recipes=("$@")
-[ ${#recipes[@]} -gt 0 ] || recipes=(gin/recipes/{gemini_embedding,embedding_gemma}/{prefinetune,finetune}.gin)
+[ ${#recipes[@]} -gt 0 ] || recipes=(gin/recipes/{gemini_embedding,embedding_gemma}/{prefinetune,finetune}.gin gin/recipes/embedding_gemma/{adapt,distil}.gin)
 folder="${EMBED_TPU_VENV:-.venv-tpu}"
 [ "${DRY_RUN:-0}" = 1 ] || setup_environment "$folder" tpu,quickstart
 for recipe in "${recipes[@]}"; do

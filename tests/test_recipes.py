@@ -1,6 +1,7 @@
 """Every shipped recipe builds, and its model passes through jax.eval_shape at full size."""
 
 import ast
+import dataclasses
 import functools
 import math
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from embed import config
 from embed.documents import read_json
 from embed.errors import ConfigError
+from embed.losses.matryoshka import Matryoshka
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
@@ -39,6 +41,15 @@ REQUIRED = {
     "recipes/gemini_embedding/small_tasks.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_languages.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_code.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/adapt.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/distil.gin": ["SOURCE='minilm'", "TEACHER_VECTORS='taught'"],
+    "recipes/embedding_gemma/small_prefinetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],
+    "recipes/embedding_gemma/small_finetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],
+    "recipes/embedding_gemma/small_distil.gin": [
+        "PAIRS='data/pairs/*.jsonl'",
+        "START='adapted'",
+        "TEACHER_VECTORS='taught'",
+    ],
     "recipes/embedding_gemma/small_causal.gin": ["PAIRS='data/pairs/*.jsonl'"],
     "recipes/embedding_gemma/small_adapt.gin": ["PAIRS='data/pairs/*.jsonl'", "START='causal'"],
     "claims/recipes/small.gin": SMALL,
@@ -67,6 +78,15 @@ def _named(path) -> list[str]:
     return ast.literal_eval(only.group(1)) if only else []
 
 
+def _dims(part) -> list[int]:
+    """Returns the Matryoshka sizes of an objective's losses."""
+    if isinstance(part, Matryoshka):
+        return list(part.dims)
+    inner = [getattr(part, field.name) for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    parts = [one for x in inner for one in (x.values() if isinstance(x, dict) else [x])]
+    return [dim for one in parts if dataclasses.is_dataclass(one) for dim in _dims(one)]
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
 def test_recipe_builds(path, tmp_path, monkeypatch):
     (tmp_path / "data" / "pairs").mkdir(parents=True)
@@ -78,12 +98,11 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     module = recipe.model
     if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
         assert recipe.init_from == "minilm"
-        dims = recipe.model_changes.get("matryoshka_dims", recipe.objective.loss_fn.dims)
+        dims = recipe.model_changes.get("matryoshka_dims", _dims(recipe.objective))
         module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
     size, dims = size_and_dims(module)
     assert size > 0
-    if hasattr(recipe.objective, "loss_fn"):
-        assert set(recipe.objective.loss_fn.dims) <= set(dims)
+    assert set(_dims(recipe.objective)) <= set(dims)
 
 
 # (mean_span, rate, weight) of arXiv:2205.05131 table 1 and of T5Gemma 2; None for the end of a text.

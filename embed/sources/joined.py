@@ -16,13 +16,14 @@ class Joined(Derived):
     """Records {'text': ...} of at least `characters` characters: texts of the raw rows of `source`, one after the other.
 
     `texts` are the fields of a row that hold texts, or lists of texts, in the order in which they are joined; one that a row
-    lacks adds nothing. A text that came before is left out. What is left at the end is added to the last record. Fewer characters
-    in all than one record needs are a DataError.
+    lacks adds nothing. With `unique` a text that came before is left out; their ids are held in memory. What is left at the end
+    is added to the last record. Fewer characters in all than one record needs are a DataError.
     """
 
     texts: Sequence[str] = ("text",)
     characters: ranges.Count = 2000
     separator: str = "\n"
+    unique: bool = True
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -37,9 +38,10 @@ class Joined(Derived):
         for location, record in super().examples():
             missing -= record.keys()
             for text in (text for texts in record.values() for text in texts):
-                if (number := int(content_id(text))) in ids:
-                    continue
-                ids.add(number)
+                if self.unique:
+                    if (number := int(content_id(text))) in ids:
+                        continue
+                    ids.add(number)
                 first = first if parts else location
                 parts.append(text)
                 size += len(text)

@@ -29,6 +29,11 @@ def test_the_rest_is_added_to_the_last_record(tmp_path):
     assert " ".join(texts) == "one two three four five six" and all(len(t.replace(" ", "")) >= 14 for t in texts)
 
 
+def test_texts_may_stand_twice(tmp_path):
+    found = list(joined(tmp_path, ROWS, texts=("q",), characters=4, separator=" ", unique=False).examples())
+    assert [record["text"] for _, record in found] == ["one four", "one six"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
