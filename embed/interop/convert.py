@@ -25,7 +25,7 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
     family = source.family
     leaves = read_all(
         Reader(source.weights),
-        family.tensors,
+        family.tensors_of(source.module.encoder),
         encoder,
         layers=source.module.encoder.num_layers,
         prefixes=family.prefixes,

@@ -43,9 +43,10 @@ class Family:
     versions read. `entries` are those that config.json may have. `inner` names, by model_type, the object in it that describes
     the encoder. `max_positions` is the max_position_embeddings of a config.json that has none; `max_length` is what an encoder
     without that entry is exported with, and the limit of one with a table of positions. `tensors` name everything below
-    `encoder/`; they are read under the prefix of `prefixes` that fits and written under `write_prefix`. `decoder` says the same
-    of the decoder of an encoder-decoder. `load_options` go to the constructor in transformers. `owns` tells whether an encoder of
-    this module belongs here.
+    `encoder/`, in some families depending on the encoder (`tensors_of`); they are read under the prefix of `prefixes` that fits
+    and written under `write_prefix`. `decoder` says the same of the decoder of an encoder-decoder. `load_options` go to the
+    constructor in transformers. `owns` tells whether an encoder of this module belongs here. `notes(config)` says what of a folder
+    is left out.
     """
 
     model_type: str
@@ -54,7 +55,7 @@ class Family:
     fields: Callable[[dict], dict[str, Any]]
     config: Callable[[Any], dict[str, Any]]
     max_length: Callable[[Any], int]
-    tensors: Sequence[Tensor]
+    tensors: Sequence[Tensor] | Callable[[Any], Sequence[Tensor]]
     entries: Mapping[str, Entry]
     max_positions: int
     inner: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -65,6 +66,11 @@ class Family:
     load_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     owns: Callable[[Any], bool] = lambda encoder: True
     decoder: DecoderPart | None = None
+    notes: Callable[[dict], Sequence[str]] = lambda config: ()
+
+    def tensors_of(self, encoder) -> Sequence[Tensor]:
+        """Returns the tensors of an encoder of this family."""
+        return self.tensors(encoder) if callable(self.tensors) else self.tensors
 
 
 # our field -> the entry of config.json, of the families that have both
@@ -89,6 +95,10 @@ _MAX_SIZES = {
     "type_vocab_size": 1 << 16,
     "sliding_window": 1 << 24,
     "cross_attention_hidden_size": 1 << 17,
+    "hidden_size_per_layer_input": 1 << 17,
+    "embedding_dim": 1 << 17,
+    "global_head_dim": 1 << 14,
+    "num_global_key_value_heads": 4096,
     "local_attention": 1 << 24,
     "global_attn_every_n_layers": 1000,
     "sliding_window_pattern": 1000,

@@ -13,7 +13,7 @@ from embed.interop import modules as folder_modules
 from embed.interop.family import Family, size
 from embed.interop.modules import POOLING_NAMES
 from embed.interop.tensors import weight_files
-from embed.models.embedder import Embedder
+from embed.models.embedder import Embedder, output_dim
 
 __all__ = ["POOLING_NAMES", "Source", "read"]
 
@@ -67,14 +67,15 @@ def read(
     config = {**documents.read_json(path), **loading.config}
     family, inner, notes = _family(config, path)
     encoder = family.module(**{**_fields(family, inner, path), **_changes(family, changes, path)})
-    sizes, dense_notes = folder_modules.dense_sizes(modules, encoder.width)
-    folder_modules.pooling_width(modules, encoder.width)
+    width = output_dim(encoder)
+    sizes, dense_notes = folder_modules.dense_sizes(modules, width)
+    folder_modules.pooling_width(modules, width, encoder.width)
     pooling, pooling_notes = folder_modules.pooling(modules, config)
     module = Embedder(
         encoder,
         pooling,
         projection=sizes,
-        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
+        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else width),
         decoder=_decoder(family, config, encoder, path) if with_decoder else None,
     )
     tokenizer = tokenizer_files.read(
@@ -128,7 +129,10 @@ def _family(config: dict, path: pathlib.Path) -> tuple[Family, dict, list[str]]:
     """Returns the family of a config.json, the object in it that describes the encoder, and notes."""
     _refuse_code(config, path)
     family = families.of_config(config, path)
-    notes = entries.check(path, config, _outer(family, config))
+    notes = [
+        *(f"{path}: {note}" for note in family.notes(config)),
+        *entries.check(path, config, _outer(family, config)),
+    ]
     name = family.inner.get(config["model_type"])
     if name is None or name not in config:
         return family, config, notes + sentence_config.dtype_notes(path, config)

@@ -12,13 +12,25 @@ import jax.numpy as jnp
 
 from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
-from embed.models import bert, embedder, gemma, language_model, layout, modernbert, pooling, qwen3, t5gemma
+from embed.models import (
+    bert,
+    embedder,
+    embedding_gemma2,
+    gemma,
+    language_model,
+    layout,
+    modernbert,
+    pooling,
+    qwen3,
+    t5gemma,
+)
 from embed.models.transformer import TransformerEncoder
 from embed.types import Method, Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
     "Bert": bert.Bert,
+    "EmbeddingGemma2": embedding_gemma2.EmbeddingGemma2,
     "Gemma": gemma.Gemma,
     "ModernBert": modernbert.ModernBert,
     "Qwen3": qwen3.Qwen3,
@@ -107,7 +119,7 @@ def build(module: embedder.Embedder) -> Model:
         is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
     )
     # The layers of another encoder, or of one that arranges its stacks itself, may not lie as `layout` knows them.
-    layered = isinstance(module.encoder, TransformerEncoder) and "layers" in axes["encoder"].get("stack", {})
+    layered = isinstance(module.encoder, TransformerEncoder) and layout.is_known(axes["encoder"].get("stack", {}))
     return Model(
         init=lambda key: nn.unbox(boxed_init(key)),
         apply=apply,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from embed.models import layout
 from embed.models.kernels import Xla
-from embed.models.layers import Linear, Norm
+from embed.models.layers import Linear, Norm, unit_rms
 
 
 def segment_positions(segment_ids: Int[Array, "B L"]) -> Int[Array, "B L"]:
@@ -43,7 +43,10 @@ def rotate(x: Float[Array, "B L H K"], table: Float[Array, "2 *P K"]) -> Float[A
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """What the attention of a family is made of. `query_key_norm` normalises every head before the rotary positions."""
+    """What the attention of a family is made of. `query_key_norm` normalises every head before the rotary positions.
+
+    `value_norm_eps` scales the values of every head to a root mean square of 1, without a parameter; None leaves them.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -53,6 +56,7 @@ class Heads:
     input_bias: bool = False
     output_bias: bool = False
     softcap: float | None = None
+    value_norm_eps: float | None = None
 
 
 class Attention(nn.Module):
@@ -78,6 +82,8 @@ class Attention(nn.Module):
         if h.query_key_norm is not None:
             q = h.query_key_norm.make("query_norm", axis="head_dim")(q)
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)
+        if h.value_norm_eps is not None:
+            v = unit_rms(v, h.value_norm_eps)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         out = self.kernel.attend(q, k, v, prepared, is_local)

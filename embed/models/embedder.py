@@ -14,6 +14,11 @@ from embed.models.layers import Linear
 from embed.vectors import normalize
 
 
+def output_dim(encoder: nn.Module) -> int:
+    """Returns the size of an encoder's token vectors: its `output_dim` where it maps its last states, or else its width."""
+    return getattr(encoder, "output_dim", None) or encoder.width
+
+
 class Embedder(nn.Module):
     """Token ids to unit vectors in float32. `projection` lists the sizes after each linear map; none means no projection.
 
@@ -73,5 +78,5 @@ class Embedder(nn.Module):
     @nn.nowrap
     def forward_flops(self, length: int) -> float:
         """Returns the FLOPs of embedding one text of `length` tokens."""
-        sizes = [self.encoder.width, *self.projection]
+        sizes = [output_dim(self.encoder), *self.projection]
         return self.encoder.forward_flops(length) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))

@@ -127,6 +127,12 @@ class Linear(nn.Module):
         return checkpoint_name(y if self.to_residual else y.astype(dtype), PRODUCT)
 
 
+def unit_rms(x: Array, eps: float) -> Float[Array, "... D"]:
+    """Returns x * rsqrt(mean(x^2) + eps) over the last axis, in float32. Source: arXiv:1910.07467."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + eps)
+
+
 class RMSNorm(nn.Module):
     """x * rsqrt(mean(x^2) + eps) * (offset + scale) over the last axis, in float32. Source: arXiv:1910.07467.
 
@@ -142,8 +148,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         init = nn.with_logical_partitioning(nn.initializers.constant(self.gain - self.offset), (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * (self.offset + scale)
+        return unit_rms(x, self.eps) * (self.offset + scale)
 
 
 class LayerNorm(nn.Module):

@@ -75,8 +75,11 @@ class Lora:
 
 
 def _split(axes: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
-    """Returns (stacked layers, inputs, outputs) of a kernel. It leads from the width or back to it: the width stands alone."""
-    lead = shape[:1] if axes[0] == "layers" else ()
+    """Returns (stacked layers, inputs, outputs) of a kernel. It leads from the width or back to it: the width stands alone.
+
+    Layers in periods are stacked twice.
+    """
+    lead = shape[: next(i for i, name in enumerate(axes) if name != "layers")]
     names, sizes = axes[len(lead) :], shape[len(lead) :]
     if names[-1] == "width":
         return lead, math.prod(sizes[:-1]), sizes[-1]

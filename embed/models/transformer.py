@@ -222,6 +222,11 @@ class TransformerEncoder(nn.Module):
         return Embedding(self.vocab_size, self.width, name="embedding")(tokens)
 
     @nn.nowrap
+    def make_stack(self) -> nn.Module:
+        """Returns the stack of blocks; called inside `__call__`."""
+        return Stack(self.blocks(), self.running(), name="stack")
+
+    @nn.nowrap
     def finish(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Returns the result, from the output of the last block; called inside `__call__`."""
         return self.blocks().norm.make("final_norm")(x)
@@ -244,8 +249,9 @@ class TransformerEncoder(nn.Module):
         one_a_row = segment_ids.dtype == bool
         positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segment_ids)
         x = constrain(self.read(tokens, positions, is_training), "batch", "length", None)
-        stack = Stack(self.blocks(), self.running(), name="stack")
-        return self.finish(stack(x, segment_ids, positions, is_training, context))
+        stack = self.make_stack()
+        given = () if context is None else (context,)
+        return self.finish(stack(x, segment_ids, positions, is_training, *given))
 
     @property
     def is_causal(self) -> bool:

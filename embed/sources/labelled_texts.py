@@ -56,8 +56,8 @@ class LabelledTexts:
         """Returns the label of the field's text; None where the pattern does not fit it."""
         if self.label_pattern is None:
             return text
-        found = re.search(self.label_pattern, text)
-        return None if found is None else (found[1] or "").strip()
+        match = re.search(self.label_pattern, text)
+        return None if match is None else (match[1] or "").strip()
 
     def _frequent(self, rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
         """Returns the rows whose labels have `min_texts` texts or more."""

@@ -11,6 +11,7 @@ from embed.interop import convert, hub
 from embed.interop import source as sources
 from embed.interop.source import Source
 from embed.models import api
+from embed.models.embedder import output_dim
 
 
 def run(
@@ -56,7 +57,7 @@ def summary(source: Source) -> list[str]:
     shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     encoder = source.module.encoder
     count = sum(math.prod(s.shape) for s in shapes.values())
-    sizes = " -> ".join(map(str, (encoder.width, *source.module.projection)))
+    sizes = " -> ".join(map(str, (output_dim(encoder), *source.module.projection)))
     return [
         f"model      {source.family.model_type}: {count:,} parameters, {encoder.num_layers} layers of width {encoder.width}",
         f"           {type(source.module.pooling).__name__}, {sizes}, Matryoshka sizes "
