@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
+from embed.errors import ConfigError
 from embed.models.quantization import Quantization, fake_quantize
 from embed.objectives.pairs import MODEL
 from embed.quantized_arrays import Scheme
@@ -31,7 +32,13 @@ class Quantized:
     @functools.cached_property
     def schemes(self) -> dict[str, Scheme]:
         """How each array of the model that is quantised is."""
-        model = jax.eval_shape(self.objective.init, jax.random.key(0)).params[MODEL]
+        params = jax.eval_shape(self.objective.init, jax.random.key(0)).params
+        if MODEL not in params:
+            raise ConfigError(
+                f"{type(self.objective).__name__} has no parameters {MODEL!r}, which quantisation is of, but {', '.join(params)}; "
+                f"call those of its model {MODEL!r}"
+            )
+        model = params[MODEL]
         return self.quantization.plan(model, self.objective.axes().params[MODEL]).schemes
 
     def init(self, key, start: Params | None = None) -> Variables:

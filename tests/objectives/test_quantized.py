@@ -184,3 +184,19 @@ def test_rules_that_change_nothing_are_refused_before_a_run_begins():
         ConfigError, match="'custom' changes nothing: no path matches its rules; they are like kernel, table"
     ):
         Quantized(PAIRS, Quantization((Rule("kernels", 4),)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower(Pairs):
+    """Calls the parameters of its model otherwise."""
+
+    def init(self, key, start=None):
+        first = super().init(key, start)
+        return dataclasses.replace(first, params={"tower": first.params["model"]})
+
+
+def test_an_objective_without_a_model_is_refused():
+    with pytest.raises(
+        ConfigError, match="Tower has no parameters 'model', which quantisation is of, but tower; call those"
+    ):
+        Quantized(Tower(Contrastive(), bag_of_words()), RULES)
