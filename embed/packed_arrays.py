@@ -18,15 +18,13 @@ from embed.quantized_arrays import CODES, SCALES, Scheme
 def schemes(manifest: Mapping[str, Any], item: str, location: Any) -> dict[str, Scheme]:
     """Returns {path: scheme} of the packed arrays of an item. A scheme that does not fit its array is a DataError."""
     packed = manifest.get("packed", {}).get(item, {})
-    where = f"{location}: packed"
-    documents.check(packed, dict[str, Scheme], where)
+    name = f"{location}: packed"
+    documents.check(packed, dict[str, Scheme], name)
     read = {path: Scheme(s["bits"], s["block_size"], tuple(s["inputs"])) for path, s in packed.items()}
     for path, scheme in read.items():
         shape = manifest["trees"].get(item, {}).get(path, {}).get("shape", [])
         if not _fits(scheme, shape):
-            raise DataError(
-                f"{where}: {path} of the shape {shape} cannot be {packed[path]}; restore it from its source"
-            )
+            raise DataError(f"{name}: {path} of the shape {shape} cannot be {packed[path]}; restore it from its source")
     return read
 
 

@@ -23,8 +23,8 @@ from embed.ranges import Size
 from embed.trees import flatten, flatten_axes
 from embed.types import Params
 
-# Kernels and the token table. Norms, biases, pooling queries and tables of positions and token types stay float32: they are small,
-# and GGUF keeps them so.
+# Kernels and the token table. Norms, biases, pooling queries and tables of positions and token types stay float32: they are
+# small, and GGUF keeps them so.
 MATRICES = r"(^|/)kernel$|(^|/)embedding/table$"
 _SHOWN = 4  # arrays that a line names
 
@@ -99,14 +99,16 @@ class Quantization:
             rule = next((rule for rule in self.rules if re.search(rule.pattern, path)), None)
             if rule is None:
                 continue
-            if x.ndim < 2 or (x.ndim > 2 and None in axes_of[path]):
-                refused[path] = "names no axes that tell its inputs" if x.ndim > 2 else "is no matrix"
-                continue
-            scheme = Scheme(rule.bits, rule.block_size, _inputs(path, axes_of[path]))
-            if scheme.num_inputs(x.shape) % (rule.block_size or 1):
-                refused[path] = f"has {scheme.num_inputs(x.shape)} inputs, not a multiple of {rule.block_size}"
-            else:
+            reason = _no_matrix(axes_of[path])
+            if reason is None:
+                scheme = Scheme(rule.bits, rule.block_size, _inputs(path, axes_of[path]))
+                count = scheme.num_inputs(x.shape)
+                if count % (rule.block_size or 1):
+                    reason = f"has {count} inputs, not a multiple of {rule.block_size}"
+            if reason is None:
                 schemes[path] = scheme
+            else:
+                refused[path] = reason
         if not schemes:
             reasons = "; ".join(f"{path} {reason}" for path, reason in list(refused.items())[:_SHOWN])
             raise ConfigError(
@@ -133,7 +135,7 @@ def int8_blocks() -> Quantization:
 
 
 def mixed_channels() -> Quantization:
-    """Returns a scale for each output channel: 8 bits for attention, 4 for the token table, feed-forward and projections."""
+    """Returns a scale for each output channel: 8 bits for attention, in pooling too, 4 for the rest."""
     return Quantization((Rule(r"(attention|pooling)/\w+/kernel$", 8), Rule(MATRICES, 4)))
 
 
@@ -142,6 +144,13 @@ PRESETS: dict[str, Callable[[], Quantization]] = {
     "int4_blocks": int4_blocks,
     "mixed_channels": mixed_channels,
 }
+
+
+def _no_matrix(axes: Sequence[str | None]) -> str | None:
+    """Returns why an array with these logical axes is no matrix of known inputs, or None where it is one."""
+    if len(axes) - (axes[:1] == ("layers",)) < 2:
+        return "is no matrix"
+    return "names no axes that tell its inputs" if len(axes) > 2 and None in axes else None
 
 
 def _inputs(path: str, axes: Sequence[str | None]) -> tuple[int, ...]:

@@ -177,11 +177,11 @@ def test_a_description_gives_the_quantisation_back():
 
 
 def test_arrays_that_are_no_matrix_or_name_no_axes_stay_float32():
-    params = {"a": np.zeros(32), "b": np.zeros((3, 32, 4)), "c": np.zeros((32, 4))}
-    axes = {"a": ("norm",), "b": (None, None, None), "c": (None, None)}
+    params = {"a": np.zeros(32), "b": np.zeros((3, 32, 4)), "c": np.zeros((32, 4)), "d": np.zeros((3, 32))}
+    axes = {"a": ("norm",), "b": (None, None, None), "c": (None, None), "d": ("layers", "width")}
     plan = Quantization((Rule(".", 4, 32),)).plan(params, axes)
     assert plan.schemes == {"c": Scheme(4, 32, (0,))}
-    assert plan.refused == {"a": "is no matrix", "b": "names no axes that tell its inputs"}
+    assert plan.refused == {"a": "is no matrix", "b": "names no axes that tell its inputs", "d": "is no matrix"}
     assert set(flatten_axes(axes)) == set(params)
 
 
