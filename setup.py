@@ -56,6 +56,7 @@ EXTRAS = {
         "onnxscript>=0.5,<1",
         "onnxruntime>=1.20,<2",
     ],
+    "gguf": ["gguf>=0.19,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [
         "pytest>=8.3,<10",
@@ -67,7 +68,13 @@ EXTRAS = {
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
 EXTRAS["test"] = (
-    EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"] + EXTRAS["curation"]
+    EXTRAS["dev"]
+    + EXTRAS["plots"]
+    + EXTRAS["bm25"]
+    + EXTRAS["xor"]
+    + EXTRAS["parquet"]
+    + EXTRAS["curation"]
+    + EXTRAS["gguf"]
 )
 
 setup(

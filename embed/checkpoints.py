@@ -208,12 +208,15 @@ def stored_shape(step_folder, item: str, path: str) -> tuple[int, ...]:
 def restore(step_folder, item: str, target, *, verified: bool = False, without: Sequence[str] = ()):
     """Returns the tree `item` of a step folder, laid out as `target` (a tree of ShapeDtypeStruct with shardings).
 
-    Differences in paths, shapes or dtypes are one DataError that lists them. Parts of the tree in `without`, by the first name of
-    their paths, are not read where `target` has none. `verified` skips the digest check when the caller has just made it.
+    Packed arrays are unpacked. Differences in paths, shapes or dtypes are one DataError that lists them. Parts of the tree in
+    `without`, by the first name of their paths, are not read where `target` has none. `verified` skips the digest check when the
+    caller has just made it.
     """
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder, item)
     check_fits(step_folder, item, target, manifest, without)
+    if manifest.get("packed", {}).get(item):
+        return _restore_packed(step_folder, item, target)
     options = ocp.checkpoint_utils.construct_restore_args(target)
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     try:
@@ -222,6 +225,17 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
         return reader.restore(arrays.resolved(step_folder) / item, args=arguments)
     finally:
         reader.close()
+
+
+def _restore_packed(step_folder: pathlib.Path, item: str, target):
+    """Returns an item that has packed arrays, which Orbax does not know: every host unpacks all of it."""
+    leaves, shapes = arrays.open_arrays(step_folder, item), trees.flatten(target)
+    restored = {}
+    for path, x in shapes.items():
+        values = np.asarray(leaves[path].read().result())
+        placed = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        restored[path] = jax.make_array_from_callback(x.shape, placed, lambda index, values=values: values[index])
+    return trees.unflatten(restored)
 
 
 def check_fits(

@@ -36,6 +36,7 @@ REQUIRED = {
     "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/finetune.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/quantized.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_finetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_tasks.gin": ["SOURCE='minilm'"],

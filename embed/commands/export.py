@@ -1,9 +1,12 @@
-"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, or as ONNX.
+"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, as ONNX, or as a packed bundle.
 
 The sentence-transformers folder is written in the dialect that old and new versions, TEI and vLLM read alike, with every prompt
 under every key that MTEB asks for, and a model card. parity.json holds texts in eight scripts with token ids and vectors of the
 trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
 in the model card.
+
+--format=bundle writes a bundle whose weights are packed to 4 or 8 bits, which every command takes as a MODEL. Of a model that was
+trained with Recipe.quantization it has every value; any other model is rounded: compare it by `embed evaluate`.
 """
 
 from embed import environment
@@ -13,7 +16,7 @@ SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
     "sentence-transformers needs no torch here; onnx needs the extra [export]."
 )
-FORMATS = ("sentence-transformers", "stablehlo", "onnx")  # as workflows.export knows them
+FORMATS = ("sentence-transformers", "stablehlo", "onnx", "bundle")  # as workflows.export knows them
 
 log_path = options.log_beside_output
 
@@ -28,6 +31,10 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--scores", metavar="RESULTS_JSON", help="a results.json of `embed evaluate`, for the model card"
     )
+    parser.add_argument(
+        "--quantization",
+        help="of a bundle: int8_blocks, int4_blocks or mixed_channels (default: what the model was trained for)",
+    )
 
 
 def run(arguments) -> None:
@@ -35,5 +42,10 @@ def run(arguments) -> None:
     from embed.workflows import export
 
     export.run(
-        arguments.model, arguments.output, format=arguments.format, dtype=arguments.dtype, scores=arguments.scores
+        arguments.model,
+        arguments.output,
+        format=arguments.format,
+        dtype=arguments.dtype,
+        scores=arguments.scores,
+        quantization=arguments.quantization,
     )

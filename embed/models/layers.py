@@ -6,7 +6,7 @@ leave their float32 accumulator before they are rounded: a bfloat16 result is 4-
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,15 @@ ACTIVATIONS = {
     "silu": nn.silu,
     "relu": nn.relu,
 }
+
+
+def kernel_inputs(axes: Sequence[str | None]) -> tuple[int, ...]:
+    """Returns which axes of a kernel with these logical axes are summed over.
+
+    A kernel leads from the width or back to it, and the width stands alone. A stack of layers is in front of both.
+    """
+    first = 1 if axes[0] == "layers" else 0
+    return tuple(range(first, len(axes) - 1)) if axes[-1] == "width" else (first,)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -187,15 +187,15 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
 
 def _check_identity(run: Run, before: Mapping[str, Any], step_folder: pathlib.Path) -> None:
     """Raises DataError where a run began with something else that decides its result."""
-    for name, value in run.identity.items():
+    for name in dict.fromkeys([*run.identity, *before]):
         if name not in before:
             raise DataError(
-                f"{step_folder}: an older version of embed began the run, and did not write down its {name}; end it with that "
-                "version, or start another --run_dir"
+                f"{step_folder}: the run began without {name}, or with an older version of embed, which did not write it down; go "
+                "on as it began, or start another --run_dir"
             )
-        if before[name] != value:
+        if before[name] != run.identity.get(name):
             raise DataError(
-                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(value)}; "
+                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(run.identity.get(name))}; "
                 "give the same, or start another --run_dir"
             )
 

@@ -9,24 +9,36 @@ from embed.evaluation import stored
 from embed.inference import model as inference
 from embed.interop import card, origin, parity, sentence_transformers, stablehlo, torch_twin
 from embed.interop import prompts as foreign
+from embed.workflows import packed_bundle
 
-FORMATS = ("sentence-transformers", "stablehlo", "onnx")
+BUNDLE = "bundle"
+FORMATS = ("sentence-transformers", "stablehlo", "onnx", BUNDLE)
 
 
-def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scores=None) -> None:
+def run(
+    model, output, *, format: str = FORMATS[0], dtype: str = "float32", scores=None, quantization: str | None = None
+) -> None:
     """Writes the new folder `output`. `format` is one of FORMATS.
 
     `dtype` is the type of the weights, float32 or bfloat16 (sentence-transformers alone). `scores` is a results.json of
-    `embed evaluate`, for the model card. onnx needs the extra [export].
+    `embed evaluate`, for the model card. onnx needs the extra [export]. A bundle is a MODEL of packed weights, as `quantization`
+    (`models.quantization.PRESETS`) or, without it, as the model was trained.
     """
     if format not in FORMATS:
         raise UsageError(f"--format={format}{did_you_mean(format, FORMATS)}")
+    if quantization is not None and format != BUNDLE:
+        raise UsageError(f"--quantization={quantization} goes with --format={BUNDLE}")
+    if scores and format == BUNDLE:
+        raise UsageError("--scores goes into the model card, which a bundle does not have; leave it out")
     if dtype not in parity.TOLERANCE:
         raise UsageError(f"--dtype={dtype}{did_you_mean(dtype, parity.TOLERANCE)}")
     if dtype != "float32" and format != "sentence-transformers":
         raise UsageError(f"--dtype={dtype} goes with --format=sentence-transformers")
     output = pathlib.Path(output)
     files.check_new(output)
+    if format == BUNDLE:
+        packed_bundle.run(model, output, quantization)
+        return
     results = stored.read_results(pathlib.Path(scores)) if scores else None
     trained = origin.open_trained(model)
     print(f"exporting  {trained.folder} as {format}, {dtype}", flush=True)
@@ -37,7 +49,7 @@ def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scor
         _write_card(trained, format, folder, output.name, results)
         files.sync(folder)
         files.write_manifest(folder, kind="export", form=format)
-    for note in origin.text_notes(trained, format):
+    for note in (*origin.text_notes(trained, format), *origin.value_notes(trained, dtype)):
         print(f"note       {note}")
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file())
     print(f"wrote      {output} ({size / 1e6:.0f} MB); prove it: embed verify {output}")

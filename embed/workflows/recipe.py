@@ -11,8 +11,10 @@ from embed.data.features import Feature, Scores, Vectors, roles_of
 from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
+from embed.models.quantization import Quantization
 from embed.objectives.adapters import Adapters
 from embed.objectives.moving_average import MovingAverage
+from embed.objectives.quantized import Quantized
 from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.sources.fields import check_fields
@@ -54,8 +56,9 @@ class Recipe:
     examples, which are not learned ('validation/loss'; examples of one query stay together). `best_metric` ('task/score', a type,
     'mean of the types', 'validation/loss') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only
     low-rank adapters learn; checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated,
-    saved and served. A program is compiled for each of up to `max_shapes` sizes of batches (twice as many where some have
-    negatives): more leave less padding, fewer compile sooner.
+    saved and served. With `quantization` (`models.quantization`) the model is computed with quantised values, and those are
+    evaluated, saved and served; what learns stays float32. A program is compiled for each of up to `max_shapes` sizes of batches
+    (twice as many where some have negatives): more leave less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
@@ -69,6 +72,7 @@ class Recipe:
     model_changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_length: Count | None = None
     lora: Lora | None = None
+    quantization: Quantization | None = None
     features: Sequence[Any] = ()
     lengths: Lengths = dataclasses.field(default_factory=Lengths)
     num_negatives: Natural = 0
@@ -207,8 +211,10 @@ class Recipe:
                 )
 
     def built_objective(self, model: Model) -> Objective:
-        """Returns the objective for the built `model`, with its adapters and its moving average."""
+        """Returns the objective for the built `model`, with its quantisation, its adapters and its moving average."""
         objective = dataclasses.replace(self.objective, model=model)
+        if self.quantization is not None:  # innermost: what adapters add to the base is rounded with it
+            objective = Quantized(objective, self.quantization)
         if self.lora is not None:
             objective = Adapters(objective, self.lora)
         return objective if self.ema_decay is None else MovingAverage(objective, self.ema_decay)

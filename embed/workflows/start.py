@@ -43,6 +43,11 @@ class Start:
                 f"start      {len(self._added):,} tokens that {self._folder} does not know start as the mean of their pieces"
             )
         leaves = {path: self._extended(path, x, expected[path]) for path, x in restored.items()}
+        quantization = bundles.read_model_json(self._folder).get("quantization")
+        if quantization is not None:
+            console.say(
+                f"start      {self._folder} is quantised as {quantization['name']}; its values are what learns on"
+            )
         copied = decoder_start(expected, self._stored)
         if copied:
             crossed = any("/cross_attention/" in path for path in copied)

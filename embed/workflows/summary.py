@@ -38,6 +38,11 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
             f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
             f"({learning / count:.1%}); checkpoints hold the merged model"
         )
+    if recipe.quantization is not None:
+        sizes = {path: s.shape for path, s in shapes.items()}
+        first, *more = recipe.quantization.plan(trees.unflatten(shapes), model.axes).lines(sizes)
+        summary.append(f"quantised  as {recipe.quantization.name}: {first}; what learns stays float32")
+        summary += [f"note       {line}" for line in more]
     summary += _task_lines(examples, steps)
     return summary + _first_texts(recipe, examples)
 

@@ -141,6 +141,7 @@ def _identity(recipe, examples) -> dict:
         "start": _start_digest(recipe),
         "validation_share": recipe.validation_share,
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
+        **({} if recipe.quantization is None else {"quantization": recipe.quantization.describe()}),
     }
 
 
@@ -175,6 +176,8 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
     came_from = _came_from(recipe, run_dir)
     start = {} if recipe.init_from is None else bundles.read_model_json(bundles.resolve(recipe.init_from))
     kept = {name: start[name] for name in ("default_prompt_name",) if name in start}
+    if recipe.quantization is not None:
+        kept["quantization"] = recipe.quantization.describe()
 
     def contents(step: int) -> dict[str, bytes]:
         description = bundles.model_json(
