@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from embed import ranges
 from embed.errors import ConfigError
 from embed.ranges import Positive, Size
-from embed.types import Metrics, PairEmbeddings, Params
+from embed.types import INTERMEDIATE, Metrics, PairEmbeddings, Params
 from embed.vectors import normalize, truncate
 
 Tower = Literal["query", "target", "negatives"]
@@ -27,6 +27,8 @@ class EmbeddingDistillation:
     'cosine', one minus the cosine. Both sides have unit length. Where the teacher's vectors are longer than the embedding,
     their prefix of its size is taken, back at unit length: right for a teacher that was trained with Matryoshka. `projection`
     is (E, T): a linear map from the embedding to the teacher's whole size, which is learned with the model and not part of it.
+    `student` 'intermediate' compares the model's intermediate embedding in place of the final one: EmbeddingGemma's has the 3,072
+    values of its teacher. The last linear map then learns from the other losses alone.
 
     Source: arXiv:2509.20354 eq. 5, which has all three towers with equal weights, after arXiv:2301.12005 eq. 7. The paper
     prints neither the distance nor how 768 values meet the teacher's 3,072; 'l2' and the prefix are our choice.
@@ -35,6 +37,7 @@ class EmbeddingDistillation:
     distance: Literal["l2", "mse", "cosine"] = "l2"
     towers: tuple[Tower, ...] = ("query", "target", "negatives")
     projection: tuple[Size, Size] | None = None
+    student: Literal["final", "intermediate"] = "final"
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -45,8 +48,13 @@ class EmbeddingDistillation:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The names of the teacher's vectors in the batch."""
-        return tuple(f"teacher_{tower}" for tower in self.towers)
+        """The names of the teacher's vectors in the batch, and of the model's embeddings where they are not the final ones."""
+        teacher = tuple(f"teacher_{tower}" for tower in self.towers)
+        return teacher if self.student == "final" else (*teacher, *map(self._name, self.towers))
+
+    def _name(self, tower: str) -> str:
+        """Returns the name of the student's embeddings of a tower."""
+        return tower if self.student == "final" else tower + INTERMEDIATE
 
     def init(self) -> Params:
         """Returns {"projection": float32 [E, T]}, columns drawn with variance 1/E, or {} without a projection."""
@@ -62,10 +70,15 @@ class EmbeddingDistillation:
         del step
         metrics: Metrics = {}
         for tower in self.towers:
-            student, teacher = getattr(pairs, tower), getattr(pairs, f"teacher_{tower}")
-            if student is None:  # a batch of a task without hard negatives
+            student, teacher = getattr(pairs, self._name(tower)), getattr(pairs, f"teacher_{tower}")
+            if getattr(pairs, tower) is None:  # a batch of a task without hard negatives
                 metrics[tower] = jnp.float32(0.0)
                 continue
+            if student is None:
+                raise ConfigError(
+                    f"EmbeddingDistillation.student = 'intermediate' needs {self._name(tower)!r}; take the objective "
+                    "objectives.pairs.Pairs, which gives it"
+                )
             if teacher is None:
                 raise ConfigError(
                     f"EmbeddingDistillation needs the teacher's vectors of {tower!r}; bind Recipe.teacher_vectors to their folder"

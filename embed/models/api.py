@@ -14,7 +14,7 @@ from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import bert, embedder, gemma, layout, modernbert, pooling, qwen3, t5gemma
 from embed.models.transformer import TransformerEncoder
-from embed.types import Method, Model
+from embed.types import EMBEDDINGS, Method, Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
@@ -82,10 +82,13 @@ def build(module: embedder.Embedder) -> Model:
             raise ConfigError(f"the model has no method {method!r}{did_you_mean(method, methods)}")
         rngs = None if key is None else {"dropout": key}
         arrays = (inputs[name] for name in methods[method].inputs)
-        return module.apply({"params": params}, *arrays, key is not None, max_segments, rngs=rngs)
+        options = {"with_intermediate": True} if method == EMBEDDINGS else {}
+        return module.apply({"params": params}, *arrays, key is not None, max_segments, rngs=rngs, **options)
 
     packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
     methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
+    if len(module.projection) > 1:
+        methods[EMBEDDINGS] = methods["text"]
 
     try:
         boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])

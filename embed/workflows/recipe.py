@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from embed import ranges, text
@@ -17,21 +17,11 @@ from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.sources.fields import check_fields
 from embed.training import loop
-from embed.types import Model, Objective
+from embed.types import INTERMEDIATE, Model, Objective, needs_of, parts_of
 
 # What a loss may need beside texts (its `needs`): the feature that gives it.
 SCORES = {"score": Scores("score"), "scores": Scores("scores", each="negatives")}
 _TEACHER = "teacher_"  # before the name of a text feature: a teacher's vectors of those texts
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """Yields a dataclass, an objective or a loss, and those that it is made of."""
-    yield value
-    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
-        inner = getattr(value, field.name)
-        for part in inner.values() if isinstance(inner, Mapping) else [inner]:
-            if dataclasses.is_dataclass(part):
-                yield from _parts(part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +116,8 @@ class Recipe:
 
     @property
     def _needed(self) -> list[str]:
-        """The names of what the objective's losses need beside texts, each once."""
-        return list(dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ())))
+        """The names of what the objective's losses need of the data beside texts, each once."""
+        return [name for name in needs_of(self.objective) if not name.endswith(INTERMEDIATE)]
 
     def _needed_feature(self, name: str) -> Feature:
         if name in SCORES:
@@ -199,7 +189,7 @@ class Recipe:
     def _check_hardness(self) -> None:
         if any(feature.each not in ((), (0,)) for feature in text_features(self.record_features)):
             return
-        for part in _parts(self.objective):
+        for part in parts_of(self.objective):
             if getattr(part, "hardness", 0):
                 raise ConfigError(
                     f"{type(part).__name__}.hardness = {part.hardness} weighs hard negatives, and Recipe.num_negatives = 0 "

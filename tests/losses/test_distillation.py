@@ -145,6 +145,30 @@ def test_a_projection_maps_to_the_whole_teacher_and_is_learned():
     assert EmbeddingDistillation().init() == {}
 
 
+def test_the_intermediate_embedding_is_compared_with_the_whole_teacher():
+    """The final one has no part in it, and a batch without negatives none there."""
+    pairs, random = taught(6), np.random.default_rng(2)
+    wide = {f"{t}_intermediate": random.normal(size=(*getattr(pairs, t).shape[:-1], 6)) for t in pairs_of(pairs)}
+    pairs, loss = dataclasses.replace(pairs, **wide), EmbeddingDistillation("mse", student="intermediate")
+    expected = {}
+    for tower in pairs_of(pairs):
+        student, teacher = wide[f"{tower}_intermediate"], getattr(pairs, f"teacher_{tower}")
+        rows = [i for i in np.ndindex(student.shape[:-1]) if tower != "negatives" or pairs.negatives_mask[i]]
+        expected[tower] = np.mean([DISTANCES["mse"](unit(student[i]), unit(teacher[i])) for i in rows])
+    with jax.enable_x64(True):
+        value, metrics = loss(pairs)
+        gradient = jax.grad(lambda query: loss(dataclasses.replace(pairs, query=query))[0])(pairs.query)
+    np.testing.assert_allclose(value, sum(expected.values()), rtol=1e-12)
+    assert set(metrics) == set(expected) and not np.asarray(gradient).any()
+    none = {"negatives": None, "negatives_mask": None, "negatives_intermediate": None, "teacher_negatives": None}
+    assert float(loss(dataclasses.replace(pairs, **none))[1]["negatives"]) == 0.0
+    assert set(loss.needs) == {f"teacher_{t}" for t in pairs_of(pairs)} | set(wide)
+
+
+def pairs_of(pairs) -> list[str]:
+    return [tower for tower in ("query", "target", "negatives") if getattr(pairs, tower) is not None]
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(distance):
     pairs = batch()
@@ -164,6 +188,11 @@ def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(dis
     [
         (EmbeddingDistillation(), {"teacher_target": None}, "vectors of 'target'; bind Recipe.teacher_vectors"),
         (EmbeddingDistillation(projection=(4, 8)), {}, r"vectors 6: give \(4, 6\)"),
+        (
+            EmbeddingDistillation(student="intermediate"),
+            {},
+            "needs 'query_intermediate'; take the objective objectives.pairs.Pairs",
+        ),
         (
             EmbeddingDistillation(),
             {"teacher_query": np.ones((7, 3))},
