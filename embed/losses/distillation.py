@@ -137,14 +137,19 @@ class _OfCandidates:
         return {}
 
     def candidates(self, pairs: PairEmbeddings) -> tuple[Float[Array, "B C"], Bool[Array, "B N"]]:
-        """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are."""
+        """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are.
+
+        A batch of a task without hard negatives has none of them, and its loss is 0.
+        """
         name = type(self).__name__
         if pairs.scores is None:
-            raise ConfigError(f"{name} needs the teacher's scores; map the role 'scores' in the sources")
-        if pairs.negatives is None:
-            raise ConfigError(f"{name} needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
+            raise ConfigError(
+                f"{name} needs the teacher's scores; map the role 'scores' in the sources, or bind Recipe.teacher_scores"
+            )
         pairs = pairs.map(normalize)
         positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
+        if pairs.negatives is None:
+            return positive, jnp.ones((len(positive), 0), bool)
         hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
         is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
         return jnp.concatenate([positive, hard], 1), is_there
@@ -155,8 +160,8 @@ class MarginMSE(_OfCandidates):
     """The squared error of a query's margins, each the score of its target minus that of one of its hard negatives.
 
     L = mean over the hard negatives of ((s(q,p) - s(q,n)) scale - margin of the teacher)^2, where s is the cosine. Needs the role
-    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`). A teacher whose
-    scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
+    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`,
+    `Recipe.teacher_scores`). A teacher whose scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
     """
 
     scale: Positive = 1.0
@@ -188,10 +193,10 @@ class CandidateKL(_OfCandidates):
     def __call__(
         self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's."""
+        """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's: 1 without negatives."""
         del params, step
         cosine, is_negative = self.candidates(pairs)
-        is_there = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], 1)
+        is_there = jnp.concatenate([jnp.ones((len(is_negative), 1), bool), is_negative], 1)
         student = jax.nn.log_softmax(jnp.where(is_there, cosine / self.temperature, -jnp.inf), where=is_there)
         teacher = jnp.where(is_there, pairs.scores / self.teacher_temperature, -jnp.inf)
         log_teacher = jax.nn.log_softmax(teacher, where=is_there)

@@ -44,19 +44,27 @@ def test_a_negative_that_is_not_there_has_no_gradient():
     assert (found[~pairs.negatives_mask] == 0).all() and (found[pairs.negatives_mask] != 0).any(-1).all()
 
 
-@pytest.mark.parametrize("loss", [MarginMSE(), CandidateKL()], ids=lambda loss: type(loss).__name__)
-@pytest.mark.parametrize("missing", ["scores", "negatives"])
-def test_what_is_missing_is_said(missing, loss):
+LOSSES = pytest.mark.parametrize("loss", [MarginMSE(), CandidateKL()], ids=lambda loss: type(loss).__name__)
+
+
+@LOSSES
+def test_missing_scores_are_said(loss):
+    pairs = dataclasses.replace(batch(), scores=None)
+    with pytest.raises(
+        ConfigError, match=f"{type(loss).__name__} needs .* scores; map the role .* Recipe.teacher_scores"
+    ):
+        loss(pairs)
+
+
+@LOSSES
+def test_a_batch_of_a_task_without_negatives_has_no_loss_and_no_gradient(loss):
     pairs = batch()
-    given = {
-        "query": pairs.query,
-        "target": pairs.target,
-        "negatives": pairs.negatives,
-        "scores": pairs.scores,
-        missing: None,
-    }
-    with pytest.raises(ConfigError, match=f"{type(loss).__name__} needs .*; map the role"):
-        loss(PairEmbeddings(**given))
+    without = dataclasses.replace(pairs, negatives=None, negatives_mask=None, scores=pairs.scores[:, :1])
+    value, gradient = jax.value_and_grad(lambda query: loss(dataclasses.replace(without, query=query))[0])(pairs.query)
+    assert float(value) == 0.0 and not np.asarray(gradient).any()
+    # It is the limit of a batch in which every record lacks its negatives.
+    masked = dataclasses.replace(pairs, negatives_mask=np.zeros((7, 3), bool))
+    assert loss(masked)[0] == 0.0 and loss(masked)[1].keys() == loss(without)[1].keys()
 
 
 @pytest.mark.parametrize("masked", [True, False])
