@@ -164,7 +164,8 @@ class Scores(Feature):
 
     With `each`, the name of a feature of several texts, a record has a score of its target and of each of those texts, and the
     batch float32 [n, 1 + N]: the target's first, then those of the texts that are drawn, 0 where there is none. A list of one
-    score less than that is read as margins, the target's score minus that of each text, and a number as the margin to one.
+    score less than that is read as margins, the target's score minus that of each text, and a number as the margin to one. A
+    record without any of those texts may lack the scores: there is nothing to compare.
     """
 
     name: str = "score"
@@ -175,7 +176,7 @@ class Scores(Feature):
 
     @property
     def roles(self):
-        return (Role(self.name, "numbers"),)
+        return (Role(self.name, "numbers", optional=self.each is not None),)
 
     @property
     def fields(self):
@@ -185,9 +186,9 @@ class Scores(Feature):
         return [{self.name: self._scores(record)} for record in records]
 
     def _scores(self, record: Record) -> np.ndarray:
-        numbers = np.asarray(record[self.name], np.float64)
+        numbers = np.asarray(record.get(self.name, ()), np.float64)
         for role in ("query", "target"):
-            if not isinstance(record.get(role), str) and len(record.get(role) or ()) > 1:
+            if len(numbers) and not isinstance(record.get(role), str) and len(record.get(role) or ()) > 1:
                 raise DataError(
                     f"{record['location']}: {self.name} belongs to one {role}, and the record has {len(record[role])}; make a "
                     "record of each"

@@ -25,7 +25,7 @@ from embed.models import (
     t5gemma,
 )
 from embed.models.transformer import TransformerEncoder
-from embed.types import Method, Model
+from embed.types import EMBEDDINGS, Method, Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
@@ -97,7 +97,9 @@ def build(module: embedder.Embedder) -> Model:
         arrays = {name: inputs[name] for name in methods[method].inputs}
         if method == "logits":
             return language_model.logits(module, params, **arrays)
-        options = {"max_segments": max_segments} if method == "text" else {"method": module.decode}
+        options = {"method": module.decode} if method == "decode" else {"max_segments": max_segments}
+        if method == EMBEDDINGS:
+            options["with_intermediate"] = True
         return module.apply({"params": params}, **arrays, is_training=key is not None, rngs=rngs, **options)
 
     methods = _methods(module)
@@ -143,6 +145,8 @@ def _methods(module: embedder.Embedder) -> dict[str, Method]:
     """Returns how a model may be called: as an embedder, and as a language model where it is causal or has a decoder."""
     packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
     methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
+    if len(module.projection) > 1:
+        methods[EMBEDDINGS] = methods["text"]
     if language_model.table_of(module) is None:
         return methods
     inputs = ("tokens", "segment_ids") + (() if module.decoder is None else ("decoder_tokens", "decoder_segment_ids"))

@@ -35,17 +35,27 @@ class Embedder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "B L"], segment_ids: Array, is_training: bool = False, max_segments: int | None = None
-    ) -> Float[Array, "B *S E"]:
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Array,
+        is_training: bool = False,
+        max_segments: int | None = None,
+        with_intermediate: bool = False,
+    ) -> Float[Array, "B *S E"] | tuple[Float[Array, "B *S E"], Float[Array, "B *S U"]]:
         """Returns [B, E] for one text a row (`segment_ids` is its mask), or [B, S, E] for rows of several texts
-        (`segment_ids` numbers each token's text from 1, 0 is padding)."""
-        x = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
+        (`segment_ids` numbers each token's text from 1, 0 is padding).
+
+        `with_intermediate` returns the intermediate embedding beside it, what the last of several linear maps is applied to, at
+        unit length: EmbeddingGemma's 3,072 values.
+        """
+        x = intermediate = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
         for i, size in enumerate(self.projection):
+            intermediate = x
             # The wide inner size is split over `tensor`; the embedding is whole everywhere.
             inner = i + 1 < len(self.projection)
             axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
             x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
-        return normalize(x)
+        return (normalize(x), normalize(intermediate)) if with_intermediate else normalize(x)
 
     def decode(
         self,

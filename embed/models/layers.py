@@ -33,9 +33,10 @@ ACTIVATIONS = {
 def kernel_inputs(axes: Sequence[str | None]) -> tuple[int, ...]:
     """Returns which axes of a kernel with these logical axes are summed over.
 
-    A kernel leads from the width or back to it, and the width stands alone. A stack of layers is in front of both.
+    A kernel leads from the width or back to it, and the width stands alone. Stacks of layers are in front of both; layers in
+    periods are stacked twice.
     """
-    first = 1 if axes[0] == "layers" else 0
+    first = next(i for i, name in enumerate(axes) if name != "layers")
     return tuple(range(first, len(axes) - 1)) if axes[-1] == "width" else (first,)
 
 

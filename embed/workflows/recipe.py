@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from embed import ranges, text
 from embed.data import tasks
 from embed.data.features import Feature, Scores, Vectors, roles_of
+from embed.data.teacher_scores import TeacherScores
 from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
 from embed.models.lora import Lora
@@ -19,21 +20,11 @@ from embed.ranges import Count, Natural, OpenShare
 from embed.sharding import MeshShape
 from embed.sources.fields import check_fields
 from embed.training import loop
-from embed.types import Model, Objective
+from embed.types import INTERMEDIATE, Model, Objective, needs_of, parts_of
 
 # What a loss may need beside texts (its `needs`): the feature that gives it.
 SCORES = {"score": Scores("score"), "scores": Scores("scores", each="negatives")}
 _TEACHER = "teacher_"  # before the name of a text feature: a teacher's vectors of those texts
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """Yields a dataclass, an objective or a loss, and those that it is made of."""
-    yield value
-    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
-        inner = getattr(value, field.name)
-        for part in inner.values() if isinstance(inner, Mapping) else [inner]:
-            if dataclasses.is_dataclass(part):
-                yield from _parts(part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +36,9 @@ class Recipe:
     `data.text_features.pairs()`. Without any they are those of text pairs: `query` and
     `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer list those that `draw_negatives` says
     ('random' ones, others in every epoch, or the 'first'); and the scores and the teacher's vectors that the losses of the
-    objective ask for, the vectors from the folder `teacher_vectors` (`embed encode --gin_file` writes it).
+    objective ask for, the vectors from the folder `teacher_vectors` (`embed encode --gin_file` writes it). The scores of candidates
+    stand in the records (role `scores`), or in files of {"query", "text", "score"} that `teacher_scores` names
+    (`data.teacher_scores`).
     `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
     `micro_batches`, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
     or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
@@ -78,6 +71,7 @@ class Recipe:
     num_negatives: Natural = 0
     draw_negatives: Literal["random", "first"] = "random"
     teacher_vectors: str | None = None
+    teacher_scores: str | None = None
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: Natural = 0
     ema_decay: OpenShare | None = None
@@ -130,10 +124,17 @@ class Recipe:
 
     @property
     def _needed(self) -> list[str]:
-        """The names of what the objective's losses need beside texts, each once."""
-        return list(dict.fromkeys(name for part in _parts(self.objective) for name in getattr(part, "needs", ())))
+        """The names of what the objective's losses need of the data beside texts, each once."""
+        return [name for name in needs_of(self.objective) if not name.endswith(INTERMEDIATE)]
 
     def _needed_feature(self, name: str) -> Feature:
+        if name == "scores":
+            if not self.num_negatives:
+                raise ConfigError(
+                    "a loss compares the candidates of each query, its target and its hard negatives, and Recipe.num_negatives = 0 "
+                    "uses none; set it"
+                )
+            return SCORES[name] if self.teacher_scores is None else TeacherScores(name, self.teacher_scores)
         if name in SCORES:
             return SCORES[name]
         if not name.startswith(_TEACHER):
@@ -164,18 +165,8 @@ class Recipe:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"Recipe.features: two are called {name!r}; give each its own name")
-        if self.teacher_vectors is not None and (
-            self.features or not any(n.startswith(_TEACHER) for n in self._needed)
-        ):
-            raise ConfigError(
-                "Recipe.teacher_vectors has no effect: "
-                + (
-                    "Recipe.features say all that a batch holds"
-                    if self.features
-                    else "no loss learns from a teacher's vectors"
-                )
-                + "; leave it out"
-            )
+        self._check_teacher("teacher_vectors", any(name.startswith(_TEACHER) for name in self._needed))
+        self._check_teacher("teacher_scores", "scores" in self._needed)
         for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
             default = Lengths() if name == "lengths" else getattr(type(self), name)
             if getattr(self, name) != default:
@@ -189,7 +180,17 @@ class Recipe:
             if isinstance(fields, Mapping):
                 check_fields(fields, roles, type(source).__name__)
             self._check_unused_lists(task, fields or {}, getattr(source, "optional", ()))
+            self._check_scores(task, fields or {})
         self._check_hardness()
+
+    def _check_teacher(self, name: str, is_needed: bool) -> None:
+        if getattr(self, name) is None or (is_needed and not self.features):
+            return
+        of = name.removeprefix(_TEACHER)
+        reason = (
+            "Recipe.features say all that a batch holds" if self.features else f"no loss learns from a teacher's {of}"
+        )
+        raise ConfigError(f"Recipe.{name} has no effect: {reason}; leave it out")
 
     def _check_unused_lists(self, task, fields: Mapping[str, str], optional: Sequence[str]) -> None:
         for feature in text_features(self.record_features):
@@ -200,10 +201,23 @@ class Recipe:
                     f"set {option}, or take {feature.name!r} out of the source's fields"
                 )
 
+    def _check_scores(self, task, fields: Mapping[str, str]) -> None:
+        for feature in self.record_features:
+            if isinstance(feature, Scores) and feature.each in fields and feature.name not in fields:
+                raise ConfigError(
+                    f"task {task.name!r} maps {feature.each!r} and no {feature.name!r}, which a loss learns from; map it, or bind "
+                    "Recipe.teacher_scores to files of them"
+                )
+
     def _check_hardness(self) -> None:
         if any(feature.each not in ((), (0,)) for feature in text_features(self.record_features)):
             return
-        for part in _parts(self.objective):
+        if "scores" in self._needed:
+            raise ConfigError(
+                "a loss compares the candidates of each query, its target and its hard negatives, and no feature of "
+                "Recipe.features has several texts; add data.text_features.Texts"
+            )
+        for part in parts_of(self.objective):
             if getattr(part, "hardness", 0):
                 raise ConfigError(
                     f"{type(part).__name__}.hardness = {part.hardness} weighs hard negatives, and Recipe.num_negatives = 0 "

@@ -17,7 +17,7 @@ from embed.models import api
 from embed.text import template
 from embed.training import loop, optimizers
 from embed.training.validation import Validation
-from embed.workflows import init_from, start, summary
+from embed.workflows import foreign, init_from, start, summary
 from embed.workflows.recipe import Recipe
 
 
@@ -146,15 +146,8 @@ def _identity(recipe, examples) -> dict:
 
 
 def _start_digest(recipe) -> str:
-    """Returns what a run starts from: 'random', or the digest of a model.
-
-    Of a folder of another tool it is that of its weights: converting it again gives other files of the same model.
-    """
-    if recipe.init_from is None:
-        return "random"
-    folder = bundles.resolve(recipe.init_from)
-    weights = bundles.read_model_json(folder)["lineage"].get("weights")
-    return files.folder_digest(folder) if weights is None else documents.digest_json(weights)
+    """Returns what a run starts from: 'random', or the digest of a model."""
+    return "random" if recipe.init_from is None else foreign.digest_of(bundles.resolve(recipe.init_from))
 
 
 def _came_from(recipe, run_dir: pathlib.Path) -> dict:

@@ -40,7 +40,8 @@ def test_vectors_are_those_of_the_model_under_the_ids_of_the_texts(bundle, recip
     store = vector_store.read(tmp_path / "taught" / "target")
     stored = store.of(np.array([target_id(text) for text in targets]), "target")
     np.testing.assert_allclose(stored, model.encode(targets, prompt="document"), atol=1e-6)
-    assert store.identity["model"] == model.digest and store.identity["prompt"] == model.prompts["document"]
+    assert store.identity["model"] == model.digest and store.identity["prompts"] == [model.prompts["document"]]
+    assert store.identity["source"] == model.digest and store.identity["side"] == "target"
     assert sorted(p.name for p in (tmp_path / "taught").iterdir()) == ["query", "target"]  # nothing of the work is left
 
 
@@ -56,6 +57,46 @@ def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bu
     shutil.rmtree(output / "target")  # as if it had been stopped between the two
     encode_records.run(bundle, recipe, output)
     assert content(output) == before
+
+
+def test_tasks_of_several_prompts_are_encoded_each_in_its_own(
+    bundle, recipe_of, task_of, without_seqio, tmp_path, capsys
+):
+    shared = {"query": "d e", "target": "k", "negatives": ["y"]}
+    tasks = [
+        task_of("first", ROWS[:3], FIELDS),
+        task_of("second", [*ROWS[3:], shared], FIELDS, query_prompt="clustering", target_prompt="own"),
+    ]
+    recipe = recipe_of(mixture=Mixture("m", tasks), num_negatives=2, prompts={"own": "student: {content}"})
+    with pytest.raises(
+        DataError, match=r"'own: .content.', and at .*first.jsonl:1, of task 'first'.*; .*give one prompt for all"
+    ):
+        encode_records.run(bundle, recipe, tmp_path / "taught")  # both have the target 'k', in two prompts
+    assert not (tmp_path / "taught").exists()
+    encode_records.run(bundle, recipe, tmp_path / "taught", target_prompt="own", shard_size=2)
+    printed, model = capsys.readouterr().out, open_model(bundle)
+    assert f"query   3 different texts, prompt {model.prompts['query']!r}" in printed
+    assert f"query   4 different texts, prompt {model.prompts['clustering']!r}" in printed
+    store = vector_store.read(tmp_path / "taught" / "query")
+    for rows, prompt in ((ROWS[:3], "query"), ([*ROWS[3:], shared], "clustering")):
+        texts = [row["query"] for row in rows]
+        stored = store.of(np.array([content_id(text) for text in texts]), "query")
+        np.testing.assert_allclose(stored, model.encode(texts, prompt=prompt), atol=1e-6)
+    assert store.identity["prompts"] == sorted(model.prompts[name] for name in ("query", "clustering"))
+    assert store.identity["tasks"] == {"first": model.prompts["query"], "second": model.prompts["clustering"]}
+    target = vector_store.read(tmp_path / "taught" / "target").identity
+    assert target["prompts"] == ["own: {content}"] and target["tasks"] == {}
+    before = content(tmp_path / "taught")
+    encode_records.run(bundle, recipe, tmp_path / "taught", target_prompt="own")
+    assert content(tmp_path / "taught") == before
+
+
+def test_a_teacher_of_another_tool_is_converted_into_the_caches(bundle, recipe, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(encode_records.foreign, "bundle_of", lambda *given: asked.append(given) or bundle)
+    encode_records.run("org/teacher", recipe, tmp_path / "taught")
+    assert asked == [("org/teacher", recipe.cache_dir, "teacher")]
+    assert vector_store.read(tmp_path / "taught" / "query").identity["model"] == open_model(bundle).digest
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "query/ids.npy"])
