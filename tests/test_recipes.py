@@ -145,12 +145,13 @@ def test_gin_files_are_short_and_explained(path):
     assert lines[0].startswith("#"), "say on top what the file is for"
 
 
-def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
+@pytest.mark.parametrize(("name", "count"), [("embeddinggemma", 307_581_696), ("embeddinggemma2", 271_002_648)])
+def test_the_model_files_of_released_models_have_their_parameter_counts(name, count, tmp_path):
     text = (GIN / "recipes" / "quickstart_from_nothing.gin").read_text()
-    text = text.replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
-    (tmp_path / "big.gin").write_text(text)
+    (tmp_path / "big.gin").write_text(text.replace("models/gemma_tiny.gin", f"models/{name}.gin"))
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
-    assert size_and_dims(recipe.model)[0] == 307_581_696
+    size, dims = size_and_dims(recipe.model)
+    assert size == count and dims == (768, 512, 256, 128)
 
 
 @pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)

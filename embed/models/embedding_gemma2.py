@@ -1,7 +1,7 @@
 """The text model of EmbeddingGemma 2: bidirectional, with wider heads in global layers and per-layer embeddings.
 
-Source: transformers 5.24, models/embedding_gemma2. Defaults are those of its configuration: 24 layers of width 512, every sixth
-global, and vectors of 768 values.
+Source: transformers 5.23 and 5.24, models/embedding_gemma2. Defaults are those of its configuration: 24 layers of width 512,
+every sixth global, and vectors of 768 values.
 """
 
 import flax.linen as nn

@@ -1,7 +1,7 @@
 """A stack of layers of two shapes: periods of local layers with a global one behind them, scanned without padding.
 
 Every layer ends in a branch that its own projection of the token embeddings gates ("per-layer embeddings"). The stack of
-EmbeddingGemma 2. Source: transformers 5.24, models/embedding_gemma2.
+EmbeddingGemma 2. Source: transformers 5.23 and 5.24, models/embedding_gemma2.
 """
 
 import dataclasses

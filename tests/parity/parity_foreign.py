@@ -122,10 +122,17 @@ T5GEMMA = {
 }
 
 
-def need(name: str) -> None:
-    """Skips the test where the installed transformers has no such family."""
-    if name == "embedding_gemma2" and not hasattr(transformers, "EmbeddingGemma2TextConfig"):
-        pytest.skip(f"transformers {transformers.__version__} has no EmbeddingGemma 2; 5.24 is the first that has")
+def missing(family: str) -> bool:
+    """Returns whether the installed transformers is older than the family."""
+    return family == "embedding_gemma2" and not hasattr(transformers, "EmbeddingGemma2TextConfig")
+
+
+def need(family: str) -> None:
+    """Skips the test where the installed transformers is older than the family."""
+    if missing(family):
+        pytest.skip(
+            f"transformers {transformers.__version__} has no EmbeddingGemma 2 (model type embedding_gemma2_text)"
+        )
 
 
 def make(name: str, folder, seed: int = 0):

@@ -221,7 +221,7 @@ def _notes(config: dict) -> list[str]:
     if config["model_type"] != _COMPOSITE:
         return []
     parts = [name for name in ("vision_config", "audio_config") if config.get(name) is not None]
-    left_out = f"what {' and '.join(parts)} describe is left out, and " if parts else ""
+    left_out = f"the parts of {' and '.join(parts)} are left out, and " if parts else ""
     return [
         f"{left_out}texts alone are embedded, here and by an export; a text that spells out a placeholder of an image, a video or "
         "audio gets another vector than in transformers, which reads padding there"

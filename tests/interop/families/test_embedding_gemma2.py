@@ -240,7 +240,7 @@ def test_a_folder_with_parts_for_images_is_read_as_text_alone_with_a_note(folder
     assert whole.module == alone.module
     (note,) = set(whole.notes) - set(alone.notes)
     assert note.startswith(
-        f"{root / 'config.json'}: what vision_config and audio_config describe is left out, and texts alone"
+        f"{root / 'config.json'}: the parts of vision_config and audio_config are left out, and texts alone"
     )
     assert "a placeholder of an image" in note
 
