@@ -216,7 +216,7 @@ def test_verify_a_program_with_a_sentencepiece_vocabulary(program, call, tmp_pat
         (("convert", "x", "out", "--matryoshka_dims=8,b"), "--matryoshka_dims=8,b: not numbers separated by commas"),
         (("convert", "x", "out", "--max_length=ten"), "'ten' is not an integer"),
         (("export", "x", "out", "--format=stable-hlo"), "did you mean 'stablehlo'?"),
-        (("export", "x", "out", "--format=gguf"), "known: onnx, sentence-transformers, stablehlo"),
+        (("export", "x", "out", "--format=gguf"), "known: bundle, onnx, sentence-transformers, stablehlo"),
         (("export", "x", "out", "--dtype=float16"), "--dtype=float16; did you mean 'bfloat16'?"),
         (("export", "x", "out", "--dtype=bfloat16", "--format=stablehlo"), "goes with --format=sentence-transformers"),
         (("verify", "x", "--tolerance=small"), "'small' is not a number"),
