@@ -162,14 +162,18 @@ class Loss(Protocol):
         ...
 
 
-def parts_of(value: Any) -> Iterator[Any]:
-    """Yields a dataclass, such as an objective or a loss, and those that it is made of."""
-    yield value
+def children_of(value: Any) -> Iterator[Any]:
+    """Yields the dataclasses that are fields of a dataclass, such as an objective or a loss, or values of a field."""
     for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
         inner = getattr(value, field.name)
-        for part in inner.values() if isinstance(inner, Mapping) else [inner]:
-            if dataclasses.is_dataclass(part):
-                yield from parts_of(part)
+        yield from filter(dataclasses.is_dataclass, inner.values() if isinstance(inner, Mapping) else [inner])
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """Yields a dataclass, such as an objective or a loss, and all that it is made of."""
+    yield value
+    for child in children_of(value):
+        yield from parts_of(child)
 
 
 def needs_of(value: Any) -> list[str]:

@@ -241,7 +241,8 @@ class Vectors(Feature):
         ranges.check_fields(self)
 
     @functools.cached_property
-    def _store(self) -> vector_store.VectorStore:
+    def store(self) -> vector_store.VectorStore:
+        """The verified folder."""
         store = vector_store.read(self.path)
         if self.dim not in (None, store.dim):
             raise DataError(
@@ -251,20 +252,20 @@ class Vectors(Feature):
 
     def identity(self):
         """Returns the digest of the vectors."""
-        return {"vectors": self._store.digest}
+        return {"vectors": self.store.digest}
 
     def check(self, cache):
         ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in blocks(len(cache))]
-        self._store.of(np.concatenate(ids), self.of)
+        self.store.of(np.concatenate(ids), self.of)
 
     def collate(self, unit):
         columns = unit.columns[self.of]
-        vectors = np.zeros((*columns.shape, self._store.dim), np.float32)
-        vectors[columns >= 0] = self._store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
+        vectors = np.zeros((*columns.shape, self.store.dim), np.float32)
+        vectors[columns >= 0] = self.store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
         return {self.name: vectors}
 
     def shapes(self, size, texts):
-        return {self.name: ((size, *texts[self.of], self._store.dim), np.float32)}
+        return {self.name: ((size, *texts[self.of], self.store.dim), np.float32)}
 
 
 def blocks(count: int, size: int = 4096) -> list[range]:

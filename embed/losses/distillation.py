@@ -88,23 +88,26 @@ class EmbeddingDistillation:
             metrics[tower] = _mean(self._distance(student, teacher), is_there)
         return sum(metrics.values(), jnp.float32(0.0)), metrics
 
-    def _sizes(self, student, teacher, params):
-        """Returns unit vectors of the student and of the teacher that have one size."""
-        size, teacher_size = student.shape[-1], teacher.shape[-1]
-        if self.projection is not None:
-            if self.projection != (size, teacher_size):
-                raise ConfigError(
-                    f"EmbeddingDistillation.projection = {self.projection}; the embedding has {size} values and the teacher's "
-                    f"vectors {teacher_size}: give ({size}, {teacher_size})"
-                )
-            projected = jnp.matmul(student, params["projection"].astype(student.dtype), precision="highest")
-            return normalize(projected), normalize(teacher)
-        if size > teacher_size:
+    def check_sizes(self, size: int, teacher_size: int) -> None:
+        """Raises ConfigError where embeddings of `size` values cannot be compared with a teacher's of `teacher_size`."""
+        if self.projection not in (None, (size, teacher_size)):
+            raise ConfigError(
+                f"EmbeddingDistillation.projection = {self.projection}; the embedding has {size} values and the teacher's "
+                f"vectors {teacher_size}: give ({size}, {teacher_size})"
+            )
+        if self.projection is None and size > teacher_size:
             raise ConfigError(
                 f"the embedding has {size} values and the teacher's vectors {teacher_size}; give "
                 f"EmbeddingDistillation.projection = ({size}, {teacher_size})"
             )
-        return student, truncate(teacher, size)
+
+    def _sizes(self, student, teacher, params):
+        """Returns unit vectors of the student and of the teacher that have one size."""
+        self.check_sizes(student.shape[-1], teacher.shape[-1])
+        if self.projection is None:
+            return student, truncate(teacher, student.shape[-1])
+        projected = jnp.matmul(student, params["projection"].astype(student.dtype), precision="highest")
+        return normalize(projected), normalize(teacher)
 
     def _distance(self, student, teacher):
         if self.distance == "cosine":

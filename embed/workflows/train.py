@@ -17,7 +17,7 @@ from embed.models import api
 from embed.text import template
 from embed.training import loop, optimizers
 from embed.training.validation import Validation
-from embed.workflows import foreign, init_from, start, summary
+from embed.workflows import foreign, init_from, start, summary, teacher
 from embed.workflows.recipe import Recipe
 
 
@@ -55,6 +55,8 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
+    for note in [*teacher.check(recipe, model), *teacher.notes_of_tasks(recipe, caches)]:
+        console.say(f"note       {note}")
     for feature in recipe.record_features:
         for one in caches:
             feature.check(one)

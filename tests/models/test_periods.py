@@ -103,7 +103,7 @@ def test_remat_really_computes_again(tiny, params):
         ({"num_layers": 7, "global_every": 3}, {"prevent_cse=False", "prevent_cse=True"}),  # the last stands alone
         ({"num_layers": 3, "global_every": 3}, {"prevent_cse=False", "prevent_cse=True"}),  # a scan of one period
     ],
-    ids=str,
+    ids=["scans", "laid out", "one alone", "one period"],
 )
 def test_blocks_outside_of_loops_are_kept_from_being_merged(fields, in_loops, tiny):
     shapes = jax.eval_shape(make(**fields).init, jax.random.key(0))

@@ -167,3 +167,48 @@ def test_it_is_trained_from_the_command_line(prepared, trained, tmp_path, run_em
     (folder / "second.jsonl").write_text((folder / "second.jsonl").read_text().replace("red", "scarlet"))
     done = run_embed(folder, *train, "--gin.CACHE_DIR='other'", "--run_dir=other")
     assert done.returncode == 65 and "embed encode MODEL --gin_file" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_scores_in_files_train_a_mixture_of_tasks_with_and_without_negatives(prepared, tmp_path, run_embed):
+    """From the command line: a missing score is one line; what tasks without negatives do not teach is said."""
+    folder = shutil.copytree(prepared, tmp_path / "work")
+    recipe = (folder / "tiny.gin").read_text().replace("include 'runs/train.gin'", "include 'runs/base.gin'")
+    names = ("MATRYOSHKA_DIMS", "HARDNESS", "TEMPERATURE", "recipe.Recipe.ema")
+    kept = "\n".join(line for line in recipe.splitlines() if not line.startswith(names))
+    imports = "from embed import sources\nfrom embed.losses import contrastive\nfrom embed.losses import distillation\n"
+    imports += "from embed.losses import total\nfrom embed.objectives import pairs\n"
+    (folder / "scored.gin").write_text(
+        kept.replace("from embed import sources\n", imports)
+        + "\nrecipe.Recipe.objective = @pairs.Pairs()\npairs.Pairs.loss_fn = @total.Total()\n"
+        "total.Total.losses = {'near': @contrastive.Contrastive(), 'margin': @distillation.MarginMSE(), "
+        "'order': @distillation.CandidateKL()}\n"
+        "recipe.Recipe.teacher_scores = 'scores/*.jsonl'\n"
+    )
+    scored = [
+        {"query": row["question"], "text": text, "score": len(text) / 10}
+        for name in ("first", "second")
+        for row in map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())
+        for text in dict.fromkeys([row["answer"], *row.get("wrong", ())])
+    ]
+    (folder / "scores").mkdir()
+    write = lambda rows: (folder / "scores" / "all.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))  # noqa: E731
+    train = (
+        "train",
+        "--gin_file=scored.gin",
+        "--run_dir=scored",
+        "--gin.TRAIN_STEPS=6",
+        "--gin.loop.Schedule.log_every=1",
+    )
+    write(scored[1:])
+    done = run_embed(folder, *train)
+    assert done.returncode == 65 and "has no score for 1 of " in done.stderr and done.stderr.count("\n") == 1
+    assert not (folder / "scored").exists()
+    write(scored)
+    done = run_embed(folder, *train)
+    assert done.returncode == 0, done.stderr
+    assert "batches of tasks without hard negatives, which are second" in done.stdout
+    rows = [json.loads(x) for x in (folder / "scored" / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "margin" in row]
+    assert len(rows) == 6 and all(np.isfinite(row["loss"]) for row in rows)
+    assert {row["margin"] == 0 for row in rows} == {True, False}, "batches of both tasks"
