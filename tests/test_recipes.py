@@ -43,6 +43,12 @@ REQUIRED = {
     "recipes/gemini_embedding/small_languages.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_code.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/adapt.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/qat.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/small_qat.gin": [
+        "PAIRS='data/pairs/*.jsonl'",
+        "START='adapted'",
+        "TEACHER_VECTORS='taught'",
+    ],
     "recipes/embedding_gemma/distil.gin": ["SOURCE='minilm'", "TEACHER_VECTORS='taught'"],
     "recipes/embedding_gemma/small_prefinetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],
     "recipes/embedding_gemma/small_finetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],

@@ -228,7 +228,8 @@ class Vectors(Feature):
     """Vectors of a teacher, computed once and joined by the content id of the text feature `of`: float32 [n, dim] in the batch.
 
     For a feature of several texts they are [n, N, dim], 0 where there is no text. `path` is a folder that `vector_store.write`
-    has made; `dim`, where it is given, is the size that its vectors must have. A text without a vector there is a DataError when a
+    has made; `dim`, where it is given, is the size that its vectors must have, and stands for a folder that is not made yet in
+    `embed compile`. A text without a vector there is a DataError when a
     run starts. Nothing of it is cached with the records.
     """
 
@@ -265,7 +266,7 @@ class Vectors(Feature):
         return {self.name: vectors}
 
     def shapes(self, size, texts):
-        return {self.name: ((size, *texts[self.of], self.store.dim), np.float32)}
+        return {self.name: ((size, *texts[self.of], self.dim or self.store.dim), np.float32)}
 
 
 def blocks(count: int, size: int = 4096) -> list[range]:

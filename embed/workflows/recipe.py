@@ -31,27 +31,26 @@ _TEACHER = "teacher_"  # before the name of a text feature: a teacher's vectors 
 class Recipe:
     """The parts of a training run. gin files bind its fields; `embed train` and `embed prepare` read it.
 
-    `objective` is what the run learns (a class of `embed.objectives`, or your own `types.Objective`).
-    `features` say what of the data's records a batch holds (`data.features`), one by one or in lists such as
-    `data.text_features.pairs()`. Without any they are those of text pairs: `query` and
-    `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer list those that `draw_negatives` says
-    ('random' ones, others in every epoch, or the 'first'); and the scores and the teacher's vectors that the losses of the
-    objective ask for, the vectors from the folder `teacher_vectors` (`embed encode --gin_file` writes it). The scores of candidates
-    stand in the records (role `scores`), or in files of {"query", "text", "score"} that `teacher_scores` names
-    (`data.teacher_scores`).
-    `batch_size` is the global batch in examples, which are all compared with each other. It is computed in
-    `micro_batches`, to the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL,
-    or a folder of Hugging Face or sentence-transformers, whose parameters replace the random ones; where `model`,
-    `tokenizer`, `prompts` or `text_normalization` (a name of `text.NORMALIZATIONS`) are not given, those of `init_from`
-    are taken. `model_changes` replaces fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}.
-    `max_length` is what a text is cut at when the model is used, in tokens (default: as in `init_from`, else the longer side
-    of `lengths`). `suite` is scored every `schedule.evaluate_every` steps, and so is the loss on `validation_share` of the
-    examples, which are not learned ('validation/loss'; examples of one query stay together). `best_metric` ('task/score', a type,
-    'mean of the types', 'validation/loss') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only
-    low-rank adapters learn; checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated,
-    saved and served. With `quantization` (`models.quantization`) the model is computed with quantised values, and those are
-    evaluated, saved and served; what learns stays float32. A program is compiled for each of up to `max_shapes` sizes of batches
-    (twice as many where some have negatives): more leave less padding, fewer compile sooner.
+    `objective` is what the run learns (a class of `embed.objectives`, or your own `types.Objective`). `features` say what of the
+    data's records a batch holds (`data.features`), one by one or in lists such as `data.text_features.pairs()`. Without any they
+    are those of text pairs: `query` and `target`, cut at `lengths` tokens, and up to `num_negatives` hard negatives, of a longer
+    list those that `draw_negatives` says ('random' ones, others in every epoch, or the 'first'); and the scores and the teacher's
+    vectors that the losses of the objective ask for, the vectors from the folder `teacher_vectors` (`embed encode --gin_file`
+    writes it; `embed compile` takes their size `teacher_dim` where it is not there yet). The scores of candidates stand in the
+    records (role `scores`), or in files of {"query", "text", "score"} that `teacher_scores` names (`data.teacher_scores`).
+    `batch_size` is the global batch in examples, which are all compared with each other. It is computed in `micro_batches`, to
+    the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL, or a folder of Hugging Face
+    or sentence-transformers, whose parameters replace the random ones; where `model`, `tokenizer`, `prompts` or
+    `text_normalization` (a name of `text.NORMALIZATIONS`) are not given, those of `init_from` are taken. `model_changes` replaces
+    fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at
+    when the model is used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
+    `schedule.evaluate_every` steps, and so is the loss on `validation_share` of the examples, which are not learned
+    ('validation/loss'; examples of one query stay together). `best_metric` ('task/score', a type, 'mean of the types',
+    'validation/loss') picks the best checkpoint. `cache_dir` holds the token caches. With `lora` only low-rank adapters learn;
+    checkpoints hold the merged model. With `ema_decay` a moving average of what learns is evaluated, saved and served. With
+    `quantization` (`models.quantization`) the model is computed with quantised values, and those are evaluated, saved and served;
+    what learns stays float32. A program is compiled for each of up to `max_shapes` sizes of batches (twice as many where some
+    have negatives): more leave less padding, fewer compile sooner.
     """
 
     mixture: tasks.Mixture
@@ -71,6 +70,7 @@ class Recipe:
     num_negatives: Natural = 0
     draw_negatives: Literal["random", "first"] = "random"
     teacher_vectors: str | None = None
+    teacher_dim: Count | None = None
     teacher_scores: str | None = None
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
     seed: Natural = 0
@@ -152,7 +152,7 @@ class Recipe:
                 "EmbeddingDistillation.towers names 'negatives', and Recipe.num_negatives = 0 uses none; set it, or take them out "
                 "of the towers"
             )
-        return Vectors(name, of, f"{self.teacher_vectors}/{'query' if of == 'query' else 'target'}")
+        return Vectors(name, of, f"{self.teacher_vectors}/{'query' if of == 'query' else 'target'}", self.teacher_dim)
 
     @property
     def longest_text(self) -> int:
@@ -167,6 +167,10 @@ class Recipe:
                 raise ConfigError(f"Recipe.features: two are called {name!r}; give each its own name")
         self._check_teacher("teacher_vectors", any(name.startswith(_TEACHER) for name in self._needed))
         self._check_teacher("teacher_scores", "scores" in self._needed)
+        if self.teacher_dim is not None and self.teacher_vectors is None:
+            raise ConfigError(
+                "Recipe.teacher_dim is the size of Recipe.teacher_vectors, which is not bound; bind both or none"
+            )
         for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
             default = Lengths() if name == "lengths" else getattr(type(self), name)
             if getattr(self, name) != default:

@@ -180,3 +180,10 @@ def test_a_missing_vector_is_an_error_before_the_run(store):
 def test_vectors_of_another_size_are_refused(store):
     with pytest.raises(DataError, match="holds vectors of 3 values, and Vectors.dim = 4; give that size"):
         Vectors("teacher", "query", str(store.folder), 4).identity()
+
+
+def test_vectors_of_a_given_size_have_shapes_before_their_folder_is_there(tmp_path):
+    vectors = Vectors("teacher_query", "query", str(tmp_path / "none"), dim=7)
+    assert vectors.shapes(3, {"query": ()}) == {"teacher_query": ((3, 7), np.float32)}
+    with pytest.raises(DataError, match="no folder of vectors"):
+        Vectors("teacher_query", "query", str(tmp_path / "none")).shapes(3, {"query": ()})
