@@ -94,8 +94,8 @@ class Served(Encoding):
         prompt_template = self.template(prompt)
         form = "alone" if prompt_template == TEXT_ALONE else f"as {prompt_template!r}"
         console.say(
-            f"will ask {self.endpoint} {self.model!r} for the vectors of {texts:,} texts, sent {form}: {requests:,} requests; "
-            f"budget {budget}"
+            f"will ask {self.endpoint} {self.model!r} for the vectors of {texts:,} texts, sent {form}: at most {requests:,} "
+            f"requests without failures; budget {budget}"
         )
 
     @contextlib.contextmanager

@@ -53,8 +53,8 @@ def test_a_file_is_encoded_without_a_prompt_and_nothing_of_the_replies_is_left(s
     np.testing.assert_array_equal(vectors, expected(TEXTS))
     printed = capsys.readouterr().out
     assert (
-        f"will ask {server.url} 'tiny' for the vectors of 10 texts, sent alone: 3 requests; budget none (--max_requests, "
-        "--max_tokens)" in printed
+        f"will ask {server.url} 'tiny' for the vectors of 10 texts, sent alone: at most 3 requests without failures; budget "
+        "none (--max_requests, --max_tokens)" in printed
     )
     assert "10 texts in 2 shards; in all 4 requests, 1 of them failed, 30 tokens\n" in printed
     assert not (tmp_path / "out" / LEDGER).exists() and server.received == 4
