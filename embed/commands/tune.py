@@ -11,15 +11,15 @@ and those that are best in a type, are written as mixture-1.gin and so on, and t
 Mixtures are chosen on Recipe.suite by Recipe.best_metric, 'mean of the types' where it is not bound. Report what --test_suite says.
 
 What is done is kept: run the same command again to go on. Several processes that run it at once, on one machine or on hosts with a
-common file system, divide the runs among them.
+common file system, divide the runs among them. Each trains on the devices that it sees; of one machine, give each its own.
 """
 
 from embed.commands import options
 from embed.errors import UsageError, did_you_mean
 
 SUMMARY = (
-    "Find the rates of a recipe's mixture: tasks alone and a grid, or Bayesian optimisation on top. The recipe must have a suite, "
-    "best_metric and evaluate_every. What is done is kept: run the same command again to go on."
+    "Find the rates of a recipe's mixture: tasks alone and a grid, or Bayesian optimisation on top. The recipe must have a "
+    "suite, evaluate_every and, for a grid, best_metric. What is done is kept: run the same command again to go on."
 )
 _SEARCHES = ("grid", "bayesian")
 _STARTS = ("steps", "recipe")

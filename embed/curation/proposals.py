@@ -37,8 +37,13 @@ class Trial:
     failed: str | None = None
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it is trained to its end, or has failed."""
+        return self.scores is not None or self.failed is not None
+
+    @property
     def how(self) -> str:
-        """Returns where its rates come from, for people."""
+        """Where its rates come from, for people."""
         return f"{self.kind} {self.goal.replace('_', ' ')}" if self.kind == SPECIALIZE and self.goal else self.kind
 
 

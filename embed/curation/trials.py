@@ -99,6 +99,12 @@ class Search:
     def work(self) -> None:
         """Trains what nobody else does until all runs are finished. Raises DataError where all seeds failed."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        finished = len(self.alone()) + len(self._finished())
+        if finished:
+            print(
+                f"tune: going on; {finished} of {len(self.plan.alone) + self.plan.mixtures} runs are finished",
+                flush=True,
+            )
         is_waiting = False
         while True:
             self._check_seeds()
@@ -171,7 +177,7 @@ class Search:
         begun = {trial.number: trial for trial in self.trials()}
         for trial in [*self._seeds(), *(begun[n] for n in begun if n > self.plan.seeds)]:
             trial = begun.get(trial.number, trial)
-            if trial.scores is None and trial.failed is None:
+            if not trial.is_finished:
                 yield self.trial_folder(trial.number), lambda trial=trial: self._train(trial, {})
 
     def _seeds(self) -> list[Trial]:
@@ -187,7 +193,7 @@ class Search:
     def _claim_proposal(self) -> tuple[Callable[[], None], files.FolderLock] | None:
         """Returns a new proposal, once all seeds are begun and at least one is finished."""
         trials = self.trials()
-        finished = [t.number for t in trials if t.scores is not None or t.failed is not None]
+        finished = [trial.number for trial in trials if trial.is_finished]
         if not self.plan.seeds <= len(trials) < self.plan.mixtures or not finished:
             return None
         number = len(trials) + 1
@@ -237,8 +243,10 @@ class Search:
         files.failpoint(f"tune.after_trial_{trial.number}")
 
     def _is_finished(self) -> bool:
-        finished = [t for t in self.trials() if t.scores is not None or t.failed is not None]
-        return len(finished) == self.plan.mixtures
+        return len(self._finished()) == self.plan.mixtures
+
+    def _finished(self) -> list[int]:
+        return [trial.number for trial in self.trials() if trial.is_finished]
 
     def _check_seeds(self) -> None:
         """Raises DataError where every seed was trained and failed."""

@@ -47,9 +47,9 @@ def trials_table(trials: Sequence[Trial], metric: str, types: Sequence[str], esc
     cells = [["mixture", "proposed", metric, *(kind.replace("_", " ") for kind in kinds), *names]]
     for trial in sorted(trials, key=lambda t: (-proposals.value(t, metric), t.number)):
         scores = trial.scores or {}
-        first = "failed" if trial.failed is not None else score_text(scores.get(metric), metric)
-        others = [report.percent(scores.get(kind)) for kind in kinds]
-        cells.append([str(trial.number), trial.how, first, *others, *(f"{trial.rates[n]:.3f}" for n in names)])
+        how = trial.how if trial.failed is None else f"{trial.how}, failed"
+        shown = [score_text(scores.get(metric), metric), *(report.percent(scores.get(kind)) for kind in kinds)]
+        cells.append([str(trial.number), how, *shown, *(f"{trial.rates[n]:.3f}" for n in names)])
     return report.align(cells, escape)
 
 

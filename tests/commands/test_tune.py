@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import pytest
 from searching import Lines
@@ -80,6 +81,7 @@ def test_a_bayesian_search_leaves_mixtures_their_soup_and_both_scores(folder, li
     assert outcome["test"]["soup"]["retrieval"] == pytest.approx(outcome["dev"]["soup"]["retrieval"] - 0.05)
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.*")}
     assert tune(*given) == 0 and len(lines.ran) == 19  # nothing is run again
+    assert "tune: going on; 16 of 16 runs are finished\n" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*.*")} == before
     capsys.readouterr()
     for change, message in (("--seed=1", "another seed (0, now 1)"), ("--mixtures=2", "another mixtures (3, now 2)")):
@@ -148,13 +150,20 @@ def test_what_may_go_well_another_time_ends_the_search_and_is_tried_again(lines,
     assert "failed" not in (tmp_path / "out" / "search.md").read_text()
 
 
+def test_a_missing_package_is_told_before_anything_is_trained(lines, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bayes_opt", None)
+    assert tune("--gin_file=searched.gin", "--search=bayesian", f"--output={tmp_path / 'out'}") == 64
+    assert capsys.readouterr().err == ("embed: --search=bayesian needs a package; run: pip install 'embed[tuning]'\n")
+    assert not lines.ran and not (tmp_path / "out").exists()
+
+
 def test_a_failed_trial_stands_in_the_table(lines, tmp_path, capsys):
     pytest.importorskip("bayes_opt")
     lines.fails = lambda folder: 70 if folder == "3" else 0
     given = ["--gin_file=searched.gin", "--search=bayesian", "--start=recipe", "--trials=5", "--dirichlet=2"]
     assert tune(*given, f"--output={tmp_path / 'out'}") == 0
     table = (tmp_path / "out" / "search.md").read_text()
-    assert re.search(r"\|\s+3 \| Dirichlet +\| failed +\|", table), table
+    assert re.search(r"\|\s+3 \| Dirichlet, failed +\| +- \|", table), table
     assert "mixture 3 of 5 (Dirichlet) failed: it ended with 70: embed: it went wrong" in capsys.readouterr().out
 
 

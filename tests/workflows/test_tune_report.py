@@ -29,7 +29,7 @@ def test_trials_stand_best_first_and_failures_last():
     assert rows(tune_report.trials_table(TRIALS, "mean", ["code_search"]))[2:] == [
         ["3", "specialise code search", "62.50", "70.00", "0.750", "0.250"],
         ["1", "grid", "50.00", "60.00", "0.500", "0.500"],
-        ["2", "Dirichlet", "failed", "-", "0.250", "0.750"],
+        ["2", "Dirichlet, failed", "-", "-", "0.250", "0.750"],
     ]
     assert rows(tune_report.trials_table(TRIALS, "code_search", ["code_search"]))[0][2:4] == ["code_search", "a"]
 
