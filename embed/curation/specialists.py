@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from embed.curation import proposals, simplex
 from embed.curation.proposals import Trial
 
+MIN_APART = 0.05  # our choice: the share of draws by which chosen mixtures differ, where enough do
+
 
 def best(trials: Sequence[Trial], metric: str) -> Trial | None:
     """Returns the trial that scores best by a metric, of equals the first; None where none has a score."""
@@ -19,8 +21,9 @@ def choose(
     """Returns up to `count` distinct trials, each with the metric that it is chosen for.
 
     The first is the best by `metric`. Then come those that are best in one of `types`, the type first in which they gain most over
-    the first, then the next best by `metric`. A trial that scores below `at_least` by `metric` is taken only where others are
-    too few: a mixture that is good in one domain alone is no ingredient of a soup. (The paper gives no rule.)
+    the first, then the next best by `metric`; trials whose rates are nearly those of one before come last. A trial that scores
+    below `at_least` by `metric` is taken only where others are too few: a mixture that is good in one domain alone is no
+    ingredient of a soup. (The paper gives no rule.)
     """
     ranked = sorted(
         (trial for trial in trials if math.isfinite(proposals.value(trial, metric))),
@@ -30,10 +33,12 @@ def choose(
         return []
     chosen = [(ranked[0], metric)]
     eligible = [trial for trial in ranked if proposals.value(trial, metric) >= at_least]
-    for kind, _ in sorted(_gains(eligible, ranked[0], types), key=lambda gain: -gain[1]):
-        _add(chosen, best(eligible, kind), kind)
-    for trial in ranked:
-        _add(chosen, trial, metric)
+    gains = sorted(_gains(eligible, ranked[0], types), key=lambda gain: -gain[1])
+    wanted = [*((best(eligible, kind), kind) for kind, _ in gains), *((trial, metric) for trial in ranked)]
+    for apart in (MIN_APART, 1e-9):
+        for trial, goal in wanted:
+            if all(simplex.distance(trial.rates, other.rates) >= apart for other, _ in chosen):
+                chosen.append((trial, goal))
     return chosen[:count]
 
 
@@ -45,9 +50,3 @@ def _gains(trials: Sequence[Trial], first: Trial, types: Sequence[str]) -> list[
         if leader is not None and proposals.value(leader, kind) > proposals.value(first, kind):
             gains.append((kind, proposals.value(leader, kind) - proposals.value(first, kind)))
     return gains
-
-
-def _add(chosen: list[tuple[Trial, str]], trial: Trial, metric: str) -> None:
-    """Appends a trial unless it, or one of the same rates, is there."""
-    if all(simplex.distance(trial.rates, other.rates) > 0 for other, _ in chosen):
-        chosen.append((trial, metric))

@@ -58,5 +58,11 @@ def test_trials_of_the_same_rates_count_once():
     assert numbers(choose([*TRIALS, twin], "mean", ["x"], 2)) == [(1, "mean"), (3, "mean")]
 
 
+def test_a_mixture_that_is_nearly_another_comes_last():
+    near = Trial(6, "exploit", {"a": 0.11, "b": 0.89}, scores={"mean": 0.599, "x": 0.9, "y": 0.1})
+    assert numbers(choose([*TRIALS, near], "mean", ["x"], 9))[-1] == (6, "x")
+    assert numbers(choose([TRIALS[1], near], "mean", ["x"], 2)) == [(1, "mean"), (6, "x")]
+
+
 def test_nothing_is_chosen_where_all_failed():
     assert choose([TRIALS[5]], "mean", TYPES, 3) == []
