@@ -45,6 +45,8 @@ EXTRAS = {
     "xor": ["nltk>=3.9,<4"],
     # Talks to language models behind OpenAI-compatible endpoints.
     "curation": ["httpx2>=2.12,<3", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
+    # Bayesian optimisation of the rates of a mixture, on scikit-learn's Gaussian processes.
+    "tuning": ["bayesian-optimization>=3.4,<4"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
     # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.
@@ -75,6 +77,7 @@ EXTRAS["test"] = (
     + EXTRAS["parquet"]
     + EXTRAS["curation"]
     + EXTRAS["gguf"]
+    + EXTRAS["tuning"]
 )
 
 setup(

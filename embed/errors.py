@@ -40,6 +40,10 @@ class StorageError(EmbedError):
     exit_code = 74
 
 
+class InUse(StorageError):
+    """Another process holds the folder or file."""
+
+
 class Preempted(EmbedError):
     """The run was asked to stop; its state is saved, and the same command goes on from there."""
 

@@ -18,7 +18,7 @@ from concurrent import futures
 from typing import Any, Required, TypedDict
 
 from embed import documents, ranges
-from embed.errors import DataError, StorageError
+from embed.errors import DataError, InUse, StorageError
 
 MANIFEST = "MANIFEST.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or a used up quota, is reported as
@@ -299,7 +299,7 @@ def _remove(path: pathlib.Path) -> None:
 class Lock:
     """Holds a file for one process and removes it in the end; it is freed when the process ends, however it ends.
 
-    A second process gets a StorageError about `subject` or, with `wait`, waits its turn: `wait` is called with the holder.
+    A second process gets InUse about `subject` or, with `wait`, waits its turn: `wait` is called with the holder.
     """
 
     def __init__(self, path: pathlib.Path, subject: pathlib.Path, wait: Callable[[str], None] | None = None):
@@ -316,7 +316,7 @@ class Lock:
                 holder = self._file.read().strip() or "another process"
                 if self._wait is None:
                     self._file.close()
-                    raise StorageError(
+                    raise InUse(
                         f"{self._subject}: in use by {holder}; wait for it to end or choose another folder"
                     ) from e
                 self._wait(holder)

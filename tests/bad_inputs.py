@@ -42,6 +42,7 @@ WORDS = {
     "ranks": ["5:1", "0:3", "a:b", "1:2:3", ""], "ceiling": ["2", "x", "-1"], "order": ["best", ""], "labels": ["a", ","],
     "factors": ["0", "x", "-1", "nan", ""], "topology": ["v9x:2x2", "nowhere", ""], "mesh": ["1,2", "0,0,0", "a,b,c"],
     "steps": ["all", ""], "prompt": ["nobody", "=x", "query"], "matryoshka_dims": ["0", "x", "99999"], "price": ["1", "a,b"],
+    "search": ["gird", "bayes", ""], "start": ["here", "recipe", ""],
     "endpoint": ["ftp://x", "http://", "127.0.0.1", ""], "query_prompt": ["nobody"], "target_prompt": ["nobody"],
 }  # fmt: skip
 

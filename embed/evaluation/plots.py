@@ -209,3 +209,63 @@ def soup(result: Mapping) -> bytes | None:
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return _png(figure)
+
+
+def search_progress(search: Mapping) -> bytes | None:
+    """Returns the score of every trial of a mixture search and the best so far, in order; None without matplotlib."""
+    if not available():
+        return None
+    pyplot = _pyplot()
+    scored = [t for t in search["trials"] if t["score"] is not None]
+    failed = [t["number"] for t in search["trials"] if t["score"] is None]
+    scale, turn = (100, max) if search["higher_is_better"] else (1, min)
+    figure, axis = pyplot.subplots(figsize=(9.5, 4.6), layout="constrained")
+    for number, kind in enumerate(dict.fromkeys(t["kind"] for t in scored)):
+        drawn = [(t["number"], scale * t["score"]) for t in scored if t["kind"] == kind]
+        style = {**_style(number), "markerfacecolor": f"C{number % 10}"}
+        axis.plot(*zip(*drawn), linestyle="none", label=_name(kind), zorder=3, **style)
+    numbers = [t["number"] for t in scored]
+    best = [turn(scale * t["score"] for t in scored[: n + 1]) for n in range(len(scored))]
+    axis.step(numbers, best, where="post", color="black", linewidth=1.4, label="best so far")
+    seeds = [scale * t["score"] for t in scored if t["number"] <= search["seeds"]]
+    if seeds:
+        axis.axhline(turn(seeds), color="0.45", linestyle="--", linewidth=1.2, label="best seed")
+    axis.axvspan(0.5, search["seeds"] + 0.5, color="0.93", zorder=0, label="seeds")
+    if failed:
+        low = axis.get_ylim()[0]
+        axis.plot(failed, [low] * len(failed), "x", color="C3", markersize=8, clip_on=False, label="failed")
+        axis.set_ylim(bottom=low)
+    last = max(t["number"] for t in search["trials"])
+    axis.set_xlim(0.5, last + 0.5)
+    axis.set_xticks(range(1, last + 1) if last <= 30 else range(5, last + 1, 5))
+    axis.set_xlabel("mixture, in the order of training")
+    axis.set_ylabel(_name(search["metric"]) + (" (percent)" if search["higher_is_better"] else ""))
+    axis.set_title(_name(f"Mixture search on {search['suite']}"))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _png(figure)
+
+
+def search_rates(search: Mapping) -> bytes | None:
+    """Returns the rates of the chosen mixtures of a search as bars, a group for each task; None without matplotlib."""
+    if not available():
+        return None
+    pyplot = _pyplot()
+    mixtures = {**{f"{m['name']}: {m['for']}": m["rates"] for m in search["chosen"]}, "best seed": search["best_seed"]}
+    tasks = list(search["best_seed"])
+    width = 0.8 / len(mixtures)
+    height = 1.2 + len(tasks) * max(0.45, 0.2 * len(mixtures))
+    figure, axis = pyplot.subplots(figsize=(8.5, height), layout="constrained")
+    for number, (name, rates) in enumerate(mixtures.items()):
+        color = "0.6" if name == "best seed" else f"C{number % 10}"
+        rows = [i + (number - (len(mixtures) - 1) / 2) * width for i in range(len(tasks))]
+        drawn = axis.barh(rows, [100 * rates[t] for t in tasks], width * 0.92, color=color, label=_name(name))
+        axis.bar_label(drawn, fmt="%.1f", fontsize=7, padding=2)
+    axis.set_yticks(range(len(tasks)), [_name(task) for task in tasks])
+    axis.invert_yaxis()
+    axis.set_xlabel("share of the draws (percent)")
+    axis.margins(x=0.08)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return _png(figure)

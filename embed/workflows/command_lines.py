@@ -19,8 +19,16 @@ _BOUND = "import ctypes, os, sys; getattr(ctypes.CDLL(None), 'prctl', int)(1, 9)
 Line = Sequence[str]  # the words of a line of `embed`, or of `python SCRIPT ...`
 
 
+class LineFailed(DataError):
+    """A line that ended with an error: its exit code, the last thing it printed, and the log that has all of it."""
+
+    def __init__(self, message: str, code: int, last: str, log: pathlib.Path):
+        super().__init__(message)
+        self.code, self.last, self.log = code, last, log
+
+
 def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
-    """Runs the lines that were not run to their end before; each must end without an error.
+    """Runs the lines that were not run to their end before; one that ends with an error raises LineFailed.
 
     `folder` keeps what is done and what they print. An `--output` in it of a line that was stopped is removed first.
     SIGTERM is handed on to the line that runs, and a line that was preempted raises Preempted: run the same again.
@@ -41,7 +49,8 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
             raise Preempted(f"{what}: `{shown}` was stopped; run the same command to go on")
         if code:
             last = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()[-1]
-            raise DataError(f"{what}: `{shown}` ended with {code}: {last} (all of it: {folder}/{LOG})")
+            message = f"{what}: `{shown}` ended with {code}: {last} (all of it: {folder}/{LOG})"
+            raise LineFailed(message, code, last, folder / LOG)
         done.append({"line": shlex.join(line), "seconds": round(time.time() - began, 1)})
         files.write_json(path, {"lines": done})
 

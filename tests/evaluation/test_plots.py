@@ -186,3 +186,52 @@ def test_a_sweep_is_a_picture():
 def test_a_sweep_without_matplotlib_has_no_picture(monkeypatch):
     monkeypatch.setattr(plots, "available", lambda: False)
     assert plots.sweep({}) is None
+
+
+def mixture_search(**changes) -> dict:
+    """The record of a search of six mixtures, one of which failed; three are seeds."""
+    scores = [0.50, 0.52, None, 0.51, 0.56, 0.55]
+    kinds = ["grid", "Dirichlet", "Dirichlet", "exploit", "explore", "exploit"]
+    trials = [{"number": n, "kind": k, "score": s} for n, (k, s) in enumerate(zip(kinds, scores), 1)]
+    chosen = [
+        {"name": "mixture-1", "for": "mean of the types", "rates": {"faq": 0.3, "code": 0.7}},
+        {"name": "mixture-2", "for": "sts", "rates": {"faq": 0.8, "code": 0.2}},
+    ]
+    record = {"metric": "mean of the types", "higher_is_better": True, "suite": "dev.json", "seeds": 3}
+    return {**record, "trials": trials, "chosen": chosen, "best_seed": {"faq": 0.5, "code": 0.5}, **changes}
+
+
+def test_a_mixture_search_shows_each_trial_and_the_best_so_far(figures):
+    plots.search_progress(mixture_search())
+    own = lines(figures[0].axes[0])
+    assert list(own["exploit"].get_xdata()) == [4, 6] and list(own["exploit"].get_ydata()) == pytest.approx([51, 55])
+    assert list(own["best so far"].get_xdata()) == [1, 2, 4, 5, 6]
+    assert list(own["best so far"].get_ydata()) == pytest.approx([50, 52, 52, 56, 56])
+    assert list(own["best seed"].get_ydata()) == pytest.approx([52, 52])
+    assert list(own["failed"].get_xdata()) == [3]
+
+
+def test_less_of_a_loss_is_better_in_a_mixture_search(figures):
+    plots.search_progress(mixture_search(metric="validation/loss", higher_is_better=False))
+    own = lines(figures[0].axes[0])
+    assert list(own["best so far"].get_ydata()) == pytest.approx([0.5] * 5)
+    assert figures[0].axes[0].get_ylabel() == "validation/loss"
+
+
+def test_the_rates_of_chosen_mixtures_are_bars_by_task(figures):
+    plots.search_rates(mixture_search())
+    (axis,) = figures[0].axes
+    widths = {c.get_label(): [bar.get_width() for bar in c] for c in axis.containers}
+    assert widths["mixture-1: mean of the types"] == pytest.approx([30, 70])
+    assert widths["mixture-2: sts"] == pytest.approx([80, 20]) and widths["best seed"] == pytest.approx([50, 50])
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["faq", "code"]
+
+
+def test_a_mixture_search_is_a_picture():
+    size(plots.search_progress(mixture_search()))
+    size(plots.search_rates(mixture_search()))
+
+
+def test_a_mixture_search_without_matplotlib_has_no_picture(monkeypatch):
+    monkeypatch.setattr(plots, "available", lambda: False)
+    assert plots.search_progress({}) is None and plots.search_rates({}) is None

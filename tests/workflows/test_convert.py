@@ -56,14 +56,17 @@ def calls(monkeypatch, tokenizer) -> Calls:
 def test_options_reach_the_reader_and_the_writer(calls, tmp_path, capsys):
     convert.run("org/name", tmp_path / "a", revision="v1")
     given = {"prompts": {"query": "q {content}"}, "matryoshka_dims": [8, 4], "max_length": 9}
-    convert.run("there", tmp_path / "b", **given, text_normalization="NFC, strip", bidirectional=True)
+    convert.run(
+        "there", tmp_path / "b", **given, text_normalization="NFC, strip", bidirectional=True, with_decoder=True
+    )
     assert calls.fetched == [("org/name", "v1"), ("there", None)]
-    plain = {"prompt_overrides": {}, "matryoshka_dims": (), "max_length": None, "changes": None}
+    plain = {"prompt_overrides": {}, "matryoshka_dims": (), "max_length": None, "changes": None, "with_decoder": False}
     changed = {
         "prompt_overrides": given["prompts"],
         "matryoshka_dims": (8, 4),
         "max_length": 9,
         "changes": {"causal": False},
+        "with_decoder": True,
     }
     assert calls.read == [("fetched", plain), ("fetched", changed)]
     assert calls.written == [(tmp_path / "a", "org/name", "none"), (tmp_path / "b", "there", "NFC, strip")]
