@@ -200,3 +200,25 @@ def test_an_objective_without_a_model_is_refused():
         ConfigError, match="Tower has no parameters 'model', which quantisation is of, but tower; call those"
     ):
         Quantized(Tower(Contrastive(), bag_of_words()), RULES)
+
+
+@pytest.mark.slow
+def test_a_trained_model_that_learns_on_for_few_bits_is_better_than_one_rounded_afterwards():
+    """Direction alone: three starts, the loss of the quantised model on the batches that were learned."""
+    pairs = Pairs(Contrastive(0.2), bag_of_words())
+    objective = Quantized(pairs, Quantization((Rule("table|kernel", 4),)))
+    batches = [batch(seed) for seed in range(8)]
+    score = fast(lambda v, b: make_validation(objective)((v, 0), b)["loss"])
+    first = fast(make_step(pairs, adamw(0.03), seed=0))
+    then = [fast(make_step(learned, adamw(0.003), seed=0)) for learned in (pairs, objective)]
+
+    def trained(state, step, count):
+        for t in range(count):
+            state, _ = step(state, batches[t % len(batches)])
+        return state
+
+    for start in range(3):
+        state = trained(fast(lambda start=start: create(pairs, adamw(0.03), start))(), first, 300)
+        states = [trained(state, step, 400) for step in then]
+        rounded_afterwards, trained_for = (np.mean([float(score(s.variables, b)) for b in batches]) for s in states)
+        assert trained_for < rounded_afterwards - 0.01, start
