@@ -56,6 +56,8 @@ EXTRAS = {
         "onnxscript>=0.5,<1",
         "onnxruntime>=1.20,<2",
     ],
+    # Writes and reads the files of llama.cpp.
+    "gguf": ["gguf>=0.19,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [
         "pytest>=8.3,<10",
@@ -67,7 +69,13 @@ EXTRAS = {
 }
 EXTRAS["quickstart"] = EXTRAS["plots"] + EXTRAS["bm25"]
 EXTRAS["test"] = (
-    EXTRAS["dev"] + EXTRAS["plots"] + EXTRAS["bm25"] + EXTRAS["xor"] + EXTRAS["parquet"] + EXTRAS["curation"]
+    EXTRAS["dev"]
+    + EXTRAS["plots"]
+    + EXTRAS["bm25"]
+    + EXTRAS["xor"]
+    + EXTRAS["parquet"]
+    + EXTRAS["curation"]
+    + EXTRAS["gguf"]
 )
 
 setup(

@@ -1,9 +1,10 @@
-"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, or as ONNX.
+"""`embed export`: a model for sentence-transformers and the servers around it, for llama.cpp as GGUF, as StableHLO, or as ONNX.
 
 The sentence-transformers folder is written in the dialect that old and new versions, TEI and vLLM read alike, with every prompt
-under every key that MTEB asks for, and a model card. parity.json holds texts in eight scripts with token ids and vectors of the
-trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
-in the model card.
+under every key that MTEB asks for, and a model card. A GGUF has weights in float32, float16, bfloat16, or in blocks of 32 that
+share a scale (q8_0, q4_0); what they lose is printed, and what llama.cpp lacks is refused. parity.json holds texts in eight
+scripts with token ids and vectors of the trained model: send them to any server and compare. What a reader cannot repeat, such as
+text normalisation, is printed and stands in the model card.
 """
 
 from embed import environment
@@ -11,9 +12,9 @@ from embed.commands import options
 
 SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
-    "sentence-transformers needs no torch here; onnx needs the extra [export]."
+    "sentence-transformers needs no torch here; onnx needs the extra [export], gguf the extra [gguf]."
 )
-FORMATS = ("sentence-transformers", "stablehlo", "onnx")  # as workflows.export knows them
+FORMATS = ("sentence-transformers", "stablehlo", "onnx", "gguf")  # as workflows.export knows them
 
 log_path = options.log_beside_output
 
@@ -24,7 +25,11 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("output", metavar="OUTPUT", type=options.path, help="the new folder")
     parser.add_argument("--format", default=FORMATS[0], help=f"{', '.join(FORMATS)} (default: {FORMATS[0]})")
-    parser.add_argument("--dtype", default="float32", help="type of the weights: float32 (default) or bfloat16")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="type of the weights: float32 (default); bfloat16 of sentence-transformers and gguf; float16, q8_0, q4_0 of gguf",
+    )
     parser.add_argument(
         "--scores", metavar="RESULTS_JSON", help="a results.json of `embed evaluate`, for the model card"
     )

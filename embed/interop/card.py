@@ -3,14 +3,14 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import markdown
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import prompts, readers, tokenizer_json
-from embed.interop.origin import Trained, text_notes
+from embed.interop.origin import Trained
 from embed.interop.parity import FILE
 
 _FRONT = """---
@@ -24,6 +24,10 @@ _UNIT = """
 Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
 scaled back to unit length (sentence-transformers: `encode(..., truncate_dim={small}, normalize_embeddings=True)`).
 """
+_SERVER = """
+`llama-server --embedding -m model.gguf -c {length} -b {length} -ub {length}` serves the file. Whoever asks it puts the prompt
+before the text, and prepares the text, as the code above does.
+"""
 _NORMALIZATION = {
     "NFC, strip": "A text is normalised to Unicode's NFC, and white space at its ends is removed, before its prompt is put around "
     "it.\n",
@@ -32,9 +36,15 @@ _NORMALIZATION = {
 
 
 def write(
-    trained: Trained, form: str, folder_name: str, scores: Mapping[str, Any] | None = None, recipe: str | None = None
+    trained: Trained,
+    form: str,
+    folder_name: str,
+    scores: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration."""
+    """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration; `notes` say
+    what the export does not do as the trained model does."""
     prompt_templates = prompts.exported(trained.description["prompts"])
     dims = trained.matryoshka_dims
     parts = [
@@ -47,7 +57,7 @@ def write(
         _UNIT.format(small=dims[-1]),
         "## Texts\n",
         _NORMALIZATION[trained.description["text_normalization"]],
-        "".join(f"{note[0].upper()}{note[1:]}.\n" for note in text_notes(trained, form)),
+        "".join(f"- {note}.\n" for note in notes),
         "## Prompts\n",
         _prompt_table(prompt_templates),
         "## Check any server\n",
@@ -73,6 +83,9 @@ def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapp
     if form == "sentence-transformers":
         name = "query" if "query" in prompt_templates else None
         functions, call = (readers.open_sentence_transformers,), f"({folder})([{question!r}], prompt_name={name!r})"
+    elif form == "gguf":
+        functions = (prompted, readers.open_gguf)
+        call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt_templates.get('query', '')!r})"
     else:
         as_json = isinstance(trained.tokenizer, HuggingFace) or form == "onnx" or _has_json(trained)
         stable = readers.open_stablehlo if as_json else readers.open_stablehlo_sentencepiece
@@ -82,7 +95,8 @@ def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapp
         )
         call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt!r})"
     code = f"{readers.source(*functions)}\n\nvector = {functions[-1].__name__}{call}"
-    return markdown.code_block(code, "python") + "\n"
+    server = _SERVER.format(length=trained.max_length) if form == "gguf" else ""
+    return markdown.code_block(code, "python") + "\n" + server
 
 
 def _has_json(trained: Trained) -> bool:
