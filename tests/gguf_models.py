@@ -26,7 +26,7 @@ from embed.models.modernbert import ModernBert
 from embed.models.pooling import FirstPooling, LastPooling, MeanPooling
 from embed.models.qwen3 import Qwen3
 
-VOCAB, LENGTH = 512, 256
+VOCAB, LENGTH = 512, 200
 PROMPTS = {"query": "find: {content}", "document": "{content}", "none": "{content}"}
 
 
@@ -185,7 +185,7 @@ def parameters(module: Embedder, seed: int = 0) -> dict[str, np.ndarray]:
         values = draw.normal(size=shape)
         if path.endswith("scale"):
             return first + 0.2 * values if "head" not in path else values
-        return values * (0.1 if path.endswith("bias") else 0.5 if path.endswith("table") else 0.3)
+        return values * (0.1 if path.endswith("bias") else 0.5 if path.endswith("table") else 0.12)
 
     return {path: one(path, s.shape).astype(np.float32) for path, s in shapes.items()}
 

@@ -3,7 +3,6 @@
 Nothing but the file is read: what `writer` wrote must be there and say the same again.
 """
 
-import functools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from embed.models.embedder import Embedder
 # weights with to eight bits, and computes gelu approximately.
 LLAMA_TOLERANCE = {"float32": 1e-4, "float16": 1e-4, "bfloat16": 2e-3, "q8_0": 1e-2, "q4_0": 1e-2}
 _PROMPTS = "sentence_transformers.prompts."
-_ROW = 32  # texts are filled up to multiples of it, so that few programs are compiled
+_SHORTEST = 32  # texts are filled up to it or to a higher power of two, so that few programs are compiled
 
 
 class Tensors:
@@ -110,13 +109,14 @@ def prompts(path) -> dict[str, str]:
 def vectors(path, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
     """Returns the float32 unit vectors [n, E] that our model makes of token ids with the weights of a file."""
     module, params = read(path)
-    apply = jax.jit(functools.partial(api.build(module).apply, trees.unflatten(params)))
+    apply, nested = jax.jit(api.build(module).apply), trees.unflatten(params)
+    longest = getattr(module.encoder, "max_positions", math.inf)
     rows = []
     for ids in token_ids:
-        length = math.ceil(len(ids) / _ROW) * _ROW
+        length = min(longest, max(_SHORTEST, 1 << (len(ids) - 1).bit_length()))
         tokens = np.zeros((1, length), np.int32)
         tokens[0, : len(ids)] = ids
-        rows.append(np.asarray(apply({"tokens": tokens, "segment_ids": np.arange(length)[None] < len(ids)}))[0])
+        rows.append(np.asarray(apply(nested, {"tokens": tokens, "segment_ids": np.arange(length)[None] < len(ids)}))[0])
     return np.stack(rows)
 
 

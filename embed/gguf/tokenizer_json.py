@@ -144,8 +144,8 @@ def _around(tokenizer: HuggingFace) -> tuple[int | None, int | None]:
     return (begin or [None])[0], (end or [None])[0]
 
 
-def _only(steps: Sequence[Step], what: str, **allowed: Any) -> None:
-    """Raises _Problem for a step that is left over."""
+def _refuse(steps: Sequence[Step], what: str) -> None:
+    """Raises _Problem for steps that are left over, `what` they do to texts."""
     if steps:
         raise _Problem(f"{what} texts by {steps[0]['type']}")
 
@@ -180,10 +180,8 @@ def _word_piece(model: Step, steps, words, tokens: list[str], types: list[int]) 
         "normalizer.strip_accents": lowercase if accents is None else accents,
         "unknown_token_id": tokens.index(model["unk_token"]),
     }
-    description = {"kind": "bert", "tokens": marked, "options": options}
-    return description | (
-        {"notes": (_ACCENTS_NOTE,), "is_repeated": _strips_alike} if options["normalizer.strip_accents"] else {}
-    )
+    differing = {"notes": (_ACCENTS_NOTE,), "is_repeated": _strips_alike} if options["normalizer.strip_accents"] else {}
+    return {"kind": "bert", "tokens": marked, "options": options, **differing}
 
 
 def _strips_alike(text: str, ids: Sequence[int]) -> bool:
@@ -199,10 +197,10 @@ def _strips_alike(text: str, ids: Sequence[int]) -> bool:
 def _unigram(model: Step, steps, words, tokens: list[str], types: list[int]) -> Step:
     maps = [step for step in steps if step["type"] == "Precompiled"]
     joins = [step for step in steps if step["type"] == "Replace" and step["pattern"] == {"Regex": " {2,}"}]
-    _only([step for step in steps if step not in maps and step not in joins], "changes")
+    _refuse([step for step in steps if step not in maps and step not in joins], "changes")
     splits = [word for word in words if word["type"] == "WhitespaceSplit"]
     spaces = [word for word in words if word["type"] == "Metaspace"]
-    _only([word for word in words if word not in splits and word not in spaces], "cuts")
+    _refuse([word for word in words if word not in splits and word not in spaces], "cuts")
     # Without a split at white space, what is at the ends of a text would be kept, and llama.cpp removes it.
     if len(spaces) != 1 or len(maps) != 1 or not splits:
         raise _Problem("is a unigram model that does not mark words as SentencePiece does")
@@ -216,10 +214,9 @@ def _unigram(model: Step, steps, words, tokens: list[str], types: list[int]) -> 
         "unknown_token_id": model["unk_id"],
         "precompiled_charsmap": base64.b64decode(maps[0]["precompiled_charsmap"]),
     }
-    description = {"kind": "t5", "scores": scores + [0.0] * (len(tokens) - len(scores)), "options": options}
-    return description | (
-        {"notes": (BYTES_NOTE,), "is_repeated": without_bytes(types)} if model.get("byte_fallback") else {}
-    )
+    differing = {"notes": (BYTES_NOTE,), "is_repeated": without_bytes(types)} if model.get("byte_fallback") else {}
+    filled = scores + [0.0] * (len(tokens) - len(scores))
+    return {"kind": "t5", "scores": filled, "options": options, **differing}
 
 
 # BPE
@@ -236,7 +233,7 @@ def _bpe(model: Step, steps, words, tokens: list[str], types: list[int]) -> Step
 
 
 def _bytes(model: Step, steps, words, merges: list[str]) -> Step:
-    _only(steps, "changes")
+    _refuse(steps, "changes")
     *cuts, last = words
     _check(last, "ByteLevel", add_prefix_space=False, use_regex=not cuts)
     _check(model, "BPE of bytes", ignore_merges=(False, None), byte_fallback=(False, None))
@@ -251,9 +248,9 @@ def _bytes(model: Step, steps, words, merges: list[str]) -> Step:
 def _pieces(model: Step, steps, words, merges: list[str], tokens: list[str], types: list[int]) -> Step:
     """Returns what a BPE of SentencePiece's is: llama.cpp merges by the scores of tokens, which are made of the merges."""
     marks = [step for step in steps if step["type"] == "Replace" and step["pattern"] == {"String": " "}]
-    _only([step for step in steps if step not in marks], "changes")
+    _refuse([step for step in steps if step not in marks], "changes")
     # Where every space is marked, there is none left to cut at.
-    _only([w for w in words if w["type"] != "Split" or w["pattern"] != {"String": " "}], "cuts")
+    _refuse([w for w in words if w["type"] != "Split" or w["pattern"] != {"String": " "}], "cuts")
     if len(marks) != 1 or marks[0]["content"] != SPACE or not model.get("byte_fallback"):
         raise _Problem("is a BPE model neither of bytes nor of SentencePiece")
     if types.count(BYTE) != 256:

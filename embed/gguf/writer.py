@@ -146,12 +146,14 @@ def write(folder: pathlib.Path, plan: Plan) -> None:
     types = {name: gguf.GGMLQuantizationType[plan.type_of(name)] for name in plan.shapes}
     for name, shape in plan.shapes.items():
         _announce(writer, name, shape, types[name])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for name, array in plan.tensors():
-        writer.write_tensor_data(_quantized(array, types[name], f"{plan.trained.folder}: {name}"))
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name, array in plan.tensors():
+            writer.write_tensor_data(_quantized(array, types[name], f"{plan.trained.folder}: {name}"))
+    finally:
+        writer.close()
     write_tokenizer(folder, plan.trained)
     files.write_json(folder / "model.json", public_description(plan.trained))
 
