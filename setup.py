@@ -56,7 +56,6 @@ EXTRAS = {
         "onnxscript>=0.5,<1",
         "onnxruntime>=1.20,<2",
     ],
-    # Writes and reads the files of llama.cpp.
     "gguf": ["gguf>=0.19,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [

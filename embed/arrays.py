@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from embed import documents, files, trees
+from embed import documents, files, packed_arrays, trees
 from embed.errors import DataError, EmbedError, StorageError, UsageError
+from embed.packed_arrays import Packed
+from embed.quantized_arrays import CODES, SCALES
 
 PIECE = 1 << 22  # bytes of an array that are stored, and later read, in one piece
 _LEAST = 4  # a piece may be as many times smaller, and is larger rather than smaller still
@@ -96,12 +98,42 @@ def several(piece: Sequence[int], shape: Sequence[int], dtype) -> tuple[int, ...
     return tuple(lengths)
 
 
-def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore]:
-    """Returns {path: lazily read array} of one item, so that a reader holds only the blocks it asks for."""
+def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.TensorStore | Packed]:
+    """Returns {path: lazily read array} of one item, so that a reader holds only the blocks it asks for.
+
+    Packed arrays read as the float32 arrays that they stand for.
+    """
     step_folder = resolved(step_folder)
-    paths = files.read_manifest(step_folder)["trees"][item]
-    opened = {path: tensorstore.open(_store(step_folder / item, path), read=True, open=True) for path in paths}
-    return {path: future.result() for path, future in opened.items()}
+    manifest = files.read_manifest(step_folder)
+    schemes, tree = packed_arrays.schemes(manifest, item, step_folder / files.MANIFEST), manifest["trees"][item]
+    names = [
+        name
+        for path in tree
+        for name in ([path] if path not in schemes else [f"{path}/{part}" for part in (CODES, SCALES)])
+    ]
+    opening = {name: tensorstore.open(_store(step_folder / item, name), read=True, open=True) for name in names}
+    opened = {name: future.result() for name, future in opening.items()}
+    location = str(step_folder)
+    return {
+        path: packed_arrays.opened(opened, path, schemes[path], tree[path]["shape"], location)
+        if path in schemes
+        else opened[path]
+        for path in tree
+    }
+
+
+def specs_of(opened: Mapping[str, tensorstore.TensorStore | Packed]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns the shape and the dtype of every array of `open_arrays`."""
+    is_packed = lambda array: isinstance(array, Packed)  # noqa: E731
+    return {
+        path: (tuple(x.shape), np.dtype(np.float32) if is_packed(x) else x.dtype.numpy_dtype)
+        for path, x in opened.items()
+    }
+
+
+def stored_piece(array: tensorstore.TensorStore | Packed) -> tuple[int, ...]:
+    """Returns the shape of the pieces that an array of `open_arrays` is best read in; () of a number."""
+    return array.piece if isinstance(array, Packed) else tuple(array.chunk_layout.read_chunk.shape or ())
 
 
 def load_numpy(step_folder, item: str = "params") -> dict:
@@ -121,18 +153,20 @@ def write_bundle_by_blocks(
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
     progress: Callable[[float], None] = lambda share: None,
+    tree: Mapping[str, Mapping[str, Any]] | None = None,
     **extra,
 ) -> pathlib.Path:
     """Writes a bundle whose parameters are never in memory whole: `values(path, block)` gives one block of one array.
 
     `specs` are the shape and the dtype of every array by its path, `blocks_of` the blocks that cover it, all of one size but
     the last ones; each is stored as a piece of its own. `values` is called by several threads; `check` at the end, to raise
-    where what was given must not become a bundle. `contents` are the small files, `extra` goes into the manifest. Whole or
-    not at all.
+    where what was given must not become a bundle. `contents` are the small files, `extra` goes into the manifest. `tree`
+    is what the manifest says of the arrays where they are stored otherwise than they are read (`packed_arrays`). Whole or not
+    at all.
     """
     path = pathlib.Path(path)
     resolved(path)
-    tree = {p: {"shape": list(shape), "dtype": str(np.dtype(dtype))} for p, (shape, dtype) in specs.items()}
+    stored = {p: {"shape": list(shape), "dtype": str(np.dtype(dtype))} for p, (shape, dtype) in specs.items()}
     with files.new_folder(path, overwrite) as temporary:
         try:
             _write_item(resolved(temporary) / "params", specs, blocks_of, values, progress)
@@ -146,7 +180,7 @@ def write_bundle_by_blocks(
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         files.sync(temporary)
-        files.write_manifest(temporary, trees={"params": tree}, **extra)
+        files.write_manifest(temporary, trees={"params": tree or stored}, **extra)
     return path
 
 

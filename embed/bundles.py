@@ -4,7 +4,7 @@ MODEL is a run folder, a checkpoint step folder or a bundle. A bundle is data: o
 """
 
 import pathlib
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -12,6 +12,7 @@ from embed import documents, files, ranges
 from embed.errors import DataError
 
 FORMAT = 1
+UNSERVED = ("decoder",)  # parts of the parameters that embeddings do not use
 
 
 class _Part(TypedDict):
@@ -23,6 +24,19 @@ class _Architecture(TypedDict):
 
     type: ranges.Text
     encoder: _Part
+
+
+class _Rule(TypedDict):
+    pattern: str
+    bits: Literal[4, 8]
+    block_size: ranges.Size | None
+
+
+class _Quantization(TypedDict):
+    """The values that the parameters have; `models.quantization.from_description` reads it."""
+
+    name: str
+    rules: list[_Rule]
 
 
 class _Description(TypedDict):
@@ -37,6 +51,7 @@ class _Description(TypedDict):
     matryoshka_dims: Annotated[list[ranges.Size], Meta(min_length=1)]
     text_normalization: NotRequired[str]
     default_prompt_name: NotRequired[str | None]
+    quantization: NotRequired[_Quantization]
 
 
 BEST = "best.json"

@@ -11,7 +11,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -205,26 +205,45 @@ def stored_shape(step_folder, item: str, path: str) -> tuple[int, ...]:
     return tuple(files.read_manifest(step_folder)["trees"][item][path]["shape"])
 
 
-def restore(step_folder, item: str, target, *, verified: bool = False):
+def restore(step_folder, item: str, target, *, verified: bool = False, without: Sequence[str] = ()):
     """Returns the tree `item` of a step folder, laid out as `target` (a tree of ShapeDtypeStruct with shardings).
 
-    Differences in paths, shapes or dtypes are one DataError that lists them. `verified` skips the digest check when the
+    Packed arrays are unpacked. Differences in paths, shapes or dtypes are one DataError that lists them. Parts of the tree in
+    `without`, by the first name of their paths, are not read where `target` has none. `verified` skips the digest check when the
     caller has just made it.
     """
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder, item)
-    check_fits(step_folder, item, target, manifest)
-    reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    check_fits(step_folder, item, target, manifest, without)
+    if manifest.get("packed", {}).get(item):
+        return _restore_packed(step_folder, item, target)
+    options = ocp.checkpoint_utils.construct_restore_args(target)
+    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     try:
-        return reader.restore(arrays.resolved(step_folder) / item, args=ocp.args.StandardRestore(target))
+        # What `target` lacks is not read: the check allows parts of `without` alone.
+        arguments = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=bool(without))
+        return reader.restore(arrays.resolved(step_folder) / item, args=arguments)
     finally:
         reader.close()
 
 
-def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | None = None) -> None:
+def _restore_packed(step_folder: pathlib.Path, item: str, target):
+    """Returns an item that has packed arrays, which Orbax does not know: every host unpacks all of it."""
+    leaves, shapes = arrays.open_arrays(step_folder, item), trees.flatten(target)
+    restored = {}
+    for path, x in shapes.items():
+        values = np.asarray(leaves[path].read().result())
+        placed = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        restored[path] = jax.make_array_from_callback(x.shape, placed, lambda index, values=values: values[index])
+    return trees.unflatten(restored)
+
+
+def check_fits(
+    step_folder, item: str, target, manifest: Mapping[str, Any] | None = None, without: Sequence[str] = ()
+) -> None:
     """Raises one DataError that lists how the tree `item` of a step folder differs from `target` in paths, shapes or dtypes.
 
-    Nothing but the manifest is read.
+    Nothing but the manifest is read. Parts in `without` need not be in `target`, as in `restore`.
     """
     manifest = files.read_manifest(pathlib.Path(step_folder)) if manifest is None else manifest
     specs = manifest.get("trees", {}).get(item)
@@ -232,6 +251,8 @@ def check_fits(step_folder, item: str, target, manifest: Mapping[str, Any] | Non
         raise DataError(
             f"{step_folder}: holds no {item!r}; it has {', '.join(manifest.get('trees', {})) or 'no arrays'}"
         )
+    unread = [part for part in without if part not in target]
+    specs = {path: spec for path, spec in specs.items() if path.partition("/")[0] not in unread}
     differences = trees.spec_differences(specs, trees.spec(target))
     if differences:
         raise DataError(

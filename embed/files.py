@@ -35,6 +35,7 @@ class _Manifest(TypedDict, total=False):
     files: Required[dict[str, _Entry]]
     digest: Required[str]
     trees: dict[str, dict[str, dict]]
+    packed: dict[str, dict[str, dict]]
 
 
 def failpoint(name: str) -> None:

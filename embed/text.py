@@ -104,6 +104,13 @@ def target_id(text: str, title: str = "") -> np.int64:
     return content_id(f"{title}\n{text}")
 
 
+def pair_id(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns one 64-bit id, uint64, for each pair of a query's content id and a text's, two int64 arrays of one shape."""
+    queries, targets = (np.asarray(x).view(np.uint64) for x in (queries, targets))
+    with np.errstate(over="ignore"):  # all of it is modulo 2^64; the ids are hashes already
+        return queries * np.uint64(0x9E3779B97F4A7C15) + targets
+
+
 def content_id(content: str) -> np.int64:
     """Returns the first 64 bits of the sha256 of a text (before any prompt): equal ids mean equal items in the loss."""
     return np.frombuffer(hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:8], np.int64)[0]

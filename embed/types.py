@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 Params = Any  # nested dict of arrays; the paths are the checkpoint format
 Metrics = dict[str, Any]  # name -> scalar array
+EMBEDDINGS = "embeddings"  # the method of a model that gives the intermediate embedding beside the final one
+INTERMEDIATE = "_intermediate"  # behind the name of a text feature: the intermediate embeddings of those texts
 
 
 @jax.tree_util.register_dataclass
@@ -111,7 +113,8 @@ class PairEmbeddings:
     `negatives` are each query's own hard negatives, in the order of the data; `negatives_mask` is False where a query has
     fewer than N of them. `query_id`, `target_id` and `negatives_id` are 64-bit content hashes as two uint32, equal exactly
     when the texts are; the loss masks false negatives by them. `score` is how near a pair is to be, and `scores` are a teacher's of
-    the target and of each negative. `teacher_query`, `teacher_target` and `teacher_negatives` are a teacher's vectors of the items.
+    the target and of each negative. `teacher_query`, `teacher_target` and `teacher_negatives` are a teacher's vectors of the items,
+    and `query_intermediate`, `target_intermediate` and `negatives_intermediate` the model's intermediate embeddings.
     """
 
     query: Float[Array, "*chunks B E"]
@@ -126,6 +129,9 @@ class PairEmbeddings:
     teacher_query: Float[Array, "*chunks B T"] | None = None
     teacher_target: Float[Array, "*chunks B T"] | None = None
     teacher_negatives: Float[Array, "*chunks B N T"] | None = None
+    query_intermediate: Float[Array, "*chunks B U"] | None = None
+    target_intermediate: Float[Array, "*chunks B U"] | None = None
+    negatives_intermediate: Float[Array, "*chunks B N U"] | None = None
 
     def map(self, function: Callable[[Any], Any]) -> "PairEmbeddings":
         """Returns the same pairs with `function` applied to the embeddings of every side."""
@@ -137,7 +143,8 @@ class PairEmbeddings:
 class Loss(Protocol):
     """A frozen dataclass: a pure function of embeddings that knows no model.
 
-    A loss of more than texts says so in `needs`: names of further fields of `PairEmbeddings`, which the batch then has.
+    A loss of more than embeddings says so in `needs`: names of further fields of `PairEmbeddings`, which the batch then has,
+    or, where they end in `_intermediate`, the model gives.
     """
 
     def init(self) -> Params:
@@ -155,12 +162,32 @@ class Loss(Protocol):
         ...
 
 
+def children_of(value: Any) -> Iterator[Any]:
+    """Yields the dataclasses that are fields of a dataclass, such as an objective or a loss, or values of a field."""
+    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        inner = getattr(value, field.name)
+        yield from filter(dataclasses.is_dataclass, inner.values() if isinstance(inner, Mapping) else [inner])
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """Yields a dataclass, such as an objective or a loss, and all that it is made of."""
+    yield value
+    for child in children_of(value):
+        yield from parts_of(child)
+
+
+def needs_of(value: Any) -> list[str]:
+    """Returns what an objective or a loss, and the losses that it is made of, need beside embeddings, each name once."""
+    return list(dict.fromkeys(name for part in parts_of(value) for name in getattr(part, "needs", ())))
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """One way of calling a model. `inputs` names the arrays it takes; `packs` says whether a row may hold several items."""
 
     inputs: tuple[str, ...]
-    flops: Callable[[int], float]  # tokens or patches of an item -> multiply-add FLOPs of one forward pass of it
+    # tokens or patches of each of an item's sequences -> multiply-add FLOPs of one forward pass of it
+    flops: Callable[..., float]
     packs: bool = False
 
 
@@ -171,7 +198,8 @@ class Model:
     `apply(params, inputs, *, method="text", key=None, max_segments=None)` returns float32 unit vectors [b, E]. `inputs` maps
     the names of `methods[method].inputs` to arrays. For "text" these are `tokens` int32 [b, L] and `segment_ids`, the mask of
     the real tokens, bool [b, L]. With `max_segments` = S rows hold up to S texts, `segment_ids` int32 [R, L] numbers each
-    token's text from 1 (0 is padding), and the result is [R, S, E]. `key` draws dropout; None draws none.
+    token's text from 1 (0 is padding), and the result is [R, S, E]. `key` draws dropout; None draws none. The method "embeddings",
+    which models of several linear maps have, returns (final, intermediate), both unit vectors; the intermediate one has U values.
     """
 
     init: Callable[[Any], Params]  # key -> params

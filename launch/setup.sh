@@ -57,10 +57,12 @@ setup_environment() {
         install=(uv pip install --quiet --python "$folder/bin/python")
     else
         [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return
-        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check)
+        install=("$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
     fi
     "${install[@]}" -c "$constraints" -e ".[$extras]" || return
     [ ${#packages[@]} -eq 0 ] || "${install[@]}" --no-deps -c "$constraints" "${packages[@]}" || return
+    # On all cores, where pip would take one. A package may hold files that are no Python of this version.
+    "$folder/bin/python" -m compileall -q -j 0 "$folder/lib" >/dev/null 2>&1 || true
     kept="$(grep -F "$(pins_digest "$version")" "$stamp" 2>/dev/null || true)" # other extras of the same pins
     printf '%s\n' "$kept" "$key" >"$stamp"
 }

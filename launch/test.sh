@@ -4,14 +4,13 @@
 # compare with them; with --slow also against an older pair of them, in a third.
 # Further arguments go to pytest: ./launch/test.sh tests/losses -k golden
 # --jaxtyping-packages=embed,array_types.checked among them checks the shapes and dtypes of all arrays at run time.
-# Files of tests run side by side, one a core and at most four, -n0 one after the other; those against torch always do so.
+# Files of tests run side by side, one more than there are cores and at most four, -n0 one after the other; those against torch always do so.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 
 slow=no
 parity=no
-side_by_side=(-n logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder)
 while [ $# -gt 0 ]; do
     case "$1" in
         --slow) slow=yes ;;
@@ -42,6 +41,9 @@ if [ "$slow" = yes ]; then
     export EMBED_TESTS_COMPILE=fully
 fi
 python="${EMBED_VENV:-.venv}/bin/python"
+# Tests wait for disks and servers: one more of them runs than there are cores.
+workers="$("$python" -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')"
+side_by_side=(-n "$workers" --dist=loadfile --no-loadscope-reorder)
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m pytest "${side_by_side[@]}" "${selected[@]}" "$@"

@@ -29,6 +29,8 @@ BASE = {
     "text",
     "checkpoints",
     "bundles",
+    "quantized_arrays",
+    "packed_arrays",
 }
 SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}

@@ -429,6 +429,18 @@ def test_another_model_is_refused_with_the_difference(step_folder, change):
     assert line in str(caught.value) and str(step_folder) in str(caught.value)
 
 
+def test_a_part_that_is_not_wanted_is_not_read(tmp_path):
+    tree = {name: {"kernel": np.full(3, i, np.float32)} for i, name in enumerate(("encoder", "decoder"))}
+    folder = checkpoints.write_bundle(tmp_path / "bundle", tree, {})
+    target = jax.eval_shape(lambda: {"encoder": {"kernel": jnp.zeros(3)}})
+    found = checkpoints.restore(folder, "params", target, without=("decoder", "head"))
+    assert list(found) == ["encoder"] and found["encoder"]["kernel"].tolist() == [0, 0, 0]
+    with pytest.raises(DataError, match="decoder/kernel is not in the model"):
+        checkpoints.restore(folder, "params", target, without=("head",))
+    whole = checkpoints.restore(folder, "params", jax.eval_shape(lambda: tree), without=("decoder",))
+    assert whole["decoder"]["kernel"].tolist() == [1, 1, 1]
+
+
 def test_all_differences_are_in_one_error(step_folder):
     tree = make_params()
     lines = [change(tree) for change in (change_dtype, change_shape, add_leaf, drop_leaf)]

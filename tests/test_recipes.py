@@ -1,6 +1,7 @@
 """Every shipped recipe builds, and its model passes through jax.eval_shape at full size."""
 
 import ast
+import dataclasses
 import functools
 import math
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from embed import config
 from embed.documents import read_json
 from embed.errors import ConfigError
+from embed.losses.matryoshka import Matryoshka
 from embed.models import api
 from embed.models.bert import Bert
 from embed.models.embedder import Embedder
@@ -34,11 +36,29 @@ REQUIRED = {
     "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/finetune.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/quantized.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_finetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_tasks.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_languages.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/small_code.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/adapt.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/qat.gin": ["SOURCE='minilm'"],
+    "recipes/embedding_gemma/small_qat.gin": [
+        "PAIRS='data/pairs/*.jsonl'",
+        "START='adapted'",
+        "TEACHER_VECTORS='taught'",
+    ],
+    "recipes/embedding_gemma/distil.gin": ["SOURCE='minilm'", "TEACHER_VECTORS='taught'"],
+    "recipes/embedding_gemma/small_prefinetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],
+    "recipes/embedding_gemma/small_finetune.gin": ["PAIRS='data/pairs/*.jsonl'", "START='adapted'"],
+    "recipes/embedding_gemma/small_distil.gin": [
+        "PAIRS='data/pairs/*.jsonl'",
+        "START='adapted'",
+        "TEACHER_VECTORS='taught'",
+    ],
+    "recipes/embedding_gemma/small_causal.gin": ["PAIRS='data/pairs/*.jsonl'"],
+    "recipes/embedding_gemma/small_adapt.gin": ["PAIRS='data/pairs/*.jsonl'", "START='causal'"],
     "claims/recipes/small.gin": SMALL,
     "claims/recipes/small_finetune.gin": [*SMALL, "START='minilm'"],
     "claims/recipes/small_and_made.gin": [*SMALL, "START='minilm'", "MADE='labels.jsonl'"],
@@ -65,6 +85,15 @@ def _named(path) -> list[str]:
     return ast.literal_eval(only.group(1)) if only else []
 
 
+def _dims(part) -> list[int]:
+    """Returns the Matryoshka sizes of an objective's losses."""
+    if isinstance(part, Matryoshka):
+        return list(part.dims)
+    inner = [getattr(part, field.name) for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    parts = [one for x in inner for one in (x.values() if isinstance(x, dict) else [x])]
+    return [dim for one in parts if dataclasses.is_dataclass(one) for dim in _dims(one)]
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
 def test_recipe_builds(path, tmp_path, monkeypatch):
     (tmp_path / "data" / "pairs").mkdir(parents=True)
@@ -76,10 +105,29 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     module = recipe.model
     if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
         assert recipe.init_from == "minilm"
-        dims = recipe.model_changes.get("matryoshka_dims", recipe.objective.loss_fn.dims)
+        dims = recipe.model_changes.get("matryoshka_dims", _dims(recipe.objective))
         module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
     size, dims = size_and_dims(module)
-    assert size > 0 and set(recipe.objective.loss_fn.dims) <= set(dims)
+    assert size > 0
+    assert set(_dims(recipe.objective)) <= set(dims)
+
+
+# (mean_span, rate, weight) of arXiv:2205.05131 table 1 and of T5Gemma 2; None for the end of a text.
+DENOISERS = {
+    "ul2": [(3, 0.15, 1), (8, 0.15, 1), (None, 0.25, 1), (3, 0.5, 1), (8, 0.5, 1), (64, 0.15, 1), (64, 0.5, 1)],
+    "t5gemma2": [(3, 0.15, 1), (12, 0.5, 1), (32, 0.15, 1), (32, 0.5, 1), (None, 0.75, 4)],
+}
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_denoisers_are_those_of_the_published_tables(name, tmp_path):
+    adapt = "recipes/embedding_gemma/small_adapt.gin"
+    text = (GIN / adapt).read_text().replace("data/denoisers_t5gemma2.gin", f"data/denoisers_{name}.gin")
+    (tmp_path / "adapt.gin").write_text(text)
+    recipe = config.build(Recipe, [str(tmp_path / "adapt.gin")], [*REQUIRED[adapt], "LENGTH=512"])[0]
+    denoisers = recipe.record_features[0].denoisers
+    assert [(d.mean_span, d.rate, d.weight) for d in denoisers] == DENOISERS[name]
+    assert all(d.prefix == (d.mean_span is None) for d in denoisers)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -103,12 +151,13 @@ def test_gin_files_are_short_and_explained(path):
     assert lines[0].startswith("#"), "say on top what the file is for"
 
 
-def test_the_embeddinggemma_model_file_has_its_parameter_count(tmp_path):
+@pytest.mark.parametrize(("name", "count"), [("embeddinggemma", 307_581_696), ("embeddinggemma2", 271_002_648)])
+def test_the_model_files_of_released_models_have_their_parameter_counts(name, count, tmp_path):
     text = (GIN / "recipes" / "quickstart_from_nothing.gin").read_text()
-    text = text.replace("models/gemma_tiny.gin", "models/embeddinggemma.gin")
-    (tmp_path / "big.gin").write_text(text)
+    (tmp_path / "big.gin").write_text(text.replace("models/gemma_tiny.gin", f"models/{name}.gin"))
     recipe, _, _ = config.build(Recipe, [str(tmp_path / "big.gin")])
-    assert size_and_dims(recipe.model)[0] == 307_581_696
+    size, dims = size_and_dims(recipe.model)
+    assert size == count and dims == (768, 512, 256, 128)
 
 
 @pytest.mark.parametrize("path", sorted((GIN / "claims" / "measured").glob("*.json")), ids=lambda p: p.stem)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embed.errors import ConfigError
-from embed.text import PROMPTS, apply_prompt, clean, content_id, template
+from embed.text import PROMPTS, apply_prompt, clean, content_id, pair_id, template
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,11 @@ def test_content_ids_are_equal_exactly_for_equal_texts():
     ids = [int(content_id(t)) for t in texts]
     assert ids == [int(content_id("".join(list(t)))) for t in texts]
     assert all(a != b for a, b in itertools.combinations(ids, 2))
+
+
+def test_the_id_of_a_pair_follows_from_both_texts_in_their_order():
+    one, two = np.array([content_id("a"), content_id("b")]), np.array([content_id("b"), content_id("a")])
+    ids = pair_id(one, two)
+    assert ids.dtype == np.uint64 and len({*ids.tolist(), int(pair_id(one[:1], one[:1])[0])}) == 3
+    exact = [(q * 0x9E3779B97F4A7C15 + t) % 2**64 for q, t in zip(one.tolist(), two.tolist())]
+    assert ids.tolist() == exact

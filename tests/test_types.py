@@ -1,10 +1,12 @@
 """Batches and pairs as trees of arrays: what JAX maps over, and what stays as it is."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from embed.types import Batch, Loss, Outputs, PairEmbeddings, Variables
+from embed.types import Batch, Loss, Outputs, PairEmbeddings, Variables, needs_of
 
 
 def test_a_batch_is_a_mapping_of_its_arrays():
@@ -59,3 +61,18 @@ def test_a_loss_is_known_by_its_two_functions():
             return {}
 
     assert isinstance(Whole(), Loss) and not isinstance(Half(), Loss)
+
+
+def test_the_needs_of_a_loss_are_those_of_its_parts_each_once():
+    @dataclasses.dataclass(frozen=True)
+    class Part:
+        needs: tuple
+
+    @dataclasses.dataclass(frozen=True)
+    class Joined:
+        parts: dict
+        inner: Part
+        number: float = 1.0
+
+    assert needs_of(Joined({"a": Part(("x", "y")), "b": 3}, Part(("y", "z")))) == ["x", "y", "z"]
+    assert needs_of(object()) == []

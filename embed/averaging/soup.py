@@ -135,18 +135,18 @@ class Average:
         with self._blamed():
             self._opened = [arrays.open_arrays(folder, "params") for folder in self._folders]
 
-    @property
+    @functools.cached_property
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """The shape and the dtype of every array by its path."""
-        return {path: (array.shape, array.dtype.numpy_dtype) for path, array in self._opened[0].items()}
+        return arrays.specs_of(self._opened[0])
 
     @functools.cached_property
     def blocks(self) -> dict[str, list[arrays.Block]]:
         """The blocks that cover every array: whole pieces that it is stored in, so that each is read once."""
         results = {}
-        for path, array in self._opened[0].items():
-            stored = array.chunk_layout.read_chunk.shape or ()  # a number has none
-            results[path] = arrays.blocks(array.shape, arrays.several(stored, array.shape, array.dtype.numpy_dtype))
+        for path, (shape, dtype) in self.specs.items():
+            stored = arrays.stored_piece(self._opened[0][path])
+            results[path] = arrays.blocks(shape, arrays.several(stored, shape, dtype))
         return results
 
     def check(self) -> None:
@@ -178,7 +178,7 @@ class Average:
             raise DataError(f"the inputs could not be read: {documents.first_line(e)}") from e
 
     def _mean(self, path: str, block: arrays.Block) -> np.ndarray:
-        dtype = self._opened[0][path].dtype.numpy_dtype
+        dtype = self.specs[path][1]
         shape = tuple(s.stop - s.start for s in block)
         total = np.zeros(math.prod(shape), np.float64)
         ahead = self._opened[0][path][block].read()

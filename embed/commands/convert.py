@@ -51,6 +51,11 @@ def add_arguments(parser) -> None:
         action="store_true",
         help="let every token of a causal decoder see the whole text: a start for training, not the same model",
     )
+    parser.add_argument(
+        "--with_decoder",
+        action="store_true",
+        help="read the decoder of an encoder-decoder (T5Gemma) too, to train both as a language model",
+    )
 
 
 def run(arguments) -> None:
@@ -66,6 +71,7 @@ def run(arguments) -> None:
         max_length=arguments.max_length,
         text_normalization=arguments.text_normalization,
         bidirectional=arguments.bidirectional,
+        with_decoder=arguments.with_decoder,
     )
     print(f"try        embed search {arguments.output} --corpus=FILE 'a query'", file=sys.stderr)
 

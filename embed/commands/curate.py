@@ -8,10 +8,6 @@ between marks that nobody can guess, and a reply that gives them away is refused
 query's likelihood after the text, as Gemini Embedding does (vLLM tells it; chat endpoints do not). Needs the extra [curation].
 """
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from embed.commands import options
 
 SUMMARY = (
@@ -20,15 +16,8 @@ SUMMARY = (
     "rank lowest), or prompts (write our prompts to a folder, to be edited and given back with --prompts). Every reply is kept: "
     "run the same command again after a stop, and nothing is asked twice."
 )
-KEY_VARIABLE = "EMBED_API_KEY"
 
 log_path = options.log_beside_output
-_SECONDS = options.of(Annotated[float, Meta(gt=0, le=86_400)])
-
-
-def _up_to(maximum: int, minimum: int = 1):
-    """Returns the type of an option that is an integer of this range."""
-    return options.of(Annotated[int, Meta(ge=minimum, le=maximum)])
 
 
 def add_arguments(parser) -> None:
@@ -36,22 +25,18 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--output", required=True, type=options.path, help="folder: rows.jsonl.gz, summary.json and the replies"
     )
-    parser.add_argument("--endpoint", help="base URL, such as http://localhost:8000/v1")
-    parser.add_argument("--model", help="the model's name there")
-    parser.add_argument(
-        "--key_variable", default=KEY_VARIABLE, help=f"environment variable that holds the key ({KEY_VARIABLE})"
-    )
+    options.add_endpoint_arguments(parser)
     parser.add_argument(
         "--input", type=options.path, help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs"
     )
     parser.add_argument("--sample", type=options.count, help="queries: take this many of the passages, drawn")
     parser.add_argument(
-        "--least", type=_up_to(5, 0), help="least rating of a query (4 of 5) or grade of a target (2 of 3)"
+        "--least", type=options.up_to(5, 0), help="least rating of a query (4 of 5) or grade of a target (2 of 3)"
     )
     parser.add_argument("--labels", help="texts: the labels, separated by commas")
     parser.add_argument("--kind", help="texts: what is written, such as 'product reviews'")
-    parser.add_argument("--count", type=_up_to(10_000_000), help="texts: how many (100)")
-    parser.add_argument("--keep", type=_up_to(10_000), help="pick: negatives a pair (1)")
+    parser.add_argument("--count", type=options.up_to(10_000_000), help="texts: how many (100)")
+    parser.add_argument("--keep", type=options.up_to(10_000), help="pick: negatives a pair (1)")
     parser.add_argument(
         "--likelihood",
         action="store_const",
@@ -62,24 +47,10 @@ def add_arguments(parser) -> None:
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
     parser.add_argument("--prompts", type=options.path, help="folder with prompts of your own, by the names of ours")
-    parser.add_argument("--seed", type=_up_to(2**31 - 1, 0), default=0, help="of draws and of the model's sampling")
     parser.add_argument(
-        "--max_requests",
-        type=options.count,
-        help="most HTTP requests in all: retries, failures and runs before are counted",
-    )
-    parser.add_argument(
-        "--max_tokens",
-        type=options.count,
-        help="most tokens in all, in and out; a request must fit with all that it can cost",
+        "--seed", type=options.up_to(2**31 - 1, 0), default=0, help="of draws and of the model's sampling"
     )
     parser.add_argument("--price", help="IN,OUT: price of a million tokens, to tell the cost")
-    parser.add_argument("--concurrency", type=_up_to(1024), default=8, help="requests at once (8)")
-    parser.add_argument("--attempts", type=_up_to(1000), default=8, help="tries of a request that fails (8)")
-    parser.add_argument(
-        "--first_wait", type=_SECONDS, default=1.0, help="seconds before the second try, then doubled (1)"
-    )
-    parser.add_argument("--deadline", type=_SECONDS, default=120.0, help="seconds a request may take (120)")
     parser.add_argument("--plain", action="store_true", help="ask without a JSON schema, for servers that know none")
 
 

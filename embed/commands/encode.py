@@ -3,9 +3,16 @@
 Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
 changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
 
-With --gin_file instead of --input the texts are those that the recipe trains on, each once: queries with --query_prompt, targets
-and hard negatives with --target_prompt. A student learns from the folder: recipe.Recipe.teacher_vectors = 'FOLDER', and a loss
-such as losses.distillation.EmbeddingDistillation.
+With --gin_file instead of --input the texts are those that the recipe trains on, each once, in the prompts of the recipe's tasks
+as MODEL has them, or in --query_prompt and --target_prompt (hard negatives are on the target's side). MODEL may then also be
+a folder of Hugging Face or sentence-transformers, or a name of the Hub, which is converted once into the recipe's cache_dir. A
+student learns from the folder: recipe.Recipe.teacher_vectors = 'FOLDER', and a loss such as
+losses.distillation.EmbeddingDistillation.
+
+With --endpoint and --model instead of MODEL the vectors are asked of an OpenAI-compatible server, such as Gemini's: POST
+ENDPOINT/embeddings with the key from EMBED_API_KEY alone. A text is sent without a prompt unless one is given, and --dims as
+`dimensions`. --max_requests and --max_tokens count every HTTP request before it is sent, retries, failures and earlier runs
+included. Every reply is kept until the job is finished, so that nothing is asked twice. Needs the extra [curation].
 """
 
 import pathlib
@@ -24,14 +31,16 @@ log_path = options.log_beside_output
 
 def add_arguments(parser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", type=options.path, help="run folder, checkpoint step folder or bundle"
+        "folder", metavar="MODEL", nargs="?", type=options.path, help="run folder, checkpoint step folder or bundle"
     )
     parser.add_argument("--input", type=options.path, help="the file of texts")
     options.add_gin_arguments(parser)
     parser.add_argument("--output", required=True, type=options.path, help="folder for the vectors")
-    parser.add_argument("--prompt", default="document", help="prompt by name, or a template with {content} (document)")
-    parser.add_argument("--query_prompt", default="query", help="with --gin_file: the prompt of queries (query)")
-    parser.add_argument("--target_prompt", default="document", help="with --gin_file: that of targets (document)")
+    parser.add_argument(
+        "--prompt", help="prompt by name, or a template with {content} (document; with --endpoint the text alone)"
+    )
+    parser.add_argument("--query_prompt", help="with --gin_file: the prompt of all queries (that of each one's task)")
+    parser.add_argument("--target_prompt", help="with --gin_file: that of all targets (that of each one's task)")
     parser.add_argument("--format", default="parquet", help="parquet (default), npy or jsonl")
     parser.add_argument(
         "--dims", type=options.count, help="keep this many first dimensions, scaled back to unit length"
@@ -48,25 +57,59 @@ def add_arguments(parser) -> None:
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")
     parser.add_argument("--shard_size", type=options.count, default=8192, help="texts a shard (8192)")
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
-    parser.set_defaults(defaults={name: parser.get_default(name) for name in (*_OF_FILES, *_OF_RECIPES)})
+    options.add_endpoint_arguments(parser)
+    parser.add_argument("--batch_size", type=options.count, default=32, help="with --endpoint: texts a request (32)")
+    every = (*_OF_FILES, *_OF_RECIPES, *_OF_MODELS, *_OF_ENDPOINTS)
+    parser.set_defaults(defaults={name: parser.get_default(name) for name in every})
 
 
 _OF_FILES = ("prompt", "format", "quantize", "text_field", "id_field", "title_field")
 _OF_RECIPES = ("query_prompt", "target_prompt", "gin_bindings")
+_OF_MODELS = ("dtype", "max_length", "distributed")
+_ASKING = (
+    "key_variable",
+    "max_requests",
+    "max_tokens",
+    "concurrency",
+    "attempts",
+    "first_wait",
+    "deadline",
+    "batch_size",
+)
+_OF_ENDPOINTS = ("model", *_ASKING)
 
 
 def run(arguments) -> None:
-    of_recipe = bool(arguments.gin_file)
+    of_recipe, of_endpoint = bool(arguments.gin_file), arguments.endpoint is not None
     if of_recipe == bool(arguments.input):
         raise UsageError("give --input, a file of texts, or --gin_file, a recipe whose texts are encoded for a student")
-    for name in _OF_FILES if of_recipe else _OF_RECIPES:
-        if getattr(arguments, name) != arguments.defaults[name]:
-            option = "--gin.NAME=VALUE" if name == "gin_bindings" else f"--{name}"
-            raise UsageError(f"{option} has no effect with {'--gin_file' if of_recipe else '--input'}; leave it out")
+    if of_endpoint == (arguments.folder is not None):
+        raise UsageError("give a MODEL, or --endpoint and --model where one is served")
+    _check_unused(arguments, _OF_FILES if of_recipe else _OF_RECIPES, "--gin_file" if of_recipe else "--input")
+    _check_unused(arguments, _OF_MODELS if of_endpoint else _OF_ENDPOINTS, "--endpoint" if of_endpoint else "a MODEL")
+    if of_endpoint and not arguments.model:
+        raise UsageError("--endpoint needs --model, the model's name there")
     if of_recipe:
         _encode_records(arguments)
     else:
         _encode_file(arguments)
+
+
+def _check_unused(arguments, names, by: str) -> None:
+    for name in names:
+        if getattr(arguments, name) != arguments.defaults[name]:
+            option = "--gin.NAME=VALUE" if name == "gin_bindings" else f"--{name}"
+            raise UsageError(f"{option} has no effect with {by}; leave it out")
+
+
+def _model(arguments):
+    """Returns MODEL, or the served one."""
+    if arguments.endpoint is None:
+        return arguments.folder
+    from embed.workflows.encode_endpoint import Served
+
+    asking = {name: getattr(arguments, name) for name in _ASKING}
+    return Served(arguments.endpoint, arguments.model, **asking)
 
 
 def _encode_file(arguments) -> None:
@@ -75,7 +118,7 @@ def _encode_file(arguments) -> None:
     from embed.workflows import encode
 
     encode.run(
-        arguments.model,
+        _model(arguments),
         arguments.input,
         arguments.output,
         prompt=arguments.prompt,
@@ -98,7 +141,7 @@ def _encode_records(arguments) -> None:
     from embed.workflows.recipe import Recipe
 
     encode_records.run(
-        arguments.model,
+        _model(arguments),
         config.build(Recipe, arguments.gin_file, arguments.gin_bindings)[0],
         arguments.output,
         query_prompt=arguments.query_prompt,

@@ -56,7 +56,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--weights",
         default="float32",
-        help="comma-separated precisions of the weights, each scored as a model of its own: float32, bfloat16, int8, int4",
+        help="comma-separated precisions of the weights, each scored as a model of its own: float32, bfloat16, int8_blocks, "
+        "int4_blocks, mixed_channels",
     )
     parser.add_argument(
         "--baselines", default="", help="comma-separated: random (untrained weights of the first MODEL), bm25"

@@ -1,10 +1,15 @@
-"""`embed export`: a model for sentence-transformers and the servers around it, for llama.cpp as GGUF, as StableHLO, or as ONNX.
+"""`embed export`: a model for sentence-transformers and the servers around it, as GGUF, StableHLO or ONNX, or as a packed bundle.
 
 The sentence-transformers folder is written in the dialect that old and new versions, TEI and vLLM read alike, with every prompt
-under every key that MTEB asks for, and a model card. A GGUF has weights in float32, float16, bfloat16, or in blocks of 32 that
-share a scale (q8_0, q4_0); what they lose is printed, and what llama.cpp lacks is refused. parity.json holds texts in eight
-scripts with token ids and vectors of the trained model: send them to any server and compare. What a reader cannot repeat, such as
-text normalisation, is printed and stands in the model card.
+under every key that MTEB asks for, and a model card. parity.json holds texts in eight scripts with token ids and vectors of the
+trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
+in the model card.
+
+--format=gguf writes a file for llama.cpp, with weights in float32, float16, bfloat16, or in blocks of 32 that share a scale (q8_0,
+q4_0). What they lose is printed, and what llama.cpp lacks is refused.
+
+--format=bundle writes a bundle whose weights are packed to 4 or 8 bits, which every command takes as a MODEL. Of a model that was
+trained with Recipe.quantization it has every value; any other model is rounded: compare it by `embed evaluate`.
 """
 
 from embed import environment
@@ -14,7 +19,7 @@ SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
     "sentence-transformers needs no torch here; onnx needs the extra [export], gguf the extra [gguf]."
 )
-FORMATS = ("sentence-transformers", "stablehlo", "onnx", "gguf")  # as workflows.export knows them
+FORMATS = ("sentence-transformers", "stablehlo", "onnx", "gguf", "bundle")  # as workflows.export knows them
 
 log_path = options.log_beside_output
 
@@ -33,6 +38,10 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--scores", metavar="RESULTS_JSON", help="a results.json of `embed evaluate`, for the model card"
     )
+    parser.add_argument(
+        "--quantization",
+        help="of a bundle: int8_blocks, int4_blocks or mixed_channels (default: what the model was trained for)",
+    )
 
 
 def run(arguments) -> None:
@@ -40,5 +49,10 @@ def run(arguments) -> None:
     from embed.workflows import export
 
     export.run(
-        arguments.model, arguments.output, format=arguments.format, dtype=arguments.dtype, scores=arguments.scores
+        arguments.model,
+        arguments.output,
+        format=arguments.format,
+        dtype=arguments.dtype,
+        scores=arguments.scores,
+        quantization=arguments.quantization,
     )

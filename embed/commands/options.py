@@ -4,7 +4,9 @@ import argparse
 import pathlib
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from embed import console, ranges
 from embed.errors import UsageError
@@ -37,6 +39,40 @@ def of(hint: Any) -> Callable[[str], Any]:
 
 count, natural, positive = of(ranges.Count), of(ranges.Natural), of(ranges.Positive)
 non_negative, share, finite = of(ranges.NonNegative), of(ranges.Share), of(float)
+
+
+def up_to(maximum: int, minimum: int = 1) -> Callable[[str], Any]:
+    """Returns the type of an option that is an integer of this range."""
+    return of(Annotated[int, Meta(ge=minimum, le=maximum)])
+
+
+KEY_VARIABLE = "EMBED_API_KEY"
+_SECONDS = of(Annotated[float, Meta(gt=0, le=86_400)])
+
+
+def add_endpoint_arguments(parser) -> None:
+    """Adds what every command that asks an OpenAI-compatible endpoint takes."""
+    parser.add_argument("--endpoint", help="base URL, such as http://localhost:8000/v1")
+    parser.add_argument("--model", help="the model's name there")
+    parser.add_argument(
+        "--key_variable", default=KEY_VARIABLE, help=f"environment variable that holds the key ({KEY_VARIABLE})"
+    )
+    parser.add_argument(
+        "--max_requests",
+        type=count,
+        help="most HTTP requests in all: retries, failures and runs before are counted",
+    )
+    parser.add_argument(
+        "--max_tokens",
+        type=count,
+        help="most tokens in all, in and out; a request must fit with all that it can cost",
+    )
+    parser.add_argument("--concurrency", type=up_to(1024), default=8, help="requests at once (8)")
+    parser.add_argument("--attempts", type=up_to(1000), default=8, help="tries of a request that fails (8)")
+    parser.add_argument(
+        "--first_wait", type=_SECONDS, default=1.0, help="seconds before the second try, then doubled (1)"
+    )
+    parser.add_argument("--deadline", type=_SECONDS, default=120.0, help="seconds a request may take (120)")
 
 
 def add_gin_arguments(parser) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from embed.curation.endpoint import Endpoint, Refused
 from embed.curation.ledger import Ledger
 from embed.curation.prompt_templates import PromptTemplate
-from embed.curation.requests import Continuation, Reply, Request
+from embed.curation.requests import AnyRequest, Continuation, Reply, Request
 from embed.curation.secret import printable
 from embed.curation.sending import Budget, Sender
 from embed.errors import DataError, EndpointError, UsageError
@@ -26,7 +26,10 @@ class Rejected(Exception):
 
 
 class Asker:
-    """Asks one model, through one ledger. `salt` is the job's own secret for the marks around texts."""
+    """Asks one model, through one ledger. `salt` is the job's own secret for the marks around texts.
+
+    `last_refusal` is the last error of a request that the server does not take, None where there was none.
+    """
 
     def __init__(self, endpoint: Endpoint, ledger: Ledger, budget: Budget, salt: bytes, concurrency: int = 8):
         self.endpoint, self.ledger, self._budget, self._salt = endpoint, ledger, budget, salt
@@ -35,7 +38,7 @@ class Asker:
         self.asked = self.cached = 0
         self._answered, self._unanswered_in_a_row = False, 0
         self._wrong_replies, self._last_wrong = 0, ""
-        self._refusals, self._last_refusal = 0, None
+        self._refusals, self.last_refusal = 0, None
         self._under_way: dict[str, asyncio.Future] = {}
         self._sender: Sender | None = None
         self._slots: asyncio.Semaphore | None = None
@@ -58,7 +61,7 @@ class Asker:
             request = Request(
                 prompt_template.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt
             )
-            reply = await self._reply(request)
+            reply = await self.reply(request)
             answer, reason = _answer(reply.text, schema, forbidden)
             if answer is not None:
                 self._answered, self._unanswered_in_a_row = True, 0
@@ -69,6 +72,10 @@ class Asker:
         if not self._answered and self._unanswered_in_a_row >= _PATIENCE:
             raise self._sender.stop(self._no_right_reply())
         raise Rejected(f"{prompt_template.name}: {reason}")
+
+    def stop(self, error: Exception) -> Exception:
+        """Lets no further request out. Returns the error that was the first to end the job."""
+        return self._sender.stop(error)
 
     def _no_right_reply(self) -> EndpointError:
         return EndpointError(
@@ -94,7 +101,7 @@ class Asker:
         """Returns the log-probability that the model gives `continuation` after a prompt. Nothing is generated, so that the
         texts are put in as they are."""
         request = Continuation(prompt_template.name, prompt_template.plain(texts), f" {continuation}")
-        reply = await self._reply(request)
+        reply = await self.reply(request)
         if not reply.text:
             raise self._sender.stop(
                 EndpointError(
@@ -112,7 +119,8 @@ class Asker:
                 )
             ) from e
 
-    async def _reply(self, request: Request | Continuation) -> Reply:
+    async def reply(self, request: AnyRequest) -> Reply:
+        """Returns the reply to a request, the kept one where there is one. Raises Rejected where the server refuses it."""
         try:
             key = request.key(self.endpoint.model, self.endpoint.structured)
         except UnicodeEncodeError:  # half a surrogate pair, which no JSON in UTF-8 holds
@@ -126,7 +134,7 @@ class Asker:
             self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
         return await asyncio.shield(self._under_way[key])
 
-    async def _send(self, key: str, request: Request | Continuation) -> Reply:
+    async def _send(self, key: str, request: AnyRequest) -> Reply:
         async with self._slots:
             if self._sender.stopped is not None:
                 raise self._sender.stopped
@@ -134,10 +142,10 @@ class Asker:
                 reply = await self._sender.send(request, key)
             except Refused as e:
                 self._refusals += 1
+                self.last_refusal = e
                 # Where others were taken it is this one that is too long, or that the model does not speak of.
                 if not self.ledger.replies and self._refusals >= self.concurrency:
                     raise self._sender.stop(e) from None
-                self._last_refusal = e
                 raise Rejected(f"{request.prompt}: refused by the server, status {e.status}") from None
             self.asked += 1
             return reply
@@ -166,7 +174,7 @@ class Asker:
                     else:
                         take(item, result)
             if self._refusals and not self.ledger.replies:
-                raise self._last_refusal
+                raise self.last_refusal
         finally:
             await self._sender.close()
 

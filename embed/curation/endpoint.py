@@ -10,7 +10,7 @@ import email.utils
 import time
 import urllib.parse
 
-from embed.curation.requests import Continuation, Malformed, Reply, Request, parse
+from embed.curation.requests import AnyRequest, Malformed, Reply, Request, parse
 from embed.curation.secret import Secret, printable
 from embed.errors import EndpointError, UsageError
 
@@ -109,7 +109,7 @@ class Connection:
         """Closes the connection."""
         await self._client.aclose()
 
-    async def send(self, request: Request | Continuation, body: bytes, key: str) -> Reply:
+    async def send(self, request: AnyRequest, body: bytes, key: str) -> Reply:
         """Returns the reply to `body`, which is the request's.
 
         Raises Again for what another try may mend, Refused where it is this request that the server does not take, and
@@ -120,7 +120,7 @@ class Connection:
         sent = self._client.stream("POST", url, content=body, headers={"Idempotency-Key": key})
         try:
             async with asyncio.timeout(self._endpoint.deadline), sent as response:
-                data = await self._body(response)
+                data = await self._body(response, max(MAX_REPLY_BYTES, request.max_reply_bytes))
         except TimeoutError:
             raise Again(f"no reply within {self._endpoint.deadline:g} s") from None
         except self._httpx.ConnectError as e:
@@ -132,12 +132,14 @@ class Connection:
             reply = parse(data, request, len(body))
         except Malformed as e:
             raise Again(str(e)) from None
-        return dataclasses.replace(reply, text=self._endpoint.secret.remove(reply.text))
+        return (
+            dataclasses.replace(reply, text=self._endpoint.secret.remove(reply.text)) if request.holds_text else reply
+        )
 
-    async def _body(self, response) -> bytes:
+    async def _body(self, response, max_reply_bytes: int) -> bytes:
         """Returns the body of a response as it came over the wire."""
         answered = response.status_code == 200
-        max_bytes = MAX_REPLY_BYTES if answered else _MAX_ERROR_BYTES
+        max_bytes = max_reply_bytes if answered else _MAX_ERROR_BYTES
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):  # a few bytes can stand for gigabytes
             if answered:
@@ -152,7 +154,7 @@ class Connection:
                 break
         return bytes(data)
 
-    def _check_status(self, response, data: bytes, request: Request | Continuation) -> None:
+    def _check_status(self, response, data: bytes, request: AnyRequest) -> None:
         """Raises what a response of another status than 200 stands for."""
         url, status = self._endpoint.base_url, response.status_code
         if status == 200:

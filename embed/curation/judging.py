@@ -69,7 +69,10 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """Keeps a pair whose target is graded at least `least`, and of its negatives those that are graded below `answers`."""
+    """Keeps a pair whose target is graded at least `least`, and of its negatives those that are graded below `answers`.
+
+    The row's `judged` holds the grades of all negatives, and as `kept` those of the ones that are left.
+    """
 
     judge: Judge
     negatives_field: str
@@ -82,7 +85,8 @@ class Filter:
         if grades[0] < self.least:
             raise Rejected(f"target graded {grades[0]}, below {self.least}")
         good = [i for i, grade in enumerate(grades[1:]) if grade < self.answers]
-        judged = {"target": grades[0], "negatives": grades[1:], **self.judge.made()}
+        kept = [grades[1 + i] for i in good]
+        judged = {"target": grades[0], "negatives": grades[1:], "kept": kept, **self.judge.made()}
         row = {**pair.raw, "judged": judged}
         if not pair.negatives:
             return row

@@ -1,10 +1,13 @@
-"""What is asked of a language model, as it goes over the wire, and how the text and the cost of a reply are read."""
+"""What is asked of a language model, as it goes over the wire, and how the text and the cost of a reply are read.
+
+Texts to embed are in `embedding_requests`.
+"""
 
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from embed import documents
 
@@ -26,8 +29,47 @@ class Reply:
     estimated: bool = False
 
 
+class AnyRequest(Protocol):
+    """What can be sent: to which path below the base URL, and how its reply is read.
+
+    `max_tokens` is how many the model may write at most, `max_reply_bytes` the size that a reply may have beyond the usual one.
+    `holds_text` says that a reply may repeat what it was sent, so that it is freed of the key.
+    """
+
+    path: str
+    max_tokens: int
+    max_reply_bytes: int
+    holds_text: bool
+
+    def key(self, model: str, structured: bool) -> str:
+        """Returns the digest of all that decides the reply, which it is kept by."""
+        ...
+
+    def body(self, model: str, structured: bool) -> bytes:
+        """Returns the JSON that is sent."""
+        ...
+
+    def reply_text(self, value: Any) -> str:
+        """Returns what is kept of the JSON of a reply. Raises Malformed for one that the protocol does not promise."""
+        ...
+
+
+class _OfChoices:
+    """Base of requests whose reply is a list of choices, of which the first is read."""
+
+    max_reply_bytes = 0
+    holds_text = True
+
+    def reply_text(self, value: Any) -> str:
+        """Returns the text of the first choice in the JSON of a reply."""
+        choices = value.get("choices") if isinstance(value, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise Malformed("a reply without choices")
+        return self.read(choices[0])
+
+
 @dataclasses.dataclass(frozen=True)
-class Request:
+class Request(_OfChoices):
     """One question to a model. `schema` is the JSON schema of the answer, `prompt` the name of the words that were filled in."""
 
     prompt: str
@@ -74,7 +116,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Continuation:
+class Continuation(_OfChoices):
     """How likely a model finds `continuation` after `text`: asked of the completions endpoint, which must echo a given text
     with its log-probabilities (vLLM does; chat endpoints do not)."""
 
@@ -130,20 +172,18 @@ class Continuation:
         return repr(float(sum(summed))) if summed and end >= len(self.continuation) else ""
 
 
-def parse(data: bytes, request: Request | Continuation, max_tokens_in: int) -> Reply:
+def parse(data: bytes, request: AnyRequest, max_tokens_in: int) -> Reply:
     """Returns the reply in the body of a response. Raises Malformed for a body that holds none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise Malformed("a reply that is not JSON") from e
-    choices = value.get("choices") if isinstance(value, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Malformed("a reply without choices")
-    text = request.read(choices[0])
+    text = request.reply_text(value)
     usage = value["usage"] if isinstance(value.get("usage"), dict) else {}
-    tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    writes = request.max_tokens > 0
+    tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens") if writes else 0
     # A cost that cannot be right must not leave room in the budget for more.
-    if _is_count(tokens_in, 1) and _is_count(tokens_out, 1 if text else 0):
+    if _is_count(tokens_in, 1) and _is_count(tokens_out, 1 if text and writes else 0):
         return Reply(text, tokens_in, tokens_out)
     return Reply(text, max_tokens_in, request.max_tokens, estimated=True)
 

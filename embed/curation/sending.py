@@ -6,7 +6,7 @@ import dataclasses
 
 from embed.curation.endpoint import Again, Connection, Endpoint, Refused
 from embed.curation.ledger import Ledger
-from embed.curation.requests import Continuation, Reply, Request
+from embed.curation.requests import AnyRequest, Reply
 from embed.errors import EndpointError, StorageError, UsageError
 
 
@@ -50,7 +50,7 @@ class Sender:
         self._settled.set()
         return self.stopped
 
-    async def send(self, request: Request | Continuation, key: str) -> Reply:
+    async def send(self, request: AnyRequest, key: str) -> Reply:
         """Returns the reply. Raises Refused where the server does not take this request, and what ends the job otherwise."""
         body = request.body(self._endpoint.model, self._endpoint.structured)
         tries = self._tenacity.AsyncRetrying(
@@ -73,7 +73,7 @@ class Sender:
         except (EndpointError, StorageError) as e:
             raise self.stop(e) from None
 
-    async def _try(self, request: Request | Continuation, body: bytes, key: str) -> Reply:
+    async def _try(self, request: AnyRequest, body: bytes, key: str) -> Reply:
         """Sends the request once. A failure counts with all that it can have cost, unless the model surely did not work."""
         # No tokenizer makes more tokens than there are bytes; the names in the body outweigh what a chat template adds.
         max_cost = len(body) + request.max_tokens

@@ -23,6 +23,7 @@ from embed.data.tasks import CACHE_FORMAT, AnyTask, cache_key
 from embed.data.text_features import Texts, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, StorageError
+from embed.text import pair_id
 
 _RECORDS_PER_SHARD = 200_000
 _LENGTHS, _GROUPS = "lengths.npy", "groups.npy"
@@ -284,15 +285,13 @@ class _KnownPositives:
         """Returns bool [records, columns]."""
         table = np.zeros((self._count, columns), bool)
         if len(self._texts):
-            known = np.isin(_joined(self._asked, self._texts), _joined(self._queries, self._positives))
+            known = np.isin(_pairs(self._asked, self._texts), _pairs(self._queries, self._positives))
             table[np.frombuffer(self._rows, np.int64)[known], np.frombuffer(self._columns, np.int64)[known]] = True
         return table
 
 
-def _joined(queries: array.array, texts: array.array) -> np.ndarray:
-    """Returns one 64-bit id for each pair of a query's and a text's."""
-    queries, texts = (np.frombuffer(x, np.uint64) for x in (queries, texts))
-    return queries * np.uint64(0x9E3779B97F4A7C15) + texts  # wraps at 2^64; the ids are hashes already
+def _pairs(queries: array.array, texts: array.array) -> np.ndarray:
+    return pair_id(*(np.frombuffer(x, np.int64) for x in (queries, texts)))
 
 
 def _table(rows: Sequence[np.ndarray], at_least_one: bool) -> np.ndarray:

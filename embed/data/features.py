@@ -54,12 +54,14 @@ class Unit:
 
     Of each text feature, by its name, `columns` are the numbers of the drawn texts among the record's, -1 for none, and
     `text_index` where their vectors lie among those of the packed rows: int [n] for one text of each example, [n, N] for several.
+    `tokenizer` is that of the caches.
     """
 
     examples: Sequence[Example]
     draws: Draws
     columns: Mapping[str, np.ndarray]
     text_index: Mapping[str, np.ndarray]
+    tokenizer: Tokenizer | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -93,6 +95,10 @@ class Feature:
         del context
         return [{} for _ in records]
 
+    def vocabulary_texts(self, record: Record, templates: Mapping[str, str], length: int) -> list[str]:
+        """Returns the texts of a record that a vocabulary is trained on, of at most `length` characters each, prompts aside."""
+        return []
+
     def collate(self, unit: Unit) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch, each [n, ...]. Randomness comes from `unit.draws` alone."""
         raise NotImplementedError
@@ -104,8 +110,28 @@ class Feature:
         """
         raise NotImplementedError
 
+    @property
+    def title(self) -> str:
+        """What an example has of it, for people."""
+        return self.name
+
+    def preview(self, unit: Unit) -> list[str]:
+        """Returns what a model reads of each example, for people; [] where that is no text."""
+        return []
+
     def check(self, cache: Any) -> None:
         """Raises a DataError where the examples of a task's cache cannot be collated. Called when a run starts."""
+
+    def places(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        """Returns how many real tokens its own arrays hold, and their room. Texts in packed rows are not counted."""
+        return 0, 0
+
+    def flops(self, methods: Mapping[str, Any], cache: Any = None) -> float:
+        """Returns the FLOPs that a forward pass of a model with `methods` spends on one average example of the task of `cache`.
+
+        None stands for a task whose texts are as long as they can be.
+        """
+        return 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +164,8 @@ class Scores(Feature):
 
     With `each`, the name of a feature of several texts, a record has a score of its target and of each of those texts, and the
     batch float32 [n, 1 + N]: the target's first, then those of the texts that are drawn, 0 where there is none. A list of one
-    score less than that is read as margins, the target's score minus that of each text, and a number as the margin to one.
+    score less than that is read as margins, the target's score minus that of each text, and a number as the margin to one. A
+    record without any of those texts may lack the scores: there is nothing to compare.
     """
 
     name: str = "score"
@@ -149,7 +176,7 @@ class Scores(Feature):
 
     @property
     def roles(self):
-        return (Role(self.name, "numbers"),)
+        return (Role(self.name, "numbers", optional=self.each is not None),)
 
     @property
     def fields(self):
@@ -159,9 +186,9 @@ class Scores(Feature):
         return [{self.name: self._scores(record)} for record in records]
 
     def _scores(self, record: Record) -> np.ndarray:
-        numbers = np.asarray(record[self.name], np.float64)
+        numbers = np.asarray(record.get(self.name, ()), np.float64)
         for role in ("query", "target"):
-            if not isinstance(record.get(role), str) and len(record.get(role) or ()) > 1:
+            if len(numbers) and not isinstance(record.get(role), str) and len(record.get(role) or ()) > 1:
                 raise DataError(
                     f"{record['location']}: {self.name} belongs to one {role}, and the record has {len(record[role])}; make a "
                     "record of each"
@@ -201,7 +228,8 @@ class Vectors(Feature):
     """Vectors of a teacher, computed once and joined by the content id of the text feature `of`: float32 [n, dim] in the batch.
 
     For a feature of several texts they are [n, N, dim], 0 where there is no text. `path` is a folder that `vector_store.write`
-    has made; `dim`, where it is given, is the size that its vectors must have. A text without a vector there is a DataError when a
+    has made; `dim`, where it is given, is the size that its vectors must have, and stands for a folder that is not made yet in
+    `embed compile`. A text without a vector there is a DataError when a
     run starts. Nothing of it is cached with the records.
     """
 
@@ -214,7 +242,8 @@ class Vectors(Feature):
         ranges.check_fields(self)
 
     @functools.cached_property
-    def _store(self) -> vector_store.VectorStore:
+    def store(self) -> vector_store.VectorStore:
+        """The verified folder."""
         store = vector_store.read(self.path)
         if self.dim not in (None, store.dim):
             raise DataError(
@@ -224,23 +253,24 @@ class Vectors(Feature):
 
     def identity(self):
         """Returns the digest of the vectors."""
-        return {"vectors": self._store.digest}
+        return {"vectors": self.store.digest}
 
     def check(self, cache):
-        ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in _blocks(len(cache))]
-        self._store.of(np.concatenate(ids), self.of)
+        ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in blocks(len(cache))]
+        self.store.of(np.concatenate(ids), self.of)
 
     def collate(self, unit):
         columns = unit.columns[self.of]
-        vectors = np.zeros((*columns.shape, self._store.dim), np.float32)
-        vectors[columns >= 0] = self._store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
+        vectors = np.zeros((*columns.shape, self.store.dim), np.float32)
+        vectors[columns >= 0] = self.store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
         return {self.name: vectors}
 
     def shapes(self, size, texts):
-        return {self.name: ((size, *texts[self.of], self._store.dim), np.float32)}
+        return {self.name: ((size, *texts[self.of], self.dim or self.store.dim), np.float32)}
 
 
-def _blocks(count: int, size: int = 4096) -> list[range]:
+def blocks(count: int, size: int = 4096) -> list[range]:
+    """Returns the numbers 0, ..., count - 1 in ranges of `size`, to read a cache by."""
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 

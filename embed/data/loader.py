@@ -17,6 +17,7 @@ from embed.data.draws import Draws
 from embed.data.examples import Chosen, Examples, lengths_of
 from embed.data.features import Feature, Unit
 from embed.data.text_features import text_features
+from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError
 
 _ENDLESS = 1 << 60
@@ -31,19 +32,24 @@ _PACKED = packing.Layout(0, 1, (0,))  # of batches without texts
 class Batches:
     """Batches of examples for a mesh of `shards`, in `micro_batches`.
 
-    A batch has `tokens` and `segment_ids` int32 [H, L], the packed rows of its texts, and the arrays of its features. All lead with
-    [shards, micro-batches]. Micro-batch k holds rows k * B/micro_batches to (k + 1) * B/micro_batches of the global batch
-    whatever the mesh, and each shard an even share of every micro-batch. A model that knows one text a row only (`packs` False)
-    gets them so. `max_shapes` is how many numbers of rows programs are compiled for, with lists of texts and without: more
-    shapes leave less padding.
+    A batch has `tokens` and `segment_ids` int32 [H, L], the packed rows of its texts, and the arrays of its features. All lead
+    with [shards, micro-batches]. Micro-batch k holds rows k * B/micro_batches to (k + 1) * B/micro_batches of the global batch
+    whatever the mesh, and each shard an even share of every micro-batch. `tokenizer` is that of the caches; without one the token
+    of padding is 0. A model that knows one text a row only (`packs` False) gets them so. `max_shapes` is how many numbers of rows
+    programs are compiled for, with lists of texts and without: more shapes leave less padding.
     """
 
     examples: Examples
     shards: int = 1
     micro_batches: int = 1
     packs: bool = True
-    pad_id: int = 0
+    tokenizer: Tokenizer | None = None
     max_shapes: int = 6
+
+    @property
+    def pad_id(self) -> int:
+        """The token of padding."""
+        return 0 if self.tokenizer is None else self.tokenizer.pad_id
 
     @property
     def unit(self) -> int:
@@ -85,7 +91,7 @@ class Batches:
     ) -> dict[str, np.ndarray]:
         """Returns the arrays of one unit, whose texts lie in `rows`."""
         examples = self.examples.read(draws)
-        return collate(examples, draws, features, chosen, rows, shape, self.max_segments or 1, self.pad_id)
+        return collate(examples, draws, features, chosen, rows, shape, self.max_segments or 1, self.tokenizer)
 
     def largest(self) -> dict[str, np.ndarray]:
         """Returns one shard of a batch of the largest shapes that are expected, with nothing in it."""
@@ -185,7 +191,7 @@ def collate(
     rows: Sequence[Sequence[int]],
     shape: tuple[int, int],
     max_segments: int,
-    pad_id: int,
+    tokenizer: Tokenizer | None,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of one unit: the packed `rows` of its chosen texts, of `shape` [H, L], and those of its features."""
     texts = [
@@ -193,6 +199,7 @@ def collate(
     ]
     arrays, text_index, used = {}, {}, 0
     if chosen:
+        pad_id = 0 if tokenizer is None else tokenizer.pad_id
         tokens, segment_ids, segment_index = packing.write_rows(texts, rows, shape, max_segments, pad_id)
         arrays = dict(zip(_ROWS, (tokens, segment_ids)))
         for c in chosen:
@@ -200,7 +207,7 @@ def collate(
             text_index[c.feature.name] = columns = np.zeros(c.columns.shape, np.int32)
             columns[is_there] = segment_index[used : used + is_there.sum()]
             used += int(is_there.sum())
-    unit = Unit(examples, draws, {c.feature.name: c.columns for c in chosen}, text_index)
+    unit = Unit(examples, draws, {c.feature.name: c.columns for c in chosen}, text_index, tokenizer)
     for feature in features:
         arrays |= _checked(feature, unit, {c.feature.name: c.feature.each for c in chosen})
     return arrays

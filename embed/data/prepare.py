@@ -4,12 +4,11 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from embed import files, text
+from embed import files
 from embed.data import cache, seqio_tasks
 from embed.data.features import Feature
 from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
-from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import ConfigError, DataError, EmbedError
 
@@ -24,6 +23,10 @@ def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, features: Sequence
     A file of another size than the one to train is a ConfigError.
     """
     path = pathlib.Path(tokenizer.path)
+    if isinstance(tokenizer, SentencePiece) and tokenizer.train_sentinels and tokenizer.train_vocab_size is None:
+        raise ConfigError(
+            f"SentencePiece.train_sentinels = {tokenizer.train_sentinels} has no effect without train_vocab_size; give both or none"
+        )
     if not isinstance(tokenizer, SentencePiece) or tokenizer.train_vocab_size is None:
         return
     if path.exists():
@@ -36,7 +39,8 @@ def ensure_vocabulary(tokenizer: Tokenizer, mixture: Mixture, features: Sequence
     say(f"vocabulary: training {tokenizer.train_vocab_size} pieces on mixture {mixture.name!r}")
     texts = _Remembering(_texts(mixture, features))
     try:
-        model = train_sentencepiece(texts, tokenizer.train_vocab_size)
+        sentinels = [f"<unused{i}>" for i in range(tokenizer.train_sentinels)]
+        model = train_sentencepiece(texts, tokenizer.train_vocab_size, sentinels)
     except DataError:
         if texts.error is not None:
             raise texts.error from None
@@ -72,7 +76,7 @@ def _texts(mixture: Mixture, features: Sequence[Feature]) -> Iterator[str]:
             raise DataError(
                 f"task {task.name!r}: a vocabulary cannot be trained on it; give an existing vocabulary file"
             )
-        streams.append(_prompted(task, [f for f in text_features(features) if f.each == ()]))
+        streams.append(_texts_of(task, features))
     total = 0
     for one in itertools.chain.from_iterable(itertools.zip_longest(*streams)):
         if one is None:
@@ -83,15 +87,11 @@ def _texts(mixture: Mixture, features: Sequence[Feature]) -> Iterator[str]:
             return
 
 
-def _prompted(task: Task, features: Sequence[TextFeature]) -> Iterator[list[str]]:
-    """Yields the texts of each record, but for those of lists, such as hard negatives."""
+def _texts_of(task: Task, features: Sequence[Feature]) -> Iterator[list[str]]:
+    """Yields the texts of each record that a vocabulary is trained on."""
     for _, record in task.source.examples():
         templates = dict(zip(("query", "target"), prompts_of(record, task.query_prompt, task.target_prompt)))
-        yield [
-            text.apply_prompt(templates[f.side], content[:_VOCABULARY_TEXT], title)
-            for f in features
-            for content, title in f.texts_of(record)
-        ]
+        yield [one for feature in features for one in feature.vocabulary_texts(record, templates, _VOCABULARY_TEXT)]
 
 
 def ensure_caches(

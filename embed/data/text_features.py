@@ -1,8 +1,9 @@
 """Features of texts: tokenised when a task is prepared, drawn when a batch is made, packed into the rows that they share."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -81,6 +82,11 @@ class TextFeature(Feature):
             )
         return encoded
 
+    def vocabulary_texts(self, record, templates, length):
+        """Returns the texts in their prompts; none of a list of texts, such as hard negatives."""
+        texts = self.texts_of(record) if self.each == () else []
+        return [apply_prompt(templates[self.side], text[:length], title) for text, title in texts]
+
     def texts_of(self, record: Record) -> list[tuple[str, str]]:
         """Returns (text, title) of a record's texts."""
         value = record.get(self.name) or ()
@@ -104,6 +110,16 @@ class TextFeature(Feature):
         if key:
             return content_id(key)
         return content_id(text) if self.side == "query" else target_id(text, title)
+
+    def flops(self, methods: Mapping[str, Any], cache: Any = None) -> float:
+        """Returns the FLOPs of embedding its texts of one example."""
+        if cache is None:
+            return math.prod(self.each) * methods["text"].flops(self.length)
+        texts, tokens = cache.manifest["texts"][self.name], cache.manifest["tokens"][self.name]
+        if not texts:
+            return 0.0
+        drawn = min(texts / cache.manifest["records"], sum(self.each) if self.each else 1)
+        return drawn * methods["text"].flops(tokens / texts)
 
     def choose(self, lengths: np.ndarray, draws: Draws) -> np.ndarray:
         """Returns the columns that are drawn of [n, k] texts, whose `lengths` are 0 where there is none.

@@ -60,13 +60,15 @@ class SentencePiece:
     """A SentencePiece vocabulary; ids of unknown, begin, end and padding come from the model file.
 
     A text that is too long loses tokens at its `truncation_side`. With `train_vocab_size`, `embed prepare` trains the file
-    on the mixture's texts when it is not there yet.
+    on the mixture's texts when it is not there yet; `train_sentinels` of its pieces are then '<unused0>', '<unused1>', ..., which
+    stand for missing spans (`language_features.Denoised`).
     """
 
     path: str
     add_bos: bool = True
     add_eos: bool = True
     train_vocab_size: int | None = None
+    train_sentinels: int = 0
     truncation_side: str = "right"
 
     @property
@@ -94,6 +96,18 @@ class SentencePiece:
     @property
     def pad_id(self) -> int:
         return max(0, _sentencepiece(self.path).pad_id())
+
+    @property
+    def affixes(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text and after it."""
+        processor = _sentencepiece(self.path)
+        return [processor.bos_id()] * self.add_bos, [processor.eos_id()] * self.add_eos
+
+    def token_id(self, token: str) -> int | None:
+        """Returns the id of a token; None where there is no such."""
+        processor = _sentencepiece(self.path)
+        number = processor.piece_to_id(token)
+        return number if processor.id_to_piece(number) == token else None
 
     def check_length(self, max_length: int) -> None:
         """Raises ConfigError for a length that leaves no room for a text."""
@@ -207,6 +221,19 @@ class HuggingFace:
         if not ids:
             raise DataError(f"{self.path}: has none of the padding tokens {names}; set HuggingFace.pad_token")
         return ids[0]
+
+    @property
+    def affixes(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text and after it."""
+        encoded = self._open()[0].encode("a")
+        is_text = [not special for special in encoded.special_tokens_mask]
+        first = is_text.index(True) if any(is_text) else len(is_text)
+        stop = len(is_text) - (is_text[::-1].index(True) if any(is_text) else 0)
+        return encoded.ids[:first], encoded.ids[stop:]
+
+    def token_id(self, token: str) -> int | None:
+        """Returns the id of a token; None where there is no such."""
+        return self._open()[0].token_to_id(token)
 
     def check_length(self, max_length: int) -> None:
         """Raises ConfigError for a length that leaves no room for a text."""

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, files, sharding
+from embed import bundles, checkpoints, files, packed_arrays, sharding
 from embed.data import tokenizers
 from embed.errors import DataError, UsageError
 from embed.inference import arguments, forks
+from embed.inference import weights as precisions
 from embed.inference.encoder import Encoder
-from embed.inference.weights import rounded, stored_bytes
 from embed.models import api
 from embed.types import Item, Model, Params
 from embed.vectors import truncate_numpy
@@ -103,7 +103,7 @@ def open_model(
     forks.check()
     folder = bundles.resolve(arguments.path(path, "path"))
     _check_options(max_length, random, overflow, dtype, weights, devices)
-    files.verify_manifest(folder, "params")
+    manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
     _check_length(max_length, description["architecture"]["encoder"])
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
@@ -118,9 +118,9 @@ def open_model(
     if random:
         params = jax.jit(model.init, out_shardings=placed)(jax.random.key(0))
     else:
-        params = checkpoints.restore(folder, "params", target, verified=True)
-    size = stored_bytes(params, weights)
-    params = prepared(rounded(params, weights), model, mesh)
+        params = checkpoints.restore(folder, "params", target, verified=True, without=bundles.UNSERVED)
+    size = precisions.size(params, weights, model.axes, packed_arrays.schemes(manifest, "params", folder))
+    params = prepared(precisions.rounded(params, weights, model.axes), model, mesh)
     encoder = Encoder(
         model=model,
         tokenizer=tokenizer,
@@ -146,6 +146,7 @@ def _check_options(max_length, random, overflow, dtype, weights, devices) -> Non
     for name, value in (("dtype", dtype), ("weights", weights)):
         if not (name == "dtype" and value is None):
             arguments.text(value, name)
+    precisions.check(weights)
     if overflow is not None and not callable(overflow):
         raise UsageError(f"overflow = {overflow!r} cannot be called; give a function of the texts cut and of all")
     is_list = isinstance(devices, Sequence) and len(devices) and all(isinstance(d, jax.Device) for d in devices)
@@ -181,7 +182,7 @@ def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]
         encoder["attention"] = "auto"  # that of training may not run here
     if "unroll" in encoder:
         encoder |= {"unroll": 1, "remat": "none"}
-    return {**architecture, "encoder": encoder}
+    return {**architecture, "encoder": encoder, "decoder": None}
 
 
 def cast_once(params: Params, model) -> Params:

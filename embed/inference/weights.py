@@ -1,47 +1,49 @@
 """Weights rounded as a smaller file would hold them, to measure what that costs. The arrays stay float32."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
 from embed.errors import UsageError, did_you_mean
+from embed.models.quantization import PRESETS, fake_quantize, stored_bytes
+from embed.quantized_arrays import Scheme
+from embed.trees import flatten
 from embed.types import Params
 
-BLOCK = 32  # values that share a scale, along the last axis
-_STEPS = {"int8": 127, "int4": 7}
-KINDS = ("float32", "bfloat16", *_STEPS)
+KINDS = ("float32", "bfloat16", *PRESETS)
 
 
-def rounded(params: Params, kind: str) -> Params:
-    """Returns the parameters as `kind` holds them.
-
-    'bfloat16' rounds all of them. 'int8' and 'int4' round kernels and token tables to integers with one scale for a block
-    of 32 values (absmax, symmetric), as arXiv:2509.20354 table 1 does; norms and biases stay as they are.
-    """
+def check(kind: str) -> None:
+    """Raises UsageError unless `kind` is one of KINDS."""
     if kind not in KINDS:
         raise UsageError(f"weights {kind!r}{did_you_mean(kind, KINDS)}")
+
+
+def rounded(params: Params, kind: str, axes: Params) -> Params:
+    """Returns the parameters, with these logical axes, as `kind` holds them.
+
+    'bfloat16' rounds all of them. The others are those of `models.quantization`, and leave norms and biases as they are.
+    """
+    check(kind)
     if kind == "float32":
         return params
     if kind == "bfloat16":
         return jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(x.dtype), params)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: _blocks(x, _STEPS[kind]) if path[-1].key in ("kernel", "table") else x, params
-    )
+    schemes = PRESETS[kind]().plan(params, axes).schemes
+    return jax.jit(lambda params: fake_quantize(params, schemes))(params)
 
 
-def _blocks(x: jax.Array, steps: int) -> jax.Array:
-    size = BLOCK if x.shape[-1] % BLOCK == 0 else x.shape[-1]
-    blocks = x.reshape(*x.shape[:-1], -1, size)
-    scale = jnp.maximum(jnp.abs(blocks).max(-1, keepdims=True), 1e-12) / steps
-    return (jnp.clip(jnp.round(blocks / scale), -steps, steps) * scale).reshape(x.shape)
+def notes(params: Params, kind: str, axes: Params) -> list[str]:
+    """Returns what a person should know of what `rounded` does to parameters of these shapes."""
+    if kind not in PRESETS:
+        return []
+    return PRESETS[kind]().plan(params, axes).lines({path: x.shape for path, x in flatten(params).items()})
 
 
-def stored_bytes(params: Params, kind: str) -> int:
-    """Returns the size of the parameters in a file: a float16 scale for each block, what is not rounded in bfloat16."""
-    total = 0
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        if kind in _STEPS and path[-1].key in ("kernel", "table"):
-            size = BLOCK if x.shape[-1] % BLOCK == 0 else x.shape[-1]
-            total += x.size * (1 if kind == "int8" else 0.5) + x.size // size * 2
-        else:
-            total += x.size * (4 if kind == "float32" else 2)
-    return int(total)
+def size(params: Params, kind: str, axes: Params, packed: Mapping[str, Scheme]) -> int:
+    """Returns the bytes of the parameters in a file of `kind`; `packed` are the schemes that their own file has."""
+    shapes = {path: x.shape for path, x in flatten(params).items()}
+    if kind == "bfloat16":
+        return stored_bytes(shapes, {}) // 2
+    return stored_bytes(shapes, PRESETS[kind]().plan(params, axes).schemes if kind in PRESETS else packed)

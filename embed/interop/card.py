@@ -65,6 +65,7 @@ def write(
         f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a "
         "server and compare.\n",
         "## What it was made from\n",
+        _quantization(trained, form),
         _lineage(trained.description["lineage"]),
         scores_table(scores) if scores else "",
     ]
@@ -113,6 +114,14 @@ def _prompt_table(prompt_templates: Mapping[str, str]) -> str:
         return "None: texts are encoded as they are.\n"
     rows = [f"| {markdown.cell(name)} | {markdown.code_cell(prefix)} |" for name, prefix in prompt_templates.items()]
     return "\n".join(["| name | prefix |", "|---|---|", *rows, ""])
+
+
+def _quantization(trained: Trained, form: str) -> str:
+    if "quantization" not in trained.description:
+        return ""
+    name = trained.description["quantization"]["name"]
+    storage = "" if form == "gguf" else "; its weights are stored here unpacked"
+    return f"The model was quantised as {markdown.code(name)}{storage}.\n"
 
 
 def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:

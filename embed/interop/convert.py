@@ -25,7 +25,7 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
     family = source.family
     leaves = read_all(
         Reader(source.weights),
-        family.tensors,
+        family.tensors_of(source.module.encoder),
         encoder,
         layers=source.module.encoder.num_layers,
         prefixes=family.prefixes,
@@ -33,11 +33,28 @@ def load_params(source: sources.Source, progress: Progress = lambda share: None)
         progress=progress,
     )
     params = {f"encoder/{path}": array for path, array in leaves.items()}
+    if source.module.decoder is not None:
+        params |= _decoder_params(source, shapes)
     for i, dense_folder in enumerate(source.dense):
         path = f"projection_{i}/kernel"
         tensor = Tensor("linear.weight", (path,), inputs=1)
         params |= read_all(Reader(dense_folder), (tensor,), {path: tuple(shapes[path].shape)}, layers=0)
     return trees.unflatten({path: params[path] for path in shapes})
+
+
+def _decoder_params(source: sources.Source, shapes) -> dict[str, Any]:
+    """Returns the parameters of the folder's decoder, by their paths."""
+    part = source.family.decoder
+    decoder = {p.removeprefix("decoder/"): tuple(x.shape) for p, x in shapes.items() if p.startswith("decoder/")}
+    leaves = read_all(
+        Reader(source.weights),
+        part.tensors,
+        decoder,
+        layers=source.module.decoder.num_layers,
+        prefixes=part.prefixes,
+        ignored=part.ignored,
+    )
+    return {f"decoder/{path}": array for path, array in leaves.items()}
 
 
 def describe(source: sources.Source, name: str, text_normalization: str = "none") -> dict[str, Any]:

@@ -20,15 +20,33 @@ FOREIGN_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "silu":
 
 
 @dataclasses.dataclass(frozen=True)
+class DecoderPart:
+    """The decoder of a family of encoder-decoders: what `Family` says of an encoder.
+
+    `entry` is the object of config.json that describes it; `fields(config, encoder)` gives our module's fields.
+    """
+
+    entry: str
+    module: type
+    fields: Callable[[dict, Any], dict[str, Any]]
+    entries: Mapping[str, Entry]
+    tensors: Sequence[Tensor]
+    prefixes: Sequence[str]
+    ignored: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """One architecture as transformers knows it.
 
-    `fields(config)` gives our module's fields, `config(encoder)` the entries of config.json in the flat form that old and
-    new versions read. `entries` are those that config.json may have. `inner` names, by model_type, the object in it that
-    describes the encoder. `max_positions` is the max_position_embeddings of a config.json that has none; `max_length` is
-    what an encoder without that entry is exported with, and the limit of one with a table of positions. `tensors` name
-    everything below `encoder/`; they are read under the prefix of `prefixes` that fits and written under `write_prefix`.
-    `load_options` go to the constructor in transformers. `owns` tells whether an encoder of this module belongs here.
+    `fields(config)` gives our module's fields, `config(encoder)` the entries of config.json in the flat form that old and new
+    versions read. `entries` are those that config.json may have. `inner` names, by model_type, the object in it that describes
+    the encoder. `max_positions` is the max_position_embeddings of a config.json that has none; `max_length` is what an encoder
+    without that entry is exported with, and the limit of one with a table of positions. `tensors` name everything below
+    `encoder/`, in some families depending on the encoder (`tensors_of`); they are read under the prefix of `prefixes` that fits
+    and written under `write_prefix`. `decoder` says the same of the decoder of an encoder-decoder. `load_options` go to the
+    constructor in transformers. `owns` tells whether an encoder of this module belongs here. `notes(config)` says what of a folder
+    is left out.
     """
 
     model_type: str
@@ -37,7 +55,7 @@ class Family:
     fields: Callable[[dict], dict[str, Any]]
     config: Callable[[Any], dict[str, Any]]
     max_length: Callable[[Any], int]
-    tensors: Sequence[Tensor]
+    tensors: Sequence[Tensor] | Callable[[Any], Sequence[Tensor]]
     entries: Mapping[str, Entry]
     max_positions: int
     inner: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -47,6 +65,12 @@ class Family:
     write_prefix: str = ""
     load_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     owns: Callable[[Any], bool] = lambda encoder: True
+    decoder: DecoderPart | None = None
+    notes: Callable[[dict], Sequence[str]] = lambda config: ()
+
+    def tensors_of(self, encoder) -> Sequence[Tensor]:
+        """Returns the tensors of an encoder of this family."""
+        return self.tensors(encoder) if callable(self.tensors) else self.tensors
 
 
 # our field -> the entry of config.json, of the families that have both
@@ -70,6 +94,11 @@ _MAX_SIZES = {
     "max_position_embeddings": 1 << 24,
     "type_vocab_size": 1 << 16,
     "sliding_window": 1 << 24,
+    "cross_attention_hidden_size": 1 << 17,
+    "hidden_size_per_layer_input": 1 << 17,
+    "embedding_dim": 1 << 17,
+    "global_head_dim": 1 << 14,
+    "num_global_key_value_heads": 4096,
     "local_attention": 1 << 24,
     "global_attn_every_n_layers": 1000,
     "sliding_window_pattern": 1000,

@@ -122,12 +122,15 @@ def _is_causal(config: dict) -> bool:
     return str(names[0]).endswith("ForCausalLM") and config.get("is_causal", True) is not False
 
 
-def pooling_width(modules: Modules, width: int) -> None:
-    """Raises DataError when the pooling is for token vectors of another width than the encoder's."""
+def pooling_width(modules: Modules, width: int, inner_width: int) -> None:
+    """Raises DataError when the pooling is for token vectors of another width than the encoder's.
+
+    Of an encoder that maps its last states, sentence-transformers writes the width before that map (`inner_width`).
+    """
     path = (modules.pooling or modules.transformer) / "config.json"
     given = documents.read_json(path) if modules.pooling is not None else {}
     for name in ("word_embedding_dimension", "embedding_dimension"):
-        if given.get(name, width) != width:
+        if given.get(name, width) not in (width, inner_width):
             raise DataError(
                 f"{path}: {name} = {given[name]!r}, but the encoder is {width} wide; get the whole checkpoint"
             )

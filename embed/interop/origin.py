@@ -70,6 +70,18 @@ def text_notes(trained: Trained, form: str) -> list[str]:
     ]
 
 
+def value_notes(trained: Trained, dtype: str) -> list[str]:
+    """Returns what a user must know of weights that have the values of a quantised model."""
+    if "quantization" not in trained.description:
+        return []
+    name = trained.description["quantization"]["name"]
+    if dtype == "bfloat16":
+        return [
+            f"the model is quantised as {name}, whose scales have 11 digits of float16; bfloat16 rounds its values again"
+        ]
+    return [f"the model is quantised as {name}: the weights have those values, and take the space of float32"]
+
+
 def truncation_side(trained: Trained) -> str:
     """Returns the side, 'left' or 'right', at which a text that is too long loses tokens."""
     return getattr(trained.tokenizer, "truncation_side", "right")
@@ -84,9 +96,13 @@ def open_trained(path) -> Trained:
     return Trained(
         folder=folder,
         description=description,
-        module=api.from_description(description["architecture"]),
+        module=api.from_description({**description["architecture"], "decoder": None}),  # no other tool reads it
         tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
-        shapes={p: tuple(spec["shape"]) for p, spec in manifest["trees"]["params"].items()},
+        shapes={
+            path: tuple(spec["shape"])
+            for path, spec in manifest["trees"]["params"].items()
+            if path.partition("/")[0] not in bundles.UNSERVED
+        },
         read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),
     )

@@ -17,6 +17,8 @@ _NAMES = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
+_MODALITIES = {"text", "image", "audio", "video"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
@@ -41,8 +43,8 @@ def loading(folder: pathlib.Path, has_modules: bool) -> Loading:
         return Loading(
             notes=(f"{path}: not read, because sentence-transformers does not read it without modules.json",)
         )
-    given = documents.read_json(path)
-    notes = entries.check(path, given, SENTENCE_BERT_CONFIG)
+    given, notes = _texts_alone(path, documents.read_json(path))
+    notes += entries.check(path, given, SENTENCE_BERT_CONFIG)
     notes += [f"{other}: not read, because {path.name} is" for other in present[1:]]
     model = _arguments(path, given, "model_kwargs", "model_args")
     notes += entries.check(path, model, MODEL_ARGUMENTS, "model_args.")
@@ -55,6 +57,21 @@ def loading(folder: pathlib.Path, has_modules: bool) -> Loading:
         name=path.name,
         notes=tuple(notes + dtype_notes(path, model)),
     )
+
+
+def _texts_alone(path: pathlib.Path, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the file's entries without what a model of several modalities does with images, audio and video, and a note of it.
+
+    Messages stay: sentence-transformers puts every text into one where the model takes them, which is refused.
+    """
+    modalities = given.get("modality_config")
+    if not isinstance(modalities, dict) or "text" not in modalities:
+        return given, []
+    others = [name for name in modalities if name != "text" and set(name.split("+")) <= _MODALITIES]
+    if not others:
+        return given, []
+    texts = {name: entry for name, entry in modalities.items() if name not in others}
+    return {**given, "modality_config": texts}, [f"{path}: texts alone are read, not {', '.join(others)}"]
 
 
 def _arguments(path: pathlib.Path, given: Mapping[str, Any], new: str, old: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from embed.interop import safetensors_writer as safetensors
 from embed.interop.origin import SPECIAL, Trained, truncation_side
 from embed.interop.source import POOLING_NAMES
 from embed.interop.tensors import Tensor, foreign_shapes, foreign_tensors
+from embed.models.embedder import output_dim
 
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
 _OFF = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
@@ -34,7 +35,7 @@ def write(folder: pathlib.Path, trained: Trained, dtype: str = "float32") -> Non
     (folder / "1_Pooling").mkdir()
     files.write_json(
         folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": module.encoder.width, **modes, "include_prompt": True},
+        {"word_embedding_dimension": output_dim(module.encoder), **modes, "include_prompt": True},
     )
     modules += [(_write_dense(folder, trained, i, dtype), "Dense") for i in range(len(module.projection))]
     modules.append((f"{len(modules)}_Normalize", "Normalize"))
@@ -77,10 +78,10 @@ def write_prompts(folder: pathlib.Path, trained: Trained) -> None:
 
 def _write_encoder(folder: pathlib.Path, trained: Trained, family, dtype: str) -> None:
     shapes = {p.removeprefix("encoder/"): s for p, s in trained.shapes.items() if p.startswith("encoder/")}
-    layers = trained.module.encoder.num_layers
+    layers, table = trained.module.encoder.num_layers, family.tensors_of(trained.module.encoder)
     named = lambda items: ((family.write_prefix + name, value) for name, value in items)  # noqa: E731
-    tensors = foreign_tensors(family.tensors, shapes, layers, lambda path: trained.read(f"encoder/{path}"))
-    expected = dict(named(foreign_shapes(family.tensors, shapes, layers).items()))
+    tensors = foreign_tensors(table, shapes, layers, lambda path: trained.read(f"encoder/{path}"))
+    expected = dict(named(foreign_shapes(table, shapes, layers).items()))
     safetensors.write(folder / "model.safetensors", expected, named(tensors), dtype)
 
 

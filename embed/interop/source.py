@@ -13,7 +13,7 @@ from embed.interop import modules as folder_modules
 from embed.interop.family import Family, size
 from embed.interop.modules import POOLING_NAMES
 from embed.interop.tensors import weight_files
-from embed.models.embedder import Embedder
+from embed.models.embedder import Embedder, output_dim
 
 __all__ = ["POOLING_NAMES", "Source", "read"]
 
@@ -45,8 +45,10 @@ def read(
     matryoshka_dims: tuple[int, ...] | None = None,
     max_length: int | None = None,
     changes: Mapping[str, Any] | None = None,
+    with_decoder: bool = False,
 ) -> Source:
-    """Returns what the folder holds. `changes` replace fields of the encoder (e.g. causal).
+    """Returns what the folder holds. `changes` replace fields of the encoder (e.g. causal). `with_decoder` reads the decoder of an
+    encoder-decoder too, for training it as a language model.
 
     Raises DataError, one line, for whatever we would compute differently from the tool that wrote it.
     """
@@ -65,14 +67,16 @@ def read(
     config = {**documents.read_json(path), **loading.config}
     family, inner, notes = _family(config, path)
     encoder = family.module(**{**_fields(family, inner, path), **_changes(family, changes, path)})
-    sizes, dense_notes = folder_modules.dense_sizes(modules, encoder.width)
-    folder_modules.pooling_width(modules, encoder.width)
+    width = output_dim(encoder)
+    sizes, dense_notes = folder_modules.dense_sizes(modules, width)
+    folder_modules.pooling_width(modules, width, encoder.width)
     pooling, pooling_notes = folder_modules.pooling(modules, config)
     module = Embedder(
         encoder,
         pooling,
         projection=sizes,
-        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else encoder.width),
+        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else width),
+        decoder=_decoder(family, config, encoder, path) if with_decoder else None,
     )
     tokenizer = tokenizer_files.read(
         path.parent,
@@ -125,7 +129,10 @@ def _family(config: dict, path: pathlib.Path) -> tuple[Family, dict, list[str]]:
     """Returns the family of a config.json, the object in it that describes the encoder, and notes."""
     _refuse_code(config, path)
     family = families.of_config(config, path)
-    notes = entries.check(path, config, _outer(family, config))
+    notes = [
+        *(f"{path}: {note}" for note in family.notes(config)),
+        *entries.check(path, config, _outer(family, config)),
+    ]
     name = family.inner.get(config["model_type"])
     if name is None or name not in config:
         return family, config, notes + sentence_config.dtype_notes(path, config)
@@ -161,6 +168,26 @@ def _fields(family: Family, inner: dict, path: pathlib.Path) -> dict[str, Any]:
         raise DataError(f"{path}: has a value that cannot be ({type(e).__name__}: {e}); complete it") from e
     except DataError as e:
         raise DataError(f"{path.parent}/{e}") from e
+
+
+def _decoder(family: Family, config: dict, encoder, path: pathlib.Path):
+    """Returns the decoder of an encoder-decoder; a folder without one is a DataError."""
+    part = family.decoder
+    if part is None or not isinstance(config.get(part.entry), dict):
+        raise DataError(
+            f"{path}: {config['model_type']} has no decoder to read; leave --with_decoder out. A causal model becomes the start of "
+            "an encoder-decoder in training: bind Embedder.decoder, and Recipe.init_from to its bundle"
+        )
+    if config.get("tie_word_embeddings") is False:
+        raise DataError(
+            f"{path}: tie_word_embeddings = false: the output map is no token table, which a decoder here needs; leave "
+            "--with_decoder out, or get a checkpoint of tied tables"
+        )
+    inner = config[part.entry]
+    entries.check(path, inner, part.entries, f"{part.entry}.")
+    return part.module(
+        **_fields(dataclasses.replace(family, fields=lambda given: part.fields(given, encoder)), inner, path)
+    )
 
 
 def _changes(family: Family, changes: Mapping[str, Any] | None, path: pathlib.Path) -> dict[str, Any]:

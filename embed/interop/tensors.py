@@ -27,7 +27,8 @@ class Tensor:
 
     `name` has {} for the number of the layer when `paths` lie under the scanned layers. `inputs` counts the leading axes of
     a kernel that are summed over, and is None for what is not a kernel. Layers before `first_layer` have no such tensor and
-    hold `fill`.
+    hold `fill`. `layer_index` lists (number of the layer, its index in the stacked parameters) where the layers do not lie one
+    after the other along the first axis.
     """
 
     name: str
@@ -35,10 +36,20 @@ class Tensor:
     inputs: int | None = None
     first_layer: int = 0
     fill: float = 0.0
+    layer_index: tuple[tuple[int, tuple[int, ...]], ...] | None = None
 
     @property
-    def by_layer(self) -> bool:
-        return "{}" in self.name
+    def stacked_axes(self) -> int:
+        """Returns how many leading axes of our parameters number the layers."""
+        return len(self.layer_index[0][1]) if self.layer_index is not None else int("{}" in self.name)
+
+    def foreign_names(self, layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yields the foreign name of every layer that has the tensor, and its index in our parameters."""
+        if "{}" not in self.name:
+            yield self.name, ()
+            return
+        for layer, index in self.layer_index or [(layer, (layer,)) for layer in range(self.first_layer, layers)]:
+            yield self.name.format(layer), index
 
     def foreign_shape(self, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """Returns the shape of the foreign tensor, from our parameters' shapes (of one layer)."""
@@ -193,16 +204,9 @@ def _check_index(path: pathlib.Path, used: Sequence[pathlib.Path], file_of: Mapp
 def find_prefix(names: Sequence[str], tensors: Sequence[Tensor], prefixes: Sequence[str]) -> str:
     """Returns the prefix under which most of a family's tensors are found; the first one when none is."""
     present = set(names)
-    count = lambda prefix: sum(prefix + t.name.format(t.first_layer) in present for t in tensors)  # noqa: E731
+    names = [next(t.foreign_names(t.first_layer + 1))[0] for t in tensors]
+    count = lambda prefix: sum(prefix + name in present for name in names)  # noqa: E731
     return max(prefixes, key=lambda prefix: (count(prefix), -prefixes.index(prefix)))
-
-
-def _foreign(tensor: Tensor, layers: int) -> Iterator[tuple[str, int | None]]:
-    if not tensor.by_layer:
-        yield tensor.name, None
-    else:
-        for layer in range(tensor.first_layer, layers):
-            yield tensor.name.format(layer), layer
 
 
 def _used(tensors: Sequence[Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
@@ -215,7 +219,7 @@ def _used(tensors: Sequence[Tensor], shapes: Mapping[str, tuple[int, ...]]) -> l
 
 
 def _layer_shapes(tensor: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    return [tuple(shapes[p][1:] if tensor.by_layer else shapes[p]) for p in tensor.paths]
+    return [tuple(shapes[p][tensor.stacked_axes :]) for p in tensor.paths]
 
 
 def read_all(
@@ -232,7 +236,7 @@ def read_all(
     prefix) may be left over; any other difference is one DataError that lists them all."""
     used = _used(tensors, shapes)
     prefix = find_prefix(reader.names(), used, prefixes)
-    expected_names = {prefix + name: t for t in used for name, _ in _foreign(t, layers)}
+    expected_names = {prefix + name: t for t in used for name, _ in t.foreign_names(layers)}
     _check_names(reader, expected_names, shapes, prefix, ignored)
     out = {
         path: np.full(shape, next(t.fill for t in used if path in t.paths), np.float32)
@@ -241,10 +245,10 @@ def read_all(
         for path, shape in shapes.items()
     }
     for number, tensor in enumerate(used):
-        for name, layer in _foreign(tensor, layers):
+        for name, index in tensor.foreign_names(layers):
             parts = tensor.split(reader.read(prefix + name), _layer_shapes(tensor, shapes))
             for path, part in zip(tensor.paths, parts):
-                out[path][... if layer is None else layer] = part
+                out[path][index] = part
         progress((number + 1) / len(used))
     return out
 
@@ -286,7 +290,7 @@ def foreign_shapes(
     return {
         name: t.foreign_shape(_layer_shapes(t, shapes))
         for t in _used(tensors, shapes)
-        for name, _ in _foreign(t, layers)
+        for name, _ in t.foreign_names(layers)
     }
 
 
@@ -299,5 +303,5 @@ def foreign_tensors(
     """Yields (foreign name, array) for every foreign tensor of a model; `read(path)` gives one of our parameters."""
     for tensor in _used(tensors, shapes):
         arrays = [read(path) for path in tensor.paths]
-        for name, layer in _foreign(tensor, layers):
-            yield name, tensor.join(arrays if layer is None else [a[layer] for a in arrays])
+        for name, index in tensor.foreign_names(layers):
+            yield name, tensor.join([a[index] for a in arrays])

@@ -171,6 +171,8 @@ _OF_FAMILY = {
     "xlm-roberta": "XLMRobertaTokenizer",
     "gemma3": "GemmaTokenizer",
     "gemma3_text": "GemmaTokenizer",
+    "embedding_gemma2": "TokenizersBackend",
+    "embedding_gemma2_text": "TokenizersBackend",
     "t5gemma": "GemmaTokenizer",
     "qwen3": "Qwen2Tokenizer",
 }

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from embed import ranges
 from embed.errors import ConfigError
 from embed.ranges import Positive, Size
-from embed.types import Metrics, PairEmbeddings, Params
+from embed.types import INTERMEDIATE, Metrics, PairEmbeddings, Params
 from embed.vectors import normalize, truncate
 
 Tower = Literal["query", "target", "negatives"]
@@ -27,6 +27,8 @@ class EmbeddingDistillation:
     'cosine', one minus the cosine. Both sides have unit length. Where the teacher's vectors are longer than the embedding,
     their prefix of its size is taken, back at unit length: right for a teacher that was trained with Matryoshka. `projection`
     is (E, T): a linear map from the embedding to the teacher's whole size, which is learned with the model and not part of it.
+    `student` 'intermediate' compares the model's intermediate embedding in place of the final one: EmbeddingGemma's has the 3,072
+    values of its teacher. The last linear map then learns from the other losses alone.
 
     Source: arXiv:2509.20354 eq. 5, which has all three towers with equal weights, after arXiv:2301.12005 eq. 7. The paper
     prints neither the distance nor how 768 values meet the teacher's 3,072; 'l2' and the prefix are our choice.
@@ -35,6 +37,7 @@ class EmbeddingDistillation:
     distance: Literal["l2", "mse", "cosine"] = "l2"
     towers: tuple[Tower, ...] = ("query", "target", "negatives")
     projection: tuple[Size, Size] | None = None
+    student: Literal["final", "intermediate"] = "final"
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -45,8 +48,13 @@ class EmbeddingDistillation:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The names of the teacher's vectors in the batch."""
-        return tuple(f"teacher_{tower}" for tower in self.towers)
+        """The names of the teacher's vectors in the batch, and of the model's embeddings where they are not the final ones."""
+        teacher = tuple(f"teacher_{tower}" for tower in self.towers)
+        return teacher if self.student == "final" else (*teacher, *map(self._name, self.towers))
+
+    def _name(self, tower: str) -> str:
+        """Returns the name of the student's embeddings of a tower."""
+        return tower if self.student == "final" else tower + INTERMEDIATE
 
     def init(self) -> Params:
         """Returns {"projection": float32 [E, T]}, columns drawn with variance 1/E, or {} without a projection."""
@@ -62,10 +70,15 @@ class EmbeddingDistillation:
         del step
         metrics: Metrics = {}
         for tower in self.towers:
-            student, teacher = getattr(pairs, tower), getattr(pairs, f"teacher_{tower}")
-            if student is None:  # a batch of a task without hard negatives
+            student, teacher = getattr(pairs, self._name(tower)), getattr(pairs, f"teacher_{tower}")
+            if getattr(pairs, tower) is None:  # a batch of a task without hard negatives
                 metrics[tower] = jnp.float32(0.0)
                 continue
+            if student is None:
+                raise ConfigError(
+                    f"EmbeddingDistillation.student = 'intermediate' needs {self._name(tower)!r}; take the objective "
+                    "objectives.pairs.Pairs, which gives it"
+                )
             if teacher is None:
                 raise ConfigError(
                     f"EmbeddingDistillation needs the teacher's vectors of {tower!r}; bind Recipe.teacher_vectors to their folder"
@@ -75,23 +88,26 @@ class EmbeddingDistillation:
             metrics[tower] = _mean(self._distance(student, teacher), is_there)
         return sum(metrics.values(), jnp.float32(0.0)), metrics
 
-    def _sizes(self, student, teacher, params):
-        """Returns unit vectors of the student and of the teacher that have one size."""
-        size, teacher_size = student.shape[-1], teacher.shape[-1]
-        if self.projection is not None:
-            if self.projection != (size, teacher_size):
-                raise ConfigError(
-                    f"EmbeddingDistillation.projection = {self.projection}; the embedding has {size} values and the teacher's "
-                    f"vectors {teacher_size}: give ({size}, {teacher_size})"
-                )
-            projected = jnp.matmul(student, params["projection"].astype(student.dtype), precision="highest")
-            return normalize(projected), normalize(teacher)
-        if size > teacher_size:
+    def check_sizes(self, size: int, teacher_size: int) -> None:
+        """Raises ConfigError where embeddings of `size` values cannot be compared with a teacher's of `teacher_size`."""
+        if self.projection not in (None, (size, teacher_size)):
+            raise ConfigError(
+                f"EmbeddingDistillation.projection = {self.projection}; the embedding has {size} values and the teacher's "
+                f"vectors {teacher_size}: give ({size}, {teacher_size})"
+            )
+        if self.projection is None and size > teacher_size:
             raise ConfigError(
                 f"the embedding has {size} values and the teacher's vectors {teacher_size}; give "
                 f"EmbeddingDistillation.projection = ({size}, {teacher_size})"
             )
-        return student, truncate(teacher, size)
+
+    def _sizes(self, student, teacher, params):
+        """Returns unit vectors of the student and of the teacher that have one size."""
+        self.check_sizes(student.shape[-1], teacher.shape[-1])
+        if self.projection is None:
+            return student, truncate(teacher, student.shape[-1])
+        projected = jnp.matmul(student, params["projection"].astype(student.dtype), precision="highest")
+        return normalize(projected), normalize(teacher)
 
     def _distance(self, student, teacher):
         if self.distance == "cosine":
@@ -124,14 +140,19 @@ class _OfCandidates:
         return {}
 
     def candidates(self, pairs: PairEmbeddings) -> tuple[Float[Array, "B C"], Bool[Array, "B N"]]:
-        """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are."""
+        """Returns the cosines of each query with its target and its hard negatives, and which of the negatives there are.
+
+        A batch of a task without hard negatives has none of them, and its loss is 0.
+        """
         name = type(self).__name__
         if pairs.scores is None:
-            raise ConfigError(f"{name} needs the teacher's scores; map the role 'scores' in the sources")
-        if pairs.negatives is None:
-            raise ConfigError(f"{name} needs hard negatives; map the role 'negatives' and set Recipe.num_negatives")
+            raise ConfigError(
+                f"{name} needs the teacher's scores; map the role 'scores' in the sources, or bind Recipe.teacher_scores"
+            )
         pairs = pairs.map(normalize)
         positive = jnp.sum(pairs.query * pairs.target, -1, keepdims=True)
+        if pairs.negatives is None:
+            return positive, jnp.ones((len(positive), 0), bool)
         hard = jnp.einsum("BE,BNE->BN", pairs.query, pairs.negatives, precision="highest")
         is_there = jnp.ones(hard.shape, bool) if pairs.negatives_mask is None else pairs.negatives_mask
         return jnp.concatenate([positive, hard], 1), is_there
@@ -142,8 +163,8 @@ class MarginMSE(_OfCandidates):
     """The squared error of a query's margins, each the score of its target minus that of one of its hard negatives.
 
     L = mean over the hard negatives of ((s(q,p) - s(q,n)) scale - margin of the teacher)^2, where s is the cosine. Needs the role
-    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`). A teacher whose
-    scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
+    `scores`: the teacher's scores of the target and of every negative, or its margins (`data.features.Scores`,
+    `Recipe.teacher_scores`). A teacher whose scores are not cosines wants a `scale`. Source: arXiv:2010.02666 eq. 5.
     """
 
     scale: Positive = 1.0
@@ -175,10 +196,10 @@ class CandidateKL(_OfCandidates):
     def __call__(
         self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's."""
+        """Returns the loss, and `agreement`, the share of queries whose best candidate is the teacher's: 1 without negatives."""
         del params, step
         cosine, is_negative = self.candidates(pairs)
-        is_there = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], 1)
+        is_there = jnp.concatenate([jnp.ones((len(is_negative), 1), bool), is_negative], 1)
         student = jax.nn.log_softmax(jnp.where(is_there, cosine / self.temperature, -jnp.inf), where=is_there)
         teacher = jnp.where(is_there, pairs.scores / self.teacher_temperature, -jnp.inf)
         log_teacher = jax.nn.log_softmax(teacher, where=is_there)

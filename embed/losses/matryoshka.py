@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from embed import ranges
 from embed.errors import ConfigError
 from embed.ranges import NonNegative, Size
-from embed.types import Metrics, PairEmbeddings, Params
+from embed.types import INTERMEDIATE, Metrics, PairEmbeddings, Params, needs_of
 from embed.vectors import truncate
 
 
@@ -30,6 +30,11 @@ class Matryoshka:
         if self.weights is not None and len(self.weights) != len(self.dims):
             raise ConfigError(
                 f"Matryoshka.weights has {len(self.weights)} values for {len(self.dims)} dims; give one each"
+            )
+        if any(name.endswith(INTERMEDIATE) for name in needs_of(self.loss)):
+            raise ConfigError(
+                "Matryoshka.loss learns from the intermediate embedding, which has no prefixes here; put that loss beside "
+                "Matryoshka in losses.total.Total"
             )
 
     def init(self) -> Params:

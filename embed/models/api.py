@@ -12,17 +12,30 @@ import jax.numpy as jnp
 
 from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
-from embed.models import bert, embedder, gemma, layout, modernbert, pooling, qwen3, t5gemma
+from embed.models import (
+    bert,
+    embedder,
+    embedding_gemma2,
+    gemma,
+    language_model,
+    layout,
+    modernbert,
+    pooling,
+    qwen3,
+    t5gemma,
+)
 from embed.models.transformer import TransformerEncoder
-from embed.types import Method, Model
+from embed.types import EMBEDDINGS, Method, Model
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
     "Bert": bert.Bert,
+    "EmbeddingGemma2": embedding_gemma2.EmbeddingGemma2,
     "Gemma": gemma.Gemma,
     "ModernBert": modernbert.ModernBert,
     "Qwen3": qwen3.Qwen3,
     "T5GemmaEncoder": t5gemma.T5GemmaEncoder,
+    "T5GemmaDecoder": t5gemma.T5GemmaDecoder,
     "MeanPooling": pooling.MeanPooling,
     "FirstPooling": pooling.FirstPooling,
     "LastPooling": pooling.LastPooling,
@@ -74,21 +87,25 @@ def build(module: embedder.Embedder) -> Model:
     module = module.clone(parent=None)
     tokens, mask = jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool)
 
-    def init(key):
-        return nn.unbox(module.init(key, tokens, mask)["params"])
+    def boxed_init(key):
+        return module.init(key, tokens, mask, method=_initialise)["params"]
 
     def apply(params, inputs, *, method="text", key=None, max_segments=None):
         if method not in methods:
             raise ConfigError(f"the model has no method {method!r}{did_you_mean(method, methods)}")
         rngs = None if key is None else {"dropout": key}
-        arrays = (inputs[name] for name in methods[method].inputs)
-        return module.apply({"params": params}, *arrays, key is not None, max_segments, rngs=rngs)
+        arrays = {name: inputs[name] for name in methods[method].inputs}
+        if method == "logits":
+            return language_model.logits(module, params, **arrays)
+        options = {"method": module.decode} if method == "decode" else {"max_segments": max_segments}
+        if method == EMBEDDINGS:
+            options["with_intermediate"] = True
+        return module.apply({"params": params}, **arrays, is_training=key is not None, rngs=rngs, **options)
 
-    packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
-    methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
+    methods = _methods(module)
 
     try:
-        boxed = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, mask)["params"])
+        boxed = jax.eval_shape(lambda: boxed_init(jax.random.key(0)))
         shape = jax.eval_shape(lambda p: apply(p, {"tokens": tokens, "segment_ids": mask}), nn.unbox(boxed)).shape
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as e:
         raise ConfigError(f"the model's sizes do not fit together: {str(e).strip().splitlines()[0][:200]}") from e
@@ -104,9 +121,9 @@ def build(module: embedder.Embedder) -> Model:
         is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
     )
     # The layers of another encoder, or of one that arranges its stacks itself, may not lie as `layout` knows them.
-    layered = isinstance(module.encoder, TransformerEncoder) and "layers" in axes["encoder"].get("stack", {})
+    layered = isinstance(module.encoder, TransformerEncoder) and layout.is_known(axes["encoder"].get("stack", {}))
     return Model(
-        init=init,
+        init=lambda key: nn.unbox(boxed_init(key)),
         apply=apply,
         axes=axes,
         description=describe(module),
@@ -116,3 +133,25 @@ def build(module: embedder.Embedder) -> Model:
         dropout=getattr(module.encoder, "dropout", 0.0) > 0,
         apart=layout.apart if layered else None,
     )
+
+
+def _initialise(module: embedder.Embedder, tokens, mask):
+    """Calls all that a model has, so that all its parameters are made."""
+    vectors = module(tokens, mask)
+    return vectors if module.decoder is None else (vectors, module.decode(tokens, mask, tokens, mask))
+
+
+def _methods(module: embedder.Embedder) -> dict[str, Method]:
+    """Returns how a model may be called: as an embedder, and as a language model where it is causal or has a decoder."""
+    packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
+    methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
+    if len(module.projection) > 1:
+        methods[EMBEDDINGS] = methods["text"]
+    if language_model.table_of(module) is None:
+        return methods
+    inputs = ("tokens", "segment_ids") + (() if module.decoder is None else ("decoder_tokens", "decoder_segment_ids"))
+    last = module.decoder or module.encoder
+    return methods | {
+        "decode": Method(inputs, module.decode_flops, packs),
+        "logits": Method(("states",), lambda length: 2.0 * length * last.width * last.vocab_size),
+    }

@@ -1,4 +1,4 @@
-"""Self-attention: rotary positions, grouped queries, normalised queries and keys around one of the `kernels`."""
+"""Attention: rotary positions, grouped queries, normalised queries and keys around one of the `kernels`."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from embed.models import layout
 from embed.models.kernels import Xla
-from embed.models.layers import Linear, Norm
+from embed.models.layers import Linear, Norm, unit_rms
 
 
 def segment_positions(segment_ids: Int[Array, "B L"]) -> Int[Array, "B L"]:
@@ -43,7 +43,10 @@ def rotate(x: Float[Array, "B L H K"], table: Float[Array, "2 *P K"]) -> Float[A
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """What the attention of a family is made of. `query_key_norm` normalises every head before the rotary positions."""
+    """What the attention of a family is made of. `query_key_norm` normalises every head before the rotary positions.
+
+    `value_norm_eps` scales the values of every head to a root mean square of 1, without a parameter; None leaves them.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -53,12 +56,14 @@ class Heads:
     input_bias: bool = False
     output_bias: bool = False
     softcap: float | None = None
+    value_norm_eps: float | None = None
 
 
 class Attention(nn.Module):
     """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input).
 
-    The maps to queries, keys and values may be one parameter (`layout.apart`).
+    The maps to queries, keys and values may be one parameter (`layout.apart`). Keys and values are of `context` where it is
+    given, the output of an encoder: cross-attention, which has no rotary positions.
     """
 
     width: int
@@ -67,13 +72,18 @@ class Attention(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None) -> Float[Array, "B L D"]:
+    def __call__(
+        self, x: Float[Array, "B L D"], prepared, is_local, rotary: Array | None, context: Array | None = None
+    ) -> Float[Array, "B L D"]:
         """`prepared` is what the kernel made of the segment ids; `is_local` which of its reaches this layer has."""
         h = self.heads
-        q, k, v = self._together(x) if self.has_variable("params", layout.FUSED) else self._each(x)
+        is_fused = self.has_variable("params", layout.FUSED)
+        q, k, v = self._together(x) if is_fused else self._each(x, x if context is None else context)
         if h.query_key_norm is not None:
             q = h.query_key_norm.make("query_norm", axis="head_dim")(q)
             k = h.query_key_norm.make("key_norm", axis="head_dim")(k)
+        if h.value_norm_eps is not None:
+            v = unit_rms(v, h.value_norm_eps)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         out = self.kernel.attend(q, k, v, prepared, is_local)
@@ -89,15 +99,15 @@ class Attention(nn.Module):
         )(out)
 
     @nn.nowrap
-    def _each(self, x) -> tuple[Array, Array, Array]:
-        """Returns queries, keys and values, called inside `__call__`."""
+    def _each(self, x, context) -> tuple[Array, Array, Array]:
+        """Returns the queries of `x`, the keys and the values of `context`, called inside `__call__`."""
         h = self.heads
-        query_shape, kv_shape = ((self.width, n, h.head_dim) for n in (h.num_heads, h.num_kv_heads))
+        query_shape, kv_shape = (self.width, h.num_heads, h.head_dim), (context.shape[-1], h.num_kv_heads, h.head_dim)
         kv_axes = ("width", "kv_heads", "head_dim")
         common = {"bias": h.input_bias, "dtype": self.dtype}
         q = Linear("BLD,DHK->BLHK", query_shape, ("width", "heads", "head_dim"), **common, name="query")(x)
-        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(x)
-        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(x)
+        k = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="key")(context)
+        v = Linear("BLD,DGK->BLGK", kv_shape, kv_axes, **common, name="value")(context)
         return q, k, v
 
     @nn.nowrap

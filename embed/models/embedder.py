@@ -2,6 +2,9 @@
 
 One linear map after pooling is Gemini Embedding's head, two (768 -> 3072 -> 768) are EmbeddingGemma's; neither has biases or
 an activation. Matryoshka sizes are prefixes of the embedding, always scaled back to unit length (`vectors.truncate`).
+
+An encoder may be trained as a language model first: a causal one by itself, another one with a `decoder` that attends to its
+states.
 """
 
 import flax.linen as nn
@@ -11,33 +14,79 @@ from embed.models.layers import Linear
 from embed.vectors import normalize
 
 
+def output_dim(encoder: nn.Module) -> int:
+    """Returns the size of an encoder's token vectors: its `output_dim` where it maps its last states, or else its width."""
+    return getattr(encoder, "output_dim", None) or encoder.width
+
+
 class Embedder(nn.Module):
     """Token ids to unit vectors in float32. `projection` lists the sizes after each linear map; none means no projection.
 
     `matryoshka_dims` are the prefixes the model is trained and served at; the embedding size itself is always one of them.
+    `decoder` is a causal transformer that language-model objectives train with the encoder (`objectives.language_model`).
+    Embeddings do not use it.
     """
 
     encoder: nn.Module
     pooling: nn.Module
     projection: tuple[int, ...] = ()
     matryoshka_dims: tuple[int, ...] = ()
+    decoder: nn.Module | None = None
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "B L"], segment_ids: Array, is_training: bool = False, max_segments: int | None = None
-    ) -> Float[Array, "B *S E"]:
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Array,
+        is_training: bool = False,
+        max_segments: int | None = None,
+        with_intermediate: bool = False,
+    ) -> Float[Array, "B *S E"] | tuple[Float[Array, "B *S E"], Float[Array, "B *S U"]]:
         """Returns [B, E] for one text a row (`segment_ids` is its mask), or [B, S, E] for rows of several texts
-        (`segment_ids` numbers each token's text from 1, 0 is padding)."""
-        x = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
+        (`segment_ids` numbers each token's text from 1, 0 is padding).
+
+        `with_intermediate` returns the intermediate embedding beside it, what the last of several linear maps is applied to, at
+        unit length: EmbeddingGemma's 3,072 values.
+        """
+        x = intermediate = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
         for i, size in enumerate(self.projection):
+            intermediate = x
             # The wide inner size is split over `tensor`; the embedding is whole everywhere.
             inner = i + 1 < len(self.projection)
             axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
             x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
-        return normalize(x)
+        return (normalize(x), normalize(intermediate)) if with_intermediate else normalize(x)
+
+    def decode(
+        self,
+        tokens: Int[Array, "B L"],
+        segment_ids: Array,
+        decoder_tokens: Int[Array, "B T"] | None = None,
+        decoder_segment_ids: Array | None = None,
+        is_training: bool = False,
+    ) -> Float[Array, "B _ D"]:
+        """Returns the states that predict each next token: the decoder's [B, T, D], or a causal encoder's own [B, L, D]."""
+        states = self.encoder(tokens, segment_ids, is_training)
+        if self.decoder is None:
+            return states
+        return self.decoder(decoder_tokens, decoder_segment_ids, is_training, (states, segment_ids))
+
+    @nn.nowrap
+    def decode_flops(self, length: float, decoder_length: float = 0) -> float:
+        """Returns the FLOPs of predicting tokens: those of a text of `length` tokens, or `decoder_length` from such a text."""
+        flops = self.encoder.forward_flops(length)
+        if self.decoder is None:
+            return flops + 2.0 * length * self.encoder.width * self.encoder.vocab_size
+        logits = 2.0 * decoder_length * self.decoder.width * self.decoder.vocab_size
+        return (
+            flops
+            + self.decoder.forward_flops(decoder_length)
+            + self.decoder.cross_flops(decoder_length, length)
+            + logits
+        )
 
     @nn.nowrap
     def forward_flops(self, length: int) -> float:
         """Returns the FLOPs of embedding one text of `length` tokens."""
-        sizes = [self.encoder.width, *self.projection]
+        sizes = [output_dim(self.encoder), *self.projection]
         return self.encoder.forward_flops(length) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))

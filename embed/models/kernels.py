@@ -235,3 +235,15 @@ def attention_bias(
             visible = visible & (ahead <= right)[None]
     visible = jnp.broadcast_to(visible, (segment_ids.shape[0], length, length))
     return jnp.where(visible, 0.0, MASKED)[:, None, None].astype(jnp.float32)
+
+
+def cross_attention_bias(segment_ids: Array, context_segment_ids: Array) -> Float[Array, "B 1 1 L C"]:
+    """Returns 0 where a query of a decoder may see a key of the encoder and MASKED elsewhere: real keys of its own text.
+
+    Both are masks of the real tokens of one text a row, or the numbers of each token's text, 0 for padding.
+    """
+    if context_segment_ids.dtype == bool:
+        visible = jnp.broadcast_to(context_segment_ids[:, None, :], (*segment_ids.shape, context_segment_ids.shape[1]))
+    else:
+        visible = (context_segment_ids[:, None, :] == segment_ids[:, :, None]) & (context_segment_ids > 0)[:, None, :]
+    return jnp.where(visible, 0.0, MASKED)[:, None, None].astype(jnp.float32)

@@ -6,7 +6,7 @@ leave their float32 accumulator before they are rounded: a bfloat16 result is 4-
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -28,6 +28,16 @@ ACTIVATIONS = {
     "silu": nn.silu,
     "relu": nn.relu,
 }
+
+
+def kernel_inputs(axes: Sequence[str | None]) -> tuple[int, ...]:
+    """Returns which axes of a kernel with these logical axes are summed over.
+
+    A kernel leads from the width or back to it, and the width stands alone. Stacks of layers are in front of both; layers in
+    periods are stacked twice.
+    """
+    first = next(i for i, name in enumerate(axes) if name != "layers")
+    return tuple(range(first, len(axes) - 1)) if axes[-1] == "width" else (first,)
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -127,6 +137,12 @@ class Linear(nn.Module):
         return checkpoint_name(y if self.to_residual else y.astype(dtype), PRODUCT)
 
 
+def unit_rms(x: Array, eps: float) -> Float[Array, "... D"]:
+    """Returns x * rsqrt(mean(x^2) + eps) over the last axis, in float32. Source: arXiv:1910.07467."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + eps)
+
+
 class RMSNorm(nn.Module):
     """x * rsqrt(mean(x^2) + eps) * (offset + scale) over the last axis, in float32. Source: arXiv:1910.07467.
 
@@ -142,8 +158,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         init = nn.with_logical_partitioning(nn.initializers.constant(self.gain - self.offset), (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * (self.offset + scale)
+        return unit_rms(x, self.eps) * (self.offset + scale)
 
 
 class LayerNorm(nn.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from embed import ranges
 from embed.errors import ConfigError
+from embed.models.layers import kernel_inputs
 from embed.ranges import Size
 from embed.trees import flatten, flatten_axes, unflatten
 from embed.types import Params
@@ -75,9 +76,7 @@ class Lora:
 
 
 def _split(axes: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
-    """Returns (stacked layers, inputs, outputs) of a kernel. It leads from the width or back to it: the width stands alone."""
-    lead = shape[:1] if axes[0] == "layers" else ()
-    names, sizes = axes[len(lead) :], shape[len(lead) :]
-    if names[-1] == "width":
-        return lead, math.prod(sizes[:-1]), sizes[-1]
-    return lead, sizes[0], math.prod(sizes[1:])
+    """Returns (stacked layers, inputs, outputs) of a kernel."""
+    inputs = kernel_inputs(axes)
+    first, behind = inputs[0], inputs[-1] + 1
+    return shape[:first], math.prod(shape[first:behind]), math.prod(shape[behind:])

@@ -1,4 +1,7 @@
-"""The encoder of T5Gemma: Gemma 2's blocks, bidirectional, with capped attention logits. Source: arXiv:2504.06225."""
+"""T5Gemma: Gemma 2's blocks with capped attention logits, bidirectional in the encoder, causal in the decoder.
+
+Source: arXiv:2504.06225.
+"""
 
 import flax.linen as nn
 
@@ -29,6 +32,7 @@ class T5GemmaEncoder(TransformerEncoder):
     softcap: Positive | None = 50.0
     rope_base: Positive = 10_000.0
     norm_eps: Positive = 1e-6
+    causal = False
 
     @nn.nowrap
     def blocks(self) -> Blocks:
@@ -43,12 +47,25 @@ class T5GemmaEncoder(TransformerEncoder):
             norm_placement="sandwich",
             activation="gelu_tanh",
             gated=True,
-            reach=Reach(rope_base=self.rope_base),
-            local=Reach(self.window, self.window, self.rope_base),
+            reach=Reach(None, 0 if self.causal else None, self.rope_base),
+            local=self._local(),
             local_layers=tuple((i + 1) % self.global_every != 0 for i in range(self.num_layers)),
         )
+
+    @nn.nowrap
+    def _local(self) -> Reach:
+        if self.causal:
+            return Reach(max(self.window - 1, 0), 0, self.rope_base)
+        return Reach(self.window, self.window, self.rope_base)
 
     @nn.nowrap
     def read(self, tokens, positions, is_training):
         del positions, is_training
         return Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)
+
+
+class T5GemmaDecoder(T5GemmaEncoder):
+    """The decoder: causal, `window` 4096 being the token itself and 4,095 before it. Logits are capped at `final_softcap`."""
+
+    final_softcap: Positive | None = 30.0
+    causal = True

@@ -13,7 +13,7 @@ from embed import ranges
 from embed.errors import ConfigError, did_you_mean
 from embed.models import layout
 from embed.models.attention import Attention, Heads, rotary_table, segment_positions
-from embed.models.kernels import Reach, Xla, choose
+from embed.models.kernels import Reach, Xla, choose, cross_attention_bias
 from embed.models.layers import MLP, PRODUCT, Embedding, Norm, activation, compute_dtype
 from embed.ranges import Count, Layers, Size
 from embed.sharding import constrain
@@ -66,7 +66,7 @@ class Running:
 
 
 class Block(nn.Module):
-    """Attention and MLP, added to the residual stream in float32."""
+    """Attention and MLP, added to the residual stream in float32; in a decoder, cross-attention between the two."""
 
     blocks: Blocks
     running: Running
@@ -74,8 +74,9 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], kind, prepared, rotaries):
-        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segment ids."""
+    def __call__(self, x: Float[Array, "B L D"], kind, prepared, rotaries, context=None):
+        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segment ids; `context` the encoder's
+        states and the bias of attention to them, in a decoder."""
         is_local, is_first = kind
         b = self.blocks
         local, full = rotaries
@@ -85,6 +86,11 @@ class Block(nn.Module):
         x = self._branch(
             x, "attention", lambda y: attention(y, prepared, is_local, rotary), None if b.first_norm else is_first
         )
+        if context is not None:
+            states, bias = context
+            kernel = Xla(b.reach, None, b.heads.query_scale, compute_dtype(self.running.dtype), b.heads.softcap)
+            cross = Attention(b.width, b.heads, kernel, self.running.dtype, name="cross_attention")
+            x = self._branch(x, "cross_attention", lambda y: cross(y, (None, bias), False, None, states))
         return self._branch(x, "mlp", mlp), None
 
     @nn.nowrap
@@ -115,14 +121,16 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], segment_ids: Array, positions: Array, is_training: bool
+        self, x: Float[Array, "B L D"], segment_ids: Array, positions: Array, is_training: bool, context=None
     ) -> Float[Array, "B L D"]:
         b, remat = self.blocks, self.running.remat
         layers = jnp.arange(b.num_layers)
         is_local = jnp.array(b.local_layers) if b.local_layers else jnp.zeros(b.num_layers, bool)
         local = b.local if any(b.local_layers) else None
         kernel = self.kernel(segment_ids.shape[1], local)
-        shared = (kernel.prepare(segment_ids), self._rotaries(positions, local))
+        if context is not None:
+            context = (context[0], cross_attention_bias(segment_ids, context[1]))
+        shared = (kernel.prepare(segment_ids), self._rotaries(positions, local), context)
         if self.has_variable("params", layout.layer(0)):
             for number in range(b.num_layers):
                 kind = (local is not None and b.local_layers[number], number == 0)
@@ -136,7 +144,7 @@ class Stack(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=b.num_layers,
             unroll=self.running.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -161,6 +169,15 @@ class Stack(nn.Module):
         return tuple(
             None if r is None else rotary_table(positions, size, r.rope_base, r.rope_scale) for r in (local, full)
         )
+
+    @nn.nowrap
+    def cross_flops(self, length: int, context_length: int) -> float:
+        """Returns the FLOPs that cross-attention adds for `length` tokens of a decoder and `context_length` of an encoder of its
+        width."""
+        b, h = self.blocks, self.blocks.heads
+        inner = h.num_heads * h.head_dim
+        into = 2.0 * b.width * h.head_dim * h.num_kv_heads * 2 * context_length
+        return b.num_layers * (4.0 * b.width * inner * length + into + 4.0 * inner * length * context_length)
 
     @nn.nowrap
     def forward_flops(self, length: int) -> float:
@@ -205,6 +222,11 @@ class TransformerEncoder(nn.Module):
         return Embedding(self.vocab_size, self.width, name="embedding")(tokens)
 
     @nn.nowrap
+    def make_stack(self) -> nn.Module:
+        """Returns the stack of blocks; called inside `__call__`."""
+        return Stack(self.blocks(), self.running(), name="stack")
+
+    @nn.nowrap
     def finish(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Returns the result, from the output of the last block; called inside `__call__`."""
         return self.blocks().norm.make("final_norm")(x)
@@ -215,14 +237,28 @@ class TransformerEncoder(nn.Module):
         tokens: Int[Array, "B L"],
         segment_ids: Bool[Array, "B L"] | Int[Array, "B L"],
         is_training: bool = False,
+        context: tuple[Array, Array] | None = None,
     ) -> Float[Array, "B L D"]:
         """`segment_ids` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
-        other, the number of each token's text from 1, 0 for padding."""
+        other, the number of each token's text from 1, 0 for padding.
+
+        With `context`, the states [B, L', D'] of an encoder and its segment ids, the stack is a decoder: every block attends to the
+        states of its own text too.
+        """
         self.check()
         one_a_row = segment_ids.dtype == bool
         positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segment_ids)
         x = constrain(self.read(tokens, positions, is_training), "batch", "length", None)
-        return self.finish(Stack(self.blocks(), self.running(), name="stack")(x, segment_ids, positions, is_training))
+        stack = self.make_stack()
+        given = () if context is None else (context,)
+        return self.finish(stack(x, segment_ids, positions, is_training, *given))
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token sees none that come after it."""
+        blocks = self.blocks()
+        reaches = [blocks.reach, blocks.local] if blocks.local is not None else [blocks.reach]
+        return all(reach.right == 0 for reach in reaches)
 
     @nn.nowrap
     def check(self) -> None:
@@ -245,3 +281,8 @@ class TransformerEncoder(nn.Module):
     def forward_flops(self, length: int) -> float:
         """Returns the FLOPs of one text of `length` tokens; reading the token table costs none."""
         return Stack(self.blocks(), self.running(), parent=None).forward_flops(length)
+
+    @nn.nowrap
+    def cross_flops(self, length: int, context_length: int) -> float:
+        """Returns the FLOPs that attention to the states of an encoder adds, in a decoder."""
+        return Stack(self.blocks(), self.running(), parent=None).cross_flops(length, context_length)

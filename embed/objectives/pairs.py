@@ -6,12 +6,26 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
+from embed.errors import ConfigError
 from embed.objectives.texts import embed_texts
-from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
+from embed.types import (
+    EMBEDDINGS,
+    INTERMEDIATE,
+    Batch,
+    Loss,
+    Metrics,
+    Model,
+    Outputs,
+    PairEmbeddings,
+    Params,
+    Variables,
+    needs_of,
+)
 
 MODEL, LOSS = "model", "loss"
 _TOWERS = ("query", "target", "negatives")
-_BESIDE = tuple(f.name for f in dataclasses.fields(PairEmbeddings) if f.name not in _TOWERS)
+_EMBEDDINGS = (*_TOWERS, *(tower + INTERMEDIATE for tower in _TOWERS))
+_BESIDE = tuple(f.name for f in dataclasses.fields(PairEmbeddings) if f.name not in _EMBEDDINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +33,22 @@ class Pairs:
     """Queries, their targets and hard negatives, embedded by one model and compared by `loss_fn` across the whole batch.
 
     The parameters are {"model": the model's, "loss": the loss's own, such as a learned temperature}. The trainer sets `model`.
+    Intermediate embeddings are computed, in the same forward pass, where a loss needs them.
     """
 
     loss_fn: Loss
     model: Model | None = None
+
+    def __post_init__(self):
+        if self.model is not None and self._needs_intermediate and EMBEDDINGS not in self.model.methods:
+            raise ConfigError(
+                "a loss learns from the intermediate embedding, which a model of fewer than two linear maps does not have; give "
+                "Embedder.projection two sizes, such as (3072, 768), or set EmbeddingDistillation.student = 'final'"
+            )
+
+    @property
+    def _needs_intermediate(self) -> bool:
+        return any(name.endswith(INTERMEDIATE) for name in needs_of(self.loss_fn))
 
     def init(self, key, start: Params | None = None) -> Variables:
         """Returns the variables; `types.Objective`."""
@@ -38,7 +64,7 @@ class Pairs:
         """Returns the embeddings of a micro-batch as rows."""
         del step
         dropout = key if self.model.dropout else None
-        return Outputs(embed_texts(self.model, variables.params[MODEL], batch, dropout), {})
+        return Outputs(embed_texts(self.model, variables.params[MODEL], batch, dropout, self._needs_intermediate), {})
 
     def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss of the whole batch and its metrics."""

@@ -7,7 +7,7 @@ import gc
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import jax
@@ -16,8 +16,8 @@ import optax
 from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
+from embed.data.features import Feature
 from embed.data.loader import Batches
-from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, NumericError, Preempted
 from embed.ranges import Count, Natural, Positive
 from embed.training import reports
@@ -187,15 +187,15 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
 
 def _check_identity(run: Run, before: Mapping[str, Any], step_folder: pathlib.Path) -> None:
     """Raises DataError where a run began with something else that decides its result."""
-    for name, value in run.identity.items():
+    for name in dict.fromkeys([*run.identity, *before]):
         if name not in before:
             raise DataError(
-                f"{step_folder}: an older version of embed began the run, and did not write down its {name}; end it with that "
-                "version, or start another --run_dir"
+                f"{step_folder}: the run began without {name}, or with an older version of embed, which did not write it down; go "
+                "on as it began, or start another --run_dir"
             )
-        if before[name] != value:
+        if before[name] != run.identity.get(name):
             raise DataError(
-                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(value)}; "
+                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(run.identity.get(name))}; "
                 "give the same, or start another --run_dir"
             )
 
@@ -251,9 +251,7 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
             jax.block_until_ready(ahead.popleft())
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        segment_ids = local.get("segment_ids", np.zeros(0))
-        real = np.count_nonzero(segment_ids)
-        reporter.advance(size, *(jax.process_count() * int(n) for n in (real, segment_ids.size)))
+        reporter.advance(size, *(jax.process_count() * n for n in _places(local, run.batches.examples.features)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)
@@ -316,17 +314,21 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
     return best
 
 
+def _places(arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> tuple[int, int]:
+    """Returns how many real tokens the arrays of a batch hold, and how many they have room for."""
+    segment_ids = arrays.get("segment_ids", np.zeros(0))
+    places = [(np.count_nonzero(segment_ids), segment_ids.size), *(f.places(arrays) for f in features)]
+    return sum(int(real) for real, _ in places), sum(int(room) for _, room in places)
+
+
 def example_flops(run: Run) -> float:
     """Returns the model FLOPs of training on one average example: three forward passes of each text's real tokens."""
-    total, examples = 0.0, run.batches.examples
-    for cache, share in zip(examples.caches, examples.shares):
-        m = cache.manifest
-        for feature in text_features(examples.features):
-            texts = m["texts"][feature.name]
-            if texts:
-                drawn = min(texts / m["records"], sum(feature.each) if feature.each else 1)
-                total += share * 3 * drawn * run.model.methods["text"].flops(m["tokens"][feature.name] / texts)
-    return total
+    examples = run.batches.examples
+    return 3 * sum(
+        share * feature.flops(run.model.methods, cache)
+        for cache, share in zip(examples.caches, examples.shares)
+        for feature in examples.features
+    )
 
 
 def _check_skipped(values, done: int) -> None:

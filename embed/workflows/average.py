@@ -62,12 +62,26 @@ def _write(output: pathlib.Path, folders, weights, method: str, scores, same_tex
         print(
             f"note       the inputs cut texts at {shown} tokens; the average does at those of {described}", flush=True
         )
+    for line in _quantization_notes(folders, description):
+        print(f"note       {line}", flush=True)
     description["lineage"] = soup.lineage(folders, weights, method)
     tokenizer = bundles.tokenizer_file(described)
     contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **scores}
     average = soup.Average(folders, weights, same_texts)
     soup.write(output, average, contents, console.progress_bar("averaging"))
     print(f"wrote {output}: {method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}")
+
+
+def _quantization_notes(folders, description: dict) -> list[str]:
+    """Returns what to say of inputs that are quantised. The average of several is not, and is not described so."""
+    names = [bundles.read_model_json(folder).get("quantization", {}).get("name") for folder in folders]
+    if len(folders) == 1 or not any(names):
+        return []
+    description.pop("quantization", None)
+    return [
+        f"{', '.join(dict.fromkeys(filter(None, names)))}: inputs are quantised, their average is not; to quantise it: "
+        "embed export --format=bundle --quantization=NAME"
+    ]
 
 
 def _check(method: str, weights, alphas, suite, tasks, trials: int, count: int) -> None:

@@ -11,6 +11,7 @@ from embed.interop import convert, hub
 from embed.interop import source as sources
 from embed.interop.source import Source
 from embed.models import api
+from embed.models.embedder import output_dim
 
 
 def run(
@@ -23,12 +24,14 @@ def run(
     max_length: int | None = None,
     text_normalization: str = "none",
     bidirectional: bool = False,
+    with_decoder: bool = False,
 ) -> None:
     """Writes the bundle `output` of a folder, or of a name on the Hugging Face Hub at `revision`.
 
     `prompts` are templates by name that replace the folder's. `matryoshka_dims` and `max_length` in tokens default to what the
     folder says. `text_normalization` is a name of `text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
-    decoder see the whole text: a start for training, not the same model.
+    decoder see the whole text: a start for training, not the same model. `with_decoder` reads the decoder of an encoder-decoder
+    too, which language-model objectives train.
     """
     files.check_new(output)
     if text_normalization not in text.NORMALIZATIONS:
@@ -40,6 +43,7 @@ def run(
         matryoshka_dims=tuple(matryoshka_dims),
         max_length=max_length,
         changes={"causal": False} if bidirectional else None,
+        with_decoder=with_decoder,
     )
     for line in summary(opened):
         print(line, flush=True)
@@ -53,7 +57,7 @@ def summary(source: Source) -> list[str]:
     shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     encoder = source.module.encoder
     count = sum(math.prod(s.shape) for s in shapes.values())
-    sizes = " -> ".join(map(str, (encoder.width, *source.module.projection)))
+    sizes = " -> ".join(map(str, (output_dim(encoder), *source.module.projection)))
     return [
         f"model      {source.family.model_type}: {count:,} parameters, {encoder.num_layers} layers of width {encoder.width}",
         f"           {type(source.module.pooling).__name__}, {sizes}, Matryoshka sizes "

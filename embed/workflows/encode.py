@@ -29,7 +29,7 @@ def run(
     input,
     output,
     *,
-    prompt: str = "document",
+    prompt: str | None = None,
     format: str = "parquet",
     precision: str = "float32",
     dims: int | None = None,
@@ -42,16 +42,19 @@ def run(
 ) -> None:
     """Encodes the texts of the file `input` into the folder `output`, which `inference.bulk.read` reads.
 
-    The whole file is checked before anything is written. A job that was stopped goes on: finished shards are verified and kept.
-    `prompt` is a prompt's name or a template, `format` one of `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
+    `model` is a MODEL, or an `encode_endpoint.Served` one. The whole file is checked before anything is written. A job that was
+    stopped goes on: finished shards are verified and kept.
+    `prompt` is a prompt's name or a template (by default 'document', and of a served model the text alone), `format` one of
+    `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
     `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens.
     """
     for name, given, known in (("format", format, FORMATS), ("quantize", precision, PRECISIONS)):
         if given not in known:
             raise UsageError(f"--{name}={given}{did_you_mean(given, known)}")
     bulk.need(format)
-    source = pathlib.Path(input)
-    opened = Opened(model, dtype, max_length)
+    source, output = pathlib.Path(input), pathlib.Path(output)
+    opened = open_model(model, dtype, max_length)
+    prompt = opened.default_prompt if prompt is None else prompt
     opened.check(prompt, dims)
     fields = {"text": text_field, "id": id_field, "title": title_field}
     read = functools.partial(input_texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
@@ -59,41 +62,61 @@ def run(
     scanned = bulk.scan(read, shard_size, progress=_Checked(source))
     if not scanned.texts:
         raise DataError(f"{source}: holds no text; give a file of texts")
-    opened.encode(read, scanned, output, prompt, format, precision, dims, shard_size, {"fields": fields})
+    opened.announce(scanned.texts, prompt, shard_size)
+    with opened.working_in(output):
+        opened.encode(read, scanned, output, prompt, format, precision, dims, shard_size, {"fields": fields})
 
 
-class Opened:
-    """A model that is open for jobs of encoding, on the devices of this host."""
+def open_model(model, dtype: str | None, max_length: int | None) -> "Encoding":
+    """Returns what encodes the texts of a job: a MODEL that is opened, or a served one as it is."""
+    if not isinstance(model, Encoding):
+        return Opened(model, dtype, max_length)
+    for name, value in (("dtype", dtype), ("max_length", max_length)):
+        if value is not None:
+            raise UsageError(f"--{name} has no effect with --endpoint, whose server decides it; leave it out")
+    return model
 
-    def __init__(self, model, dtype: str | None, max_length: int | None):
-        self._cut = 0
 
-        def overflow(truncated: int, total: int) -> None:
-            del total
-            self._cut = truncated
+class Encoding:
+    """Base of what encodes the texts of jobs. `job` are settings that a job must keep, and that do not decide the vectors.
 
-        local_devices = jax.local_devices()  # every host works for itself
-        options = {"max_length": max_length, "overflow": overflow, "dtype": dtype, "devices": local_devices}
-        self.model = inference.open_model(model, **options)
+    `default_prompt` is that of the texts of a file.
+    """
+
+    default_prompt = "document"
+    job: Mapping[str, Any] = {}
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The templates of the prompts that are known by name."""
+        raise NotImplementedError
 
     def template(self, prompt: str) -> str:
         """Returns the template of a prompt's name, or of itself; an unknown name is an error."""
-        return template(prompt, self.model.prompts)
+        return template(prompt, dict(self.prompts))
 
     def check(self, prompt: str, dims: int | None) -> None:
-        """Raises an error for a prompt or a size that the model does not have."""
-        self.template(prompt)
-        self.model.check_dims(dims)
+        """Raises an error for a prompt or a size that there is not."""
+        raise NotImplementedError
 
     def identity(self, prompt: str, dims: int | None) -> dict[str, Any]:
         """Returns what decides the vectors of a text."""
-        return {
-            "model": self.model.digest,
-            "prompt": self.template(prompt),
-            "dims": dims or self.model.encoder.model.embedding_dim,
-            "max_length": self.model.encoder.max_length,
-            "dtype": self.model.dtype,
-        }
+        raise NotImplementedError
+
+    def announce(self, texts: int, prompt: str, shard_size: int) -> None:
+        """Says before a job what it will ask for, where that costs something."""
+
+    def working_in(self, folder: pathlib.Path) -> contextlib.AbstractContextManager:
+        """Returns the context of jobs, which may keep something in `folder` until they are finished."""
+        return contextlib.nullcontext()
+
+    def vectors(self, items: list[Text], prompt_template: str, dims: int | None) -> tuple[np.ndarray, int]:
+        """Returns the vectors of some texts, float32 [n, E], and how many of the texts were cut."""
+        raise NotImplementedError
+
+    def summary(self, texts: int, cut: int) -> str:
+        """Returns what is said of the texts of a finished job, after their number; "" for nothing."""
+        raise NotImplementedError
 
     def encode(
         self,
@@ -115,7 +138,7 @@ class Opened:
             precision=precision,
             shard_size=shard_size,
             input=scanned,
-            identity={**self.identity(prompt, dims), **identity},
+            identity={**self.identity(prompt, dims), **self.job, **identity},
         )
         finished = job.finished() if hosts.is_main() else None
         if hosts.agree(np.array(finished is not None)):
@@ -123,9 +146,7 @@ class Opened:
             return
 
         def encode(shard):
-            items = [Item(text.text, text.title) for text in shard]
-            with console.text_bar(len(shard)) as progress:
-                return self.model.encode(items, prompt_template, dims, progress), self._cut
+            return self.vectors(shard, prompt_template, dims)
 
         with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
             if hosts.is_main():
@@ -136,9 +157,52 @@ class Opened:
             if hosts.is_main():
                 summary = bulk.finish(job, started, _warn)
                 console.say(
-                    f"wrote {output}: {summary['texts']:,} texts in {summary['shards']} shards, "
-                    f"{summary['cut'] / summary['texts']:.1%} cut at {self.model.encoder.max_length} tokens"
+                    f"wrote {output}: {summary['texts']:,} texts in {summary['shards']} shards"
+                    f"{self.summary(summary['texts'], summary['cut'])}"
                 )
+
+
+class Opened(Encoding):
+    """A model that is open for jobs of encoding, on the devices of this host."""
+
+    def __init__(self, model, dtype: str | None, max_length: int | None):
+        self._cut = 0
+
+        def overflow(truncated: int, total: int) -> None:
+            del total
+            self._cut = truncated
+
+        local_devices = jax.local_devices()  # every host works for itself
+        options = {"max_length": max_length, "overflow": overflow, "dtype": dtype, "devices": local_devices}
+        self.model = inference.open_model(model, **options)
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        return self.model.prompts
+
+    def check(self, prompt: str, dims: int | None) -> None:
+        """Raises an error for a prompt or a size that the model does not have."""
+        self.template(prompt)
+        self.model.check_dims(dims)
+
+    def identity(self, prompt: str, dims: int | None) -> dict[str, Any]:
+        """Returns what decides the vectors of a text."""
+        return {
+            "model": self.model.digest,
+            "prompt": self.template(prompt),
+            "dims": dims or self.model.encoder.model.embedding_dim,
+            "max_length": self.model.encoder.max_length,
+            "dtype": self.model.dtype,
+        }
+
+    def vectors(self, items: list[Text], prompt_template: str, dims: int | None) -> tuple[np.ndarray, int]:
+        """Returns the vectors of some texts, and how many of these were cut."""
+        with console.text_bar(len(items)) as progress:
+            return self.model.encode([Item(t.text, t.title) for t in items], prompt_template, dims, progress), self._cut
+
+    def summary(self, texts: int, cut: int) -> str:
+        """Returns how many of the texts were cut."""
+        return f", {cut / texts:.1%} cut at {self.model.encoder.max_length} tokens"
 
 
 def _warn(line: str) -> None:

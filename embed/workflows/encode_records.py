@@ -2,17 +2,19 @@
 
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 
-from embed import console, files, hosts
+from embed import console, documents, files, hosts
 from embed.data import record_texts, vector_store
 from embed.errors import DataError
 from embed.inference import bulk
 from embed.sources.input_texts import Text
-from embed.workflows import init_from
-from embed.workflows.encode import Opened
+from embed.workflows import foreign, init_from
+from embed.workflows.encode import Encoding, open_model
 from embed.workflows.recipe import Recipe
+from embed.workflows.teacher_prompts import TeacherPrompts
 
 _WORK = ".work"
 
@@ -22,8 +24,8 @@ def run(
     recipe: Recipe,
     output,
     *,
-    query_prompt: str = "query",
-    target_prompt: str = "document",
+    query_prompt: str | None = None,
+    target_prompt: str | None = None,
     dims: int | None = None,
     dtype: str | None = None,
     max_length: int | None = None,
@@ -31,25 +33,35 @@ def run(
 ) -> None:
     """Encodes the different texts of the recipe's records into the folder `output`, which `Recipe.teacher_vectors` names.
 
-    `query/` holds the vectors of the queries and `target/` those of the targets and hard negatives, each under the content ids of
-    its texts (`data.vector_store`). The prompts are those of `model`, by name, or templates. A text that stands in many records
-    is encoded once. The records are read whole before anything is encoded. A job that was stopped goes on, and one that
-    was finished writes nothing.
+    `model` is a MODEL, a foreign one that is converted into the recipe's `cache_dir`, or an `encode_endpoint.Served` one. `query/`
+    holds the vectors of the queries and `target/` those of the targets and hard negatives, each under the content ids of its texts
+    (`data.vector_store`). A text is encoded in the prompt of its task as `model` has it (`teacher_prompts`), or all of a side in
+    the given prompt, a name of `model` or a template. A text that stands in many records is encoded once. The records are read
+    whole before anything is encoded. A job that was stopped goes on, and one that was finished writes nothing.
     """
-    output, recipe = pathlib.Path(output), init_from.complete(recipe)
+    output, declared, recipe = pathlib.Path(output), recipe.mixture, init_from.complete(recipe)
     _check_output(output)
-    opened = Opened(model, dtype, max_length)
-    prompts = {"query": query_prompt, "target": target_prompt}
-    for prompt in prompts.values():
-        opened.check(prompt, dims)
+    source = {}
+    if not isinstance(model, Encoding):
+        model = foreign.bundle_of(str(model), recipe.cache_dir, "teacher")
+        source = {"source": foreign.digest_of(model)}
+    opened = open_model(model, dtype, max_length)
+    prompts = TeacherPrompts(opened, declared, recipe.prompts, {"query": query_prompt, "target": target_prompt})
+    prompts.check(dims)
     console.say(f"reading the records of the mixture {recipe.mixture.name!r}")
-    texts = record_texts.read(recipe.mixture, recipe.tokenizer, recipe.record_features)
-    for side, items in texts.items():
-        console.say(f"{side:<6}  {len(items):,} different texts, prompt {opened.template(prompts[side])!r}")
+    texts = record_texts.read(recipe.mixture, recipe.tokenizer, recipe.record_features, prompts.of)
+    for note in prompts.notes:
+        console.say(f"note       {note}")
+    for side, groups in texts.items():
+        for prompt_template, items in groups.items():
+            console.say(f"{side:<6}  {len(items):,} different texts, prompt {prompt_template!r}")
+            opened.announce(len(items), prompt_template, shard_size)
     if hosts.is_main():
         output.mkdir(parents=True, exist_ok=True)
-    for side, items in texts.items():
-        _encode_side(opened, side, items, output, prompts[side], dims, shard_size)
+    with opened.working_in(output / _WORK):
+        for side, groups in texts.items():
+            beside = {"side": side, "tasks": prompts.tasks(side), **source}
+            _encode_side(opened, groups, output / side, output / _WORK / side, dims, shard_size, beside)
     if hosts.is_main():
         shutil.rmtree(output / _WORK, ignore_errors=True)
 
@@ -64,20 +76,45 @@ def _check_output(output: pathlib.Path) -> None:
 
 
 def _encode_side(
-    opened, side: str, items: list[Text], output: pathlib.Path, prompt: str, dims, shard_size: int
+    opened: Encoding,
+    groups: dict[str, list[Text]],
+    folder: pathlib.Path,
+    work: pathlib.Path,
+    dims: int | None,
+    shard_size: int,
+    beside: dict[str, Any],
 ) -> None:
-    scanned = bulk.scan(lambda: items, shard_size)
-    identity = opened.identity(prompt, dims) | {"texts": scanned.digest}
-    if (output / side / files.MANIFEST).is_file():
-        if vector_store.read(output / side).identity != identity:
+    """Encodes the texts of a side, those of one template after the other, into one folder of vectors.
+
+    `beside` is written into its identity too, and may be another when the command is run again.
+    """
+    scanned = {template: bulk.scan(lambda items=items: items, shard_size) for template, items in groups.items()}
+    identity = _identity(opened, {template: one.digest for template, one in scanned.items()}, dims)
+    if (folder / files.MANIFEST).is_file():
+        before = vector_store.read(folder).identity
+        if {name: before.get(name) for name in identity} != identity:
             raise DataError(
-                f"{output / side}: holds vectors of another model, prompt or length, or of other texts; give another --output"
+                f"{folder}: holds vectors of another model, prompt or length, or of other texts; give another --output"
             )
-        console.say(f"{output / side}: was finished before, and every file in it is whole; nothing was written")
+        console.say(f"{folder}: was finished before, and every file in it is whole; nothing was written")
         return
-    work = output / _WORK / side
-    opened.encode(lambda: items, scanned, work, prompt, "npy", "float32", dims, shard_size, {})
+    jobs = [work.with_name(f"{work.name}-{number}") for number in range(len(groups))]
+    for job, (template, items) in zip(jobs, groups.items()):
+        opened.encode(
+            lambda items=items: items, scanned[template], job, template, "npy", "float32", dims, shard_size, {}
+        )
     if hosts.is_main():
-        ids, vectors = bulk.read(work)
-        vector_store.write(output / side, np.array(ids, np.int64), vectors, identity=identity)
-    hosts.sync(f"the vectors of {side} were written")
+        encoded = [bulk.read(job) for job in jobs]
+        if len({vectors.shape[1] for _, vectors in encoded}) > 1:
+            raise DataError(f"{work.parent}: holds vectors of several sizes; remove it and run the command again")
+        ids = [int(number) for numbers, _ in encoded for number in numbers]
+        vectors = np.concatenate([vectors for _, vectors in encoded])
+        vector_store.write(folder, np.array(ids, np.int64), vectors, identity={**identity, **beside})
+    hosts.sync(f"the vectors in {folder.name} were written")
+
+
+def _identity(opened: Encoding, digests: dict[str, str], dims: int | None) -> dict[str, Any]:
+    """Returns what decides the vectors of a side: what decides those of a text, its prompts, and a digest of the texts."""
+    decides = opened.identity(next(iter(digests)), dims)
+    del decides["prompt"]
+    return {**decides, "prompts": list(digests), "texts": documents.digest_json(list(digests.items()))}

@@ -10,7 +10,7 @@ from embed.evaluation import bm25, outputs, runner, suites, views
 from embed.evaluation.embeddings import Embeddings
 from embed.inference import model as inference
 from embed.inference import search
-from embed.inference.weights import KINDS
+from embed.inference import weights as precisions
 from embed.text import template
 from embed.workflows import compare
 
@@ -88,8 +88,8 @@ def _say(line: str) -> None:
 def _levels(models: Mapping[str, str], weights: Sequence[str]) -> list[tuple[str, str, str]]:
     """Returns (name, path, precision of the weights) of every model to score; what cannot be opened or named is refused."""
     for kind in weights:
-        if kind not in KINDS:
-            raise UsageError(f"--weights: {kind!r}{did_you_mean(kind, KINDS)}")
+        if kind not in precisions.KINDS:
+            raise UsageError(f"--weights: {kind!r}{did_you_mean(kind, precisions.KINDS)}")
     for path in models.values():
         bundles.resolve(path)
     levels = [
@@ -124,6 +124,8 @@ class _Scoring:
         model = inference.open_model(
             path, max_length=self._max_length, random=random, overflow=overflow, weights=weights
         )
+        for line in precisions.notes(model.stored, weights, model.encoder.model.axes):
+            _say(f"{name}: {line}")
         dims, size = self._dims or list(model.matryoshka_dims), model.encoder.model.embedding_dim
         if any(not 1 <= dim <= size for dim in dims):
             raise UsageError(f"--dims={','.join(map(str, dims))}: this model gives 1 to {size}")
@@ -146,6 +148,11 @@ class _Scoring:
             "digest": model.digest,
             "dtype": model.dtype,
             "weights": weights,
+            **(
+                {"quantization": model.description["quantization"]["name"]}
+                if "quantization" in model.description
+                else {}
+            ),
             "weight_bytes": model.weight_bytes,
             "max_length": model.encoder.max_length,
             "embedding_dim": size,

@@ -14,26 +14,35 @@ from embed.inference import model as inference
 from embed.interop import card, origin, parity, sentence_transformers, stablehlo, torch_twin
 from embed.interop import prompts as foreign
 from embed.text import prompted
+from embed.workflows import packed_bundle
 
+BUNDLE = "bundle"
 # Every form and the types that its weights may have.
 DTYPES = {
     "sentence-transformers": tuple(parity.TOLERANCE),
     "stablehlo": ("float32",),
     "onnx": ("float32",),
     "gguf": tuple(gguf_writer.TYPES),
+    BUNDLE: ("float32",),
 }
 FORMATS = tuple(DTYPES)
 
 
-def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scores=None) -> None:
+def run(
+    model, output, *, format: str = FORMATS[0], dtype: str = "float32", scores=None, quantization: str | None = None
+) -> None:
     """Writes the new folder `output`. `format` is one of FORMATS.
 
     `dtype` is the type of the weights, one of DTYPES[format]. `scores` is a results.json of `embed evaluate`, for the model
-    card. onnx needs the extra [export], gguf the extra [gguf].
+    card. onnx needs the extra [export], gguf the extra [gguf]. A bundle is a MODEL of packed weights, as `quantization`
+    (`models.quantization.PRESETS`) or, without it, as the model was trained.
     """
-    _check_options(format, dtype)
+    _check_options(format, dtype, scores, quantization)
     output = pathlib.Path(output)
     files.check_new(output)
+    if format == BUNDLE:
+        packed_bundle.run(model, output, quantization)
+        return
     results = stored.read_results(pathlib.Path(scores)) if scores else None
     trained = origin.open_trained(model)
     plan = gguf_writer.make_plan(trained, dtype) if format == "gguf" else None
@@ -43,9 +52,7 @@ def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scor
         print("checking   texts in several scripts through the trained model", flush=True)
         content = _parity(trained, format, dtype, plan)
         files.write_json(folder / parity.FILE, content)
-        notes = origin.text_notes(trained, format)
-        if plan is not None:
-            notes = [*plan.notes(), _loss(folder, content)]
+        notes = _notes(trained, format, dtype, plan, folder, content)
         _write_card(trained, format, folder, output.name, results, notes)
         files.sync(folder)
         files.write_manifest(folder, kind="export", form=format)
@@ -55,9 +62,13 @@ def run(model, output, *, format: str = FORMATS[0], dtype: str = "float32", scor
     print(f"wrote      {output} ({size / 1e6:.0f} MB); prove it: embed verify {output}")
 
 
-def _check_options(format: str, dtype: str) -> None:
+def _check_options(format: str, dtype: str, scores, quantization: str | None) -> None:
     if format not in FORMATS:
         raise UsageError(f"--format={format}{did_you_mean(format, FORMATS)}")
+    if quantization is not None and format != BUNDLE:
+        raise UsageError(f"--quantization={quantization} goes with --format={BUNDLE}")
+    if scores and format == BUNDLE:
+        raise UsageError("--scores goes into the model card, which a bundle does not have; leave it out")
     known = dict.fromkeys(name for names in DTYPES.values() for name in names)
     if dtype not in known:
         raise UsageError(f"--dtype={dtype}{did_you_mean(dtype, known)}")
@@ -125,6 +136,13 @@ def _repeats(format: str, trained, plan: gguf_writer.Plan | None, tokens):
         return len(ids) < trained.max_length and plan.vocabulary.is_repeated(joined, ids)
 
     return is_repeated
+
+
+def _notes(trained, format: str, dtype: str, plan: gguf_writer.Plan | None, folder, content) -> list[str]:
+    """Returns what a user of the export must know, for the model card and the screen."""
+    if plan is not None:
+        return [*plan.notes(), _loss(folder, content)]
+    return [*origin.text_notes(trained, format), *origin.value_notes(trained, dtype)]
 
 
 def _loss(folder: pathlib.Path, content) -> str:

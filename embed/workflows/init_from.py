@@ -1,13 +1,13 @@
 """Where a recipe starts from: the model, tokenizer and prompts of `init_from`, a bundle or a foreign folder."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
-from embed import bundles, console, documents, files, hosts, text
+from embed import bundles, text
 from embed.data import tokenizers
 from embed.errors import ConfigError, did_you_mean
 from embed.models import api
+from embed.workflows import foreign
 from embed.workflows.recipe import Recipe
 
 
@@ -18,7 +18,7 @@ def complete(recipe: Recipe) -> Recipe:
     """
     given = {**text.PROMPTS, **(recipe.prompts or {})}
     if recipe.init_from is not None:
-        folder = _bundle(recipe.init_from, pathlib.Path(recipe.cache_dir))
+        folder = foreign.bundle_of(recipe.init_from, recipe.cache_dir, "start")
         description = bundles.read_model_json(folder)
         given = {**description["prompts"], **(recipe.prompts or {})}
         recipe = dataclasses.replace(
@@ -60,27 +60,3 @@ def _model(description: dict[str, Any], changes) -> Any:
             raise ConfigError(f"Recipe.model_changes: {name!r}: no field {last!r}{did_you_mean(last, fields)}")
         node[last] = value
     return api.from_description(architecture)
-
-
-def _bundle(name: str, cache_dir: pathlib.Path) -> pathlib.Path:
-    """Returns the bundle or step folder that `init_from` names, after converting a foreign folder."""
-    from embed.interop import convert, hub
-    from embed.interop import source as sources
-
-    path = pathlib.Path(name)
-    if (path / "model.json").is_file() or (path / "checkpoints").is_dir():
-        return bundles.resolve(path)
-    if path.exists() and not any((path / f).is_file() for f in ("config.json", "modules.json")):
-        return bundles.resolve(path)  # raises, saying what a MODEL is
-    source = sources.read(hub.fetch(name))
-    description = convert.describe(source, name)
-    folder = cache_dir / f"start-{documents.digest_json(description)[:12]}"
-    if hosts.is_main() and not (folder / files.MANIFEST).is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        wait = lambda holder: console.say(f"start      waiting for {holder}, which converts {name}")  # noqa: E731
-        with files.Lock(folder.with_name(f".{folder.name}.converting"), folder, wait):
-            if not (folder / files.MANIFEST).is_file():
-                console.say(f"start      converting {name} into {folder}")
-                convert.convert(source, folder, name)
-    hosts.sync("the start was converted")
-    return folder

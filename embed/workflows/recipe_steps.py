@@ -83,11 +83,7 @@ class Plan:
             cut, programs = fit(make, batches, micro_batches, forecast.memory_of(mesh) * sharding.OF_DEVICE)
             return programs.largest, cut.micro_batches
 
-        flops = (
-            3
-            * sum(math.prod(f.each) * self._text.flops(f.length) for f in text_features(self.features))
-            * self.batch_size
-        )
+        flops = 3 * self.batch_size * sum(f.flops(self.model.methods) for f in self.features)
         return forecast.compiled("train", mesh, flops, compile_it)
 
     def evaluate(self, mesh: Mesh) -> forecast.Step:

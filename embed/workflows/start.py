@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from embed import bundles, checkpoints, console, trees
 from embed.data import tokenizers
 from embed.errors import DataError
+from embed.models.language_model import decoder_start
 from embed.types import Model, Params
 from embed.workflows.recipe import Recipe
 
@@ -17,8 +18,9 @@ from embed.workflows.recipe import Recipe
 class Start:
     """The start of a recipe with `init_from`, checked when it is made; `read` gives the parameters.
 
-    A projection or pooling that `init_from` does not have starts at random. Tokens that the recipe's tokenizer has more than that
-    of `init_from` start as the mean of their pieces. The run says both.
+    A projection or pooling that `init_from` does not have starts at random, a decoder as the encoder
+    (`language_model.decoder_start`). Tokens that the recipe's tokenizer has more than that of `init_from` start as the mean of
+    their pieces. The run says all of it.
     """
 
     def __init__(self, recipe: Recipe, model: Model):
@@ -27,20 +29,34 @@ class Start:
         self._stored = checkpoints.tree_paths(self._folder, "params")
         self._added = self._added_tokens()
         # Before a large model is drawn at random: a start of another architecture.
-        checkpoints.check_fits(self._folder, "params", self._kept(jax.eval_shape(model.init, jax.random.key(0))))
+        kept = self._kept(jax.eval_shape(model.init, jax.random.key(0)))
+        checkpoints.check_fits(self._folder, "params", kept, without=bundles.UNSERVED)
 
     def read(self, target: Params) -> Params:
         """Returns the parameters, laid out as `target` (a tree of ShapeDtypeStruct with shardings)."""
         expected, restored = (
             trees.flatten(target),
-            trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target))),
+            trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target), without=bundles.UNSERVED)),
         )
         if self._added:
             console.say(
                 f"start      {len(self._added):,} tokens that {self._folder} does not know start as the mean of their pieces"
             )
         leaves = {path: self._extended(path, x, expected[path]) for path, x in restored.items()}
-        new = self._new(expected)
+        quantization = bundles.read_model_json(self._folder).get("quantization")
+        if quantization is not None:
+            console.say(
+                f"start      {self._folder} is quantised as {quantization['name']}; its values are what learns on"
+            )
+        copied = decoder_start(expected, self._stored)
+        if copied:
+            crossed = any("/cross_attention/" in path for path in copied)
+            console.say(
+                f"start      the decoder starts as the encoder of {self._folder}"
+                + (", its cross-attention as self-attention" if crossed else "")
+            )
+        leaves |= {path: jnp.copy(leaves[source]) for path, source in copied.items()}
+        new = [path for path in self._new(expected) if path not in copied]
         if new:
             console.say(f"start      {', '.join(new)} start at random: {self._folder} has none")
             drawn = jax.jit(self._model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from embed import trees
 from embed.data.examples import Examples
-from embed.data.features import Feature
+from embed.data.features import Feature, Unit
 from embed.data.text_features import TextFeature
 from embed.types import Model
 from embed.workflows.recipe import Recipe
@@ -38,6 +38,11 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
             f"adapters   rank {recipe.lora.rank} on {len(factors) // 2} kernels: {learning:,} parameters learn "
             f"({learning / count:.1%}); checkpoints hold the merged model"
         )
+    if recipe.quantization is not None:
+        sizes = {path: s.shape for path, s in shapes.items()}
+        first, *more = recipe.quantization.plan(trees.unflatten(shapes), model.axes).lines(sizes)
+        summary.append(f"quantised  as {recipe.quantization.name}: {first}; what learns stays float32")
+        summary += [f"note       {line}" for line in more]
     summary += _task_lines(examples, steps)
     return summary + _first_texts(recipe, examples)
 
@@ -45,7 +50,7 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
 def _described(feature: Feature, examples: Examples) -> str:
     """Returns what an example has of a feature, and how many texts its data have beside those."""
     if not isinstance(feature, TextFeature):
-        return feature.name
+        return feature.title
     max_texts = max(cache.columns[feature.name] for cache in examples.caches)
     if feature.each == ():
         return feature.name + (f", 1 of up to {max_texts} in turn" if max_texts > 1 else "")
@@ -67,7 +72,10 @@ def _first_texts(recipe: Recipe, examples: Examples) -> list[str]:
     for i, example in enumerate(examples.read(draws)):
         texts = [x for c in one_text for x in c.feature.texts(example, c.columns[i])]
         lines.append("first      " + "  ->  ".join(_one_line(recipe.tokenizer.decode(x)) for x in texts))
-    return lines if one_text else []
+    if one_text:
+        return lines
+    unit = Unit(examples.read(draws), draws, {}, {}, recipe.tokenizer)
+    return [f"first      {_one_line(text)}" for feature in examples.features for text in feature.preview(unit)]
 
 
 def _task_lines(examples, steps: int) -> list[str]:

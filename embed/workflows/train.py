@@ -17,7 +17,7 @@ from embed.models import api
 from embed.text import template
 from embed.training import loop, optimizers
 from embed.training.validation import Validation
-from embed.workflows import init_from, start, summary
+from embed.workflows import foreign, init_from, start, summary, teacher
 from embed.workflows.recipe import Recipe
 
 
@@ -55,6 +55,8 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
+    for note in [*teacher.check(recipe, model), *teacher.notes_of_tasks(recipe, caches)]:
+        console.say(f"note       {note}")
     for feature in recipe.record_features:
         for one in caches:
             feature.check(one)
@@ -65,7 +67,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         examples,
         sharding.batch_shards(mesh),
         packs=model.methods["text"].packs,
-        pad_id=recipe.tokenizer.pad_id,
+        tokenizer=recipe.tokenizer,
         max_shapes=recipe.max_shapes,
     )
     contents = _contents(recipe, model, examples, run_dir)
@@ -141,19 +143,13 @@ def _identity(recipe, examples) -> dict:
         "start": _start_digest(recipe),
         "validation_share": recipe.validation_share,
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
+        **({} if recipe.quantization is None else {"quantization": recipe.quantization.describe()}),
     }
 
 
 def _start_digest(recipe) -> str:
-    """Returns what a run starts from: 'random', or the digest of a model.
-
-    Of a folder of another tool it is that of its weights: converting it again gives other files of the same model.
-    """
-    if recipe.init_from is None:
-        return "random"
-    folder = bundles.resolve(recipe.init_from)
-    weights = bundles.read_model_json(folder)["lineage"].get("weights")
-    return files.folder_digest(folder) if weights is None else documents.digest_json(weights)
+    """Returns what a run starts from: 'random', or the digest of a model."""
+    return "random" if recipe.init_from is None else foreign.digest_of(bundles.resolve(recipe.init_from))
 
 
 def _came_from(recipe, run_dir: pathlib.Path) -> dict:
@@ -175,6 +171,8 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
     came_from = _came_from(recipe, run_dir)
     start = {} if recipe.init_from is None else bundles.read_model_json(bundles.resolve(recipe.init_from))
     kept = {name: start[name] for name in ("default_prompt_name",) if name in start}
+    if recipe.quantization is not None:
+        kept["quantization"] = recipe.quantization.describe()
 
     def contents(step: int) -> dict[str, bytes]:
         description = bundles.model_json(

@@ -138,7 +138,7 @@ def _wait_for_handler(pid: int) -> None:
     raise AssertionError("the process never handled SIGTERM")
 
 
-@pytest.mark.parametrize("moment", ["start", "caches"])
+@pytest.mark.parametrize("moment", ["start", pytest.param("caches", marks=pytest.mark.slow)])
 def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     run = f"stopped-{moment}"
     cache = f"--gin.CACHE_DIR=data-{run}" if moment == "caches" else "--gin.CACHE_DIR=data"

@@ -15,6 +15,7 @@ import pytest
 from compiling import FAST
 
 from embed import files
+from embed.commands.main import main
 from embed.inference import bulk
 from embed.workflows import encode as workflow
 
@@ -231,3 +232,37 @@ def test_bad_arguments_are_one_line_and_leave_nothing(arguments, code, message, 
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr) and len(done.stderr.strip().splitlines()) == 1
     assert not (folder / "bad").exists()
+
+
+SERVED = ["--endpoint=http://127.0.0.1:9/v1", "--model=m"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["model"], "give --input, a file of texts, or --gin_file"),
+        (["model", "--input=a.jsonl", "--gin_file=a.gin"], "give --input, a file of texts, or --gin_file"),
+        (["--input=a.jsonl"], "give a MODEL, or --endpoint and --model where one is served"),
+        (["model", "--input=a.jsonl", *SERVED], "give a MODEL, or --endpoint and --model where one is served"),
+        (["--input=a.jsonl", SERVED[0]], "--endpoint needs --model, the model's name there"),
+        (["--input=a.jsonl", "--model=m"], "give a MODEL, or --endpoint and --model"),
+        (["model", "--input=a.jsonl", "--model=m"], "--model has no effect with a MODEL; leave it out"),
+        (["model", "--input=a.jsonl", "--max_requests=5"], "--max_requests has no effect with a MODEL; leave it out"),
+        (["model", "--gin_file=a.gin", "--batch_size=5"], "--batch_size has no effect with a MODEL; leave it out"),
+        (["--input=a.jsonl", *SERVED, "--dtype=float32"], "--dtype has no effect with --endpoint; leave it out"),
+        (["--input=a.jsonl", *SERVED, "--max_length=9"], "--max_length has no effect with --endpoint; leave it out"),
+        (["--input=a.jsonl", *SERVED, "--distributed"], "--distributed has no effect with --endpoint; leave it out"),
+        (
+            ["model", "--input=a.jsonl", "--query_prompt=query"],
+            "--query_prompt has no effect with --input; leave it out",
+        ),
+        (["model", "--gin_file=a.gin", "--prompt=query"], "--prompt has no effect with --gin_file; leave it out"),
+        (["model", "--input=a.jsonl", "--gin.A=1"], "--gin.NAME=VALUE has no effect with --input; leave it out"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["encode", *arguments, f"--output={tmp_path / 'out'}"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 64 and len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "out").exists()

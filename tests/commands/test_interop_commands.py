@@ -216,7 +216,7 @@ def test_verify_a_program_with_a_sentencepiece_vocabulary(program, call, tmp_pat
         (("convert", "x", "out", "--matryoshka_dims=8,b"), "--matryoshka_dims=8,b: not numbers separated by commas"),
         (("convert", "x", "out", "--max_length=ten"), "'ten' is not an integer"),
         (("export", "x", "out", "--format=stable-hlo"), "did you mean 'stablehlo'?"),
-        (("export", "x", "out", "--format=lite"), "known: gguf, onnx, sentence-transformers, stablehlo"),
+        (("export", "x", "out", "--format=lite"), "known: bundle, gguf, onnx, sentence-transformers, stablehlo"),
         (("export", "x", "out", "--dtype=float61"), "--dtype=float61; did you mean 'float16'?"),
         (("export", "x", "out", "--dtype=float16"), "--dtype=float16 goes with --format=gguf"),
         (("export", "x", "out", "--dtype=bfloat16", "--format=stablehlo"), "--format=sentence-transformers or gguf"),

@@ -285,7 +285,7 @@ def check(script, server, folder, outcome, before, options, unknown) -> None:
     if options.get("max_tokens") is not None:
         assert server.tokens <= options["max_tokens"], shown
     assert server.strayed == 0, shown
-    _check_secrecy(script, folder, outcome)
+    check_secrecy(script, folder, outcome)
     answered = [key for key, fault in server.log if fault in RIGHT or fault in WRONG]
     twice = {key for key, count in collections.Counter(answered).items() if count > 1}
     late = script.options["deadline"] < 1  # on a busy machine a reply can come too late to be one
@@ -335,13 +335,13 @@ def _is_subsequence(rows: list, whole: list) -> bool:
     return all(row in remaining for row in rows)
 
 
-def _check_secrecy(script, folder, outcome) -> None:
+def check_secrecy(script, folder, outcome) -> None:
     """Finds the key and characters that command a terminal nowhere: not escaped, nor in what was compressed."""
     texts = [outcome.output, outcome.errors]
     for path in (folder / "out").rglob("*"):
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
-        texts += [data.decode(), json.dumps(path.name)]
+        texts += [data.decode("utf-8", "replace"), json.dumps(path.name)]
     for text in texts:
         for _ in range(3):
             assert script.key not in text, (script, text)

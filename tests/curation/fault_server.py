@@ -160,8 +160,12 @@ class FaultServer:
     """`begin(script, key)` forgets what was; then each request takes the next fault of the script, and "ok" after its end.
 
     `received` counts requests, `log` lists (Idempotency-Key, fault) in the order of their arrival, `tokens` is what was worked
-    for. Whoever follows a redirect to `other_port` raises `strayed`.
+    for. Whoever follows a redirect to `other_port` raises `strayed`. Of its `faults` the `billed` ones are worked for, and after
+    `answers` the connection stays open. `cost` is that of a request that was worked for, in tokens.
     """
+
+    faults, billed, answers = FAULTS, {*BILLED, *WRONG, *RIGHT}, {*WRONG, *RIGHT}
+    cost = TOKENS
 
     def __init__(self):
         self.strayed = 0
@@ -210,14 +214,14 @@ class FaultServer:
         if fault in SLOW:
             await self._be_slow(writer, fault)
             return False
-        data = FAULTS[fault](self, body)
-        if fault in BILLED or fault in WRONG or fault in RIGHT:
-            self.tokens += TOKENS
+        data = self.faults[fault](self, body)
+        if fault in self.billed:
+            self.tokens += self.cost
         if data is None:
             linger = struct.pack("ii", 1, 0)  # closes with a reset
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             return False
-        kept_open = fault in WRONG or fault in RIGHT
+        kept_open = fault in self.answers
         writer.write(response(200, data) if kept_open else data)
         await writer.drain()
         return kept_open

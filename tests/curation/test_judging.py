@@ -68,7 +68,7 @@ def test_negatives_that_answer_are_dropped_and_the_grades_kept():
         "id": 1,
         "more": "kept",
         "wrong": ["a 0", "c 1"],
-        "judged": {"target": 2, "negatives": [0, 3, 1, 2], **MADE},
+        "judged": {"target": 2, "negatives": [0, 3, 1, 2], "kept": [0, 1], **MADE},
     }
 
 
@@ -86,7 +86,7 @@ def test_a_pair_whose_target_does_not_answer_is_rejected(grade, least):
 
 
 def test_a_pair_without_negatives_gets_no_field_of_them():
-    assert judged(Filter, pair()) == {"id": 1, "judged": {"target": 3, "negatives": [], **MADE}}
+    assert judged(Filter, pair()) == {"id": 1, "judged": {"target": 3, "negatives": [], "kept": [], **MADE}}
 
 
 def test_scores_of_mining_stay_with_their_negatives():

@@ -127,6 +127,18 @@ def test_the_scores_of_a_list_follow_the_texts_that_are_drawn():
         scores.encode([{"scores": [1.0, 2.0, 3.0], "negatives": ["a"], "location": "a:5"}], None)
 
 
+def test_a_record_without_texts_to_compare_may_lack_the_scores():
+    scores = Scores("scores", each="negatives")
+    assert scores.roles == (Role("scores", "numbers", optional=True),) and not Scores().roles[0].optional
+    records = [
+        {"scores": [], "negatives": [], "location": "a:1"},
+        {"target": ["b", "c"], "location": "a:2"},  # several targets, which no score belongs to
+    ]
+    assert scores.collate(unit(scores.encode(records, None), negatives=[[-1], [-1]]))["scores"].tolist() == [[0, 0]] * 2
+    with pytest.raises(DataError, match="a:3: scores holds 0 numbers for 2 negatives; expected 2 margins, or 3 scores"):
+        scores.encode([{"scores": [], "negatives": ["a", "b"], "location": "a:3"}], None)
+
+
 # Vectors.
 
 
@@ -168,3 +180,10 @@ def test_a_missing_vector_is_an_error_before_the_run(store):
 def test_vectors_of_another_size_are_refused(store):
     with pytest.raises(DataError, match="holds vectors of 3 values, and Vectors.dim = 4; give that size"):
         Vectors("teacher", "query", str(store.folder), 4).identity()
+
+
+def test_vectors_of_a_given_size_have_shapes_before_their_folder_is_there(tmp_path):
+    vectors = Vectors("teacher_query", "query", str(tmp_path / "none"), dim=7)
+    assert vectors.shapes(3, {"query": ()}) == {"teacher_query": ((3, 7), np.float32)}
+    with pytest.raises(DataError, match="no folder of vectors"):
+        Vectors("teacher_query", "query", str(tmp_path / "none")).shapes(3, {"query": ()})

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def texts_of(batch, max_segments, name, shard, part):
 )
 def test_the_rows_hold_the_records_written(folder, shards, parts, packs, one_task):
     source = examples(folder, [24, 10], 12, 3, 2, one_task_per_batch=one_task)
-    made = Batches(source, shards, parts, packs, PAD)
+    made = Batches(source, shards, parts, packs, types.SimpleNamespace(pad_id=PAD))
     max_segments = made.max_segments or 1
     for t in range(4):
         batch = made.at(t)

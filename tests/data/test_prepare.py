@@ -35,7 +35,8 @@ def trained_on(monkeypatch):
     """The texts of vocabularies that are trained, whose content is then b'pieces'."""
     seen = []
 
-    def train(texts, size):
+    def train(texts, size, sentinels):
+        assert sentinels == []
         seen.append((size, list(texts)))
         return b"pieces"
 
@@ -72,6 +73,19 @@ def test_of_much_text_the_beginning_is_enough(tmp_path, trained_on, monkeypatch)
     task = file_task(tmp_path, "a", rows, query_prompt="none", target_prompt="none")
     prepare.ensure_vocabulary(SentencePiece(str(tmp_path / "v"), train_vocab_size=9), Mixture("m", [task]), FEATURES)
     assert trained_on == [(9, ["abcd", "x"] * 5)]  # 25 characters: the first count above 20
+
+
+def test_sentinels_are_pieces_of_a_vocabulary_that_is_trained(tmp_path):
+    rows = [{"query": f"some words {i}", "target": "of a text"} for i in range(60)]
+    mixture, path = Mixture("m", [file_task(tmp_path, "a", rows)]), str(tmp_path / "v")
+    with pytest.raises(
+        ConfigError, match="train_sentinels = 2 has no effect without train_vocab_size; give both or none"
+    ):
+        prepare.ensure_vocabulary(SentencePiece(path, train_sentinels=2), mixture, FEATURES)
+    trained = SentencePiece(path, train_vocab_size=297, train_sentinels=2)
+    prepare.ensure_vocabulary(trained, mixture, FEATURES, lambda line: None)
+    ids = [trained.token_id(f"<unused{i}>") for i in range(3)]
+    assert None not in ids[:2] and ids[2] is None and ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("kind", ["another tokenizer", "no size"])

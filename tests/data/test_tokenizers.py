@@ -339,3 +339,18 @@ def test_a_vocabulary_too_large_for_its_texts_is_one_line_with_the_size():
 
 def test_training_a_vocabulary_twice_gives_the_same_bytes(piece_bytes):
     assert train_sentencepiece(TEXTS, 285, symbols=["<start_of_image>"]) == piece_bytes
+
+
+def test_special_tokens_around_a_text_and_ids_of_tokens(piece_path, words_path):
+    pieces, words = SentencePiece(piece_path), HuggingFace(words_path)
+    assert pieces.affixes == ([2], [1]) and SentencePiece(piece_path, add_bos=False).affixes == ([], [1])
+    assert pieces.token_id("<start_of_image>") in pieces.encode_batch(["<start_of_image>"], 9)[0][0].tolist()
+    assert pieces.token_id("no such piece") is None
+    assert words.affixes == ([2], [3]) and (words.token_id("b"), words.token_id("z")) == (5, None)
+
+
+def test_a_tokenizer_without_special_tokens_has_no_affixes(tmp_path):
+    made = hugging_face.Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "plain.json"))
+    assert HuggingFace(str(tmp_path / "plain.json")).affixes == ([], [])

@@ -8,10 +8,13 @@ import gguf
 import gguf_models
 import numpy as np
 import pytest
+import tiny_models
 from gguf_models import MODELS
 
+from embed import trees
 from embed.errors import DataError
 from embed.gguf import writer
+from embed.inference import weights
 from embed.interop import origin
 
 NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
@@ -125,6 +128,18 @@ def test_values_on_the_grid_are_kept_to_the_bit(dtype, grid, write):
     for name, tensor in written.tensors.items():
         assert tensor.tensor_type.name == ("F32" if "norm" in name else NAMES[dtype])
         assert values(tensor).tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["bert", "gemma", "modernbert", "qwen3"])
+@pytest.mark.parametrize(("dtype", "kind"), [("q4_0", "int4_blocks"), ("q8_0", "int8_blocks")])
+def test_weights_of_a_quantised_model_are_kept_to_the_bit(name, dtype, kind, write):
+    module = MODELS[name][0]
+    params = trees.unflatten(gguf_models.parameters(module))
+    rounded = trees.flatten(weights.rounded(params, kind, tiny_models.build(module).axes))
+    written = write(name, dtype, lambda path: np.asarray(rounded[path]))
+    expected = dict(written.plan.tensors())
+    for tensor in written.tensors.values():
+        assert np.array_equal(values(tensor), expected[tensor.name]), tensor.name
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504), ("q8_0", 127 * 65504), ("q4_0", 8 * 65504)])

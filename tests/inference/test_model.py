@@ -108,11 +108,11 @@ def test_a_deep_model_is_compiled_as_one_scanned_block(bundle, model, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["bfloat16", "int4_blocks", "mixed_channels"])
 def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
     opened = open_model(bundle, weights=kind)
     stored = arrays.load_numpy(bundle)
-    assert_serves(opened, weights.rounded(stored, kind))
+    assert_serves(opened, weights.rounded(stored, kind, opened.encoder.model.axes))
     assert opened.digest.endswith(f"-{kind}")
     assert np.abs(opened.encode(["bada kolo"]) - open_model(bundle).encode(["bada kolo"])).max() > 1e-5
 

@@ -28,6 +28,7 @@ from embed.workflows import export
 
 D, F, V = 12, 20, 264  # width, inner width of the MLP, tokens
 H, G, K = 4, 2, 6  # heads, key-value heads and their size, where a family sets it (else 3 heads of 4)
+W, P = 16, 9  # width and per-layer size of EmbeddingGemma 2, whose vectors have D values
 POSITIONS, LENGTH = 60, 48
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
@@ -70,6 +71,35 @@ def decoder_shapes(layers: int, before: str, after: str, sandwich: bool, head_no
     return shapes
 
 
+def embedding_gemma2_shapes(layers: int = 5) -> dict[str, tuple[int, ...]]:
+    """Every third layer, and the last, has one key-value head, and heads of another size. Vectors have D values."""
+    shapes = {
+        "embed_tokens.weight": (V, W),
+        "embedding_projection.weight": (D, W),
+        "norm.weight": (W,),
+        "ple.per_layer_model_projection.weight": (layers * P, W),
+        "ple.per_layer_projection_norm.weight": (P,),
+    }
+    for i in range(layers):
+        at, (groups, size) = f"layers.{i}", (1, 10) if i in (2, 4) else (G, K)
+        for name, heads in (("q", H), ("k", groups), ("v", groups)):
+            shapes[f"{at}.self_attn.{name}_proj.weight"] = (heads * size, W)
+        shapes |= {f"{at}.self_attn.o_proj.weight": (W, H * size), f"{at}.mlp.down_proj.weight": (W, F)}
+        shapes |= {f"{at}.self_attn.{name}_norm.weight": (size,) for name in "qk"}
+        shapes |= {f"{at}.mlp.{name}_proj.weight": (F, W) for name in ("gate", "up")}
+        norms = (
+            "input_layernorm",
+            "post_attention_layernorm",
+            "pre_feedforward_layernorm",
+            "post_feedforward_layernorm",
+        )
+        shapes |= {f"{at}.{name}.weight": (W,) for name in (*norms, "ple_block.post_per_layer_input_norm")}
+        shapes[f"{at}.ple_block.per_layer_input_gate.weight"] = (P, W)
+        shapes[f"{at}.ple_block.per_layer_projection.weight"] = (W, P)
+        shapes[f"{at}.layer_scalar"] = (1,)
+    return shapes
+
+
 def modernbert_shapes(layers: int = 3, biases: bool = False) -> dict[str, tuple[int, ...]]:
     shapes = {"embeddings.tok_embeddings.weight": (V, D), "embeddings.norm.weight": (D,), "final_norm.weight": (D,)}
     for i in range(layers):
@@ -85,6 +115,7 @@ SHAPES = {
     "bert": bert_shapes(),
     "xlm-roberta": bert_shapes(types=1, positions=POSITIONS + 2),
     "gemma3_text": decoder_shapes(3, "input_layernorm", "post_attention_layernorm", True, True),
+    "embedding_gemma2_text": embedding_gemma2_shapes(),
     "t5gemma": {
         f"encoder.{name}": shape
         for name, shape in decoder_shapes(2, "pre_self_attn_layernorm", "post_self_attn_layernorm", True, False).items()
@@ -131,6 +162,20 @@ CONFIGS = {
         "use_bidirectional_attention": True,
         "rope_theta": 500_000.0,
         "rope_local_base_freq": 9_000.0,
+    },
+    "embedding_gemma2_text": {
+        **_DECODER,
+        "hidden_size": W,
+        "embedding_dim": D,
+        "hidden_size_per_layer_input": P,
+        "num_hidden_layers": 5,
+        "layer_types": [("full" if i in (2, 4) else "sliding") + "_attention" for i in range(5)],
+        "per_layer_config": {str(i): {"head_dim": 10, "num_key_value_heads": 1} for i in (2, 4)},
+        "sliding_window": 8,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 9_000.0},
+        },
     },
     "t5gemma": {"encoder": {**_GEMMA, "attn_logit_softcapping": 30.0, "rope_theta": 8_000.0}},
     "modernbert": {

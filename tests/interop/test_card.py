@@ -41,6 +41,15 @@ def test_the_card_tells_data_recipe_and_inputs(trained, foreign):
         assert use in text and "open_sentence_transformers" not in text and "library_name" not in text
 
 
+def test_the_card_tells_the_quantisation(trained, foreign):
+    given = trained(Embedder(foreign.SMALL, MeanPooling()))
+    assert "quantised" not in card.write(given, "stablehlo", "mine")
+    given.description["quantization"] = {"name": "int4_blocks", "rules": []}
+    text = card.write(given, "stablehlo", "mine")
+    assert "The model was quantised as `int4_blocks`; its weights are stored here unpacked.\n" in text
+    assert "The model was quantised as `int4_blocks`.\n" in card.write(given, "gguf", "mine")
+
+
 def test_the_card_tells_every_kind_of_origin(trained, foreign):
     made = trained(Embedder(foreign.SMALL, MeanPooling()))
     start = {"converted_from": "a/b", "weights": {"model.safetensors": "f00"}}

@@ -12,7 +12,7 @@ from embed.interop import source as sources
 from embed.models.pooling import FirstPooling, LastPooling
 from embed.text import PROMPTS
 
-FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
+FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +64,7 @@ def params(wanted):
         own = source.family
         return tensors.read_all(
             tensors.Reader(source.weights),
-            own.tensors,
+            own.tensors_of(source.module.encoder),
             {path: array.shape for path, array in wanted(family).items()},
             layers=source.module.encoder.num_layers,
             prefixes=own.prefixes,
@@ -105,6 +105,10 @@ HEADS = {
         ["model.", "language_model.model.", "model.language_model."],
         {"lm_head.weight": 264, "vision_tower.vision_model.head.weight": 3, "multi_modal_projector.x": 4},
     ),
+    "embedding_gemma2_text": (
+        ["model.", "language_model.", "model.language_model."],
+        {"vision_tower.encoder.x": 3, "embed_vision.x": 2, "model.audio_tower.x": 4, "model.embed_audio.x": 1},
+    ),
     "modernbert": (["model."], {"head.dense.weight": 12, "decoder.bias": 264, "classifier.weight": 2}),
     "qwen3": (["model."], {"lm_head.weight": 264}),
     "t5gemma": (["model."], {"model.decoder.layers.0.mlp.up_proj.weight": 20, "lm_head.out_proj.weight": 264}),
@@ -116,11 +120,13 @@ def test_prefixes_and_heads_of_other_tasks(family, prefix, wanted, params, forei
     theirs = {prefix + name: array for name, array in foreign.draw(foreign.SHAPES[family]).items()}
     theirs |= {name: np.ones((size, 3), np.float32) for name, size in HEADS[family][1].items()}
     folder = foreign.write_folder(tmp_path / "theirs", family, theirs)
-    if prefix != "model.language_model.":
+    composite = {"gemma3_text": "gemma3", "embedding_gemma2_text": "embedding_gemma2"}
+    if prefix not in ("language_model.", "model.language_model."):
         assert_same_params(wanted(family), params(folder, family))
         return
-    # The whole of Gemma 3 with pictures keeps the text's configuration inside.
-    foreign.write_json(folder / "config.json", {"model_type": "gemma3", "text_config": foreign.CONFIGS[family]})
+    # The whole of a Gemma with pictures keeps the text's configuration inside.
+    config = {"model_type": composite[family], "text_config": foreign.CONFIGS[family]}
+    foreign.write_json(folder / "config.json", config)
     assert_same_params(wanted(family), params(folder, family))
 
 

@@ -19,7 +19,7 @@ def test_an_unknown_architecture_lists_the_known(theirs, refused):
     edit(theirs / "config.json", lambda c: c.update(model_type="zamba"))
     err = refused(theirs)
     assert "config.json: unknown architecture 'zamba'; known: " in err
-    for known in ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3"):
+    for known in ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3"):
         assert known in err
     edit(theirs / "config.json", lambda c: c.update(model_type="modern-bert"))
     assert "did you mean 'modernbert'?" in error(theirs)

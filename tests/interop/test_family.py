@@ -19,12 +19,12 @@ ROPE = {
 }
 
 
-@pytest.mark.parametrize("family", ["qwen3", "t5gemma", "gemma3_text", "modernbert"])
+@pytest.mark.parametrize("family", ["qwen3", "t5gemma", "gemma3_text", "embedding_gemma2_text", "modernbert"])
 @pytest.mark.parametrize("kind", ROPE)
 def test_rotary_positions_that_are_not_computed(kind, family, folder):
     values = ROPE[kind]
     if (
-        family in ("gemma3_text", "modernbert")
+        family in ("gemma3_text", "embedding_gemma2_text", "modernbert")
         and "rope_parameters" in values
         and isinstance(values["rope_parameters"], dict)
     ):
@@ -70,7 +70,7 @@ def test_sizes_that_cannot_be_are_refused_at_once(name, value, theirs):
     assert f"{theirs / 'config.json'}: " in error(theirs) and name in error(theirs)
 
 
-@pytest.mark.parametrize("family", ["gemma3_text", "t5gemma", "modernbert", "qwen3"])
+@pytest.mark.parametrize("family", ["gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3"])
 @pytest.mark.parametrize("value", [1e9, -1, "3", None, 2.5])
 def test_layers_that_cannot_be_in_every_family(family, value, foreign, tmp_path):
     folder = foreign.write_folder(tmp_path / "theirs", family)

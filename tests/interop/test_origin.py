@@ -90,3 +90,12 @@ def test_without_prompts_a_text_that_is_stripped_has_nothing_before_it():
     bare = {"query": "{content}", "mine": " {content}"}
     assert origin.text_notes(made("NFC, strip", bare, pieces=list), "sentence-transformers") == []
     assert len(origin.text_notes(made("none", bare, pieces=list), "sentence-transformers")) == 1
+
+
+def test_weights_of_a_quantised_model_have_a_note():
+    assert origin.value_notes(made("none"), "float32") == []
+    quantised = made("none", quantization={"name": "int4_blocks", "rules": []})
+    (note,) = origin.value_notes(quantised, "float32")
+    assert note == "the model is quantised as int4_blocks: the weights have those values, and take the space of float32"
+    (note,) = origin.value_notes(quantised, "bfloat16")
+    assert "int4_blocks" in note and "bfloat16 rounds its values again" in note

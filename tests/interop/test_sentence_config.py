@@ -183,3 +183,30 @@ def test_a_default_of_a_prompt_that_every_model_has(tmp_path):
         DataError, match="default_prompt_name = 3, but there is no such prompt; known: query, document;"
     ):
         read_prompts(tmp_path, default_prompt_name=3)
+
+
+TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+def test_of_several_modalities_texts_alone_are_read_and_told(theirs):
+    before = sources.read(theirs)
+    edit(theirs / "sentence_bert_config.json", modality_config={"text": TEXT, "image": TEXT, "image+text": TEXT})
+    source = sources.read(theirs)
+    assert source.module == before.module
+    (note,) = set(source.notes) - set(before.notes)
+    assert note == f"{theirs / 'sentence_bert_config.json'}: texts alone are read, not image, image+text"
+
+
+@pytest.mark.parametrize(
+    "modalities",
+    [
+        {"text": TEXT, "message": {**TEXT, "format": "structured"}},  # texts are put into a chat's template
+        {"text": {**TEXT, "method": "get_text_features"}, "image": TEXT},
+        {"image": TEXT},
+        {"text": TEXT, "smell": TEXT},
+    ],
+    ids=str,
+)
+def test_texts_that_are_read_in_another_way_are_refused(modalities, theirs):
+    edit(theirs / "sentence_bert_config.json", modality_config=modalities)
+    assert "only plain texts into token vectors can be computed" in error(theirs)

@@ -13,7 +13,7 @@ from embed.models.pooling import AttentionPooling, FirstPooling, LastPooling, Me
 from embed.models.qwen3 import Qwen3
 from embed.text import PROMPTS
 
-FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
+FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3")
 
 
 def load(folder, name: str):
@@ -151,6 +151,7 @@ NAMES = {
     "bert": "BertModel",
     "xlm-roberta": "XLMRobertaModel",
     "gemma3_text": "Gemma3TextModel",
+    "embedding_gemma2_text": "EmbeddingGemma2TextModel",
     "t5gemma": "T5GemmaEncoderModel",
     "modernbert": "ModernBertModel",
     "qwen3": "Qwen3Model",
@@ -166,7 +167,9 @@ def test_every_family_is_written_in_its_layout(family, rounds, foreign):
         assert f.metadata() == {"format": "pt"}
     config = load(folder, "config.json")
     assert config["model_type"] == family and config["architectures"] == [NAMES[family]]
-    assert not {"rope_parameters", "dtype", "auto_map"} & set(config)
+    assert not {"dtype", "auto_map"} & set(config)
+    # The only family of which transformers reads no older form.
+    assert ("rope_parameters" in config) == (family == "embedding_gemma2_text")
     given = foreign.CONFIGS[family]
     inner = config["encoder"] if family == "t5gemma" else config
     given = given["encoder"] if family == "t5gemma" else given
@@ -185,6 +188,7 @@ def test_every_family_is_written_in_its_layout(family, rounds, foreign):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lengths_are_kept_within_the_positions(family, rounds):
     most = {"bert": 60, "xlm-roberta": 62, "gemma3_text": 2048, "t5gemma": 8192, "modernbert": 8192, "qwen3": 32_768}
+    most["embedding_gemma2_text"] = 262_144
     assert load(rounds(family).back, "config.json")["max_position_embeddings"] == most[family]
     assert load(rounds(family).back, "tokenizer_config.json")["model_max_length"] == 48
 

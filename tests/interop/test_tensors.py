@@ -10,7 +10,7 @@ import safetensors.numpy
 from embed.errors import DataError
 from embed.interop import tensors
 
-FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "t5gemma", "modernbert", "qwen3")
+FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3")
 
 
 H, G, K = 4, 2, 6
@@ -21,7 +21,8 @@ def test_foreign_names_and_shapes_are_those_of_the_public_layout(family, read, f
     source, _, ours = read(family)
     shapes = {p.removeprefix("encoder/"): x.shape for p, x in ours.items()}
     layers = source.module.encoder.num_layers
-    found = tensors.foreign_shapes(source.family.tensors, shapes, layers)
+    table = source.family.tensors_of(source.module.encoder)
+    found = tensors.foreign_shapes(table, shapes, layers)
     assert {source.family.write_prefix + name: shape for name, shape in found.items()} == foreign.SHAPES[family]
 
 
@@ -84,12 +85,9 @@ def test_the_rest_of_a_decoder_block(family, read):
 def test_join_undoes_split_to_the_bit(family, read):
     source, theirs, ours = read(family)
     shapes = {p.removeprefix("encoder/"): x.shape for p, x in ours.items()}
-    back = dict(
-        tensors.foreign_tensors(
-            source.family.tensors, shapes, source.module.encoder.num_layers, lambda p: ours[f"encoder/{p}"]
-        )
-    )
-    assert list(back) == list(tensors.foreign_shapes(source.family.tensors, shapes, source.module.encoder.num_layers))
+    table, layers = source.family.tensors_of(source.module.encoder), source.module.encoder.num_layers
+    back = dict(tensors.foreign_tensors(table, shapes, layers, lambda p: ours[f"encoder/{p}"]))
+    assert list(back) == list(tensors.foreign_shapes(table, shapes, layers))
     for name, array in back.items():
         original = theirs[source.family.write_prefix + name]
         assert array.shape == original.shape and array.tobytes() == original.tobytes(), name

@@ -125,7 +125,14 @@ def test_lengths_that_differ_are_told(theirs):
 
 
 @pytest.mark.parametrize(
-    ("family", "default"), [("modernbert", 8192), ("qwen3", 32_768), ("gemma3_text", 131_072), ("t5gemma", 8192)]
+    ("family", "default"),
+    [
+        ("modernbert", 8192),
+        ("qwen3", 32_768),
+        ("gemma3_text", 131_072),
+        ("t5gemma", 8192),
+        ("embedding_gemma2_text", 262_144),
+    ],
 )
 def test_a_length_that_nothing_says_is_the_number_of_positions(family, default, foreign, tmp_path):
     folder = foreign.write_folder(tmp_path / "theirs", family)

@@ -44,19 +44,27 @@ def test_a_negative_that_is_not_there_has_no_gradient():
     assert (found[~pairs.negatives_mask] == 0).all() and (found[pairs.negatives_mask] != 0).any(-1).all()
 
 
-@pytest.mark.parametrize("loss", [MarginMSE(), CandidateKL()], ids=lambda loss: type(loss).__name__)
-@pytest.mark.parametrize("missing", ["scores", "negatives"])
-def test_what_is_missing_is_said(missing, loss):
+LOSSES = pytest.mark.parametrize("loss", [MarginMSE(), CandidateKL()], ids=lambda loss: type(loss).__name__)
+
+
+@LOSSES
+def test_missing_scores_are_said(loss):
+    pairs = dataclasses.replace(batch(), scores=None)
+    with pytest.raises(
+        ConfigError, match=f"{type(loss).__name__} needs .* scores; map the role .* Recipe.teacher_scores"
+    ):
+        loss(pairs)
+
+
+@LOSSES
+def test_a_batch_of_a_task_without_negatives_has_no_loss_and_no_gradient(loss):
     pairs = batch()
-    given = {
-        "query": pairs.query,
-        "target": pairs.target,
-        "negatives": pairs.negatives,
-        "scores": pairs.scores,
-        missing: None,
-    }
-    with pytest.raises(ConfigError, match=f"{type(loss).__name__} needs .*; map the role"):
-        loss(PairEmbeddings(**given))
+    without = dataclasses.replace(pairs, negatives=None, negatives_mask=None, scores=pairs.scores[:, :1])
+    value, gradient = jax.value_and_grad(lambda query: loss(dataclasses.replace(without, query=query))[0])(pairs.query)
+    assert float(value) == 0.0 and not np.asarray(gradient).any()
+    # It is the limit of a batch in which every record lacks its negatives.
+    masked = dataclasses.replace(pairs, negatives_mask=np.zeros((7, 3), bool))
+    assert loss(masked)[0] == 0.0 and loss(masked)[1].keys() == loss(without)[1].keys()
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -145,6 +153,30 @@ def test_a_projection_maps_to_the_whole_teacher_and_is_learned():
     assert EmbeddingDistillation().init() == {}
 
 
+def test_the_intermediate_embedding_is_compared_with_the_whole_teacher():
+    """The final one has no part in it, and a batch without negatives none there."""
+    pairs, random = taught(6), np.random.default_rng(2)
+    wide = {f"{t}_intermediate": random.normal(size=(*getattr(pairs, t).shape[:-1], 6)) for t in pairs_of(pairs)}
+    pairs, loss = dataclasses.replace(pairs, **wide), EmbeddingDistillation("mse", student="intermediate")
+    expected = {}
+    for tower in pairs_of(pairs):
+        student, teacher = wide[f"{tower}_intermediate"], getattr(pairs, f"teacher_{tower}")
+        rows = [i for i in np.ndindex(student.shape[:-1]) if tower != "negatives" or pairs.negatives_mask[i]]
+        expected[tower] = np.mean([DISTANCES["mse"](unit(student[i]), unit(teacher[i])) for i in rows])
+    with jax.enable_x64(True):
+        value, metrics = loss(pairs)
+        gradient = jax.grad(lambda query: loss(dataclasses.replace(pairs, query=query))[0])(pairs.query)
+    np.testing.assert_allclose(value, sum(expected.values()), rtol=1e-12)
+    assert set(metrics) == set(expected) and not np.asarray(gradient).any()
+    none = {"negatives": None, "negatives_mask": None, "negatives_intermediate": None, "teacher_negatives": None}
+    assert float(loss(dataclasses.replace(pairs, **none))[1]["negatives"]) == 0.0
+    assert set(loss.needs) == {f"teacher_{t}" for t in pairs_of(pairs)} | set(wide)
+
+
+def pairs_of(pairs) -> list[str]:
+    return [tower for tower in ("query", "target", "negatives") if getattr(pairs, tower) is not None]
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(distance):
     pairs = batch()
@@ -164,6 +196,11 @@ def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(dis
     [
         (EmbeddingDistillation(), {"teacher_target": None}, "vectors of 'target'; bind Recipe.teacher_vectors"),
         (EmbeddingDistillation(projection=(4, 8)), {}, r"vectors 6: give \(4, 6\)"),
+        (
+            EmbeddingDistillation(student="intermediate"),
+            {},
+            "needs 'query_intermediate'; take the objective objectives.pairs.Pairs",
+        ),
         (
             EmbeddingDistillation(),
             {"teacher_query": np.ones((7, 3))},

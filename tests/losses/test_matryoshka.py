@@ -9,7 +9,9 @@ import pytest
 
 from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive
+from embed.losses.distillation import EmbeddingDistillation
 from embed.losses.matryoshka import Matryoshka
+from embed.losses.total import Total
 from embed.types import Loss, PairEmbeddings
 
 LOSS = Contrastive(0.1, 5.0)
@@ -92,3 +94,9 @@ def test_dims_larger_than_the_embedding_are_refused():
 
 def test_is_a_loss():
     assert isinstance(Matryoshka(LOSS, (8,)), Loss)
+
+
+def test_a_loss_of_the_intermediate_embedding_is_refused():
+    inner = Total({"taught": EmbeddingDistillation(student="intermediate")})
+    with pytest.raises(ConfigError, match="put that loss beside Matryoshka in losses.total.Total"):
+        Matryoshka(inner, (8, 4))

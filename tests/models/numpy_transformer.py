@@ -57,15 +57,18 @@ class Numpy:
     layers: list[Layer]
     gated: bool = True
     softcap: float | None = None
+    normed_values: bool = False  # to a root mean square of 1 in every head
 
     def stack(self, x, params):
         """Returns the vectors [L, D] of one text behind the last layer."""
         for number, layer in enumerate(self.layers):
-            p = jax.tree.map(lambda a, n=number: np.float64(a[n]), params)
-            attend = lambda y, p=p, layer=layer: self.attention(y, p["attention"], layer)  # noqa: E731
-            x = self.branch(x, p, "attention", attend, layer.has_norm)
-            x = self.branch(x, p, "mlp", lambda y, p=p: self.mlp(y, p["mlp"]))
+            x = self.block(x, jax.tree.map(lambda a, n=number: np.float64(a[n]), params), layer)
         return x
+
+    def block(self, x, p, layer: Layer):
+        """Returns the vectors behind one layer, whose parameters are `p`."""
+        x = self.branch(x, p, "attention", lambda y: self.attention(y, p["attention"], layer), layer.has_norm)
+        return self.branch(x, p, "mlp", lambda y: self.mlp(y, p["mlp"]))
 
     def branch(self, x, p, name, function, has_norm=True):
         norm = p[f"{name}_norm"]
@@ -91,6 +94,8 @@ class Numpy:
             )
             if "query_norm" in p:
                 q, k = self.norm(q, p["query_norm"]), self.norm(k, p["key_norm"])
+            if self.normed_values:
+                v = v / np.sqrt(np.mean(v * v, -1, keepdims=True) + 1e-6)
             if layer.base is not None:
                 q, k = (np.stack([rotated(row, t, layer.base) for t, row in enumerate(y)]) for y in (q, k))
             for t in range(len(x)):
@@ -140,12 +145,12 @@ def draw(encoder, centre: float):
     random = np.random.default_rng(5)
     sizes = {"table": 1.0, "kernel": 0.35, "scale": 0.2, "bias": 0.1}
     shapes = nn.unbox(jax.eval_shape(encoder.init, jax.random.key(0), tokens, segment_ids)["params"])
-    return jax.tree_util.tree_map_with_path(
-        lambda path, s: np.float32(
-            random.normal(size=s.shape) * sizes[path[-1].key] + centre * (path[-1].key == "scale")
-        ),
-        shapes,
-    )
+
+    def drawn(path, shape):
+        kind = path[-1].key.removeprefix("output_")
+        return np.float32(random.normal(size=shape.shape) * sizes[kind] + centre * (kind == "scale"))
+
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def run(encoder, params, apart: bool = False):

@@ -51,6 +51,7 @@ CASES = {
     "grouped, with norms": (Heads(4, 2, 6, 0.3, query_key_norm=NORM), 100.0),
     "biases, no positions": (Heads(3, 3, 4, 0.5, input_bias=True, output_bias=True), None),
     "one key for all": (Heads(3, 1, 4, 0.5, input_bias=True), 100.0),
+    "normed values": (Heads(4, 2, 6, 1.0, query_key_norm=NORM, value_norm_eps=1e-6), 100.0),
 }
 
 
@@ -77,7 +78,7 @@ def test_maps_apart_and_together_give_what_numpy_gives(case):
     fused = layout.apart({"encoder": {"stack": {"layers": stacked}}})["encoder"]["stack"]["layer_0"]["attention"]
     run = jax.jit(lambda *params: [attention.apply({"params": p}, x, prepared, False, rotary) for p in params])
     apart, together = run(params, fused)
-    numpy = Numpy(rms_norm(0.0), "", None, heads.query_scale, [])
+    numpy = Numpy(rms_norm(0.0), "", None, heads.query_scale, [], normed_values=heads.value_norm_eps is not None)
     exact = jax.tree.map(np.float64, params)
     for row in range(2):
         expected = numpy.attention(np.float64(x[row]), exact, Layer(base=base))

@@ -34,6 +34,32 @@ def test_without_projection_the_pooled_vector_is_scaled_to_unit_length(tiny, poo
     np.testing.assert_allclose(found, pooled / np.linalg.norm(pooled, axis=-1, keepdims=True), rtol=0, atol=1e-5)
 
 
+def test_the_intermediate_embedding_is_what_the_last_map_is_applied_to(tiny, pooled):
+    """Beside the same final embedding, at unit length, for texts alone and packed."""
+    tokens, mask = tiny.texts()
+    embeddings = tiny.fast(
+        lambda p, t, m: tiny.model.apply(p, {"tokens": t, "segment_ids": m}, method="embeddings"),
+    )
+    final, intermediate = embeddings(tiny.params, tokens, mask)
+    direct = pooled @ np.asarray(tiny.params["projection_0"]["kernel"], np.float64)
+    np.testing.assert_allclose(intermediate, direct / np.linalg.norm(direct, axis=-1, keepdims=True), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(final, tiny.apply(tiny.params, tokens, mask), rtol=0, atol=1e-6)
+    packed = jax.eval_shape(
+        lambda p: tiny.model.apply(
+            p, {"tokens": tokens, "segment_ids": mask.astype(jnp.int32)}, method="embeddings", max_segments=3
+        ),
+        tiny.params,
+    )
+    assert [x.shape for x in packed] == [(4, 3, 8), (4, 3, 14)]
+
+
+@pytest.mark.parametrize("projection", [(), (8,)])
+def test_a_model_of_fewer_than_two_maps_has_no_intermediate_embedding(tiny, projection):
+    model = api.build(tiny.make(projection=projection))
+    with pytest.raises(ConfigError, match="the model has no method 'embeddings'"):
+        model.apply({}, {}, method="embeddings")
+
+
 def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(tiny):
     tokens, mask = tiny.texts()
     row, segment_ids = np.full((2, 14), 7, np.int32), np.zeros((2, 14), np.int32)

@@ -10,8 +10,15 @@ import optax
 import pytest
 from training_batches import bag_of_words, batch, fast, only
 
+from embed.errors import ConfigError
 from embed.losses.contrastive import Contrastive
+from embed.losses.distillation import EmbeddingDistillation
 from embed.losses.matryoshka import Matryoshka
+from embed.losses.total import Total
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
 from embed.objectives.pairs import Pairs
 from embed.training.state import create
 from embed.training.step import loss_and_gradient, make_step
@@ -48,6 +55,29 @@ def test_the_loss_is_given_embeddings_ids_and_its_own_parameters():
     for name in ("query", "target", "negatives"):
         assert getattr(pairs, name) is outputs.rows[name]
     assert objective.export(variables) is variables.params["model"]
+
+
+def test_intermediate_embeddings_are_computed_where_a_loss_needs_them_alone():
+    encoder = Gemma(48, 16, 1, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
+    model, part = api.build(Embedder(encoder, MeanPooling(), (10, 6))), only(batch(vocab=48))
+    shared = EmbeddingDistillation(towers=("query",), student="intermediate")
+    for loss, names in (
+        (Contrastive(), set()),
+        (Total({"a": Contrastive(), "b": shared}), {"query", "target", "negatives"}),
+    ):
+        objective = Pairs(loss, model)
+        variables = jax.eval_shape(objective.init, jax.random.key(0))
+        outputs = jax.eval_shape(lambda v, o=objective: o.forward(v, part, None, 0), variables)
+        assert outputs.rows.keys() == {"query", "target", "negatives", *(f"{name}_intermediate" for name in names)}
+        assert not names or outputs.rows["negatives_intermediate"].shape == (8, 2, 10)
+
+
+def test_a_model_without_an_intermediate_embedding_is_refused_before_the_run():
+    loss = Total({"d": EmbeddingDistillation(student="intermediate")})
+    with pytest.raises(
+        ConfigError, match=r"Embedder.projection two sizes, such as \(3072, 768\), or .*student = 'final'"
+    ):
+        Pairs(loss, bag_of_words())
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4])

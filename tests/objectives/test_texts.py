@@ -16,7 +16,7 @@ from embed.objectives.texts import embed_texts
 @pytest.fixture(scope="module")
 def gemma():
     encoder = Gemma(48, 16, 2, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
-    return api.build(Embedder(encoder, MeanPooling(), (6,), (3,)))
+    return api.build(Embedder(encoder, MeanPooling(), (10, 6), (3,)))
 
 
 def test_every_feature_is_embedded_from_its_own_tokens_and_lengths():
@@ -63,6 +63,19 @@ def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
         np.testing.assert_allclose(found[feature], alone[feature], atol=1e-5)
     there = np.asarray(only(together)["negatives_mask"])
     np.testing.assert_allclose(found["negatives"][there], alone["negatives"][there], atol=1e-5)
+
+
+def test_intermediate_embeddings_come_beside_the_final_ones_of_the_same_texts(gemma):
+    pairs, params = examples(vocab=48), gemma.init(jax.random.key(5))
+    part = only(rows(pairs, max_segments=8))
+    both = fast(lambda p, b: embed_texts(gemma, p, b, with_intermediate=True))(params, part)
+    final = fast(lambda p, b: embed_texts(gemma, p, b))(params, part)
+    assert both.keys() == {*final, *(f"{name}_intermediate" for name in final)}
+    for name, x in final.items():
+        np.testing.assert_allclose(both[name], x, atol=1e-6)
+        # The last map of the intermediate embedding is the final one, but for its length.
+        mapped = np.asarray(both[f"{name}_intermediate"], np.float64) @ np.asarray(params["projection_1"]["kernel"])
+        np.testing.assert_allclose(mapped / np.linalg.norm(mapped, axis=-1, keepdims=True), x, atol=1e-5)
 
 
 def test_embeddings_are_split_over_the_batch(gemma):

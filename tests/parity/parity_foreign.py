@@ -8,6 +8,7 @@ import pathlib
 import warnings
 
 import numpy as np
+import pytest
 import safetensors.torch
 import sentence_transformers
 import tokenizers
@@ -53,6 +54,7 @@ CONFIGS = {
     ),
     "gemma3": lambda: transformers.Gemma3TextConfig(**GEMMA, use_bidirectional_attention=True),
     "gemma3-causal": lambda: transformers.Gemma3TextConfig(**GEMMA),
+    "embedding_gemma2": lambda: transformers.EmbeddingGemma2TextConfig(**EMBEDDING_GEMMA2),
     "t5gemma": lambda: transformers.T5GemmaConfig(
         encoder=T5GEMMA, decoder=T5GEMMA, is_encoder_decoder=False, vocab_size=VOCAB
     ),
@@ -90,6 +92,22 @@ GEMMA = {
     "query_pre_attn_scalar": 20,
     "sliding_window": 8,
 }
+# Two periods of three layers, and a last one that is global too.
+EMBEDDING_GEMMA2 = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 7,
+    "sliding_window_pattern": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_global_key_value_heads": 1,
+    "global_head_dim": 12,
+    "intermediate_size": 40,
+    "sliding_window": 4,
+    "hidden_size_per_layer_input": 20,
+    "embedding_dim": 24,
+}
 T5GEMMA = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
@@ -104,8 +122,22 @@ T5GEMMA = {
 }
 
 
+def missing(family: str) -> bool:
+    """Returns whether the installed transformers is older than the family."""
+    return family == "embedding_gemma2" and not hasattr(transformers, "EmbeddingGemma2TextConfig")
+
+
+def need(family: str) -> None:
+    """Skips the test where the installed transformers is older than the family."""
+    if missing(family):
+        pytest.skip(
+            f"transformers {transformers.__version__} has no EmbeddingGemma 2 (model type embedding_gemma2_text)"
+        )
+
+
 def make(name: str, folder, seed: int = 0):
     """Writes a random checkpoint of the family into `folder` and returns the torch model (token ids -> vectors)."""
+    need(name)
     torch.manual_seed(seed)
     config = CONFIGS[name]()
     if name == "t5gemma":
@@ -119,7 +151,11 @@ def make(name: str, folder, seed: int = 0):
             if "norm" in path.lower() or path.endswith("bias"):
                 p.add_(0.3 * torch.randn_like(p))
             else:
-                p.copy_(torch.randn_like(p) * (0.5 if "embed" in path else p.shape[-1] ** -0.5))
+                is_table = "embed" in path and "projection" not in path
+                p.copy_(torch.randn_like(p) * (0.5 if is_table else p.shape[-1] ** -0.5))
+        for path, buffer in model.named_buffers():
+            if path.endswith("layer_scalar"):
+                buffer.uniform_(0.8, 1.2)
     model = model.eval().float()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -175,6 +211,8 @@ SHAPES = {name: Shape(name) for name in CONFIGS} | {
     "bert": Shape("bert", pooling="cls"),
     "qwen3": Shape("qwen3", pooling="lasttoken", prompts={"query": "Instruct: find it\nQuery:"}),
     "embeddinggemma": Shape("gemma3", dense=(96, 24), prompts=PROMPTS),
+    "embedding_gemma2": Shape("embedding_gemma2", prompts=PROMPTS),
+    "embedding_gemma2-dense": Shape("embedding_gemma2", dense=(18,)),
     "modernbert-plain": Shape("modernbert", prompts={}),
 }
 
@@ -182,7 +220,7 @@ SHAPES = {name: Shape(name) for name in CONFIGS} | {
 def make_legacy(shape: Shape, folder, seed: int = 0) -> pathlib.Path:
     """Writes a sentence-transformers folder of the dialect of versions 2 to 5, by hand, and returns it."""
     config = make(shape.family, folder, seed).config
-    width = getattr(config, "encoder", config).hidden_size
+    width = getattr(config, "embedding_dim", None) or getattr(config, "encoder", config).hidden_size
     write = lambda path, value: (folder / path).write_text(json.dumps(value))  # noqa: E731
     kinds = ["Transformer", "Pooling", *["Dense"] * len(shape.dense), "Normalize"]
     places = ["" if i == 0 else f"{i}_{kind}" for i, kind in enumerate(kinds)]

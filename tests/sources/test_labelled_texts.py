@@ -4,6 +4,7 @@ import pytest
 from source_files import json_lines, records, refused, write
 
 from embed import sources
+from embed.errors import ConfigError
 
 
 def labelled(tmp_path, mode, seed=0, rows=None):
@@ -47,6 +48,45 @@ def test_choices_depend_on_the_seed_and_nothing_else(tmp_path, mode):
 def test_number_labels_are_texts(tmp_path):
     path = write(tmp_path / "l.jsonl", json_lines({"text": "a", "label": 0}, {"text": "b", "label": 1}))
     assert [r["target"] for r in records(sources.LabelledTexts(path))] == ["0", "1"]
+
+
+CATALOGUE = [
+    {"text": "99 %", "label": "Malta: Literacy"},
+    {"text": "a red cross", "label": "Tonga: Flag"},
+    {"text": "98 %", "label": "Tonga: Literacy"},
+    {"text": "white and red", "label": "Malta: Flag"},
+    {"text": "1,200 km", "label": "Nepal: Border"},
+    {"text": "nothing", "label": "no colon"},
+]
+
+
+def test_labels_are_what_a_pattern_finds_and_rare_ones_are_passed_over(tmp_path):
+    path = write(tmp_path / "l.jsonl", json_lines(*CATALOGUE))
+    found = sources.LabelledTexts(path, label_pattern=r"^[^:]+: (.+)$")
+    assert [(r["query"], r["target"]) for _, r in found.examples()] == [
+        ("99 %", "Literacy"), ("a red cross", "Flag"), ("98 %", "Literacy"), ("white and red", "Flag"), ("1,200 km", "Border"),
+    ]  # fmt: skip
+    frequent = sources.LabelledTexts(
+        path, label_pattern=r"^[^:]+: (.+)$", min_texts=2, mode="same_label_text_as_target"
+    )
+    assert [(r["query"], r["target"], r["target_key"]) for _, r in frequent.examples()] == [
+        ("99 %", "98 %", "label:Literacy"), ("a red cross", "white and red", "label:Flag"),
+        ("98 %", "99 %", "label:Literacy"), ("white and red", "a red cross", "label:Flag"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "label_pattern = '\\('.*; correct it"), ("a", "has 0 groups; put the label in"), ("(a)(b)", "has 2 groups")],
+)
+def test_a_pattern_has_one_group(pattern, message):
+    with pytest.raises(ConfigError, match=message):
+        sources.LabelledTexts("l.jsonl", label_pattern=pattern)
+
+
+def test_a_pattern_that_fits_nothing_leaves_no_labels(tmp_path):
+    path = write(tmp_path / "l.jsonl", json_lines(*CATALOGUE))
+    refused(sources.LabelledTexts(path, label_pattern="(zzz)"), path, "one label only ('none')")
 
 
 def test_classification_needs_two_labels_and_a_known_mode(tmp_path):

@@ -14,6 +14,7 @@ from training_batches import bag_of_words, examples, fast, only, rows
 from embed import sharding
 from embed.losses import contrastive
 from embed.losses.contrastive import Contrastive
+from embed.losses.distillation import EmbeddingDistillation
 from embed.losses.matryoshka import Matryoshka
 from embed.losses.total import Total
 from embed.models import api
@@ -103,7 +104,8 @@ def test_any_loss_has_the_gradient_of_the_whole_batch(case, logits):
     assert_alike(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 4])
 def test_noise_is_drawn_by_the_same_keys_both_times(parts):
     objective, key = Pairs(LOSSES["Matryoshka"], bag_of_words(dropout=True)), jax.random.key(7)
     variables, b = objective.init(jax.random.key(0)), rows(examples(), parts=parts)
@@ -136,6 +138,32 @@ def test_a_transformer_with_packed_rows_and_dropout(dropout):
     if dropout:
         again = cached(objective, jax.random.key(2))(variables, b)
         assert abs(float(found[0] - again[0])) > 1e-3
+
+
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_an_intermediate_embedding_that_is_taught_beside_the_final_one(parts):
+    """Packed; the gradient of its distance reaches the first map and the encoder, of every micro-batch."""
+    encoder = Gemma(48, 16, 1, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
+    model = api.build(Embedder(encoder, MeanPooling(), (10, 6)))
+    taught = EmbeddingDistillation(student="intermediate")
+    objective = Pairs(Total({"contrastive": Contrastive(0.2), "taught": taught}), model)
+    variables, random = objective.init(jax.random.key(3)), np.random.default_rng(4)
+    teacher = {"query": (8, 10), "target": (8, 10), "negatives": (8, 2, 10)}
+    teacher = {f"teacher_{name}": random.normal(size=shape).astype(np.float32) for name, shape in teacher.items()}
+
+    def batch(parts):
+        b = rows(examples(vocab=48), parts=parts, max_segments=8)
+        cut = {name: x.reshape(1, parts, 8 // parts, *x.shape[1:]) for name, x in teacher.items()}
+        return dataclasses.replace(b, arrays={**b.arrays, **cut})
+
+    expected = at_once(objective, variables, batch(parts))
+    assert_alike(cached(objective)(variables, batch(parts)), expected, 2e-6)
+    assert_alike(cached(objective)(variables, batch(1)), expected, 2e-6)
+    without = at_once(Pairs(Contrastive(0.2), model), variables, batch(1))
+    assert (
+        np.abs(expected[2]["model"]["projection_0"]["kernel"] - without[2]["model"]["projection_0"]["kernel"]).max()
+        > 1e-3
+    )
 
 
 @pytest.mark.slow

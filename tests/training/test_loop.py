@@ -46,7 +46,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         validation=None,
         batches=types.SimpleNamespace(
             max_segments=None,
-            examples=types.SimpleNamespace(batch_size=2),
+            examples=types.SimpleNamespace(batch_size=2, features=()),
             shards=1,
             iterate=lambda *_: iter([{"segment_ids": segment_ids}] * 6),
         ),

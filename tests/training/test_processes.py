@@ -74,7 +74,8 @@ def test_the_command_line_on_simulated_devices(one_device, run_embed, devices, m
     assert_same_training(one_device, f"on{devices}")
 
 
-@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [2, 4])
 def test_processes_over_gloo(one_device, run_on_hosts, hosts):
     mesh = ("--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2", *SAME)
     printed = run_on_hosts(one_device, hosts, *TRAIN, f"--run_dir=hosts{hosts}", *mesh, devices=4 // hosts)

@@ -93,6 +93,7 @@ def test_the_best_step_is_the_one_of_the_lowest_loss(run):
     assert any((folder / "run" / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_served_model_without_dropout(run, parts):
     """Computed anew from the saved parameters, on each held-out batch as a whole."""
     folder, _ = run

@@ -89,7 +89,7 @@ def unit_of(examples, features, shape, max_segments):
         lengths = np.take_along_axis(table, np.maximum(columns, 0).reshape(len(examples), -1), 1).reshape(columns.shape)
         chosen.append(Chosen(f, columns, lengths))
     plan = packing.fill(lengths_of(chosen), shape[1], max_segments)
-    return collate(examples, draws, features, chosen, plan, shape, max_segments, 0)
+    return collate(examples, draws, features, chosen, plan, shape, max_segments, None)
 
 
 def batch(seed: int = 0, negatives: int = 2, parts: int = 1, vocab: int = 49):

@@ -40,7 +40,8 @@ def test_vectors_are_those_of_the_model_under_the_ids_of_the_texts(bundle, recip
     store = vector_store.read(tmp_path / "taught" / "target")
     stored = store.of(np.array([target_id(text) for text in targets]), "target")
     np.testing.assert_allclose(stored, model.encode(targets, prompt="document"), atol=1e-6)
-    assert store.identity["model"] == model.digest and store.identity["prompt"] == model.prompts["document"]
+    assert store.identity["model"] == model.digest and store.identity["prompts"] == [model.prompts["document"]]
+    assert store.identity["source"] == model.digest and store.identity["side"] == "target"
     assert sorted(p.name for p in (tmp_path / "taught").iterdir()) == ["query", "target"]  # nothing of the work is left
 
 
@@ -56,6 +57,46 @@ def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bu
     shutil.rmtree(output / "target")  # as if it had been stopped between the two
     encode_records.run(bundle, recipe, output)
     assert content(output) == before
+
+
+def test_tasks_of_several_prompts_are_encoded_each_in_its_own(
+    bundle, recipe_of, task_of, without_seqio, tmp_path, capsys
+):
+    shared = {"query": "d e", "target": "k", "negatives": ["y"]}
+    tasks = [
+        task_of("first", ROWS[:3], FIELDS),
+        task_of("second", [*ROWS[3:], shared], FIELDS, query_prompt="clustering", target_prompt="own"),
+    ]
+    recipe = recipe_of(mixture=Mixture("m", tasks), num_negatives=2, prompts={"own": "student: {content}"})
+    with pytest.raises(
+        DataError, match=r"'own: .content.', and at .*first.jsonl:1, of task 'first'.*; .*give one prompt for all"
+    ):
+        encode_records.run(bundle, recipe, tmp_path / "taught")  # both have the target 'k', in two prompts
+    assert not (tmp_path / "taught").exists()
+    encode_records.run(bundle, recipe, tmp_path / "taught", target_prompt="own", shard_size=2)
+    printed, model = capsys.readouterr().out, open_model(bundle)
+    assert f"query   3 different texts, prompt {model.prompts['query']!r}" in printed
+    assert f"query   4 different texts, prompt {model.prompts['clustering']!r}" in printed
+    store = vector_store.read(tmp_path / "taught" / "query")
+    for rows, prompt in ((ROWS[:3], "query"), ([*ROWS[3:], shared], "clustering")):
+        texts = [row["query"] for row in rows]
+        stored = store.of(np.array([content_id(text) for text in texts]), "query")
+        np.testing.assert_allclose(stored, model.encode(texts, prompt=prompt), atol=1e-6)
+    assert store.identity["prompts"] == sorted(model.prompts[name] for name in ("query", "clustering"))
+    assert store.identity["tasks"] == {"first": model.prompts["query"], "second": model.prompts["clustering"]}
+    target = vector_store.read(tmp_path / "taught" / "target").identity
+    assert target["prompts"] == ["own: {content}"] and target["tasks"] == {}
+    before = content(tmp_path / "taught")
+    encode_records.run(bundle, recipe, tmp_path / "taught", target_prompt="own")
+    assert content(tmp_path / "taught") == before
+
+
+def test_a_teacher_of_another_tool_is_converted_into_the_caches(bundle, recipe, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(encode_records.foreign, "bundle_of", lambda *given: asked.append(given) or bundle)
+    encode_records.run("org/teacher", recipe, tmp_path / "taught")
+    assert asked == [("org/teacher", recipe.cache_dir, "teacher")]
+    assert vector_store.read(tmp_path / "taught" / "query").identity["model"] == open_model(bundle).digest
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "query/ids.npy"])
@@ -126,3 +167,48 @@ def test_it_is_trained_from_the_command_line(prepared, trained, tmp_path, run_em
     (folder / "second.jsonl").write_text((folder / "second.jsonl").read_text().replace("red", "scarlet"))
     done = run_embed(folder, *train, "--gin.CACHE_DIR='other'", "--run_dir=other")
     assert done.returncode == 65 and "embed encode MODEL --gin_file" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_scores_in_files_train_a_mixture_of_tasks_with_and_without_negatives(prepared, tmp_path, run_embed):
+    """From the command line: a missing score is one line; what tasks without negatives do not teach is said."""
+    folder = shutil.copytree(prepared, tmp_path / "work")
+    recipe = (folder / "tiny.gin").read_text().replace("include 'runs/train.gin'", "include 'runs/base.gin'")
+    names = ("MATRYOSHKA_DIMS", "HARDNESS", "TEMPERATURE", "recipe.Recipe.ema")
+    kept = "\n".join(line for line in recipe.splitlines() if not line.startswith(names))
+    imports = "from embed import sources\nfrom embed.losses import contrastive\nfrom embed.losses import distillation\n"
+    imports += "from embed.losses import total\nfrom embed.objectives import pairs\n"
+    (folder / "scored.gin").write_text(
+        kept.replace("from embed import sources\n", imports)
+        + "\nrecipe.Recipe.objective = @pairs.Pairs()\npairs.Pairs.loss_fn = @total.Total()\n"
+        "total.Total.losses = {'near': @contrastive.Contrastive(), 'margin': @distillation.MarginMSE(), "
+        "'order': @distillation.CandidateKL()}\n"
+        "recipe.Recipe.teacher_scores = 'scores/*.jsonl'\n"
+    )
+    scored = [
+        {"query": row["question"], "text": text, "score": len(text) / 10}
+        for name in ("first", "second")
+        for row in map(json.loads, (folder / f"{name}.jsonl").read_text().splitlines())
+        for text in dict.fromkeys([row["answer"], *row.get("wrong", ())])
+    ]
+    (folder / "scores").mkdir()
+    write = lambda rows: (folder / "scores" / "all.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))  # noqa: E731
+    train = (
+        "train",
+        "--gin_file=scored.gin",
+        "--run_dir=scored",
+        "--gin.TRAIN_STEPS=6",
+        "--gin.loop.Schedule.log_every=1",
+    )
+    write(scored[1:])
+    done = run_embed(folder, *train)
+    assert done.returncode == 65 and "has no score for 1 of " in done.stderr and done.stderr.count("\n") == 1
+    assert not (folder / "scored").exists()
+    write(scored)
+    done = run_embed(folder, *train)
+    assert done.returncode == 0, done.stderr
+    assert "batches of tasks without hard negatives, which are second" in done.stdout
+    rows = [json.loads(x) for x in (folder / "scored" / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "margin" in row]
+    assert len(rows) == 6 and all(np.isfinite(row["loss"]) for row in rows)
+    assert {row["margin"] == 0 for row in rows} == {True, False}, "batches of both tasks"

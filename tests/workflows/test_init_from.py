@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import shutil
-import types
 
 import pytest
 
-from embed import bundles, files
+from embed import bundles
 from embed.data import tokenizers
 from embed.errors import ConfigError, DataError
-from embed.interop import convert, hub
-from embed.interop import source as foreign
+from embed.interop import hub
 from embed.models import api
 from embed.models.pooling import LastPooling
 from embed.text import PROMPTS
@@ -95,40 +93,8 @@ def test_a_folder_that_is_no_start_is_refused_before_a_hub_is_asked(recipe_of, t
         init_from.complete(recipe_of(init_from=str(tmp_path / "empty"), **FREE))
 
 
-@pytest.fixture
-def converted(monkeypatch, bundle):
-    """Names that were converted; every name is a foreign model, whose conversion is the tiny bundle."""
-    names = []
-
-    def write(source, folder, name):
-        assert source.place == f"fetched {name}"
-        names.append(name)
-        shutil.copytree(bundle, folder)
-
-    monkeypatch.setattr(hub, "fetch", lambda name: f"fetched {name}")
-    monkeypatch.setattr(foreign, "read", lambda place: types.SimpleNamespace(place=place))
-    monkeypatch.setattr(convert, "describe", lambda source, name: {"of": name})
-    monkeypatch.setattr(convert, "convert", write)
-    return names
-
-
-def test_a_foreign_model_is_converted_once_into_the_caches(recipe_of, converted, tmp_path, capsys):
-    made = lambda name: init_from.complete(recipe_of(init_from=name, **FREE))  # noqa: E731
-    first, again, other = made("org/one"), made("org/one"), made("org/two")
-    assert converted == ["org/one", "org/two"]
-    assert first.init_from == again.init_from != other.init_from
-    folders = {p for p in (tmp_path / "caches").iterdir() if not p.name.startswith(".")}
-    assert {str(p) for p in folders} == {first.init_from, other.init_from}
-    assert all(p.name.startswith("start-") and (p / files.MANIFEST).is_file() for p in folders)
-    assert capsys.readouterr().out.count("start      converting org/one into") == 1
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "config.json").write_text("{}")
-    made(str(tmp_path / "folder"))
-    assert converted[-1] == str(tmp_path / "folder")
-
-
-def test_another_host_converts_nothing(recipe_of, converted, monkeypatch):
-    monkeypatch.setattr(init_from.hosts, "is_main", lambda: False)
-    with pytest.raises(DataError):  # where no other host has written it
-        init_from.complete(recipe_of(init_from="org/one", **FREE))
-    assert converted == []
+def test_a_foreign_model_is_converted_into_the_caches(recipe_of, bundle, monkeypatch):
+    asked = []
+    monkeypatch.setattr(init_from.foreign, "bundle_of", lambda *given: asked.append(given) or bundle)
+    recipe = recipe_of(init_from="org/one", **FREE)
+    assert init_from.complete(recipe).init_from == str(bundle) and asked == [("org/one", recipe.cache_dir, "start")]

@@ -8,10 +8,11 @@ from training_batches import bag_of_words
 from embed import sources
 from embed.data.features import Labels, Scores, Vectors
 from embed.data.tasks import Mixture, Task
+from embed.data.teacher_scores import TeacherScores
 from embed.data.text_features import Lengths, Text, Texts, pairs
 from embed.errors import ConfigError, DataError
 from embed.losses.contrastive import Contrastive
-from embed.losses.distillation import EmbeddingDistillation
+from embed.losses.distillation import EmbeddingDistillation, MarginMSE
 from embed.losses.matryoshka import Matryoshka
 from embed.losses.scores import CoSENT
 from embed.losses.total import Total
@@ -57,7 +58,7 @@ def test_scores_that_losses_ask_for_are_features_however_deep_the_loss_lies(reci
         losses: dict
         needs = ("scores",)
 
-    made = recipe_of(objective=Several({"a": CoSENT(), "b": CoSENT()}), mixture=FREE)
+    made = recipe_of(objective=Several({"a": CoSENT(), "b": CoSENT()}), mixture=FREE, num_negatives=1)
     assert made.record_features[-2:] == (Scores("scores", each="negatives"), Scores("score"))
 
 
@@ -68,6 +69,13 @@ def test_the_teachers_vectors_that_losses_ask_for_are_features(recipe_of):
     assert made.record_features[-1] == Vectors("teacher_negatives", "negatives", "vectors/target")
     queries = Pairs(EmbeddingDistillation(towers=("query",)))
     assert names(recipe_of(objective=queries, teacher_vectors="vectors"))[3:] == ["teacher_query"]
+
+
+def test_the_scores_of_candidates_stand_in_the_records_or_in_files(recipe_of):
+    given = {"objective": Pairs(Total({"a": Contrastive(), "b": MarginMSE()})), "mixture": FREE, "num_negatives": 2}
+    assert recipe_of(**given).record_features[-1] == Scores("scores", each="negatives")
+    made = recipe_of(**given, teacher_scores="scores/*.jsonl")
+    assert made.record_features[-1] == TeacherScores("scores", "scores/*.jsonl")
 
 
 def test_features_may_come_in_lists(recipe_of):
@@ -153,6 +161,19 @@ MORE = {"query": "query", "target": "target"}
             {"teacher_vectors": "vectors", "features": [Labels()], "lengths": Lengths(), "mixture": FREE},
             "Recipe.teacher_vectors has no effect: Recipe.features say all that a batch holds",
         ),
+        (
+            {"objective": Pairs(MarginMSE())},
+            "a loss compares the candidates of each query, its target and its hard negatives, and Recipe.num_negatives = 0 uses "
+            "none; set it",
+        ),
+        (
+            {"objective": Pairs(MarginMSE()), "features": [Labels()], "lengths": Lengths(), "mixture": FREE},
+            "no feature of Recipe.features has several texts; add data.text_features.Texts",
+        ),
+        (
+            {"teacher_scores": "scores.jsonl"},
+            "Recipe.teacher_scores has no effect: no loss learns from a teacher's scores; leave it out",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(recipe_of, fields, message):
@@ -177,6 +198,20 @@ def test_fields_of_a_source_that_no_feature_reads_are_refused(recipe_of):
     with pytest.raises(DataError, match="JsonLines.fields: unknown role 'scor'; did you mean 'score'"):
         recipe_of(objective=Pairs(CoSENT()), mixture=mixture_of({**MORE, "scor": "s"}))
     recipe_of(objective=Pairs(CoSENT()), mixture=mixture_of({**MORE, "score": "s"}))
+
+
+def test_scores_may_lack_where_there_are_no_negatives_alone(recipe_of):
+    given = {"objective": Pairs(MarginMSE()), "num_negatives": 1}
+    scored = sources.JsonLines("a.jsonl", {**MORE, "negatives": "wrong", "scores": "scores"})
+    plain, listed = (sources.JsonLines("b.jsonl", fields) for fields in (MORE, {**MORE, "negatives": "wrong"}))
+    mixture = lambda other: Mixture("m", [Task("one", scored), Task("two", other)])  # noqa: E731
+    recipe_of(**given, mixture=mixture(plain))
+    with pytest.raises(ConfigError, match="task 'two' maps 'negatives' and no 'scores', .* bind Recipe.teacher_scores"):
+        recipe_of(**given, mixture=mixture(listed))
+    taught = {**given, "teacher_scores": "scores.jsonl"}
+    recipe_of(**taught, mixture=Mixture("m", [Task("two", listed)]))
+    with pytest.raises(DataError, match="unknown role 'scores'"):
+        recipe_of(**taught, mixture=mixture(plain))
 
 
 def test_negatives_that_are_read_and_not_used_are_refused_unless_they_are_optional(recipe_of):

@@ -12,6 +12,7 @@ from embed import arrays, sharding, trees
 from embed.errors import DataError
 from embed.models import api
 from embed.sharding import MeshShape
+from embed.workflows import packed_bundle
 from embed.workflows.start import Start
 
 VOCAB_SIZE = 64
@@ -52,6 +53,21 @@ def test_the_same_model_starts_with_its_parameters_laid_out_as_asked(read, store
         np.testing.assert_array_equal(x, stored[path])
         assert x.sharding == target[path].sharding
     assert capsys.readouterr().out == ""
+
+
+def test_a_start_that_is_quantised_is_said_to_be(recipe_of, bundle, tmp_path, capsys):
+    packed_bundle.run(bundle, tmp_path / "packed", "mixed_channels")
+    capsys.readouterr()
+    model = api.build(small_module(VOCAB_SIZE))
+    target = target_of(model, sharding.make_mesh(devices=jax.devices()[:1]))
+    params = Start(recipe_of(init_from=str(tmp_path / "packed"), model=small_module(VOCAB_SIZE)), model).read(target)
+    expected = trees.flatten(arrays.load_numpy(tmp_path / "packed"))
+    for path, x in trees.flatten(params).items():
+        np.testing.assert_array_equal(x, expected[path])
+    printed = capsys.readouterr().out
+    assert (
+        printed == f"start      {tmp_path / 'packed'} is quantised as mixed_channels; its values are what learns on\n"
+    )
 
 
 def test_a_part_that_is_new_starts_at_random_by_the_seed_and_the_run_says_so(read, stored, bundle, capsys):
@@ -99,3 +115,14 @@ def test_another_vocabulary_is_refused(recipe_of, bundle, word_list, tmp_path):
         DataError, match="trained with another vocabulary than .*tokenizer.json; use .* added at its end"
     ):
         Start(recipe_of(init_from=str(bundle), tokenizer=other), api.build(small_module(VOCAB_SIZE)))
+
+
+def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, bundle, capsys):
+    module = small_module(VOCAB_SIZE)
+    found, target = read(module.clone(decoder=module.encoder.clone(causal=True)))
+    assert list(found) == list(target)
+    for path, x in found.items():
+        source = path.replace("decoder/", "encoder/").replace("/cross_attention", "/attention")
+        np.testing.assert_array_equal(x, stored[source], err_msg=path)
+        assert x.sharding == target[path].sharding
+    assert "the decoder starts as the encoder of " in capsys.readouterr().out

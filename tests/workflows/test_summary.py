@@ -15,6 +15,7 @@ from embed.data.features import Scores
 from embed.data.text_features import Text
 from embed.losses.contrastive import Contrastive
 from embed.models.lora import Lora
+from embed.models.quantization import Quantization, Rule
 from embed.objectives.adapters import Adapters
 from embed.objectives.pairs import Pairs
 from embed.workflows import summary
@@ -37,7 +38,7 @@ class Words:
         return " ".join(f"w{i}" for i in ids)
 
 
-def recipe(lora=None, batch_size=4, steps=6, one_task=True):
+def recipe(lora=None, batch_size=4, steps=6, one_task=True, quantization=None):
     def built(model):
         pairs = Pairs(Contrastive(), model)
         return pairs if lora is None else Adapters(pairs, lora)
@@ -47,6 +48,7 @@ def recipe(lora=None, batch_size=4, steps=6, one_task=True):
         schedule=types.SimpleNamespace(steps=steps),
         mixture=types.SimpleNamespace(one_task_per_batch=one_task),
         lora=lora,
+        quantization=quantization,
         tokenizer=Words(),
         built_objective=built,
     )
@@ -58,7 +60,9 @@ def model():
     def init(key):
         return {"encoder": {"embedding": {"table": jax.numpy.zeros((50, 4))}}, "kernel": jax.numpy.zeros((4, 6))}
 
-    return dataclasses.replace(bag_of_words(), init=init, description={"encoder": {"type": "Bag"}})
+    bag = bag_of_words()
+    axes = {"encoder": {"embedding": {"table": bag.axes["table"]}}, "kernel": bag.axes["kernel"]}
+    return dataclasses.replace(bag, init=init, axes=axes, description={"encoder": {"type": "Bag"}})
 
 
 def lines_of(made, mesh, **given) -> dict[str, list[str]]:
@@ -131,6 +135,19 @@ def test_adapters_are_counted(folder, mesh):
     assert lines_of(made, mesh, lora=Lora("kernel", rank=2))["adapters"] == [
         "rank 2 on 1 kernels: 20 parameters learn (8.9%); checkpoints hold the merged model"
     ]
+
+
+def test_what_is_quantised_is_counted(folder, mesh):
+    made = examples(folder, [24])
+    # 200 values of the table, two in a byte, with a scale a row; 24 of the kernel with two scales a column
+    rules = Quantization((Rule("table", 4), Rule("kernel", 8, 2)))
+    assert lines_of(made, mesh, quantization=rules)["quantised"] == [
+        "as custom: 1 arrays (89.3% of the parameters) in 4 bits, 1 arrays (10.7% of the parameters) in 8 bits, the rest in "
+        f"float32: {(100 + 100 + 24 + 24) / (4 * 224):.3f} of the size of float32; what learns stays float32"
+    ]
+    rules = Quantization((Rule("table", 4, 3), Rule("kernel", 8)))
+    reason = "stay float32: encoder/embedding/table has 4 inputs, not a multiple of 3"
+    assert lines_of(made, mesh, quantization=rules)["note"] == [reason]
 
 
 def test_the_first_examples_are_shown_as_the_model_reads_them(folder, mesh):

@@ -2,13 +2,14 @@
 
 from embed.errors import DataError, did_you_mean
 from embed.interop.families.bert import BERT, XLM_ROBERTA
+from embed.interop.families.embedding_gemma2 import EMBEDDING_GEMMA2
 from embed.interop.families.gemma3 import GEMMA3
 from embed.interop.families.modernbert import MODERNBERT
 from embed.interop.families.qwen3 import QWEN3
 from embed.interop.families.t5gemma import T5GEMMA
 from embed.interop.family import Family
 
-ALL = (BERT, XLM_ROBERTA, GEMMA3, T5GEMMA, MODERNBERT, QWEN3)
+ALL = (BERT, XLM_ROBERTA, GEMMA3, EMBEDDING_GEMMA2, T5GEMMA, MODERNBERT, QWEN3)
 
 
 def of_config(config: dict, location) -> Family:

@@ -1,12 +1,14 @@
-"""T5Gemma: of an encoder-decoder the encoder alone is read; what is written has an encoder alone."""
+"""T5Gemma: an encoder-decoder. The encoder alone is read unless the decoder is asked for; what is written has no decoder."""
 
 import dataclasses
 
+from embed.errors import DataError
 from embed.interop import entries
 from embed.interop.entries import only
 from embed.interop.families import gemma3
 from embed.interop.family import (
     DECODER_SIZES,
+    DecoderPart,
     Family,
     flat_rope,
     layer_pattern,
@@ -17,7 +19,8 @@ from embed.interop.family import (
     write_fields,
 )
 from embed.interop.known_entries import CONFIG
-from embed.models.t5gemma import T5GemmaEncoder
+from embed.interop.tensors import linear, norm
+from embed.models.t5gemma import T5GemmaDecoder, T5GemmaEncoder
 
 # Gemma 3's, without the norms of queries and keys, and with names of its own for the norms around attention.
 _RENAMED = {"input_layernorm": "pre_self_attn_layernorm", "post_attention_layernorm": "post_self_attn_layernorm"}
@@ -30,6 +33,17 @@ def _tensors():
             for theirs, ours in _RENAMED.items():
                 name = name.replace(f".{theirs}.", f".{ours}.")
             yield dataclasses.replace(tensor, name=name)
+
+
+_LAYER, _OURS = "layers.{}", "stack/layers"
+_CROSS_TENSORS = (
+    *linear(f"{_LAYER}.cross_attn.q_proj", f"{_OURS}/cross_attention/query"),
+    *linear(f"{_LAYER}.cross_attn.k_proj", f"{_OURS}/cross_attention/key"),
+    *linear(f"{_LAYER}.cross_attn.v_proj", f"{_OURS}/cross_attention/value"),
+    *linear(f"{_LAYER}.cross_attn.o_proj", f"{_OURS}/cross_attention/output", inputs=2),
+    *norm(f"{_LAYER}.pre_cross_attn_layernorm", f"{_OURS}/cross_attention_norm"),
+    *norm(f"{_LAYER}.post_cross_attn_layernorm", f"{_OURS}/cross_attention_post_norm"),
+)
 
 
 _ENTRIES = CONFIG | entries.table(
@@ -62,6 +76,20 @@ def _fields(config: dict) -> dict:
         "query_scale": positive(config, "query_pre_attn_scalar") ** -0.5,
         "softcap": _softcap(config),
         "rope_base": flat_rope(config, 10_000.0),
+    }
+
+
+def _decoder_fields(config: dict, encoder: T5GemmaEncoder) -> dict:
+    width = size(config, "cross_attention_hidden_size", encoder.width)
+    if width != encoder.width:
+        raise DataError(
+            f"config.json: decoder.cross_attention_hidden_size = {width}, but the encoder's hidden_size is {encoder.width}; "
+            "restore the file from its source"
+        )
+    given = config.get("final_logit_softcapping", 30.0)
+    return {
+        **_fields(config),
+        "final_softcap": None if given is None else positive(config, "final_logit_softcapping"),
     }
 
 
@@ -106,6 +134,19 @@ T5GEMMA = Family(
     max_positions=8192,
     inner={"t5gemma": "encoder"},
     tensors=tuple(_tensors()),
+    decoder=DecoderPart(
+        entry="decoder",
+        module=T5GemmaDecoder,
+        fields=_decoder_fields,
+        entries=_ENTRIES
+        | entries.table(
+            honoured=("cross_attention_hidden_size", "final_logit_softcapping"),
+            refused={"is_decoder": only(True, None), "tie_word_embeddings": only(True, None)},
+        ),
+        tensors=(*_tensors(), *_CROSS_TENSORS),
+        prefixes=("decoder.", "model.decoder."),
+        ignored=(r"(model\.)?encoder\..*", r"lm_head\..*"),
+    ),
     prefixes=("encoder.", "model.encoder.", ""),
     ignored=(r"(model\.)?decoder\..*", r"lm_head\..*"),
     write_prefix="encoder.",
