@@ -36,6 +36,7 @@ SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}
 OBJECTIVES = {"objectives"}  # above the leaves
 PARTS = {"training", "compilation", "averaging", "inference", "evaluation", "interop", "curation"}
+GGUF = {"gguf"}  # above interop
 # library -> the only rooms or files that may import it
 HOMES = {
     "flax": {"models"},
@@ -62,6 +63,8 @@ HOMES = {
     "transformers": {"interop"},
     "sentence_transformers": {"interop"},
     "onnxruntime": {"interop"},
+    "gguf": {"gguf"},
+    "llama_cpp": {"gguf", "interop"},
     "huggingface_hub": {"interop"},
 }
 
@@ -95,9 +98,11 @@ def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
         return BASE | {"workflows", "commands"}
     if own == "workflows":
-        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | {"workflows"}
+        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | GGUF | {"workflows"}
     if own == "__init__":
         return {"inference"}
+    if own in GGUF:
+        return BASE | LEAVES | GGUF | {"interop"}
     if own in PARTS:
         return BASE | SOURCES | LEAVES | OBJECTIVES | {own}
     if own in OBJECTIVES:

@@ -1,9 +1,12 @@
-"""`embed export`: a model for sentence-transformers and the servers around it, as StableHLO, as ONNX, or as a packed bundle.
+"""`embed export`: a model for sentence-transformers and the servers around it, as GGUF, StableHLO or ONNX, or as a packed bundle.
 
 The sentence-transformers folder is written in the dialect that old and new versions, TEI and vLLM read alike, with every prompt
 under every key that MTEB asks for, and a model card. parity.json holds texts in eight scripts with token ids and vectors of the
 trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
 in the model card.
+
+--format=gguf writes a file for llama.cpp, with weights in float32, float16, bfloat16, or in blocks of 32 that share a scale (q8_0,
+q4_0). What they lose is printed, and what llama.cpp lacks is refused.
 
 --format=bundle writes a bundle whose weights are packed to 4 or 8 bits, which every command takes as a MODEL. Of a model that was
 trained with Recipe.quantization it has every value; any other model is rounded: compare it by `embed evaluate`.
@@ -14,9 +17,9 @@ from embed.commands import options
 
 SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
-    "sentence-transformers needs no torch here; onnx needs the extra [export]."
+    "sentence-transformers needs no torch here; onnx needs the extra [export], gguf the extra [gguf]."
 )
-FORMATS = ("sentence-transformers", "stablehlo", "onnx", "bundle")  # as workflows.export knows them
+FORMATS = ("sentence-transformers", "stablehlo", "onnx", "gguf", "bundle")  # as workflows.export knows them
 
 log_path = options.log_beside_output
 
@@ -27,7 +30,11 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("output", metavar="OUTPUT", type=options.path, help="the new folder")
     parser.add_argument("--format", default=FORMATS[0], help=f"{', '.join(FORMATS)} (default: {FORMATS[0]})")
-    parser.add_argument("--dtype", default="float32", help="type of the weights: float32 (default) or bfloat16")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="type of the weights: float32 (default); bfloat16 of sentence-transformers and gguf; float16, q8_0, q4_0 of gguf",
+    )
     parser.add_argument(
         "--scores", metavar="RESULTS_JSON", help="a results.json of `embed evaluate`, for the model card"
     )

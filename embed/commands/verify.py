@@ -9,8 +9,9 @@ from embed.commands import options
 
 SUMMARY = (
     "Check every file of an export, then run the texts of its parity.json through it with the code of its README and the tools "
-    "named there (sentence-transformers, onnxruntime or jax), and print the largest error. Exits with 70 when token ids differ "
-    "or the error is above the tolerance."
+    "named there (sentence-transformers, onnxruntime or jax), and print the largest error. A GGUF's weights are read back and run "
+    "here, and by llama.cpp where its Python package is installed. Exits with 70 when token ids differ or the error is above "
+    "the tolerance."
 )
 
 

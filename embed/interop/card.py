@@ -3,14 +3,14 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import markdown
 from embed.data.tokenizers import HuggingFace
 from embed.errors import DataError
 from embed.interop import prompts, readers, tokenizer_json
-from embed.interop.origin import Trained, text_notes
+from embed.interop.origin import Trained
 from embed.interop.parity import FILE
 
 _FRONT = """---
@@ -24,6 +24,10 @@ _UNIT = """
 Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
 scaled back to unit length (sentence-transformers: `encode(..., truncate_dim={small}, normalize_embeddings=True)`).
 """
+_SERVER = """
+`llama-server --embedding -m model.gguf -c {length} -b {length} -ub {length}` serves the file. Whoever asks it puts the prompt
+before the text, and prepares the text, as the code above does.
+"""
 _NORMALIZATION = {
     "NFC, strip": "A text is normalised to Unicode's NFC, and white space at its ends is removed, before its prompt is put around "
     "it.\n",
@@ -32,9 +36,15 @@ _NORMALIZATION = {
 
 
 def write(
-    trained: Trained, form: str, folder_name: str, scores: Mapping[str, Any] | None = None, recipe: str | None = None
+    trained: Trained,
+    form: str,
+    folder_name: str,
+    scores: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration."""
+    """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration; `notes` say
+    what the export does not do as the trained model does."""
     prompt_templates = prompts.exported(trained.description["prompts"])
     dims = trained.matryoshka_dims
     parts = [
@@ -47,7 +57,7 @@ def write(
         _UNIT.format(small=dims[-1]),
         "## Texts\n",
         _NORMALIZATION[trained.description["text_normalization"]],
-        "".join(f"{note[0].upper()}{note[1:]}.\n" for note in text_notes(trained, form)),
+        "".join(f"- {note}.\n" for note in notes),
         "## Prompts\n",
         _prompt_table(prompt_templates),
         "## Check any server\n",
@@ -55,7 +65,7 @@ def write(
         f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a "
         "server and compare.\n",
         "## What it was made from\n",
-        _quantization(trained),
+        _quantization(trained, form),
         _lineage(trained.description["lineage"]),
         scores_table(scores) if scores else "",
     ]
@@ -74,6 +84,9 @@ def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapp
     if form == "sentence-transformers":
         name = "query" if "query" in prompt_templates else None
         functions, call = (readers.open_sentence_transformers,), f"({folder})([{question!r}], prompt_name={name!r})"
+    elif form == "gguf":
+        functions = (prompted, readers.open_gguf)
+        call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt_templates.get('query', '')!r})"
     else:
         as_json = isinstance(trained.tokenizer, HuggingFace) or form == "onnx" or _has_json(trained)
         stable = readers.open_stablehlo if as_json else readers.open_stablehlo_sentencepiece
@@ -83,7 +96,8 @@ def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapp
         )
         call = f"({folder}, {prompted.__name__})({question!r}, prompt={prompt!r})"
     code = f"{readers.source(*functions)}\n\nvector = {functions[-1].__name__}{call}"
-    return markdown.code_block(code, "python") + "\n"
+    server = _SERVER.format(length=trained.max_length) if form == "gguf" else ""
+    return markdown.code_block(code, "python") + "\n" + server
 
 
 def _has_json(trained: Trained) -> bool:
@@ -102,11 +116,12 @@ def _prompt_table(prompt_templates: Mapping[str, str]) -> str:
     return "\n".join(["| name | prefix |", "|---|---|", *rows, ""])
 
 
-def _quantization(trained: Trained) -> str:
+def _quantization(trained: Trained, form: str) -> str:
     if "quantization" not in trained.description:
         return ""
     name = trained.description["quantization"]["name"]
-    return f"The model was quantised as {markdown.code(name)}; its weights are stored here unpacked.\n"
+    storage = "" if form == "gguf" else "; its weights are stored here unpacked"
+    return f"The model was quantised as {markdown.code(name)}{storage}.\n"
 
 
 def _lineage(lineage: Mapping[str, Any], indent: str = "") -> str:

@@ -18,6 +18,10 @@ from embed.text import normalizer, prompted, template
 FILE = "parity.json"
 # The largest difference of any number of any unit vector, by the type of the exported weights.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+# The largest cosine distance (1 - cosine) to the vectors of the trained model, by the type that its weights are stored as. For
+# four bits it is what they cost all-MiniLM-L6-v2 (0.1) with room for smaller models.
+COSINE_TOLERANCE = {"float32": 1e-5, "float16": 1e-4, "bfloat16": 2e-3, "q8_0": 1e-2, "q4_0": 0.2}
+_TOLERANCES = {"error": TOLERANCE, "cosine distance": COSINE_TOLERANCE}
 FORMAT = 2
 _LONG = 1200  # tokens, about: beyond every local window that is used
 TEXTS = (
@@ -53,8 +57,9 @@ class _Content(TypedDict):
 
     format: int
     model: str
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16", "q8_0", "q4_0"]
     tolerance: float
+    measure: NotRequired[Literal["error", "cosine distance"]]  # not in exports of earlier versions
     max_length: ranges.Count
     text_normalization: str
     prompts: dict[str, str]
@@ -82,16 +87,17 @@ def make(
     model: str,
     dtype: str,
     text_normalization: str,
-    strips_content: bool,
+    is_repeated: Callable[[str, str], bool] = lambda prompt_template, text: True,
+    measure: Literal["error", "cosine distance"] = "error",
 ) -> dict[str, Any]:
     """Returns the content of parity.json. `encode(texts, prompt)` and `tokens(texts, prompt)` are our model's; `prompts` are
     its own, `written` those the export has, as templates.
 
-    Every text with the prompts of both sides, the first with every other prompt too, and one text that is cut. Readers that
-    go by their own rules for white space (`strips_content` False) are not asked for texts where those rules matter.
+    Every text with the prompts of both sides, the first with every other prompt too, and the longest text that the readers
+    of the export can have: one that is cut, where they cut. Readers are not asked for texts that they take by rules of their
+    own, which `is_repeated(prompt_template, text)` tells.
     """
-    long = " ".join(f"word{i}" for i in range(min(max_length, _LONG)))
-    plan = [(name, [*TEXTS, long]) for name in ("query", "document")]
+    plan = [(name, list(TEXTS)) for name in ("query", "document")]
     seen = {prompts.get("query"), prompts.get("document")}
     for name, prompt_template in prompts.items():
         if prompt_template not in seen:
@@ -100,7 +106,8 @@ def make(
     entries = []
     for name, texts in plan:
         prompt_template = template(name, dict(prompts))
-        texts = [t for t in texts if strips_content or is_read_alike(prompt_template, t, tokens)]
+        longest = _long_text(max_length, lambda t, p=prompt_template: is_repeated(p, t)) if len(texts) > 1 else []
+        texts = [t for t in texts if is_repeated(prompt_template, t)] + longest
         vectors = encode(texts, name)
         if not np.all(np.isfinite(vectors)):
             raise NumericError(f"prompt {name!r}: the model gives vectors that are not finite; it cannot be exported")
@@ -118,12 +125,24 @@ def make(
         "format": FORMAT,
         "model": model,
         "dtype": dtype,
-        "tolerance": TOLERANCE[dtype],
+        "tolerance": _TOLERANCES[measure][dtype],
+        "measure": measure,
         "max_length": max_length,
         "text_normalization": text_normalization,
         "prompts": dict(written),
         "entries": entries,
     }
+
+
+def _long_text(max_length: int, is_repeated: Callable[[str], bool]) -> list[str]:
+    """Returns the longest text of made-up words that is repeated, as the only one of a list; none where none is."""
+    count = min(max_length, _LONG)
+    while count > 1:
+        text = " ".join(f"word{i}" for i in range(count))
+        if is_repeated(text):
+            return [text]
+        count = count * 3 // 4
+    return []
 
 
 def is_read_alike(prompt_template: str, text: str, tokens: Callable[[Sequence[str], str], list[np.ndarray]]) -> bool:
@@ -150,7 +169,7 @@ def read(folder) -> tuple[list[Check], dict[str, Any]]:
     ]
     normalizer(content["text_normalization"])
     # A file that could say how much error it lets pass would prove anything.
-    is_allowed = content["tolerance"] == TOLERANCE[content["dtype"]]
+    is_allowed = content["tolerance"] == _TOLERANCES[content.get("measure", "error")].get(content["dtype"])
     if not checks or len({c.vector.shape for c in checks}) > 1 or content["format"] != FORMAT or not is_allowed:
         raise DataError(
             f"{path}: not a parity file of this version (its format, its tolerance, or vectors of different lengths); export "
@@ -170,10 +189,17 @@ def compare_prompts(actual: Mapping[str, str], expected: Mapping[str, str], what
 
 
 def compare(
-    checks: Sequence[Check], token_ids: Sequence[Sequence[int]], vectors: np.ndarray, tolerance: float, what: str
+    checks: Sequence[Check],
+    token_ids: Sequence[Sequence[int]],
+    vectors: np.ndarray,
+    tolerance: float,
+    what: str,
+    measure: str = "error",
 ) -> float:
-    """Returns the largest difference; token ids that differ, or a difference above `tolerance`, are a NumericError that
-    names the first text."""
+    """Returns the largest difference of any number, or the largest cosine distance, as `measure` says.
+
+    Token ids that differ, or a difference above `tolerance`, are a NumericError that names the first text.
+    """
     for check, ids in zip(checks, token_ids, strict=True):
         if list(map(int, ids)) != check.token_ids:
             raise NumericError(
@@ -184,12 +210,18 @@ def compare(
         raise NumericError(
             f"{what}: vectors of {vectors.shape[-1]} values, expected {len(checks[0].vector)}; a linear map is missing"
         )
-    errors = np.array([np.max(np.abs(v - c.vector)) for v, c in zip(vectors, checks)])
+    expected = np.stack([check.vector for check in checks])
+    errors = np.abs(vectors - expected).max(-1) if measure == "error" else distances(vectors, expected)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     worst = int(np.argmax(errors))
     if errors[worst] > tolerance:
         raise NumericError(
-            f"{what}: largest error {errors[worst]:.3g} above {tolerance:.3g}, at {checks[worst].text[:40]!r} with prompt "
+            f"{what}: largest {measure} {errors[worst]:.3g} above {tolerance:.3g}, at {checks[worst].text[:40]!r} with prompt "
             f"{checks[worst].prompt!r}; its vectors are not the trained model's"
         )
     return float(errors[worst])
+
+
+def distances(vectors: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns the cosine distances [n] of unit vectors [n, E], in float64."""
+    return 1.0 - np.sum(np.float64(vectors) * np.float64(expected), -1)

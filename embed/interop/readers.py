@@ -103,6 +103,24 @@ def open_stablehlo_sentencepiece(folder, prompted):
     return embed
 
 
+def open_gguf(folder, prompted):
+    """Returns embed(text, prompt) of the folder, by llama.cpp. A text may have as many tokens as the model was trained for."""
+    import json
+
+    import numpy as np
+    from llama_cpp import Llama
+
+    with open(f"{folder}/model.json", encoding="utf-8") as f:
+        length = max(json.load(f)["lengths"].values())
+    sizes = {"n_ctx": length, "n_batch": length, "n_ubatch": length}
+    model = Llama(f"{folder}/model.gguf", embedding=True, verbose=False, **sizes)
+
+    def embed(text, prompt=""):
+        return np.float32(model.embed(prompted(prompt, text), normalize=True, truncate=False))
+
+    return embed
+
+
 # The normalisation that model.json names -> the function that does it
 PROMPTED = {"NFC, strip": prompted, "none": prompted_as_it_is}
 

@@ -32,11 +32,11 @@ def write(folder: pathlib.Path, trained: Trained) -> None:
     exported = jax.export.export(jax.jit(embed), platforms=_PLATFORMS)(params, tokens, mask)
     (folder / PROGRAM).write_bytes(exported.serialize())
     np.savez(folder / PARAMETERS, **{path: trained.read(path) for path in trained.shapes})
-    _write_tokenizer(folder, trained)
+    write_tokenizer(folder, trained)
     files.write_json(folder / "model.json", public_description(trained))
 
 
-def _write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
+def write_tokenizer(folder: pathlib.Path, trained: Trained) -> None:
     """Writes tokenizer.json, or the SentencePiece model where no tokenizer.json can do what it does."""
     content = trained.tokenizer.content()
     if trained.tokenizer.filename != "tokenizer.json":

@@ -30,13 +30,13 @@ def quiet():
             logging.getLogger(name).setLevel(level)
 
 
-def need(*names: str) -> None:
-    """Raises UsageError unless all packages are installed."""
+def need(*names: str, extra: str = "export") -> None:
+    """Raises UsageError unless all packages, which the named extra brings, are installed."""
     import importlib.util
 
     missing = [n for n in names if importlib.util.find_spec(n) is None]
     if missing:
-        raise UsageError(f"this needs {', '.join(missing)}; run: pip install 'embed[export]'")
+        raise UsageError(f"this needs {', '.join(missing)}; run: pip install 'embed[{extra}]'")
 
 
 def opened(open_folder: Callable, folder: str):

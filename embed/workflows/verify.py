@@ -1,6 +1,8 @@
 """Whether an export gives the trained model's vectors, by the tools that its README names."""
 
+import dataclasses
 import functools
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -10,6 +12,8 @@ import tokenizers
 from embed import documents, files
 from embed.data.tokenizers import from_folder
 from embed.errors import DataError, NumericError, UsageError
+from embed.gguf import reader as gguf_reader
+from embed.gguf import writer as gguf_writer
 from embed.interop import parity, readers, stablehlo, torch_twin
 from embed.interop.prompts import PLAIN
 from embed.interop.tensors import stored_dtypes
@@ -19,7 +23,7 @@ def run(folder, *, tolerance: float | None = None) -> float:
     """Returns the largest difference of any number, after checking every file of an export.
 
     `tolerance` is what is allowed, if less than the weights' type allows (1e-5 for float32). Token ids that differ and larger
-    errors are a NumericError, damaged files a DataError.
+    errors are a NumericError, damaged files a DataError. Of a GGUF it is the cosine distance.
     """
     folder = pathlib.Path(folder)
     checks, content = parity.read(folder)
@@ -32,6 +36,8 @@ def run(folder, *, tolerance: float | None = None) -> float:
     _check_unlisted(folder, files.verify_manifest(folder))
     parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
     _check_default_prompt(folder, content)
+    if (folder / gguf_writer.FILE).is_file():
+        return _run_gguf(folder, checks, content, tolerance)
     form, vectors = _vectors(folder, checks, content)
     error = parity.compare(checks, _token_ids(folder, checks, content), vectors, tolerance, f"{folder} in {form}")
     print(
@@ -42,9 +48,13 @@ def run(folder, *, tolerance: float | None = None) -> float:
 
 def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
     """Raises DataError unless the weights are of the type that parity.json says, which decides the tolerance."""
-    weights = folder / "model.safetensors"
-    stored = stored_dtypes(weights) if weights.is_file() else {"F32"}
-    expected = {"float32": "F32", "bfloat16": "BF16"}[dtype]
+    weights, file = folder / "model.safetensors", folder / gguf_writer.FILE
+    if file.is_file():
+        number = gguf_reader.Tensors(file).metadata.get("general.file_type")
+        stored = {name for name, i in gguf_writer.TYPES.values() if i == number}
+    else:
+        stored = stored_dtypes(weights) if weights.is_file() else {"F32"}
+    expected = gguf_writer.TYPES[dtype][0]
     if stored != {expected}:
         raise DataError(
             f"{folder}: parity.json says that the weights are {dtype}, but they are {', '.join(sorted(stored))}; export the model "
@@ -53,7 +63,7 @@ def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
 
 
 # What sentence-transformers, transformers and tokenizers may read beside the files that an export lists.
-_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx")
+_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx", ".gguf")
 
 
 def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
@@ -81,6 +91,8 @@ def _check_default_prompt(folder: pathlib.Path, content: dict) -> None:
 def _prompts(folder: pathlib.Path) -> dict[str, str]:
     """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
     path = folder / "config_sentence_transformers.json"
+    if (folder / gguf_writer.FILE).is_file():
+        return gguf_reader.prompts(folder / gguf_writer.FILE)
     if path.is_file():
         prefixes = documents.read_json(path, dict).get("prompts") or {}
         documents.check(prefixes, dict[str, str], f"{path}: prompts")
@@ -111,6 +123,34 @@ def _vectors(folder: pathlib.Path, checks, content):
         return form, np.stack([embed(check.text, content["prompts"].get(check.prompt, "")) for check in checks])
     except Exception as e:  # whatever stops a reader is what is being looked for
         raise DataError(f"{folder}: {form} cannot read it ({documents.first_line(e)}); export the model again") from e
+
+
+def _run_gguf(folder: pathlib.Path, checks, content, tolerance: float) -> float:
+    """Returns the largest cosine distance to the trained model's vectors of those made with the file's weights.
+
+    Where llama.cpp's Python package is installed, its token ids and vectors are compared with them too.
+    """
+    path, measure = folder / gguf_writer.FILE, content["measure"]
+    vectors = gguf_reader.vectors(path, [check.token_ids for check in checks])
+    ids = _token_ids(folder, checks, content)
+    error = parity.compare(checks, ids, vectors, tolerance, f"{folder} in gguf", measure)
+    print(f"{folder}: {len(checks)} texts in gguf: largest {measure} {error:.2e} (tolerance {tolerance:.0e})")
+    if importlib.util.find_spec("llama_cpp") is None:
+        print(
+            f"{folder}: llama.cpp's own token ids and vectors are not compared; for that, pip install llama-cpp-python"
+        )
+        return error
+    embed = readers.open_gguf(str(folder.resolve()), readers.PROMPTED[content["text_normalization"]])
+    theirs = np.stack([embed(check.text, content["prompts"].get(check.prompt, "")) for check in checks])
+    stored = [dataclasses.replace(check, vector=vector) for check, vector in zip(checks, vectors)]
+    ids = gguf_reader.llama_tokens(path, [check.prompted for check in checks])
+    allowed = gguf_reader.LLAMA_TOLERANCE[content["dtype"]]
+    distance = parity.compare(stored, ids, theirs, allowed, f"{folder} in llama.cpp", measure)
+    print(
+        f"{folder}: {len(checks)} texts in llama.cpp: token ids equal, largest {measure} to the same weights here "
+        f"{distance:.2e} (tolerance {allowed:.0e})"
+    )
+    return error
 
 
 def _by_prompt(embed, checks, prompts):

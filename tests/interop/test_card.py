@@ -47,6 +47,7 @@ def test_the_card_tells_the_quantisation(trained, foreign):
     given.description["quantization"] = {"name": "int4_blocks", "rules": []}
     text = card.write(given, "stablehlo", "mine")
     assert "The model was quantised as `int4_blocks`; its weights are stored here unpacked.\n" in text
+    assert "The model was quantised as `int4_blocks`.\n" in card.write(given, "gguf", "mine")
 
 
 def test_the_card_tells_every_kind_of_origin(trained, foreign):

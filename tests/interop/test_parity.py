@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from embed import files
-from embed.errors import NumericError
+from embed.errors import DataError, NumericError
 from embed.inference import model as inference
 from embed.interop import parity
 from embed.interop import source as sources
@@ -93,6 +93,7 @@ def test_what_the_file_says_of_itself(content, model):
         "model": model.digest,
         "dtype": "float32",
         "tolerance": 1e-5,
+        "measure": "error",
         **normalization,
     }
 
@@ -249,6 +250,56 @@ def test_the_largest_error_is_reported(program):
     vectors[4, 2] += 3e-6
     found = parity.compare(checks, [c.token_ids for c in checks], vectors, 1e-5, "here")
     assert found == pytest.approx(3e-6, rel=0.05)
+
+
+def contents(is_repeated, measure="error", dtype="float32"):
+    """Returns the content that `make` gives for a model of one vector, whose token ids are a text's words."""
+    return parity.make(
+        encode=lambda texts, prompt: np.full((len(texts), 4), 0.5, np.float32),
+        tokens=lambda texts, prompt: [np.arange(len(text.split())) for text in texts],
+        prompts={"query": "q: {content}", "document": "{content}"},
+        written={},
+        max_length=40,
+        model="d",
+        dtype=dtype,
+        text_normalization="none",
+        is_repeated=is_repeated,
+        measure=measure,
+    )
+
+
+def test_texts_that_a_reader_does_not_repeat_are_left_out():
+    def is_repeated(prompt_template, text):
+        return text.isascii() and len(text.split()) < (20 if prompt_template.startswith("q") else 30)
+
+    entries = contents(is_repeated)["entries"]
+    assert all(is_repeated({"query": "q: {content}"}.get(e["prompt"], "{content}"), e["text"]) for e in entries)
+    words = {e["prompt"]: len(e["text"].split()) for e in entries if e["text"].startswith("word0 ")}
+    assert words == {"query": 16, "document": 22}, "the longest that a reader can have, of 40, 30, 22, 16, ... words"
+    assert not [e for e in contents(lambda _, text: len(text) < 5)["entries"] if e["text"].startswith("word0 ")]
+
+
+def test_tolerances_are_those_of_the_measure_and_the_type(tmp_path):
+    content = contents(lambda *_: True, "cosine distance", "q4_0")
+    assert (content["measure"], content["tolerance"]) == ("cosine distance", 0.2)
+    for change, is_allowed in (({}, True), ({"measure": "error"}, False), ({"dtype": "q8_0"}, False)):
+        (tmp_path / "parity.json").write_text(json.dumps({**content, **change}))
+        if is_allowed:
+            assert parity.read(tmp_path)[1] == content
+        else:
+            with pytest.raises(DataError, match="not a parity file of this version"):
+                parity.read(tmp_path)
+
+
+def test_cosine_distances_are_measured_too(program):
+    checks, _ = parity.read(program)
+    turned = np.stack([c.vector for c in checks])
+    turned[3] = -turned[3]
+    ids = [c.token_ids for c in checks]
+    with pytest.raises(NumericError, match="here: largest cosine distance 2 above 0.2, at 'Die K"):
+        parity.compare(checks, ids, turned, 0.2, "here", "cosine distance")
+    assert parity.compare(checks, ids, turned, 2.1, "here", "cosine distance") == pytest.approx(2, abs=1e-6)
+    assert parity.distances(np.eye(2), np.array([[1.0, 0], [1, 0]])).tolist() == [0, 1]
 
 
 def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def calls(monkeypatch, tokenizer) -> list[tuple]:
         tokens = lambda texts, prompt: tokenizer.encode_batch([t.strip() for t in texts], 16)[0]  # noqa: E731
         return types.SimpleNamespace(encode=encode, prompts=prompts, encoder=types.SimpleNamespace(tokens=tokens))
 
-    def write_card(trained, form, name, scores, recipe):
+    def write_card(trained, form, name, scores, recipe, notes):
         seen.append(("card", form, name, scores, recipe))
         return b"# card\n"
 
@@ -114,9 +114,13 @@ def test_the_card_of_a_run_has_its_recipe(bundle, calls, tmp_path):
     ("options", "message"),
     [
         ({"format": "onxx"}, "--format=onxx; did you mean 'onnx'?"),
-        ({"dtype": "float16"}, "--dtype=float16; did you mean 'bfloat16'?"),
-        ({"dtype": "bfloat16", "format": "stablehlo"}, "--dtype=bfloat16 goes with --format=sentence-transformers"),
-        ({"dtype": "bfloat16", "format": "onnx"}, "--dtype=bfloat16 goes with --format=sentence-transformers"),
+        ({"dtype": "float61"}, "--dtype=float61; did you mean 'float16'?"),
+        ({"dtype": "q4_0"}, "--dtype=q4_0 goes with --format=gguf"),
+        (
+            {"dtype": "bfloat16", "format": "stablehlo"},
+            "--dtype=bfloat16 goes with --format=sentence-transformers or gguf",
+        ),
+        ({"dtype": "bfloat16", "format": "onnx"}, "--dtype=bfloat16 goes with --format=sentence-transformers or gguf"),
     ],
 )
 def test_options_that_are_wrong_or_do_not_go_together_are_refused(bundle, calls, tmp_path, options, message):
