@@ -22,7 +22,8 @@ CODES = {
 
 
 def test_the_codes_are_those_of_sysexits():
-    found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and kind is not errors.InUse}
+    assert issubclass(errors.InUse, errors.StorageError) and errors.InUse.exit_code == CODES["StorageError"]
     assert {name: kind.exit_code for name, kind in found.items()} == CODES
     assert all(issubclass(kind, errors.EmbedError) for kind in found.values())
 

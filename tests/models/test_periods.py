@@ -68,11 +68,8 @@ def plain(tiny, params):
     return gradient(tiny, params)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"unroll": 2, "remat": "dots"}, pytest.param({"unroll": 9, "remat": "full"}, marks=pytest.mark.slow)],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"unroll": 2, "remat": "dots"}, {"unroll": 9, "remat": "full"}], ids=str)
 def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, params, plain):
     vectors, by_params = gradient(tiny, params, **fields)
     np.testing.assert_allclose(vectors, plain[0], rtol=0, atol=2e-6)

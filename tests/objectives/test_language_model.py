@@ -34,24 +34,26 @@ OBJECTIVES = {
 }
 
 
-def rows(length, name, mask, size=8, seed=0):
+def rows(length, name, mask, size, seed=0):
     random = np.random.default_rng(seed)
     lengths = random.integers(2, length + 1, size)
     return {name: random.integers(1, 23, (size, length)).astype(np.int32), mask: np.arange(length) < lengths[:, None]}
 
 
-def batch(name, micro_batches=1):
-    """Returns a batch of 8 texts of different lengths, which lead with [shards, micro-batches]."""
+def batch(name, size, micro_batches=1):
+    """Returns a batch of texts of different lengths, which lead with [shards, micro-batches]."""
     if name == "causal":
-        arrays = rows(7, "text_tokens", "text_mask")
+        arrays = rows(7, "text_tokens", "text_mask", size)
     else:
-        arrays = rows(9, "text_inputs", "text_inputs_mask") | rows(6, "text_targets", "text_targets_mask", seed=1)
+        arrays = rows(9, "text_inputs", "text_inputs_mask", size) | rows(
+            6, "text_targets", "text_targets_mask", size, seed=1
+        )
     return Batch({n: x.reshape(1, micro_batches, -1, *x.shape[1:]) for n, x in arrays.items()})
 
 
 def by_tokens(objective, params, name):
     """Returns (mean loss, share of right tokens, number of tokens), token by token, from the model's logits of each text alone."""
-    arrays = {n: x[0, 0] for n, x in batch(name).items()}
+    arrays = {n: x[0, 0] for n, x in batch(name, 3).items()}
     tokens, mask = (
         arrays[f"text_{n}"] for n in (("tokens", "mask") if name == "causal" else ("targets", "targets_mask"))
     )
@@ -79,7 +81,7 @@ def by_tokens(objective, params, name):
 def test_the_loss_is_the_mean_over_all_predicted_tokens(name):
     objective = OBJECTIVES[name]
     variables = objective.init(jax.random.key(0))
-    value, metrics, _, _ = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, KEY, 0))(variables, batch(name))
+    value, metrics, _, _ = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, KEY, 0))(variables, batch(name, 3))
     loss, accuracy, count = by_tokens(objective, variables.params["model"], name)
     assert float(value) == pytest.approx(loss, rel=1e-5)
     assert float(metrics["accuracy"]) == pytest.approx(accuracy) and float(metrics["predicted_tokens"]) == count
@@ -90,7 +92,7 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     objective = OBJECTIVES[name]
     variables = objective.init(jax.random.key(0))
     step = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, KEY, 0))
-    found = [step(variables, batch(name, parts)) for parts in (1, 4)]
+    found = [step(variables, batch(name, 8, parts)) for parts in (1, 4)]
     assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=1e-6)
     for path, x in flatten(found[0][2]).items():
         np.testing.assert_allclose(flatten(found[1][2])[path], x, atol=1e-6, err_msg=path)

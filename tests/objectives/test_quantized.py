@@ -169,7 +169,9 @@ def on_one():
     return on_mesh(1, 1)
 
 
-@pytest.mark.parametrize(("size", "parts"), [(2, 1), (4, 2), (8, 2)])
+@pytest.mark.parametrize(
+    ("size", "parts"), [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (4, 2))), (8, 2)]
+)
 def test_every_mesh_gives_the_same_loss_gradient_and_values(size, parts, on_one):
     value, gradient, exported = on_mesh(size, parts)
     assert value == pytest.approx(on_one[0], rel=1e-5)

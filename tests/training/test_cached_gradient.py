@@ -140,7 +140,8 @@ def test_a_transformer_with_packed_rows_and_dropout(dropout):
         assert abs(float(found[0] - again[0])) > 1e-3
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 4])
 def test_an_intermediate_embedding_that_is_taught_beside_the_final_one(parts):
     """Packed; the gradient of its distance reaches the first map and the encoder, of every micro-batch."""
     encoder = Gemma(48, 16, 1, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)

@@ -42,6 +42,7 @@ def folder(prepared, tmp_path_factory, run_embed):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_saved_are_quantised_values_of_the_average(folder):
     step = folder / "run" / "checkpoints" / "8"
     average = leaves(step, "moving")[f"ema/model/{DOWN}"]
