@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# EmbeddingGemma's recipe at small scale, from nothing: a causal language model, an encoder and a decoder from it on UL2's denoisers,
+# pairs, triplets with mined negatives, a teacher, 4-bit weights; then the scores of every stage.
+#
+#   launch/embedding_gemma.sh TEACHER PAIRS OUTPUT [SUITE [SEED]]
+#
+# TEACHER  what the student learns from: a MODEL, a folder of sentence-transformers or Hugging Face, or a name on the Hub
+# PAIRS    folder of NAME.jsonl.gz with {"query", "positive"}
+# OUTPUT   folder of the models; run it again: finished parts are kept, an interrupted one goes on
+# SUITE    a suite of `embed evaluate`, which every stage is scored on
+#
+# STEPS=N trains every stage for N steps, for a trial. Needs the environment of launch/setup.sh with the extra [quickstart].
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$here/launch/common.sh"
+[ $# -ge 3 ] || usage
+teacher=$1 pairs=$2 output=$3 suite=${4:-} seed=${5:-0}
+recipes="$here/gin/recipes/embedding_gemma"
+embed="${EMBED:-$here/.venv/bin/embed}"
+data="${CACHE:-$output/data}"
+steps=()
+[ -z "${STEPS:-}" ] || steps=("--gin.TRAIN_STEPS=$STEPS" --gin.WARMUP_STEPS=0)
+
+# step COMMAND...: shows it and runs it.
+step() {
+    printf '\n\033[1m$ embed %s\033[0m\n' "$(quoted "$@")"
+    "$embed" "$@"
+}
+
+# stage NAME RECIPE [OPTION...]: trains one stage, or goes on with it.
+stage() {
+    step train --gin_file="$recipes/$2.gin" --run_dir="$output/$1" --gin.SEED="$seed" --gin.CACHE_DIR="'$data'" "${steps[@]}" "${@:3}"
+}
+
+mkdir -p "$output"
+words=("--gin.VOCABULARY='$data/vocabulary.model'" "--gin.PAIRS='$pairs/*.jsonl.gz'")
+stage causal small_causal "${words[@]}"
+stage adapted small_adapt "${words[@]}" "--gin.START='$output/causal'"
+stage prefinetuned small_prefinetune "--gin.PAIRS='$pairs/*.jsonl.gz'" "--gin.START='$output/adapted'"
+
+step mine "$output/prefinetuned" --pairs "$pairs"/*.jsonl.gz --output="$output/mined" --negatives=1 --max_length=64
+triplets=("--gin.PAIRS='$output/mined/*.jsonl.gz'" "--gin.START='$output/prefinetuned'")
+stage finetuned small_finetune "${triplets[@]}"
+
+step encode "$teacher" --gin_file="$recipes/small_finetune.gin" --output="$output/taught" --max_length=128 \
+    --gin.CACHE_DIR="'$data'" "${triplets[@]}"
+taught=("--gin.PAIRS='$output/mined/*.jsonl.gz'" "--gin.TEACHER_VECTORS='$output/taught'")
+stage distilled small_distil "${taught[@]}" "--gin.START='$output/prefinetuned'"
+stage int4 small_qat "${taught[@]}" "--gin.START='$output/distilled'"
+[ -e "$output/packed/model.json" ] || step export "$output/int4" "$output/packed" --format=bundle
+
+if [ -n "$suite" ]; then
+    models=()
+    for name in causal adapted prefinetuned finetuned distilled int4 packed; do
+        models+=("$name=$output/$name")
+    done
+    step evaluate "${models[@]}" --suite="$suite" --output="$output/scores" --baselines=bm25
+fi
+printf '\nthe model is %s, in four bits %s; its stages are beside it\n' "$output/distilled" "$output/packed"
