@@ -71,15 +71,24 @@ def text_notes(trained: Trained, form: str) -> list[str]:
 
 
 def value_notes(trained: Trained, dtype: str) -> list[str]:
-    """Returns what a user must know of weights that have the values of a quantised model."""
+    """Returns what a user must know of the weights: a decoder that is left out, and the values of a quantised model."""
+    notes = decoder_notes(trained)
     if "quantization" not in trained.description:
-        return []
+        return notes
     name = trained.description["quantization"]["name"]
     if dtype == "bfloat16":
         return [
-            f"the model is quantised as {name}, whose scales have 11 digits of float16; bfloat16 rounds its values again"
+            *notes,
+            f"the model is quantised as {name}, whose scales have 11 digits of float16; bfloat16 rounds its values again",
         ]
-    return [f"the model is quantised as {name}: the weights have those values, and take the space of float32"]
+    return [*notes, f"the model is quantised as {name}: the weights have those values, and take the space of float32"]
+
+
+def decoder_notes(trained: Trained) -> list[str]:
+    """Returns a note where the model has a decoder, which no export holds."""
+    if trained.description.get("architecture", {}).get("decoder") is None:
+        return []
+    return ["the decoder is left out: embeddings do not use it, and no other tool reads it"]
 
 
 def truncation_side(trained: Trained) -> str:

@@ -29,6 +29,8 @@ def run(model, output, quantization: str | None = None) -> None:
     print(f"packing    {trained.folder} as {chosen.name}", flush=True)
     stored, changed = _packed(trained, plan)
     _write(output, trained, chosen, plan, stored)
+    for note in origin.decoder_notes(trained):
+        print(f"note       {note}")
     for line in plan.lines(trained.shapes):
         print(f"weights    {line}")
     if changed:
@@ -76,6 +78,7 @@ def _write(output, trained: Trained, chosen: Quantization, plan: Plan, stored: d
     """Writes the bundle of packed arrays; whole or not at all."""
     description = {
         **trained.description,
+        "architecture": api.describe(trained.module),
         "quantization": chosen.describe(),
         "lineage": {"initial": trained.digest, "quantized": chosen.name, "from": trained.description["lineage"]},
     }

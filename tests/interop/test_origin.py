@@ -94,6 +94,10 @@ def test_without_prompts_a_text_that_is_stripped_has_nothing_before_it():
 
 def test_weights_of_a_quantised_model_have_a_note():
     assert origin.value_notes(made("none"), "float32") == []
+    with_decoder = made("none")
+    with_decoder.description["architecture"] = {"decoder": {"type": "Gemma"}}
+    (note,) = origin.value_notes(with_decoder, "float32")
+    assert note.startswith("the decoder is left out: embeddings do not use it")
     quantised = made("none", quantization={"name": "int4_blocks", "rules": []})
     (note,) = origin.value_notes(quantised, "float32")
     assert note == "the model is quantised as int4_blocks: the weights have those values, and take the space of float32"

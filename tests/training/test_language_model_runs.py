@@ -88,8 +88,11 @@ def test_the_encoder_is_the_start_of_a_run_on_pairs(folder, run_embed):
 def test_a_model_with_a_decoder_is_served_and_exported_without_it(folder, run_embed):
     found = run_embed(folder, "search", "adapted", "kara", "--corpus=corpus.jsonl")
     assert found.returncode == 0, found.stderr
-    done = run_embed(folder, "export", "adapted", "exported")
-    assert done.returncode == 0, done.stderr
+    for output, options in (("exported", ()), ("packed", ("--format=bundle", "--quantization=int8_blocks"))):
+        done = run_embed(folder, "export", "adapted", output, *options)
+        assert done.returncode == 0 and "note       the decoder is left out" in done.stdout, done.stderr
+    assert bundles.read_model_json(folder / "packed")["architecture"]["decoder"] is None
+    assert run_embed(folder, "search", "packed", "kara", "--corpus=corpus.jsonl").returncode == 0
 
 
 @pytest.mark.parametrize("place", ["train.after_step_3", "checkpoint.before_manifest"])
