@@ -17,8 +17,9 @@ from embed.commands import options
 from embed.errors import UsageError
 
 SUMMARY = (
-    "Read a Hugging Face or sentence-transformers folder (safetensors, config.json, tokenizer) into a bundle that every " "other
-    command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, EmbeddingGemma 2 text, T5Gemma, ModernBERT, Qwen3. Needs no torch."
+    "Read a Hugging Face or sentence-transformers folder (safetensors, config.json, tokenizer) into a bundle that every "
+    "other command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, EmbeddingGemma 2 text, T5Gemma, ModernBERT, Qwen3. "
+    "Needs no torch."
 )
 
 log_path = options.log_beside_output
