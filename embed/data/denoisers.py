@@ -50,8 +50,8 @@ class Denoiser:
 
     def max_inputs(self, length: int) -> int:
         """Returns the most tokens of inputs that a text of up to `length` tokens gives."""
-        least_noise = max(math.floor(length * self.rate), 1)
-        return length - least_noise + (0 if self.prefix else math.ceil(least_noise / self.mean_span))
+        min_noise = max(math.floor(length * self.rate), 1)
+        return length - min_noise + (0 if self.prefix else math.ceil(min_noise / self.mean_span))
 
     def max_targets(self, length: int) -> int:
         """Returns the most tokens of targets that a text of up to `length` tokens gives."""

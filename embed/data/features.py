@@ -122,7 +122,7 @@ class Feature:
     def check(self, cache: Any) -> None:
         """Raises a DataError where the examples of a task's cache cannot be collated. Called when a run starts."""
 
-    def places(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    def token_counts(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Returns how many real tokens its own arrays hold, and their room. Texts in packed rows are not counted."""
         return 0, 0
 

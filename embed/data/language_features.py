@@ -75,7 +75,7 @@ class _Language(Feature):
             drawn.append((tokens[start : start + self.window], rng))
         return drawn
 
-    def places(self, arrays):
+    def token_counts(self, arrays):
         """Returns the real tokens of the rows, and how many there is room for."""
         masks = [x for name, x in arrays.items() if name.startswith(f"{self.name}_") and name.endswith("_mask")]
         return sum(int(np.count_nonzero(x)) for x in masks), sum(x.size for x in masks)

@@ -251,7 +251,7 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
             jax.block_until_ready(ahead.popleft())
         done += 1
         files.failpoint(f"train.after_step_{done}")
-        reporter.advance(size, *(jax.process_count() * n for n in _places(local, run.batches.examples.features)))
+        reporter.advance(size, *(jax.process_count() * n for n in _token_counts(local, run.batches.examples.features)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
             _check_skipped(values, done)
@@ -314,11 +314,11 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
     return best
 
 
-def _places(arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> tuple[int, int]:
+def _token_counts(arrays: Mapping[str, np.ndarray], features: Sequence[Feature]) -> tuple[int, int]:
     """Returns how many real tokens the arrays of a batch hold, and how many they have room for."""
     segment_ids = arrays.get("segment_ids", np.zeros(0))
-    places = [(np.count_nonzero(segment_ids), segment_ids.size), *(f.places(arrays) for f in features)]
-    return sum(int(real) for real, _ in places), sum(int(room) for _, room in places)
+    counts = [(np.count_nonzero(segment_ids), segment_ids.size), *(f.token_counts(arrays) for f in features)]
+    return sum(int(real) for real, _ in counts), sum(int(room) for _, room in counts)
 
 
 def example_flops(run: Run) -> float:

@@ -89,7 +89,7 @@ def test_a_row_to_continue_is_a_window_between_the_special_tokens():
     assert arrays["text_mask"].sum(1).tolist() == [7, 16]
     window = arrays["text_tokens"][1][1:-1].tolist()
     assert any(texts[1][i : i + 14].tolist() == window for i in range(87))
-    assert feature.places(arrays) == (23, 32)
+    assert feature.token_counts(arrays) == (23, 32)
 
 
 def test_inputs_and_targets_rebuild_every_text():
