@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh
 
 from embed.errors import ConfigError
 from embed.models import kernels
-from embed.models.kernels import Cudnn, Reach, Splash, Xla
+from embed.models.kernels import Cudnn, Reach, Splash, Xla, cross_attention_bias
 from embed.sharding import AXES
 
 LENGTH = 160  # no multiple of a block
@@ -217,3 +217,12 @@ def test_a_kernel_that_cannot_be_is_refused(monkeypatch, platform, given, messag
     monkeypatch.setattr(kernels, "platform", lambda: platform)
     with pytest.raises(ConfigError, match=message):
         chosen(**given)
+
+
+def test_a_decoder_sees_the_real_tokens_of_its_own_text():
+    texts, context = np.array([[1, 1, 2, 0]]), np.array([[1, 2, 2, 0, 0]])
+    found = np.asarray(cross_attention_bias(texts, context))[0, 0, 0] == 0
+    assert found.tolist() == [[t == c and c > 0 for c in context[0]] for t in texts[0]]
+    mask = np.array([[True, True, False], [True, False, False]])
+    found = np.asarray(cross_attention_bias(np.ones((2, 4), bool), mask))[:, 0, 0] == 0
+    assert found.tolist() == [[row.tolist()] * 4 for row in mask]
