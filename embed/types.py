@@ -72,6 +72,8 @@ class Outputs:
 class Objective(Protocol):
     """What a run learns. A frozen dataclass with a field `model`, which the trainer sets to the described model.
 
+    One that trains the model's decoder has the attribute `trains_decoder` = True; for others a start's decoder is left out.
+
     An objective knows nothing of micro-batches, meshes and hosts: `training.step` calls `forward` for each micro-batch, and
     `loss` once for the whole batch.
     """

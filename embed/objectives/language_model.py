@@ -5,7 +5,7 @@ the mixture of denoisers of UL2 (arXiv:2205.05131) as in T5Gemma (arXiv:2504.062
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -65,6 +65,16 @@ class _LanguageModel:
     def _check(self) -> None:
         raise NotImplementedError
 
+    def _arrays(self, batch: Batch, *names: str) -> list[Any]:
+        """Returns the arrays of the feature `text`; a batch without them is a ConfigError."""
+        missing = [f"{self.text}_{name}" for name in names if f"{self.text}_{name}" not in batch]
+        if missing:
+            raise ConfigError(
+                f"{type(self).__name__} reads {missing[0]!r}, and the batch has {', '.join(sorted(batch))}; bind Recipe.features "
+                f"to [@language_features.{self.feature}()], and {type(self).__name__}.text to its name"
+            )
+        return [batch[f"{self.text}_{name}"] for name in names]
+
     def _sums(self, params: Params, inputs, labels, mask, key) -> dict[str, Float[Array, ""]]:
         """Returns the sums of the predictions of `labels`, from the named `inputs` of the model."""
         states = self.model.apply(params, inputs, method="decode", key=key if self.model.dropout else None)
@@ -82,6 +92,7 @@ class CausalLanguageModel(_LanguageModel):
     text: str = "text"
     z_loss: NonNegative = 0.0
     model: Model | None = None
+    feature: ClassVar[str] = "Continuation"
 
     def _check(self) -> None:
         methods = self.model.methods
@@ -94,7 +105,7 @@ class CausalLanguageModel(_LanguageModel):
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the sums of a micro-batch."""
         del step
-        tokens, mask = batch[f"{self.text}_tokens"], batch[f"{self.text}_mask"]
+        tokens, mask = self._arrays(batch, "tokens", "mask")
         inputs = {"tokens": tokens[:, :-1], "segment_ids": mask[:, :-1]}
         return Outputs({}, self._sums(variables.params[MODEL], inputs, tokens[:, 1:], mask[:, 1:], key))
 
@@ -110,6 +121,8 @@ class SequenceToSequence(_LanguageModel):
     text: str = "text"
     z_loss: NonNegative = 0.0
     model: Model | None = None
+    feature: ClassVar[str] = "Denoised"
+    trains_decoder: ClassVar[bool] = True
 
     def _check(self) -> None:
         if "decoder_tokens" not in getattr(self.model.methods.get("decode"), "inputs", ()):
@@ -121,10 +134,10 @@ class SequenceToSequence(_LanguageModel):
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the sums of a micro-batch."""
         del step
-        targets, mask = batch[f"{self.text}_targets"], batch[f"{self.text}_targets_mask"]
+        tokens, segment_ids, targets, mask = self._arrays(batch, "inputs", "inputs_mask", "targets", "targets_mask")
         inputs = {
-            "tokens": batch[f"{self.text}_inputs"],
-            "segment_ids": batch[f"{self.text}_inputs_mask"],
+            "tokens": tokens,
+            "segment_ids": segment_ids,
             "decoder_tokens": targets[:, :-1],
             "decoder_segment_ids": mask[:, :-1],
         }

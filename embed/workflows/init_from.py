@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from embed import bundles, text
+from embed import bundles, console, text
 from embed.data import tokenizers
 from embed.errors import ConfigError, did_you_mean
 from embed.models import api
@@ -24,7 +24,7 @@ def complete(recipe: Recipe) -> Recipe:
         recipe = dataclasses.replace(
             recipe,
             init_from=str(folder),
-            model=recipe.model or _model(description, recipe.model_changes),
+            model=recipe.model or _model(_without_decoder(description, recipe, folder), recipe.model_changes),
             model_changes={},
             tokenizer=recipe.tokenizer or tokenizers.from_folder(folder, description["tokenizer"]),
             max_length=recipe.max_length or max(description["lengths"].values()),
@@ -38,6 +38,15 @@ def complete(recipe: Recipe) -> Recipe:
         max_length=recipe.max_length or recipe.longest_text,
         text_normalization=recipe.text_normalization or text.DEFAULT_NORMALIZATION,
     )
+
+
+def _without_decoder(description: dict[str, Any], recipe: Recipe, folder) -> dict[str, Any]:
+    """Returns the description without a decoder that the objective does not train; says where there is one."""
+    architecture = description["architecture"]
+    if architecture.get("decoder") is None or getattr(recipe.objective, "trains_decoder", False):
+        return description
+    console.say(f"start      the decoder of {folder} is left out: the objective does not train it")
+    return {**description, "architecture": {**architecture, "decoder": None}}
 
 
 def _with_prompts(task, prompts):

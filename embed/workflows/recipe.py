@@ -109,6 +109,11 @@ class Recipe:
         for name in ("model", "tokenizer"):
             if getattr(self, name) is None and self.init_from is None:
                 raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")
+        if getattr(self.model, "decoder", None) is not None and not getattr(self.objective, "trains_decoder", False):
+            raise ConfigError(
+                f"Embedder.decoder has no effect: {type(self.objective).__name__} does not train it; leave it out, or take "
+                "language_model.SequenceToSequence"
+            )
         if self.model_changes and self.model is not None:
             raise ConfigError(
                 "Recipe.model_changes goes with the model of init_from; bind the fields of Recipe.model instead"
@@ -171,6 +176,7 @@ class Recipe:
             raise ConfigError(
                 "Recipe.teacher_dim is the size of Recipe.teacher_vectors, which is not bound; bind both or none"
             )
+        self._check_prompts()
         for name in ("lengths", "num_negatives", "draw_negatives") if self.features else ():
             default = Lengths() if name == "lengths" else getattr(type(self), name)
             if getattr(self, name) != default:
@@ -186,6 +192,20 @@ class Recipe:
             self._check_unused_lists(task, fields or {}, getattr(source, "optional", ()))
             self._check_scores(task, fields or {})
         self._check_hardness()
+
+    def _check_prompts(self) -> None:
+        """Raises ConfigError for prompts of tasks where no feature reads texts in prompts."""
+        if text_features(self.record_features):
+            return
+        prompts = {**text.PROMPTS, **(self.prompts or {})}
+        for task in (task for task in self.mixture.tasks if isinstance(task, tasks.Task)):
+            for name in ("query_prompt", "target_prompt"):
+                default = getattr(tasks.Task, name)
+                if getattr(task, name) not in (default, prompts[default]):
+                    raise ConfigError(
+                        f"task {task.name!r}: {name} = {getattr(task, name)!r} has no effect: no feature reads texts in prompts; "
+                        "leave it out"
+                    )
 
     def _check_teacher(self, name: str, is_needed: bool) -> None:
         if getattr(self, name) is None or (is_needed and not self.features):

@@ -127,6 +127,19 @@ def test_a_model_of_the_other_kind_is_refused(objective, message):
         objective.init(jax.random.key(0))
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_batch_without_the_features_arrays_is_one_line(name):
+    objective, array, feature = (
+        OBJECTIVES[name],
+        *{"causal": ("tokens", "Continuation"), "sequence": ("inputs", "Denoised")}[name],
+    )
+    message = (
+        rf"reads 'text_{array}', and the batch has label; bind Recipe.features to \[@language_features.{feature}\(\)\]"
+    )
+    with pytest.raises(ConfigError, match=message):
+        objective.forward(objective.init(jax.random.key(0)), Batch({"label": np.zeros(2)}), None, 0)
+
+
 def test_a_weight_of_the_squared_log_partition_is_not_negative():
     with pytest.raises(ConfigError, match="z_loss"):
         dataclasses.replace(OBJECTIVES["causal"], z_loss=-1.0)

@@ -98,3 +98,15 @@ def test_a_foreign_model_is_converted_into_the_caches(recipe_of, bundle, monkeyp
     monkeypatch.setattr(init_from.foreign, "bundle_of", lambda *given: asked.append(given) or bundle)
     recipe = recipe_of(init_from="org/one", **FREE)
     assert init_from.complete(recipe).init_from == str(bundle) and asked == [("org/one", recipe.cache_dir, "start")]
+
+
+def test_a_decoder_that_the_objective_does_not_train_is_left_out(recipe_of, bundle, tmp_path, capsys):
+    folder = tmp_path / "with_decoder"
+    shutil.copytree(bundle, folder)
+    description = json.loads((folder / "model.json").read_text())
+    encoder = description["architecture"]["encoder"]
+    description["architecture"]["decoder"] = {**encoder, "causal": True}
+    (folder / "model.json").write_text(json.dumps(description))
+    completed = init_from.complete(recipe_of(init_from=str(folder), model=None, tokenizer=None))
+    assert completed.model.decoder is None
+    assert f"the decoder of {folder} is left out: the objective does not train it" in capsys.readouterr().out

@@ -3,10 +3,13 @@
 import dataclasses
 
 import pytest
+from tiny_models import small_module
 from training_batches import bag_of_words
 
 from embed import sources
+from embed.data.denoisers import Denoiser
 from embed.data.features import Labels, Scores, Vectors
+from embed.data.language_features import Denoised
 from embed.data.tasks import Mixture, Task
 from embed.data.teacher_scores import TeacherScores
 from embed.data.text_features import Lengths, Text, Texts, pairs
@@ -18,6 +21,7 @@ from embed.losses.scores import CoSENT
 from embed.losses.total import Total
 from embed.models.lora import Lora
 from embed.objectives.adapters import Adapters
+from embed.objectives.language_model import SequenceToSequence
 from embed.objectives.moving_average import MovingAverage
 from embed.objectives.pairs import Pairs
 from embed.training.loop import Schedule
@@ -243,3 +247,21 @@ def test_the_objective_has_the_model_its_adapters_and_its_average(recipe_of):
     assert recipe_of(ema_decay=0.5).built_objective(model) == MovingAverage(plain, 0.5)
     both = recipe_of(lora=Lora("kernel", rank=2), ema_decay=0.5).built_objective(model)
     assert both == MovingAverage(adapters, 0.5)
+
+
+def test_a_decoder_that_is_not_trained_and_prompts_that_are_not_read_are_refused(recipe_of, tmp_path):
+    module = small_module(64)
+    with_decoder = module.clone(decoder=module.encoder.clone(causal=True))
+    with pytest.raises(
+        ConfigError, match="Embedder.decoder has no effect: Pairs does not train it; leave it out, or take"
+    ):
+        recipe_of(model=with_decoder)
+    plain = {"model": with_decoder, "objective": SequenceToSequence(), "lengths": Lengths()}
+    features = [Denoised([Denoiser(0.25, prefix=True)])]
+    task = Task("one", sources.JsonLines(str(tmp_path / "one.jsonl"), {"text": "text"}))
+    assert recipe_of(**plain, features=features, mixture=Mixture("m", [task])).longest_text == 512
+    prompted = Mixture("m", [dataclasses.replace(task, query_prompt="classification")])
+    with pytest.raises(
+        ConfigError, match="task 'one': query_prompt = 'classification' has no effect: no feature reads texts in"
+    ):
+        recipe_of(**plain, features=features, mixture=prompted)

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from tiny_models import small_module, word_tokenizer
 
-from embed import arrays, sharding, trees
+from embed import arrays, sharding, sources, trees
+from embed.data.denoisers import Denoiser
+from embed.data.language_features import Denoised
+from embed.data.tasks import Mixture, Task
+from embed.data.text_features import Lengths
 from embed.errors import DataError
 from embed.models import api
+from embed.objectives.language_model import SequenceToSequence
 from embed.sharding import MeshShape
 from embed.workflows import packed_bundle
 from embed.workflows.start import Start
@@ -117,9 +122,12 @@ def test_another_vocabulary_is_refused(recipe_of, bundle, word_list, tmp_path):
         Start(recipe_of(init_from=str(bundle), tokenizer=other), api.build(small_module(VOCAB_SIZE)))
 
 
-def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, bundle, capsys):
+def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, tmp_path, capsys):
     module = small_module(VOCAB_SIZE)
-    found, target = read(module.clone(decoder=module.encoder.clone(causal=True)))
+    features = [Denoised([Denoiser(0.25, prefix=True)])]
+    texts = Task("corpus", sources.JsonLines(str(tmp_path / "corpus.jsonl"), {"text": "text"}))
+    given = {"objective": SequenceToSequence(), "features": features, "mixture": Mixture("corpus", [texts])}
+    found, target = read(module.clone(decoder=module.encoder.clone(causal=True)), lengths=Lengths(), **given)
     assert list(found) == list(target)
     for path, x in found.items():
         source = path.replace("decoder/", "encoder/").replace("/cross_attention", "/attention")
