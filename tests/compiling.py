@@ -1,4 +1,4 @@
-"""How tests compile: their programs run for moments, and are there in half the time with little optimisation.
+"""How tests compile: their programs run for moments, and are there in a third of the time with little optimisation.
 
 The slow tests (`launch/test.sh --slow`) compile as users do.
 """
@@ -8,7 +8,7 @@ import os
 FAST = (
     ""
     if os.environ.get("EMBED_TESTS_COMPILE") == "fully"
-    else "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    else "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 )
 
 
