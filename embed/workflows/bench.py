@@ -80,6 +80,7 @@ class Bench:
         """The line that scores a model; all but $model, $run and what it is scored on."""
         claim = self.claim
         options = [("dims", ",".join(map(str, claim.dims))), ("tasks", ",".join(claim.tasks))]
+        options += [("quantize", ",".join(claim.precisions))]
         more = "".join(f" --{option}={value}" for option, value in options if value)
         return f"evaluate model=$model --suite={claim.suite} --vectors=off{more}"
 

@@ -17,7 +17,8 @@ class Comparison:
     """`better` and `than` name arms. `metric` is a mean of the suite ('mean of the types', a type) or 'task/score'; `view` a size.
 
     `kind` 'better' claims that it is, by `least` points; 'no worse' that it loses no more than `least`; 'shown' is
-    printed and not judged: the other side of a trade, or what a reader will ask.
+    printed and not judged: the other side of a trade, or what a reader will ask. With `from_view` each arm's score is what it gains
+    from that view to `view`, below zero where it loses: 'better' is then the arm that loses less.
     """
 
     better: str
@@ -26,16 +27,21 @@ class Comparison:
     view: str | None = None
     least: float = 0.0
     kind: str = "better"
+    from_view: str | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ConfigError(f"Comparison.kind = {self.kind!r}{did_you_mean(self.kind, KINDS)}")
         if self.least < 0:
             raise ConfigError(f"Comparison.least = {self.least}: points, at least 0")
+        if self.from_view is not None and self.view is None:
+            raise ConfigError(f"Comparison.from_view = {self.from_view!r}: from it to which view? Set Comparison.view")
 
     @property
     def name(self) -> str:
         at_view = "" if self.view is None else f" at {self.view}"
+        if self.from_view is not None:
+            at_view = f" from {self.from_view} to {self.view}"
         sign = ">=" if self.kind == "no worse" else ">"
         return f"{self.better} {sign} {self.than}: {self.metric}{at_view}"
 
@@ -45,7 +51,8 @@ class Claim:
     """One claim at small scale. Bound by a gin file under gin/claims/.
 
     `arms` are lists of command lines, of `embed` or `python SCRIPT ...`, run one after the other for every seed; the model that
-    they leave at $model is scored on `suite` at `dims`. `prepared` are named lists of lines that are run once, for all claims
+    they leave at $model is scored on `suite` at `dims`, its vectors in `precisions` of `embed evaluate --quantize` (default:
+    float32). `prepared` are named lists of lines that are run once, for all claims
     that have the same. $NAME is the folder of something prepared, or of an arm with the same seed, which lines that follow may
     use. What else is filled in: $seed, $run (the folder of these lines), $model ($run/model), and what the user gives: $data
     (folder of pairs and suites) and $source (a model to start from). `seeds` are five where a run of every arm takes two minutes
@@ -61,6 +68,7 @@ class Claim:
     comparisons: Sequence[Comparison] = ()
     suite: str = "$data/suites/text-small.json"
     dims: Sequence[int] = ()
+    precisions: Sequence[str] = ()
     tasks: Sequence[str] = ()
     prepared: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     seeds: Sequence[int] = (0, 1, 2)

@@ -220,12 +220,19 @@ class Experiment:
         """Returns the score of one arm with one seed that the comparison is about."""
         views = record["scores"]
         view = comparison.view or next(iter(views))
+        if comparison.from_view is None:
+            return self._at_view(views, view, comparison.metric)
+        return self._at_view(views, view, comparison.metric) - self._at_view(
+            views, comparison.from_view, comparison.metric
+        )
+
+    def _at_view(self, views: Mapping[str, Any], view: str, metric: str) -> float:
         if view not in views:
             missing, known = view, views
-        elif comparison.metric not in views[view]:
-            missing, known = comparison.metric, views[view]
+        elif metric not in views[view]:
+            missing, known = metric, views[view]
         else:
-            return views[view][comparison.metric]
+            return views[view][metric]
         raise DataError(f"claim {self.name}: nothing called {missing!r} was scored{did_you_mean(missing, known)}")
 
 

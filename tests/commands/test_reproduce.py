@@ -155,9 +155,10 @@ def experiment(folder, claim):
     return reproduce.Experiment("c", claim, folder, folder / "c.json", {}, {})
 
 
-def results(score):
+def results(score, **more):
+    means = {view: {"mean of the types": x} for view, x in {"4": score, **more}.items()}
     return {
-        "models": {"model": {"means": {"4": {"mean of the types": score}}, "results": {}}},
+        "models": {"model": {"means": means, "results": {}}},
         "environment": {"embed": "1", "python": "3", "packages": {"jax": "0"}, "devices": {"kind": "cpu"}},
     }
 
@@ -200,6 +201,21 @@ def test_more_seeds_keep_what_was_measured_and_the_table_says_which_are_missing(
     changed = dataclasses.replace(more, arms={**more.arms, "one": [*more.arms["one"], "average $run --output=$model"]})
     with pytest.raises(DataError, match="'one' was measured with another --data, --source or claim than these"):
         experiment(tmp_path, changed).check_record()
+
+
+def test_what_is_lost_from_one_view_to_another_is_compared(tmp_path):
+    """The better arm loses one point where the other loses three, and is worse in both views."""
+    comparison = Comparison("one", "two", from_view="4", view="2")
+    claim = dataclasses.replace(SMALL_CLAIM, comparisons=[comparison])
+    for seed in (0, 1, 2):
+        experiment(tmp_path, claim)._keep("one", seed, results(0.50 + seed / 100, **{"2": 0.49 + seed / 100}), 1.0)
+        experiment(tmp_path, claim)._keep("two", seed, results(0.60, **{"2": 0.57}), 1.0)
+    result = experiment(tmp_path, claim).result()["comparisons"][0]
+    assert result["better"] == pytest.approx([-0.01] * 3) and result["than"] == pytest.approx([-0.03] * 3)
+    assert result["mean"] == pytest.approx(2.0) and result["verdict"] == "reproduced"
+    unknown = dataclasses.replace(SMALL_CLAIM, comparisons=[dataclasses.replace(comparison, from_view="8")])
+    with pytest.raises(DataError, match="nothing called '8' was scored"):
+        experiment(tmp_path, unknown).result()
 
 
 def test_the_table_alone_runs_nothing(folder, run_embed, tmp_path):

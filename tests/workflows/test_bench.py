@@ -62,6 +62,12 @@ def test_the_digest_is_of_words_and_gin_files_with_their_includes(gin_file):
     assert digest([line], {}) != first
 
 
+def test_a_model_is_scored_at_the_sizes_and_precisions_of_the_claim(tmp_path):
+    line = Bench(claim(dims=(4, 2), precisions=("float32", "binary"), tasks=("x",)), tmp_path, {}, {}, "c").scoring
+    assert line.endswith(" --vectors=off --dims=4,2 --tasks=x --quantize=float32,binary")
+    assert Bench(claim(), tmp_path, {}, {}, "c").scoring.endswith(" --vectors=off")
+
+
 def test_what_an_arm_uses_decides_it_too(tmp_path):
     bench = Bench(claim(), tmp_path, {}, {}, "c")
     changed = claim(prepared={"words": ["curate prompts --output=$run/other"], "more": []})

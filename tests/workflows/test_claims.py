@@ -25,6 +25,7 @@ def claim(**changes) -> Claim:
         ({"view": "64", "metric": "sts"}, "a > b: sts at 64"),
         ({"kind": "no worse", "least": 0.5}, "a >= b: mean of the types"),
         ({"kind": "shown", "metric": "task/score"}, "a > b: task/score"),
+        ({"from_view": "64", "view": "64 binary"}, "a > b: mean of the types from 64 to 64 binary"),
     ],
 )
 def test_a_comparison_is_named_by_what_it_claims(given, name):
@@ -36,6 +37,7 @@ def test_a_comparison_is_named_by_what_it_claims(given, name):
     [
         ({"kind": "beter"}, "Comparison.kind = 'beter'; did you mean 'better'?"),
         ({"least": -0.1}, "Comparison.least = -0.1: points, at least 0"),
+        ({"from_view": "64"}, "Comparison.from_view = '64': from it to which view? Set Comparison.view"),
     ],
 )
 def test_a_wrong_comparison_is_refused(given, message):
