@@ -28,6 +28,7 @@ RECIPES = sorted([*(GIN / "recipes").rglob("*.gin"), *(GIN / "claims" / "recipes
 CLAIMS = sorted((GIN / "claims").glob("*.gin"))
 # What a user must give, per recipe.
 SMALL = ["PAIRS='data/pairs/*.jsonl'", "VOCABULARY='words.model'", "CACHE_DIR='cache'", "ONLY=()", "PROMPTS={}"]
+LANGUAGE = SMALL[:3]
 LABELS = [f"{name}='labels.jsonl'" for name in ("TOPICS", "QUESTIONS", "OPINIONS")]
 REQUIRED = {
     "recipes/quickstart.gin": ["SOURCE='minilm'"],
@@ -62,6 +63,23 @@ REQUIRED = {
     "claims/recipes/student.gin": SMALL,
     "claims/recipes/taught_student.gin": [*SMALL, "TEACHER_VECTORS='taught'"],
     "claims/recipes/small_finetune.gin": [*SMALL, "START='minilm'"],
+    "claims/recipes/small_quantized.gin": [*SMALL, "START='minilm'"],
+    "claims/recipes/small_spread_out.gin": SMALL,
+    "claims/recipes/causal.gin": LANGUAGE,
+    "claims/recipes/denoising.gin": [*LANGUAGE, "START='causal'"],
+    "claims/recipes/student_finetune.gin": [*SMALL, "START='student'"],
+    "claims/recipes/student_finetune_taught.gin": [
+        *SMALL,
+        "START='student'",
+        "TEACHER_VECTORS='taught'",
+        "recipe.Recipe.num_negatives=1",
+    ],
+    "claims/recipes/student_finetune_taught_alone.gin": [
+        *SMALL,
+        "START='student'",
+        "TEACHER_VECTORS='taught'",
+        "recipe.Recipe.num_negatives=1",
+    ],
     "claims/recipes/small_and_made.gin": [*SMALL, "START='minilm'", "MADE='labels.jsonl'"],
     "claims/recipes/labels.gin": ["START='minilm'", "CACHE_DIR='cache'", *LABELS],
 }

@@ -16,7 +16,7 @@ from embed import digests
 from embed.commands.main import main
 
 CODES = {64, 65, 69, 70, 74, 75, 78}
-DRAWN = int(os.environ.get("EMBED_BAD_INPUTS", "25"))
+DRAWN = int(os.environ.get("EMBED_BAD_INPUTS", "15"))
 
 
 def reseal(name: str):

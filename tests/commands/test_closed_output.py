@@ -56,6 +56,7 @@ def open_run(prepared, tmp_path_factory, run_embed):
     return folder
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_stdout_is_closed(open_run):
     code, err = closed_after_one_line(open_run, *TRAIN, "--run_dir=closed")
     assert (code, err) == (0, "")

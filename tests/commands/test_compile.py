@@ -106,8 +106,10 @@ def test_adapters_take_less_than_the_whole_model(folder, run_embed):
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
-        (["--steps=train,serve"], 64, "no step 'serve'; known: train, evaluate, encode"),
-        (["--mesh=2,2"], 64, "--mesh=2,2: three numbers, DATA,FSDP,TENSOR"),
+        pytest.param(
+            ["--steps=train,serve"], 64, "no step 'serve'; known: train, evaluate, encode", marks=pytest.mark.slow
+        ),
+        pytest.param(["--mesh=2,2"], 64, "--mesh=2,2: three numbers, DATA,FSDP,TENSOR", marks=pytest.mark.slow),
         (["--mesh=3,1,1"], 78, "does not fit 1 devices"),
         (["--micro_batches=3"], 78, "does not split"),
     ],

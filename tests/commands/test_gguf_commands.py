@@ -197,6 +197,7 @@ def test_verify_compares_with_llama_cpp_where_it_is_installed(folders, llama, ca
     assert opened[0] == {"embedding": True, "verbose": False, "n_ctx": length, "n_batch": length, "n_ubatch": length}
 
 
+@pytest.mark.slow
 def test_verify_sees_what_llama_cpp_makes_otherwise(folders, llama, call):
     llama(ids=lambda ids: ids[:-1])
     code, _, err = call("verify", folders.export)

@@ -155,9 +155,11 @@ def test_a_host_that_is_done_first_is_not_taken_for_lost(port):
             p.kill()
 
 
-def test_every_host_refuses_an_output_that_is_there(alone, run_on_hosts):
+def test_every_host_refuses_an_output_that_is_there(folder, run_on_hosts):
+    (folder / "taken").mkdir()
+    (folder / "taken" / "results.json").write_text("{}")
     with pytest.raises(AssertionError, match=r"already exists(.|\n)*already exists") as caught:
-        run_on_hosts(alone, 2, "average", "model", "--output=scores")
+        run_on_hosts(folder, 2, "average", "model", "--output=taken")
     assert "[74, 74] == [0, 0]" in str(caught.value)
 
 

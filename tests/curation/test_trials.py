@@ -82,6 +82,7 @@ def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(whole, tmp_path)
     assert "mixture 10 of 12" in out and "mixture 9 of 12" not in out
 
 
+@pytest.mark.slow
 def test_two_processes_divide_the_runs(whole, tmp_path):
     processes = [start(tmp_path, 0.1) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in processes]

@@ -15,7 +15,10 @@ from embed.text import PROMPTS
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "embedding_gemma2_text" else name for name in FAMILIES],
+)
 def test_convert_export_convert_is_exact(family, rounds, foreign, tmp_path):
     made = rounds(family)
     written, theirs = (safetensors.numpy.load_file(f / "model.safetensors") for f in (made.back, made.theirs))

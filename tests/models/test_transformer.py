@@ -45,11 +45,8 @@ def test_rows_do_not_see_each_other(tiny):
         assert np.all(np.any(np.delete(other != whole, i, 0), -1))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"unroll": 2, "remat": "dots"}, pytest.param({"unroll": 3, "remat": "full"}, marks=pytest.mark.slow)],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"unroll": 2, "remat": "dots"}, {"unroll": 3, "remat": "full"}], ids=str)
 def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, gradient):
     """With dropout, which is drawn the same in both passes. The unrolled layers need not divide all of them."""
     found, expected = tiny.gradient(**fields), gradient

@@ -173,6 +173,7 @@ def test_disk_full_during_a_save_keeps_the_step_before(uninterrupted, work, run_
     assert digests(work) == digests(uninterrupted)
 
 
+@pytest.mark.slow
 def test_changed_data_is_refused_on_resume(uninterrupted, work, run_embed):
     import shutil
 
