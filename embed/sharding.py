@@ -35,6 +35,8 @@ RULES = {
     "layers": (),
     "length": (),
     "norm": (),
+    "patch": (),
+    "channels": (),
 }
 
 

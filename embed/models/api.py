@@ -4,31 +4,36 @@ Parameters are nested dicts of float32 arrays. Their paths are the checkpoint fo
 by the registered names of its parts and their fields, and built again from that description alone: no code comes from a file.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from embed import ranges
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import (
     bert,
+    dual_encoder,
     embedder,
     embedding_gemma2,
     gemma,
-    language_model,
     layout,
     modernbert,
     pooling,
     qwen3,
     t5gemma,
+    tips_text,
+    vit,
 )
 from embed.models.transformer import TransformerEncoder
-from embed.types import EMBEDDINGS, Method, Model
+from embed.models.vit import VisionTransformer
+from embed.types import Model, Params
 
 _REGISTRY: dict[str, type[nn.Module]] = {
     "Embedder": embedder.Embedder,
+    "DualEncoder": dual_encoder.DualEncoder,
+    "ImageEmbedder": dual_encoder.ImageEmbedder,
     "Bert": bert.Bert,
     "EmbeddingGemma2": embedding_gemma2.EmbeddingGemma2,
     "Gemma": gemma.Gemma,
@@ -36,6 +41,8 @@ _REGISTRY: dict[str, type[nn.Module]] = {
     "Qwen3": qwen3.Qwen3,
     "T5GemmaEncoder": t5gemma.T5GemmaEncoder,
     "T5GemmaDecoder": t5gemma.T5GemmaDecoder,
+    "TipsText": tips_text.TipsText,
+    "VisionTransformer": vit.VisionTransformer,
     "MeanPooling": pooling.MeanPooling,
     "FirstPooling": pooling.FirstPooling,
     "LastPooling": pooling.LastPooling,
@@ -82,34 +89,34 @@ def from_description(description: dict[str, Any]) -> nn.Module:
     return _REGISTRY[name](**values)
 
 
-def build(module: embedder.Embedder) -> Model:
-    """Returns the model of an Embedder, after checking at full size that its shapes fit together."""
+def build(module: nn.Module) -> Model:
+    """Returns the model of an Embedder or a DualEncoder, after checking at full size that its shapes fit together."""
     module = module.clone(parent=None)
-    tokens, mask = jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool)
 
     def boxed_init(key):
-        return module.init(key, tokens, mask, method=_initialise)["params"]
+        return module.init(key, method=module.initialise)["params"]
 
     def apply(params, inputs, *, method="text", key=None, max_segments=None):
         if method not in methods:
             raise ConfigError(f"the model has no method {method!r}{did_you_mean(method, methods)}")
         rngs = None if key is None else {"dropout": key}
         arrays = {name: inputs[name] for name in methods[method].inputs}
-        if method == "logits":
-            return language_model.logits(module, params, **arrays)
-        options = {"method": module.decode} if method == "decode" else {"max_segments": max_segments}
-        if method == EMBEDDINGS:
-            options["with_intermediate"] = True
-        return module.apply({"params": params}, **arrays, is_training=key is not None, rngs=rngs, **options)
+        given = ({"params": params}, method, arrays, key is not None, max_segments)
+        return module.apply(*given, rngs=rngs, method=module.run)
 
-    methods = _methods(module)
-
+    methods = module.methods()
     try:
         boxed = jax.eval_shape(lambda: boxed_init(jax.random.key(0)))
-        shape = jax.eval_shape(lambda p: apply(p, {"tokens": tokens, "segment_ids": mask}), nn.unbox(boxed)).shape
+        sizes = {
+            name: jax.eval_shape(lambda p, name=name, x=x: apply(p, x, method=name), nn.unbox(boxed)).shape[-1]
+            for name, x in module.examples().items()
+        }
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as e:
         raise ConfigError(f"the model's sizes do not fit together: {str(e).strip().splitlines()[0][:200]}") from e
-    size = shape[-1]
+    size = next(iter(sizes.values()))
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {n}" for name, n in sizes.items())
+        raise ConfigError(f"the model's embeddings have different sizes ({listed}); make the last projections equal")
     dims = tuple(sorted({size, *module.matryoshka_dims}, reverse=True))
     if dims[0] > size or dims[-1] < 1:
         raise ConfigError(f"matryoshka_dims {module.matryoshka_dims} must lie between 1 and the embedding size {size}")
@@ -120,8 +127,6 @@ def build(module: embedder.Embedder) -> Model:
         nn.unbox(boxed),
         is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
     )
-    # The layers of another encoder, or of one that arranges its stacks itself, may not lie as `layout` knows them.
-    layered = isinstance(module.encoder, TransformerEncoder) and layout.is_known(axes["encoder"].get("stack", {}))
     return Model(
         init=lambda key: nn.unbox(boxed_init(key)),
         apply=apply,
@@ -130,28 +135,22 @@ def build(module: embedder.Embedder) -> Model:
         embedding_dim=size,
         matryoshka_dims=dims,
         methods=methods,
-        dropout=getattr(module.encoder, "dropout", 0.0) > 0,
-        apart=layout.apart if layered else None,
+        dropout=module.dropout > 0,
+        apart=_apart(module, axes),
     )
 
 
-def _initialise(module: embedder.Embedder, tokens, mask):
-    """Calls all that a model has, so that all its parameters are made."""
-    vectors = module(tokens, mask)
-    return vectors if module.decoder is None else (vectors, module.decode(tokens, mask, tokens, mask))
-
-
-def _methods(module: embedder.Embedder) -> dict[str, Method]:
-    """Returns how a model may be called: as an embedder, and as a language model where it is causal or has a decoder."""
-    packs = all(getattr(part, "packs", False) for part in (module.encoder, module.pooling))
-    methods = {"text": Method(("tokens", "segment_ids"), module.forward_flops, packs)}
-    if len(module.projection) > 1:
-        methods[EMBEDDINGS] = methods["text"]
-    if language_model.table_of(module) is None:
-        return methods
-    inputs = ("tokens", "segment_ids") + (() if module.decoder is None else ("decoder_tokens", "decoder_segment_ids"))
-    last = module.decoder or module.encoder
-    return methods | {
-        "decode": Method(inputs, module.decode_flops, packs),
-        "logits": Method(("states",), lambda length: 2.0 * length * last.width * last.vocab_size),
-    }
+def _apart(module: nn.Module, axes: Params) -> Callable[[Params], Params] | None:
+    """Returns what lays the layers of every encoder apart; None where an encoder arranges its layers as `layout` does not know."""
+    towers = [axes[name] for name in module.towers] if module.towers else [axes]
+    encoders = [getattr(module, name).encoder for name in module.towers] or [module.encoder]
+    known = all(
+        isinstance(encoder, TransformerEncoder | VisionTransformer)
+        and layout.is_known(tower["encoder"].get("stack", {}))
+        for encoder, tower in zip(encoders, towers)
+    )
+    if not known:
+        return None
+    if not module.towers:
+        return layout.apart
+    return lambda params: {**params, **{name: layout.apart(params[name]) for name in module.towers}}

@@ -7,10 +7,16 @@ An encoder may be trained as a language model first: a causal one by itself, ano
 states.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from embed.models import language_model
 from embed.models.layers import Linear
+from embed.types import EMBEDDINGS, Method
 from embed.vectors import normalize
 
 
@@ -32,6 +38,12 @@ class Embedder(nn.Module):
     projection: tuple[int, ...] = ()
     matryoshka_dims: tuple[int, ...] = ()
     decoder: nn.Module | None = None
+    towers = ()  # of a dual encoder
+
+    @property
+    def dropout(self) -> float:
+        """The rate at which training drops; 0 where it draws nothing."""
+        return getattr(self.encoder, "dropout", 0.0)
 
     @nn.compact
     def __call__(
@@ -70,6 +82,43 @@ class Embedder(nn.Module):
         if self.decoder is None:
             return states
         return self.decoder(decoder_tokens, decoder_segment_ids, is_training, (states, segment_ids))
+
+    @nn.nowrap
+    def methods(self) -> dict[str, Method]:
+        """Returns how the model may be called: as an embedder, and as a language model where it is causal or has a decoder."""
+        packs = all(getattr(part, "packs", False) for part in (self.encoder, self.pooling))
+        methods = {"text": Method(("tokens", "segment_ids"), self.forward_flops, packs)}
+        if len(self.projection) > 1:
+            methods[EMBEDDINGS] = methods["text"]
+        if language_model.table_of(self) is None:
+            return methods
+        decoder_inputs = () if self.decoder is None else ("decoder_tokens", "decoder_segment_ids")
+        last = self.decoder or self.encoder
+        return methods | {
+            "decode": Method(("tokens", "segment_ids", *decoder_inputs), self.decode_flops, packs),
+            "logits": Method(("states",), lambda length: 2.0 * length * last.width * last.vocab_size),
+        }
+
+    @nn.nowrap
+    def examples(self) -> dict[str, dict[str, Array]]:
+        """Returns inputs of the methods that embed, one item each."""
+        return {"text": {"tokens": jnp.zeros((1, 8), jnp.int32), "segment_ids": jnp.ones((1, 8), bool)}}
+
+    def initialise(self) -> None:
+        """Calls all that the model has, so that all its parameters are made."""
+        text = self.examples()["text"]
+        self(**text)
+        if self.decoder is not None:
+            self.decode(**text, decoder_tokens=text["tokens"], decoder_segment_ids=text["segment_ids"])
+
+    def run(self, method: str, inputs: Mapping[str, Array], is_training: bool, max_segments: int | None) -> Any:
+        """Returns what a method of `methods` gives."""
+        if method == "logits":
+            return language_model.logits(self, self.variables["params"], **inputs)
+        if method == "decode":
+            return self.decode(**inputs, is_training=is_training)
+        with_intermediate = method == EMBEDDINGS
+        return self(**inputs, is_training=is_training, max_segments=max_segments, with_intermediate=with_intermediate)
 
     @nn.nowrap
     def decode_flops(self, length: float, decoder_length: float = 0) -> float:

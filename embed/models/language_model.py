@@ -6,11 +6,11 @@ The output map is the token table, as in Gemma and T5Gemma. Source of the start:
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from embed.errors import ConfigError
-from embed.models.embedder import Embedder
 from embed.models.layers import compute_dtype, product
 from embed.models.transformer import TransformerEncoder
 from embed.types import Params
@@ -18,8 +18,8 @@ from embed.types import Params
 _TABLE = "embedding/table"
 
 
-def table_of(module: Embedder) -> str | None:
-    """Returns the part of the model whose token table gives the logits; None for a model that predicts no tokens.
+def table_of(module: nn.Module) -> str | None:
+    """Returns the part of an Embedder whose token table gives the logits; None for a model that predicts no tokens.
 
     A decoder that is not causal would see what it is to predict: a ConfigError.
     """
@@ -36,7 +36,7 @@ def table_of(module: Embedder) -> str | None:
     return "encoder" if is_causal else None
 
 
-def logits(module: Embedder, params: Params, states: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+def logits(module: nn.Module, params: Params, states: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
     """Returns the logits of the next token, in float32: the product with the token table, capped where the decoder says so."""
     part = table_of(module)
     last = getattr(module, part)

@@ -183,6 +183,17 @@ class LayerNorm(nn.Module):
         return y + self.param("bias", init, size, jnp.float32)
 
 
+class LayerScale(nn.Module):
+    """Multiplies the last axis by a learned vector that starts at `value`, in float32. Source: arXiv:2103.17239."""
+
+    value: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        init = nn.with_logical_partitioning(nn.initializers.constant(self.value), ("norm",))
+        return x * self.param("scale", init, (x.shape[-1],), jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Norm:
     """Which normalisation a family uses: 'rms' (scale), 'rms_offset' (1 + scale), 'layer' (scale, and a bias if `bias`)."""

@@ -54,7 +54,7 @@ class GatedBlock(Block):
         """`attended` is (what the kernel made of the segment ids, the rotary table); `embedded` is (the stack's input, the norm's
         scale [F])."""
         prepared, rotary = attended
-        x, _ = super().__call__(x, (False, False), prepared, (None, rotary))
+        x, _ = super().__call__(x, (False, False, 0.0), prepared, (None, rotary))
         b, size, dtype = self.blocks, projection.shape[-1], self.running.dtype
         gate = Linear("BLD,DF->BLF", (b.width, size), ("width", "mlp"), dtype=dtype, name="per_layer_gate")(x)
         y = activation(b.activation)(gate.astype(jnp.float32)) * self._own_embeddings(projection, *embedded)

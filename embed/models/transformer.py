@@ -14,7 +14,7 @@ from embed.errors import ConfigError, did_you_mean
 from embed.models import layout
 from embed.models.attention import Attention, Heads, rotary_table, segment_positions
 from embed.models.kernels import Reach, Xla, choose, cross_attention_bias
-from embed.models.layers import MLP, PRODUCT, Embedding, Norm, activation, compute_dtype
+from embed.models.layers import MLP, PRODUCT, Embedding, LayerScale, Norm, activation, compute_dtype
 from embed.ranges import Count, Layers, Size
 from embed.sharding import constrain
 
@@ -35,7 +35,8 @@ class Blocks:
     `norm_placement`: 'before' each branch, 'after' each sum with the residual (BERT), or 'sandwich', before and after the
     branch (Gemma). Layers in `local_layers` have the reach `local`, the others `reach`. `first_norm` False leaves the first
     block's attention norm out (ModernBERT). `branch_gain` is the size that attention and MLP start with: 1 in Gemma; a
-    small one lets a model that is trained from nothing start as a bag of words.
+    small one lets a model that is trained from nothing start as a bag of words. `layer_scale` multiplies each branch by a learned
+    vector that starts at this value (arXiv:2103.17239); None has none.
     """
 
     num_layers: int
@@ -52,17 +53,23 @@ class Blocks:
     mlp_bias: bool = False
     first_norm: bool = True
     branch_gain: float = 1.0
+    layer_scale: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """How a stack is run, which changes no parameter."""
+    """How a stack is run, which changes no parameter.
+
+    `dropout` is of single numbers of a branch. `stochastic_depth` is of whole branches of an example: the rate of the last
+    layer, from 0 in the first, and what stays is scaled up (arXiv:1603.09382).
+    """
 
     dropout: float
     remat: str
     unroll: int
     dtype: str
     attention: str
+    stochastic_depth: float = 0.0
 
 
 class Block(nn.Module):
@@ -75,28 +82,27 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], kind, prepared, rotaries, context=None):
-        """`kind` is (is local, is first) of this layer; `prepared` what the kernel made of the segment ids; `context` the encoder's
-        states and the bias of attention to them, in a decoder."""
-        is_local, is_first = kind
+        """`kind` is (is local, is first, how deep from 0 to 1) of this layer; `prepared` what the kernel made of the segment ids;
+        `context` the encoder's states and the bias of attention to them, in a decoder."""
+        is_local, is_first, depth = kind
         b = self.blocks
         local, full = rotaries
         rotary = full if local is None else jnp.where(is_local, local, full)
         attention = Attention(b.width, b.heads, self.kernel, self.running.dtype, name="attention")
         mlp = MLP(b.width, b.mlp_dim, b.activation, b.gated, b.mlp_bias, self.running.dtype, name="mlp")
-        x = self._branch(
-            x, "attention", lambda y: attention(y, prepared, is_local, rotary), None if b.first_norm else is_first
-        )
+        skip_norm = None if b.first_norm else is_first
+        x = self._branch(x, "attention", lambda y: attention(y, prepared, is_local, rotary), depth, skip_norm)
         if context is not None:
             states, bias = context
             kernel = Xla(b.reach, None, b.heads.query_scale, compute_dtype(self.running.dtype), b.heads.softcap)
             cross = Attention(b.width, b.heads, kernel, self.running.dtype, name="cross_attention")
-            x = self._branch(x, "cross_attention", lambda y: cross(y, (None, bias), False, None, states))
-        return self._branch(x, "mlp", mlp), None
+            x = self._branch(x, "cross_attention", lambda y: cross(y, (None, bias), False, None, states), depth)
+        return self._branch(x, "mlp", mlp, depth), None
 
     @nn.nowrap
-    def _branch(self, x, name: str, function, skip_norm=None):
+    def _branch(self, x, name: str, function, depth, skip_norm=None):
         b = self.blocks
-        drop = nn.Dropout(self.running.dropout, deterministic=self.deterministic)
+        drop = lambda y: self._drop(y, depth)  # noqa: E731
         norm = b.norm.make(f"{name}_norm")
         if b.norm_placement == "after":
             x = norm(x + drop(function(x)))
@@ -105,8 +111,20 @@ class Block(nn.Module):
             y = function(y if skip_norm is None else jnp.where(skip_norm, x, y))
             if b.norm_placement == "sandwich":
                 y = b.norm.make(f"{name}_post_norm", gain=b.branch_gain)(y)
+            if b.layer_scale is not None:
+                y = LayerScale(b.layer_scale, name=f"{name}_layer_scale")(y)
             x = x + drop(y)
         return constrain(x, "batch", "length", None)
+
+    @nn.nowrap
+    def _drop(self, y, depth):
+        """Returns a branch with some numbers dropped, or the whole of it for some examples; called inside `__call__`."""
+        y = nn.Dropout(self.running.dropout, deterministic=self.deterministic)(y)
+        if self.deterministic or self.running.stochastic_depth == 0:
+            return y
+        kept = 1.0 - self.running.stochastic_depth * depth
+        stays = jax.random.bernoulli(self.make_rng("dropout"), kept, (y.shape[0], 1, 1))
+        return jnp.where(stays, y / kept, 0.0)
 
 
 class Stack(nn.Module):
@@ -133,7 +151,7 @@ class Stack(nn.Module):
         shared = (kernel.prepare(segment_ids), self._rotaries(positions, local), context)
         if self.has_variable("params", layout.layer(0)):
             for number in range(b.num_layers):
-                kind = (local is not None and b.local_layers[number], number == 0)
+                kind = (local is not None and b.local_layers[number], number == 0, 0.0)
                 block = Block(b, self.running, kernel, not is_training, name=layout.layer(number))
                 x, _ = block(x, kind, *shared)
             return x
@@ -149,7 +167,7 @@ class Stack(nn.Module):
             unroll=self.running.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(b, self.running, kernel, not is_training, name="layers")
-        return scanned(x, (is_local, layers == 0), *shared)[0]
+        return scanned(x, (is_local, layers == 0, layers / max(1, b.num_layers - 1)), *shared)[0]
 
     @nn.nowrap
     def kernel(self, length, local: Reach | None) -> Xla:

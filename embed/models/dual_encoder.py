@@ -1,0 +1,114 @@
+"""A text tower and an image tower with one space of embeddings. Source: arXiv:2103.00020, arXiv:2410.16512."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from embed.models.embedder import Embedder
+from embed.models.layers import Linear
+from embed.models.vit import VisionTransformer
+from embed.ranges import Natural, Size
+from embed.types import Method
+from embed.vectors import normalize
+
+IMAGE, TOKENS, MASKED = "image", "image_tokens", "masked_image_tokens"
+
+
+class ImageEmbedder(nn.Module):
+    """Images to unit vectors in float32: one of the class tokens, mapped by `projection` if there is one.
+
+    TIPS' first class token (0) was trained on captions from the web, the second (1) on synthetic ones. `image_size` is the side
+    of the square that images are resized to.
+    """
+
+    encoder: VisionTransformer
+    class_token: Natural = 0
+    projection: tuple[int, ...] = ()
+    matryoshka_dims: tuple[int, ...] = ()
+    image_size: Size = 224
+    towers = ()
+
+    @property
+    def dropout(self) -> float:
+        """The rate at which training drops; 0 where it draws nothing."""
+        return self.encoder.stochastic_depth
+
+    @nn.compact
+    def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B E"]:
+        """Returns the embeddings of images; `pixels` as in `vit.VisionTransformer`."""
+        x = self.encoder(pixels, None, is_training)[0][:, self.class_token]
+        for i, size in enumerate(self.projection):
+            inner = i + 1 < len(self.projection)
+            axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
+            x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
+        return normalize(x)
+
+    @nn.nowrap
+    def methods(self) -> dict[str, Method]:
+        """Returns how the model may be called. `image_tokens` are class tokens and patches, as the encoder gives them."""
+        methods = {
+            IMAGE: Method(("pixels",), self.forward_flops),
+            TOKENS: Method(("pixels",), self.encoder.forward_flops),
+        }
+        return methods | (
+            {MASKED: Method(("pixels", "patch_mask"), self.encoder.forward_flops)} if self.encoder.mask_token else {}
+        )
+
+    @nn.nowrap
+    def examples(self) -> dict[str, dict[str, Array]]:
+        """Returns inputs of the methods that embed, one item each."""
+        return {IMAGE: {"pixels": jnp.zeros((1, self.image_size, self.image_size, 3))}}
+
+    def initialise(self) -> None:
+        """Calls all that the model has, so that all its parameters are made."""
+        self(**self.examples()[IMAGE])
+
+    def run(self, method: str, inputs: Mapping[str, Array], is_training: bool, max_segments: int | None) -> Any:
+        """Returns what a method of `methods` gives."""
+        del max_segments
+        if method == IMAGE:
+            return self(**inputs, is_training=is_training)
+        return self.encoder(inputs["pixels"], inputs.get("patch_mask"), is_training)
+
+    @nn.nowrap
+    def forward_flops(self, num_patches: float) -> float:
+        """Returns the FLOPs of embedding one image of so many patches."""
+        sizes = [self.encoder.width, *self.projection]
+        return self.encoder.forward_flops(num_patches) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))
+
+
+class DualEncoder(nn.Module):
+    """Texts and images to unit vectors of one size. The embeddings of a text and of an image are compared by their cosine."""
+
+    text: Embedder
+    image: ImageEmbedder
+    matryoshka_dims: tuple[int, ...] = ()
+    towers = ("text", "image")
+
+    @property
+    def dropout(self) -> float:
+        """The rate at which training drops; 0 where it draws nothing."""
+        return max(self.text.dropout, self.image.dropout)
+
+    @nn.nowrap
+    def methods(self) -> dict[str, Method]:
+        """Returns the methods of both towers."""
+        return {**self.text.methods(), **self.image.methods()}
+
+    @nn.nowrap
+    def examples(self) -> dict[str, dict[str, Array]]:
+        """Returns inputs of the methods that embed, one item each."""
+        return {**self.text.examples(), **self.image.examples()}
+
+    def initialise(self) -> None:
+        """Calls all that the model has, so that all its parameters are made."""
+        self.text.initialise()
+        self.image.initialise()
+
+    def run(self, method: str, inputs: Mapping[str, Array], is_training: bool, max_segments: int | None) -> Any:
+        """Returns what a method of `methods` gives."""
+        tower = self.image if method in self.image.methods() else self.text
+        return tower.run(method, inputs, is_training, max_segments)

@@ -1,0 +1,114 @@
+"""Two towers as one model: the published sizes, the methods and what each gives, and layers that lie apart."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embed.errors import ConfigError
+from embed.models import api
+from embed.models.dual_encoder import DualEncoder, ImageEmbedder
+from embed.models.embedder import Embedder
+from embed.models.pooling import MeanPooling
+from embed.models.tips_text import TipsText
+from embed.models.vit import VisionTransformer
+
+# Width, layers, heads, hidden size of each MLP, whether the image tower is gated, layers of the text tower, and the parameters of
+# both towers. Source: the TIPS repository, with a grid of 16 x 16 positions.
+RELEASED = {
+    "S/14": (384, 12, 6, (1536, 1536), False, 12, (21_619_584, 33_582_336)),
+    "B/14": (768, 12, 12, (3072, 3072), False, 12, (85_706_496, 109_632_000)),
+    "L/14": (1024, 24, 16, (4096, 4096), False, 12, (303_178_752, 183_924_736)),
+    "So400m/14": (1152, 27, 16, (4304, 4304), False, 27, (412_444_656, 448_332_912)),
+    "g/14": (1536, 40, 24, (4096, 6144), True, 12, (1_134_646_784, 389_133_312)),
+}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_models_have_their_published_sizes(name):
+    width, layers, heads, hidden, gated, text_layers, expected = RELEASED[name]
+    image = VisionTransformer(width=width, num_layers=layers, num_heads=heads, mlp_dim=hidden[0], gated=gated)
+    text = TipsText(width=width, num_layers=text_layers, num_heads=heads, mlp_dim=hidden[1])
+    module = DualEncoder(Embedder(text, MeanPooling()), ImageEmbedder(image))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), method=module.initialise))["params"]
+    count = lambda tree: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))  # noqa: E731
+    assert (count(shapes["image"]), count(shapes["text"])) == expected
+
+
+TEXT = Embedder(TipsText(vocab_size=30, width=8, num_layers=2, num_heads=2, mlp_dim=12), MeanPooling())
+VIT = VisionTransformer(2, 8, 2, 2, 12, position_grid=3, mask_token=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return api.build(DualEncoder(TEXT, ImageEmbedder(VIT, image_size=6), (8, 4)))
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return jax.jit(model.init)(jax.random.key(0))
+
+
+PIXELS = np.random.default_rng(0).uniform(size=(3, 6, 6, 3)).astype(np.float32)
+TOKENS = {"tokens": np.arange(10, dtype=np.int32).reshape(2, 5), "segment_ids": np.ones((2, 5), bool)}
+
+
+def test_each_method_gives_what_its_tower_gives(model, params):
+    assert list(model.methods) == ["text", "image", "image_tokens", "masked_image_tokens"]
+    assert (model.embedding_dim, model.matryoshka_dims) == (8, (8, 4))
+    texts = model.apply(params, TOKENS)
+    alone = api.build(TEXT)
+    np.testing.assert_array_equal(texts, alone.apply(params["text"], TOKENS))
+    images = np.asarray(model.apply(params, {"pixels": PIXELS}, method="image"))
+    np.testing.assert_allclose(np.linalg.norm(images, axis=-1), 1, rtol=1e-6)
+    class_tokens, patches = model.apply(params, {"pixels": PIXELS}, method="image_tokens")
+    assert class_tokens.shape == (3, 2, 8) and patches.shape == (3, 9, 8)
+    first = np.asarray(class_tokens[:, 0])
+    np.testing.assert_allclose(images, first / np.linalg.norm(first, axis=-1, keepdims=True), atol=1e-6)
+    mask = np.zeros((3, 9), bool)
+    unmasked = model.apply(params, {"pixels": PIXELS, "patch_mask": mask}, method="masked_image_tokens")[1]
+    np.testing.assert_array_equal(unmasked, patches)
+
+
+def test_the_other_class_token_and_a_projection():
+    second = api.build(ImageEmbedder(VIT, class_token=1, projection=(5,), image_size=6))
+    params = jax.jit(second.init)(jax.random.key(1))
+    tokens = second.apply(params, {"pixels": PIXELS}, method="image_tokens")[0][:, 1]
+    mapped = np.asarray(tokens) @ np.asarray(params["projection_0"]["kernel"])
+    found = second.apply(params, {"pixels": PIXELS}, method="image")
+    np.testing.assert_allclose(found, mapped / np.linalg.norm(mapped, axis=-1, keepdims=True), atol=1e-6)
+    assert second.embedding_dim == 5 and "text" not in second.methods
+
+
+def test_it_is_built_again_from_its_description(model, params):
+    again = api.build(api.from_description(model.description))
+    assert again.description == model.description
+    np.testing.assert_array_equal(again.apply(params, TOKENS), model.apply(params, TOKENS))
+
+
+def test_layers_that_lie_apart_give_the_same(model, params):
+    apart = model.apart(params)
+    assert "layer_0" in apart["text"]["encoder"]["stack"] and "layer_1" in apart["image"]["encoder"]["stack"]
+    for inputs, method in ((TOKENS, "text"), ({"pixels": PIXELS}, "image")):
+        found = model.apply(apart, inputs, method=method)
+        np.testing.assert_allclose(found, model.apply(params, inputs, method=method), atol=1e-6)
+
+
+def test_every_parameter_has_axes_and_the_flops_count_both(model, params):
+    assert jax.tree.structure(params) == jax.tree.structure(model.axes, is_leaf=lambda x: isinstance(x, tuple))
+    jax.tree.map(lambda x, axes: np.testing.assert_equal(x.ndim, len(axes)), params, model.axes)
+    patches, width, hidden, length = 9, 8, 12, 9 + 2
+    block = 2 * length * (4 * width * width + 2 * width * hidden) + 4 * width * length * length
+    assert model.methods["image"].flops(patches) == 2 * patches * 3 * 4 * width + 2 * block
+
+
+def test_towers_of_different_sizes_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"embeddings have different sizes \(text 8, image 5\); make the last projections equal"
+    ):
+        api.build(DualEncoder(TEXT, ImageEmbedder(VIT, projection=(5,), image_size=6)))
+    with pytest.raises(ConfigError, match="the model has no method 'images'; did you mean 'image'"):
+        model = api.build(ImageEmbedder(VIT, image_size=6))
+        model.apply(model.init(jax.random.key(0)), {"pixels": jnp.zeros((1, 6, 6, 3))}, method="images")
