@@ -28,7 +28,8 @@ class VisionTransformer(nn.Module):
     `mlp_dim` is the MLP's hidden size; with `gated` (SwiGLU, arXiv:2002.05202) that of each of its two maps, 4,096 in g/14.
     `num_class_tokens` lead the sequence, then come `num_registers`, whose outputs nobody reads, then the patches row by row. With
     `class_position` the class tokens have a learned position too. `position_grid` is the side of the grid of learned positions;
-    images of another size resize it (`position_resize`). With `mask_token` patches can be masked.
+    images of another size resize it (`position_resize`). With `mask_token` patches can be masked. From the colours `pixel_mean`
+    is subtracted, and what is left is divided by `pixel_std`: nothing in TIPS, ImageNet's statistics in Dinov2.
     """
 
     patch_size: Size = 14
@@ -44,6 +45,8 @@ class VisionTransformer(nn.Module):
     position_grid: Size = 16
     position_resize: str = "linear_antialias"
     mask_token: bool = False
+    pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    pixel_std: tuple[Positive, ...] = (1.0, 1.0, 1.0)
     layer_scale: Positive | None = None
     norm_eps: Positive = 1e-6
     stochastic_depth: Annotated[float, Meta(ge=0, lt=1)] = 0.0
@@ -89,8 +92,8 @@ class VisionTransformer(nn.Module):
     ) -> tuple[Float[Array, "B n D"], Float[Array, "B P D"]]:
         """Returns the class tokens and the patches, after the final norm.
 
-        `pixels` are in [0, 1], or as the model's preprocessing scales them. Images whose sides are no multiple of the patch are
-        padded with zeros on both sides. Patches where `patch_mask` is True are replaced by the mask token.
+        `pixels` are in [0, 1], or bytes. Images whose sides are no multiple of the patch are padded with zeros on both sides.
+        Patches where `patch_mask` is True are replaced by the mask token.
         """
         self.check()
         x = self._read(pixels, patch_mask)
@@ -104,7 +107,7 @@ class VisionTransformer(nn.Module):
     def _read(self, pixels, patch_mask) -> Float[Array, "B L D"]:
         """Returns the input of the first block; called inside `__call__`."""
         size, width = self.patch_size, self.width
-        pixels = self._padded(pixels)
+        pixels = self._padded(self._scaled(pixels))
         rows, columns = pixels.shape[1] // size, pixels.shape[2] // size
         patches = pixels.reshape(-1, rows, size, columns, size, 3).transpose(0, 1, 3, 2, 4, 5)
         kernel = ((size, size, 3, width), ("patch", "patch", "channels", "width"))
@@ -139,6 +142,14 @@ class VisionTransformer(nn.Module):
         return self.param(name, init, (*shape, self.width), jnp.float32)
 
     @nn.nowrap
+    def _scaled(self, pixels):
+        """Returns colours as the tower was trained with."""
+        pixels = pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
+        if not any(self.pixel_mean) and set(self.pixel_std) == {1.0}:
+            return pixels
+        return (pixels - jnp.array(self.pixel_mean)) / jnp.array(self.pixel_std)
+
+    @nn.nowrap
     def _padded(self, pixels):
         """Returns images with zeros on both sides, the odd pixel at the bottom and on the right, to whole patches."""
         missing = [-side % self.patch_size for side in pixels.shape[1:3]]
@@ -155,6 +166,8 @@ class VisionTransformer(nn.Module):
         if self.position_resize not in RESIZES:
             raise ConfigError(f"position_resize {self.position_resize!r}{did_you_mean(self.position_resize, RESIZES)}")
         ranges.check_fields(self)
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
+            raise ConfigError("VisionTransformer.pixel_mean and pixel_std have one number for each of three colours")
         if self.width % self.num_heads:
             raise ConfigError(
                 f"VisionTransformer.width = {self.width} must be a multiple of num_heads = {self.num_heads}"
