@@ -58,6 +58,7 @@ EXTRAS = {
         "onnxscript>=0.5,<1",
         "onnxruntime>=1.20,<2",
     ],
+    "images": ["pillow>=11,<14"],
     "gguf": ["gguf>=0.19,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [
@@ -77,6 +78,7 @@ EXTRAS["test"] = (
     + EXTRAS["parquet"]
     + EXTRAS["curation"]
     + EXTRAS["gguf"]
+    + EXTRAS["images"]
     + EXTRAS["tuning"]
 )
 

@@ -188,7 +188,7 @@ class Method:
     """One way of calling a model. `inputs` names the arrays it takes; `packs` says whether a row may hold several items."""
 
     inputs: tuple[str, ...]
-    # tokens or patches of each of an item's sequences -> multiply-add FLOPs of one forward pass of it
+    # the tokens of each of an item's sequences, or the height and width of an image -> multiply-add FLOPs of one forward pass
     flops: Callable[..., float]
     packs: bool = False
 

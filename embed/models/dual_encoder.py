@@ -49,13 +49,10 @@ class ImageEmbedder(nn.Module):
     @nn.nowrap
     def methods(self) -> dict[str, Method]:
         """Returns how the model may be called. `image_tokens` are class tokens and patches, as the encoder gives them."""
-        methods = {
-            IMAGE: Method(("pixels",), self.forward_flops),
-            TOKENS: Method(("pixels",), self.encoder.forward_flops),
-        }
-        return methods | (
-            {MASKED: Method(("pixels", "patch_mask"), self.encoder.forward_flops)} if self.encoder.mask_token else {}
-        )
+        methods = {IMAGE: Method(("pixels",), self.forward_flops), TOKENS: Method(("pixels",), self.token_flops)}
+        if self.encoder.mask_token:
+            methods[MASKED] = Method(("pixels", "patch_mask"), self.token_flops)
+        return methods
 
     @nn.nowrap
     def examples(self) -> dict[str, dict[str, Array]]:
@@ -74,10 +71,15 @@ class ImageEmbedder(nn.Module):
         return self.encoder(inputs["pixels"], inputs.get("patch_mask"), is_training)
 
     @nn.nowrap
-    def forward_flops(self, num_patches: float) -> float:
-        """Returns the FLOPs of embedding one image of so many patches."""
+    def token_flops(self, height: int, width: int) -> float:
+        """Returns the FLOPs of the encoder, of an image of so many pixels."""
+        return self.encoder.forward_flops(self.encoder.num_patches(height, width))
+
+    @nn.nowrap
+    def forward_flops(self, height: int, width: int) -> float:
+        """Returns the FLOPs of embedding one image of so many pixels."""
         sizes = [self.encoder.width, *self.projection]
-        return self.encoder.forward_flops(num_patches) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))
+        return self.token_flops(height, width) + sum(2.0 * a * b for a, b in zip(sizes, sizes[1:]))
 
 
 class DualEncoder(nn.Module):

@@ -101,7 +101,7 @@ def test_every_parameter_has_axes_and_the_flops_count_both(model, params):
     jax.tree.map(lambda x, axes: np.testing.assert_equal(x.ndim, len(axes)), params, model.axes)
     patches, width, hidden, length = 9, 8, 12, 9 + 2
     block = 2 * length * (4 * width * width + 2 * width * hidden) + 4 * width * length * length
-    assert model.methods["image"].flops(patches) == 2 * patches * 3 * 4 * width + 2 * block
+    assert model.methods["image"].flops(6, 6) == 2 * patches * 3 * 4 * width + 2 * block
 
 
 def test_towers_of_different_sizes_are_refused():

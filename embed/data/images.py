@@ -1,0 +1,141 @@
+"""Images: bytes of a file to an array of colours, random crops, and masks of patches. The only file with Pillow.
+
+A picture is turned as its EXIF orientation says. Where it is transparent it lies on white. Of an animation the first frame counts,
+and of 16 bits a colour the upper eight. Arrays are uint8 [height, width, 3] in RGB.
+"""
+
+import dataclasses
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import numpy as np
+from msgspec import Meta
+
+from embed import ranges
+from embed.errors import ConfigError, DataError
+
+MAX_PIXELS = 64 << 20  # 8,192 x 8,192
+PILLOW_PIXELS = 178_956_970  # from here on Pillow itself refuses
+Pixels = Annotated[int, Meta(ge=1, le=PILLOW_PIXELS)]
+_TRIES = 10  # draws of a crop or of a block before something simpler is taken
+
+
+def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> Any:
+    """Returns the Pillow image of a file's bytes, in RGB.
+
+    A file that is no image, that is cut short or that has more than `max_pixels` is a DataError. The size is read before anything
+    is unpacked.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the size is checked here, and damaged EXIF data is left out
+            image = Image.open(io.BytesIO(content))
+            if math.prod(image.size) > max_pixels:
+                raise Image.DecompressionBombError
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as e:
+        raise _unreadable(content, location, "no image that Pillow reads") from e
+    except Image.DecompressionBombError as e:
+        advice = f"an image of more than {max_pixels:,} pixels; make it smaller, or remove the record"
+        raise DataError(f"{location}: {advice}") from e
+    except (OSError, SyntaxError, ValueError) as e:
+        reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
+        raise _unreadable(content, location, f"a damaged image ({reason})") from e
+
+
+def _unreadable(content: bytes, location: str, what: str) -> DataError:
+    return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
+
+
+def _rgb(image: Any) -> Any:
+    """Returns an image in RGB, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut what is above 255
+        values = np.asarray(image, np.float64)
+        values = values / 257 if image.mode.startswith("I") else values
+        image = Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def resized(image: Any, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """Returns a box (left, top, right, bottom; the whole image) as a square of `size`, by an antialiased linear filter."""
+    from PIL import Image
+
+    image = image if box is None else image.crop(box)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """Squares of `size` pixels from random boxes: a share of the area between `min_area` and `max_area`, and sides whose ratio is
+    between 3/4 and 4/3. Source: arXiv:1409.4842 s6."""
+
+    size: ranges.Size
+    min_area: ranges.Share
+    max_area: ranges.Share = 1.0
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+        if not 0 < self.min_area <= self.max_area:
+            raise ConfigError(
+                f"Crop.min_area = {self.min_area} must be above 0 and at most max_area = {self.max_area}; correct one of them"
+            )
+
+    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Returns a box (left, top, right, bottom) of an image. Where none fits, it is the largest in the middle."""
+        for _ in range(_TRIES):
+            area = width * height * rng.uniform(self.min_area, self.max_area)
+            ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < across <= width and 0 < down <= height:
+                left, top = rng.integers(width - across + 1), rng.integers(height - down + 1)
+                return int(left), int(top), int(left) + across, int(top) + down
+        across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - across) // 2, (height - down) // 2
+        return left, top, left + across, top + down
+
+
+def random_mask(rows: int, columns: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns bool [rows * columns] with `share` of the patches masked, rounded."""
+    mask = np.zeros(rows * columns, bool)
+    mask[rng.permutation(len(mask))[: round(share * len(mask))]] = True
+    return mask
+
+
+def block_mask(rows: int, columns: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns bool [rows * columns] with `share` of the patches masked in rectangles, rounded.
+
+    Source: arXiv:2106.08254 s2.3. Rectangles cover four patches or more where so many are missing, and sides have a ratio between
+    0.3 and 1/0.3. What no rectangle covers after ten tries each is masked patch by patch.
+    """
+    mask, wanted = np.zeros((rows, columns), bool), round(share * rows * columns)
+    while (missing := wanted - int(mask.sum())) > 0:
+        for top, left, height, width in _rectangles(rows, columns, missing, rng):
+            block = mask[top : top + height, left : left + width]
+            if 0 < block.size - int(block.sum()) <= missing:
+                block[:] = True
+                break
+        else:
+            free = np.flatnonzero(~mask.ravel())
+            mask.ravel()[rng.permutation(free)[:missing]] = True
+    return mask.ravel()
+
+
+def _rectangles(rows: int, columns: int, missing: int, rng: np.random.Generator) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (top, left, height, width) of rectangles that fit into the grid, drawn ten times."""
+    for _ in range(_TRIES):
+        area = rng.uniform(min(4, missing), missing)
+        ratio = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < height <= rows and 0 < width <= columns:
+            yield int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1)), height, width
