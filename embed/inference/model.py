@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, files, packed_arrays, sharding
+from embed import architectures, bundles, checkpoints, files, packed_arrays, sharding
 from embed.data import tokenizers
 from embed.errors import DataError, UsageError
 from embed.inference import arguments, forks
@@ -105,7 +105,7 @@ def open_model(
     _check_options(max_length, random, overflow, dtype, weights, devices)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
-    _check_length(max_length, description["architecture"]["encoder"])
+    _check_length(max_length, architectures.text_encoder(description["architecture"]))
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
     tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
     max_length = max_length or max(description["lengths"].values())
@@ -167,7 +167,8 @@ _APART = 12  # layers that are compiled one after the other: faster to run on CP
 def prepared(params: Params, model: Model, mesh: Mesh) -> Params:
     """Returns the parameters of a checkpoint as they are run: in the type of computation, and on a CPU with layers apart."""
     params = cast_once(params, model)
-    small = model.description["encoder"].get("num_layers", 0) <= _APART
+    layers = [tower["encoder"].get("num_layers", 0) for tower in architectures.towers(model.description).values()]
+    small = max(layers) <= _APART
     whole = mesh.shape["data"] == mesh.size  # every device has all parameters
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return model.apart(params) if model.apart is not None and small and whole and on_cpu else params
@@ -175,20 +176,30 @@ def prepared(params: Params, model: Model, mesh: Mesh) -> Params:
 
 def _to_serve(architecture: dict[str, Any], dtype: str | None) -> dict[str, Any]:
     """Returns the description with what only matters in training left out."""
-    encoder = dict(architecture["encoder"])
+    return architectures.map_towers(architecture, lambda tower: _tower_to_serve(tower, dtype))
+
+
+def _tower_to_serve(tower: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    encoder = dict(tower["encoder"])
     if dtype is not None:
         encoder["dtype"] = dtype
     if "attention" in encoder:
         encoder["attention"] = "auto"  # that of training may not run here
     if "unroll" in encoder:
         encoder |= {"unroll": 1, "remat": "none"}
-    return {**architecture, "encoder": encoder, "decoder": None}
+    return {**tower, "encoder": encoder, **({"decoder": None} if "decoder" in tower else {})}
 
 
 def cast_once(params: Params, model) -> Params:
-    """Returns the parameters with the encoder's kernels in the type it computes in, which every call would cast them to."""
-    dtype = jnp.dtype(model.description["encoder"].get("dtype", "float32"))
-    if dtype == jnp.float32:
-        return params
+    """Returns the parameters with the encoders' kernels in the type they compute in, which every call would cast them to."""
+    for name, tower in architectures.towers(model.description).items():
+        dtype = jnp.dtype(tower["encoder"].get("dtype", "float32"))
+        if dtype != jnp.float32:
+            own = _cast(params[name] if name else params, dtype)
+            params = {**params, name: own} if name else own
+    return params
+
+
+def _cast(params: Params, dtype: jnp.dtype) -> Params:
     cast = lambda path, x: x.astype(dtype) if path[-1].key == "kernel" else x  # noqa: E731
     return {**params, "encoder": jax.tree_util.tree_map_with_path(cast, params["encoder"])}

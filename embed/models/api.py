@@ -140,6 +140,19 @@ def build(module: nn.Module) -> Model:
     )
 
 
+def with_remat(module: nn.Module, remat: str) -> nn.Module:
+    """Returns a model whose encoders recompute by another policy."""
+    if not module.towers:
+        return module.clone(encoder=module.encoder.clone(remat=remat))
+    return module.clone(**{name: with_remat(getattr(module, name), remat) for name in module.towers})
+
+
+def remat_of(module: nn.Module) -> str:
+    """Returns the policy that a model's encoders recompute by: that of the first."""
+    tower = getattr(module, module.towers[0]) if module.towers else module
+    return getattr(tower.encoder, "remat", "none")
+
+
 def _apart(module: nn.Module, axes: Params) -> Callable[[Params], Params] | None:
     """Returns what lays the layers of every encoder apart; None where an encoder arranges its layers as `layout` does not know."""
     towers = [axes[name] for name in module.towers] if module.towers else [axes]

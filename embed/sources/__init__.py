@@ -10,6 +10,7 @@ as `score`, `scores` and `label` (`data.features`). Texts are cleaned and not em
 from embed.sources.beir import BeirFolder, HuggingFaceBeir
 from embed.sources.datasets import HuggingFaceDataset, Tfds
 from embed.sources.derived import Choices, Entailments, TitleAndBody
+from embed.sources.image_files import ImageFiles
 from embed.sources.joined import Joined
 from embed.sources.labelled_texts import LabelledTexts
 from embed.sources.python_functions import PythonFunctions
@@ -21,6 +22,7 @@ __all__ = [
     "Entailments",
     "HuggingFaceBeir",
     "HuggingFaceDataset",
+    "ImageFiles",
     "Joined",
     "JsonLines",
     "LabelledTexts",

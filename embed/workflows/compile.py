@@ -117,7 +117,7 @@ class _Slice:
         return self._row(plan_of(self._recipe, remat).train(mesh, micro_batches), remat)
 
     def _row(self, step: Step, remat: str | None = None) -> _Row:
-        remat = remat or getattr(self._recipe.model.encoder, "remat", "none")
+        remat = remat or api.remat_of(self._recipe.model)
         row = _Row(self._name, self._topology, remat if step.name == "train" else "-", step)
         print(_line(row), flush=True)
         return row
@@ -133,7 +133,7 @@ class _Slice:
             return rows[shape, remat].step
 
         mesh = sharding.make_mesh(self._recipe.mesh, self._devices)
-        remat = getattr(self._recipe.model.encoder, "remat", "none")
+        remat = api.remat_of(self._recipe.model)
         tried = advice.search(attempt, tuple(mesh.devices.shape), remat, list(REMAT), self._recipe.batch_size)
         ranked = [rows[change] for change in tried]
         if ranked[0].step.fits is False:

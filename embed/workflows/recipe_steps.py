@@ -108,7 +108,7 @@ class Plan:
 
 def plan_of(recipe: Recipe, remat: str | None = None) -> Plan:
     """Returns the plan of a recipe, with another `remat` of its encoder where one is given."""
-    module = recipe.model if remat is None else recipe.model.clone(encoder=recipe.model.encoder.clone(remat=remat))
+    module = recipe.model if remat is None else api.with_remat(recipe.model, remat)
     model, features = api.build(module), recipe.record_features
     return Plan(
         model=model,

@@ -5,7 +5,7 @@ import math
 import jax
 from jax.sharding import Mesh
 
-from embed import trees
+from embed import architectures, trees
 from embed.data.examples import Examples
 from embed.data.features import Feature, Unit
 from embed.data.text_features import TextFeature
@@ -22,8 +22,9 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
     table = sum(math.prod(s.shape) for p, s in shapes.items() if p.endswith("embedding/table"))
     pairs, steps = recipe.batch_size, recipe.schedule.steps
     records = sum(len(c) for c in examples.caches)
+    kinds = " and ".join(tower["encoder"]["type"] for tower in architectures.towers(model.description).values())
     summary = [
-        f"model      {model.description['encoder']['type']}: {count:,} parameters, {table:,} of them in the token table",
+        f"model      {kinds}: {count:,} parameters, {table:,} of them in the token table",
         f"           embedding {model.embedding_dim}, Matryoshka sizes {', '.join(map(str, model.matryoshka_dims))}",
         f"mesh       {' x '.join(f'{name} {size}' for name, size in mesh.shape.items())} on {jax.device_count()} "
         f"{jax.devices()[0].platform} device(s), {jax.process_count()} process(es)",

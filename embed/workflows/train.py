@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from embed import bundles, console, documents, environment, files, hosts, sharding
+from embed import architectures, bundles, console, documents, environment, files, hosts, sharding
 from embed.data import cache, prepare
 from embed.data.examples import ORDER, Examples
 from embed.data.holdout import Subset, split
@@ -119,7 +119,7 @@ def _caches(recipe):
 
 
 def _check_vocabulary(model, tokenizer) -> None:
-    size = model.description["encoder"].get("vocab_size")
+    size = architectures.text_encoder(model.description).get("vocab_size")
     if size is not None and size < tokenizer.vocab_size:
         raise ConfigError(
             f"{tokenizer.path}: {tokenizer.vocab_size} pieces, but the encoder has vocab_size = {size}; set it to at least that"
