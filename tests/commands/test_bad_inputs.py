@@ -16,7 +16,7 @@ from embed import digests
 from embed.commands.main import main
 
 CODES = {64, 65, 69, 70, 74, 75, 78}
-DRAWN = int(os.environ.get("EMBED_BAD_INPUTS", "15"))
+DRAWN = int(os.environ.get("EMBED_BAD_INPUTS", "25"))
 
 
 def reseal(name: str):
@@ -114,6 +114,7 @@ def check(case: bad_inputs.Case, folder: pathlib.Path, work: pathlib.Path) -> st
     return None
 
 
+@pytest.mark.slow
 def test_bad_inputs_drawn_from_all_declarations(folder, tmp_path):
     cases = [*bad_inputs.of_options(), *bad_inputs.of_gin(), *of_files(folder)]
     assert len({case.name for case in cases}) > 750

@@ -66,6 +66,7 @@ def test_a_cut_gzip_file(here, capsys):
     assert code == 65 and "second.jsonl.gz:" in one_line(err) and "cut or damaged" in err
 
 
+@pytest.mark.slow
 def test_a_text_of_ten_megabytes_is_truncated_and_counted(here, capsys):
     rows = [GOOD, {"question": "long", "answer": "word " * 2_000_000}, GOOD]
     (here / "second.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

@@ -80,6 +80,7 @@ def test_data_is_prepared_and_a_model_trained(strange):
     assert list((folder.parent / "run 2" / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_is_exported_verified_and_converted(strange):
     folder, path = strange
     run_all(

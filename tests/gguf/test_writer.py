@@ -95,6 +95,7 @@ def test_kernels_lie_as_transformers_has_them(write):
     assert "blk.0.attn_norm.weight" not in written.tensors and "blk.1.attn_norm.weight" in written.tensors
 
 
+@pytest.mark.slow
 def test_positions_begin_at_a_texts_first(write):
     written = write("xlm-roberta", "float16")
     table = gguf_models.parameters(MODELS["xlm-roberta"][0])["encoder/position_embedding/table"]

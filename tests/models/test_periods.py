@@ -77,6 +77,7 @@ def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, params, 
         assert np.linalg.norm(mine - other) <= 2e-5 * np.linalg.norm(other)
 
 
+@pytest.mark.slow
 def test_everything_learns_but_the_constants_of_the_layers(plain):
     for path, g in flatten(plain[1]).items():
         assert (np.abs(g).max() > 1e-6) == (not path.endswith("output_scale")), path

@@ -91,7 +91,9 @@ def test_a_mixture_has_eight_bits_in_attention_and_four_elsewhere(gemma):
     assert schemes["projection_1/kernel"].inputs == (0,) and schemes["encoder/embedding/table"].inputs == (1,)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [name if name == "mixed_channels" else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
 def test_norms_biases_queries_and_small_tables_stay_float32(preset):
     for encoder in ENCODERS.values():
         model, params = built(encoder, AttentionPooling())

@@ -77,6 +77,7 @@ def test_a_run_goes_on_with_its_quantisation_alone(folder, run_embed, tmp_path):
     assert quantised.returncode == 65 and "the run began without quantization" in quantised.stderr
 
 
+@pytest.mark.slow
 def test_its_packed_bundle_has_every_value(folder, run_embed):
     done = run_embed(folder, "export", "run", "packed", "--format=bundle")
     assert done.returncode == 0, done.stderr

@@ -33,19 +33,23 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def run(prepared, tmp_path_factory, run_embed):
-    """The folder of a run of two and a half epochs with held-out examples, and what it said."""
+def folder(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("validation") / "work"
     shutil.copytree(prepared, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, run_embed):
+    """The folder of a run of two and a half epochs with held-out examples, and what it said."""
     done = run_embed(folder, "train", "--gin_file=tiny.gin", "--run_dir=run", *(f"--gin.{s}" for s in SETTINGS))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
 
 @pytest.fixture
-def parts(run, monkeypatch):
+def parts(folder, monkeypatch):
     """The recipe of the run, and its learned and held-out examples."""
-    folder, _ = run
     monkeypatch.chdir(folder)
     recipe = init_from.complete(config.build(Recipe, ["tiny.gin"], list(SETTINGS))[0])
     caches = prepare.ensure_caches(
@@ -73,6 +77,7 @@ def test_no_query_is_on_both_sides_and_about_the_share_is_held_out(parts):
     assert all((a.records == b.records).all() for a, b in zip(again, learned))
 
 
+@pytest.mark.slow
 def test_the_run_has_as_many_steps_as_its_epochs_and_says_what_is_held_out(run, parts):
     folder, said = run
     _, learned, held_out = parts
@@ -85,6 +90,7 @@ def test_the_run_has_as_many_steps_as_its_epochs_and_says_what_is_held_out(run, 
     assert rates[-1] < 0.1 * 1e-3  # the schedule ends with the run
 
 
+@pytest.mark.slow
 def test_the_best_step_is_the_one_of_the_lowest_loss(run):
     folder, _ = run
     losses = {step: row["validation/loss"] for step, row in evaluations(folder).items()}
