@@ -105,9 +105,9 @@ class ImageText:
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the class tokens and the embeddings of captions as rows, and the assignments to prototypes as sums."""
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
-        params, model = variables.params[MODEL], variables.params[MODEL]
+        model = variables.params[MODEL]
         class_tokens, patches = self._tokens(model, batch[GLOBAL], keys[0])
-        texts = embed_texts(self.model, params, batch, keys[1] if self.model.dropout else None)
+        texts = embed_texts(self.model, model, batch, keys[1] if self.model.dropout else None)
         rows = {name: texts[name] for name in self.captions}
         rows |= {f"image/{name}": normalize(class_tokens[:, index]) for name, index in self.captions.items()}
         sums: dict[str, Any] = {}

@@ -37,28 +37,31 @@ class ImageFiles(Derived):
                 self.bad_records.refuse(e, was_read=True)
         self._check()
 
-    def _content(self, record: Mapping[str, Any], location: str) -> bytes:
+    def _path(self, record: Mapping[str, Any], location: str) -> pathlib.Path:
+        """Returns the path of a record's image."""
         path = record.get(self.role)
-        if isinstance(path, bytes) or not path or not isinstance(path, str):
-            raise DataError(
-                f"{location}: {self.role} is {type(path).__name__}, expected the path of a file; map it in the source"
-            )
-        start = pathlib.Path(self.folder) if self.folder is not None else _folder_of(location)
+        if not path or not isinstance(path, str):
+            kind = type(path).__name__
+            raise DataError(f"{location}: {self.role} is {kind}, expected the path of a file; map it in the source")
+        return (pathlib.Path(self.folder) if self.folder is not None else _folder_of(location)) / path
+
+    def _content(self, record: Mapping[str, Any], location: str) -> bytes:
+        path = self._path(record, location)
         try:
-            return (start / path).read_bytes()
+            return path.read_bytes()
         except OSError as e:
             reason = "no such file" if isinstance(e, FileNotFoundError) else e.strerror or type(e).__name__
             advice = "correct the path, or set ImageFiles.folder to where the images are"
-            raise DataError(f"{location}: {self.role} {path!r}: {reason} below {start or '.'}; {advice}") from e
+            raise DataError(f"{location}: {self.role} {str(path)!r}: {reason}; {advice}") from e
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns that of the source, and a digest of the names, sizes and times of all files in the folders of images."""
-        given = self.folder
-        folders = {pathlib.Path(p).parent for p in self.source.paths()} if given is None else {pathlib.Path(given)}
+        """Returns that of the source, and a digest of the names, sizes and times of the images that its records name."""
         stats = {}
-        for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
-            stat = path.stat()
-            stats[str(path)] = [stat.st_size, stat.st_mtime_ns]
+        for location, record in self.source.examples():
+            path = self._path(record, location)
+            if path.is_file():
+                stat = path.stat()
+                stats[str(path)] = [stat.st_size, stat.st_mtime_ns]
         return self.source.fingerprint() | {"images": digest_json(sorted(stats.items()))}
 
 

@@ -41,8 +41,9 @@ def test_a_missing_file_is_named_or_left_out(folder):
     with pytest.raises(DataError) as caught:
         list(ImageFiles(source(folder)).examples())
     line = str(caught.value)
+    path = folder / "png" / "b.png"
     assert line.startswith(
-        f"{folder}/rows.jsonl:2: image 'png/b.png': no such file below {folder}; correct the path, or set"
+        f"{folder}/rows.jsonl:2: image '{path}': no such file; correct the path, or set ImageFiles.folder"
     )
     skipping = ImageFiles(source(folder, on_bad_record="skip", max_bad_share=0.6))
     assert [r["caption"] for _, r in skipping.examples()] == ["a"]
@@ -58,5 +59,8 @@ def test_a_record_without_a_path_is_told(folder):
 def test_an_image_that_changes_changes_the_fingerprint(folder):
     first = ImageFiles(source(folder)).fingerprint()
     assert ImageFiles(source(folder)).fingerprint() == first and set(first) == {str(folder / "rows.jsonl"), "images"}
+    (folder / "run").mkdir()
+    (folder / "run" / "metrics.jsonl").write_text("of something else")
+    assert ImageFiles(source(folder)).fingerprint() == first
     (folder / "png" / "a.png").write_bytes(b"another")
     assert ImageFiles(source(folder)).fingerprint() != first
