@@ -18,5 +18,5 @@ def text_encoder(architecture: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def map_towers(value: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
     """Returns a description, or parameters of the same structure, with `function` applied to each embedder."""
-    own = [name for name in TOWERS if name in value and "encoder" in value[name]]
-    return {**value, **{name: function(value[name]) for name in own}} if own else function(value)
+    names = [name for name in TOWERS if name in value and "encoder" in value[name]]
+    return {**value, **{name: function(value[name]) for name in names}} if names else function(value)

@@ -195,8 +195,8 @@ def cast_once(params: Params, model) -> Params:
     for name, tower in architectures.towers(model.description).items():
         dtype = jnp.dtype(tower["encoder"].get("dtype", "float32"))
         if dtype != jnp.float32:
-            own = _cast(params[name] if name else params, dtype)
-            params = {**params, name: own} if name else own
+            cast = _cast(params[name] if name else params, dtype)
+            params = {**params, name: cast} if name else cast
     return params
 
 

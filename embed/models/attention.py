@@ -59,6 +59,12 @@ class Heads:
     value_norm_eps: float | None = None
 
 
+def equal_heads(num_heads: int, width: int) -> Heads:
+    """Returns heads that share the width and have keys of their own, with biases: those of BERT and of vision transformers."""
+    size = width // num_heads
+    return Heads(num_heads, num_heads, size, size**-0.5, input_bias=True, output_bias=True)
+
+
 class Attention(nn.Module):
     """Grouped-query attention. `rotary` None leaves queries and keys without positions (BERT adds them to the input).
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from embed.models.attention import Heads
+from embed.models.attention import equal_heads
 from embed.models.kernels import Reach
 from embed.models.layers import Embedding, Norm
 from embed.models.transformer import Blocks, TransformerEncoder
@@ -36,12 +36,11 @@ class TipsText(TransformerEncoder):
 
     @nn.nowrap
     def blocks(self) -> Blocks:
-        size = self.width // self.num_heads
         return Blocks(
             num_layers=self.num_layers,
             width=self.width,
             mlp_dim=self.mlp_dim,
-            heads=Heads(self.num_heads, self.num_heads, size, size**-0.5, input_bias=True, output_bias=True),
+            heads=equal_heads(self.num_heads, self.width),
             norm=Norm("layer", self.norm_eps, bias=True),
             norm_placement="before",
             activation=self.activation,

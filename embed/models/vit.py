@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from embed import ranges
 from embed.errors import ConfigError, did_you_mean
-from embed.models.attention import Heads
+from embed.models.attention import equal_heads
 from embed.models.kernels import Reach
 from embed.models.layers import Linear, Norm, activation, compute_dtype
 from embed.models.position_grid import RESIZES, resize_grid
@@ -63,12 +63,11 @@ class VisionTransformer(nn.Module):
         With `attend_values` a token of the last block attends to itself alone: what it adds is the map of its own value. Such
         patches are near to texts where others are not (MaskCLIP, arXiv:2112.01071).
         """
-        size = self.width // self.num_heads
         return Blocks(
             num_layers=self.num_layers,
             width=self.width,
             mlp_dim=self.mlp_dim,
-            heads=Heads(self.num_heads, self.num_heads, size, size**-0.5, input_bias=True, output_bias=True),
+            heads=equal_heads(self.num_heads, self.width),
             norm=Norm("layer", self.norm_eps, bias=True),
             norm_placement="before",
             activation=self.activation,

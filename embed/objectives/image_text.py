@@ -144,13 +144,13 @@ class ImageText:
     def _assigned(self, name: str, variables: Variables, student, teacher, weights, step) -> dict[str, Array]:
         """Returns the sums of `assignment_sums` of one head."""
         head = self._heads[name]
-        own, taught = variables.params[HEADS][name], variables.moving[TEACHER][HEADS][name]
+        student_head, teacher_head = variables.params[HEADS][name], variables.moving[TEACHER][HEADS][name]
         return assignment_sums(
-            head.apply({"params": own}, student),
-            head.apply({"params": taught}, teacher),
+            head.apply({"params": student_head}, student),
+            head.apply({"params": teacher_head}, teacher),
             weights,
-            heads.prototypes(own),
-            heads.prototypes(taught),
+            heads.prototypes(student_head),
+            heads.prototypes(teacher_head),
             variables.moving[CENTRES][name],
             self.temperatures.student,
             self.temperatures.teacher_at(step),

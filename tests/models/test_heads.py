@@ -16,16 +16,18 @@ def test_features_are_those_of_numpy_and_prototypes_have_unit_length():
     shapes = jax.eval_shape(HEAD.init, jax.random.key(0), x)["params"]
     random = np.random.default_rng(1)
     params = jax.tree.map(lambda s: random.normal(size=s.shape).astype(np.float32), heads.unboxed(shapes))
-    found = jax.jit(lambda p, x: HEAD.apply({"params": p}, x))(params, x)
+    features = jax.jit(lambda p, x: HEAD.apply({"params": p}, x))(params, x)
     y = np.float64(x)
     gelu = np.vectorize(lambda v: v * 0.5 * (1 + math.erf(v / math.sqrt(2))))
     for i in range(3):
         y = y @ params[f"layer_{i}"]["kernel"] + params[f"layer_{i}"]["bias"]
         y = gelu(y) if i < 2 else y
-    np.testing.assert_allclose(found, y / np.linalg.norm(y, axis=-1, keepdims=True), atol=1e-5)
-    own = np.asarray(heads.prototypes(params))
-    assert own.shape == (5, 11)
-    np.testing.assert_allclose(own, params["prototypes"] / np.linalg.norm(params["prototypes"], axis=0), atol=1e-6)
+    np.testing.assert_allclose(features, y / np.linalg.norm(y, axis=-1, keepdims=True), atol=1e-5)
+    unit_prototypes = np.asarray(heads.prototypes(params))
+    assert unit_prototypes.shape == (5, 11)
+    np.testing.assert_allclose(
+        unit_prototypes, params["prototypes"] / np.linalg.norm(params["prototypes"], axis=0), atol=1e-6
+    )
 
 
 def test_every_parameter_has_axes():
