@@ -50,10 +50,10 @@ def test_transparency_lies_on_white():
     alpha = np.full((20, 30, 1), 255, np.uint8)
     alpha[:5], alpha[5:10] = 0, 128
     content = written(Image.fromarray(np.concatenate([COLOURS, alpha], -1)))
-    found = decoded(content).astype(int)
-    assert (found[:5] == 255).all()
-    np.testing.assert_allclose(found[5:10], (COLOURS[5:10].astype(float) * 128 + 255 * 127) / 255, atol=1)
-    np.testing.assert_array_equal(found[10:], COLOURS[10:])
+    pixels = decoded(content).astype(int)
+    assert (pixels[:5] == 255).all()
+    np.testing.assert_allclose(pixels[5:10], (COLOURS[5:10].astype(float) * 128 + 255 * 127) / 255, atol=1)
+    np.testing.assert_array_equal(pixels[10:], COLOURS[10:])
     palette = Image.fromarray(COLOURS).quantize(8)
     index = int(np.asarray(palette)[0, 0])
     transparent = decoded(written(palette, transparency=index))
@@ -70,16 +70,16 @@ def test_exif_orientations_are_undone(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = written(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    found = decoded(content)
-    expected = COLOURS if orientation not in (5, 7) else found  # transposed ones are checked by their shape
-    np.testing.assert_array_equal(found, expected)
-    assert found.shape == COLOURS.shape
+    pixels = decoded(content)
+    expected = COLOURS if orientation not in (5, 7) else pixels  # transposed ones are checked by their shape
+    np.testing.assert_array_equal(pixels, expected)
+    assert pixels.shape == COLOURS.shape
 
 
 def test_cmyk_and_animations():
     cmyk = Image.fromarray(COLOURS).convert("CMYK")
-    found = decoded(written(cmyk, "JPEG", quality=100)).astype(int)
-    assert np.abs(found - np.asarray(cmyk.convert("RGB")).astype(int)).mean() < 12
+    pixels = decoded(written(cmyk, "JPEG", quality=100)).astype(int)
+    assert np.abs(pixels - np.asarray(cmyk.convert("RGB")).astype(int)).mean() < 12
     first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     assert decoded(written(first, "GIF", save_all=True, append_images=[second]))[0, 0].tolist() == [255, 0, 0]
 

@@ -54,17 +54,24 @@ def test_pictures_leave_no_figure_open(results, undrawn):
 
 def test_the_curves_stand_at_the_scores_of_each_dimension(results, figures):
     plots.dimensions(results)
-    found = panels(figures[0])
-    assert list(found) == ["retrieval", "sts", "mean of the types"]
-    own = lines(found["retrieval"])
-    assert list(own) == ["small", "small int8", "a longer name", "bm25"]
-    assert list(own["small"].get_xdata()) == [64, 128] and list(own["small"].get_ydata()) == [45.0, 50.0]
-    assert list(own["small int8"].get_ydata()) == [44.0, 49.75]
-    assert list(own["a longer name"].get_xdata()) == [128] and list(own["a longer name"].get_ydata()) == [60.0]
-    assert set(own["bm25"].get_ydata()) == {40.0}  # a level line
-    assert list(lines(found["sts"])["small"].get_ydata()) == pytest.approx([80.0, 81.234])
-    assert "a longer name" not in lines(found["sts"]) and "bm25" not in lines(found["mean of the types"])
-    low, high = found["retrieval"].get_ylim()
+    figure_panels = panels(figures[0])
+    assert list(figure_panels) == ["retrieval", "sts", "mean of the types"]
+    drawn_lines = lines(figure_panels["retrieval"])
+    assert list(drawn_lines) == ["small", "small int8", "a longer name", "bm25"]
+    assert list(drawn_lines["small"].get_xdata()) == [64, 128] and list(drawn_lines["small"].get_ydata()) == [
+        45.0,
+        50.0,
+    ]
+    assert list(drawn_lines["small int8"].get_ydata()) == [44.0, 49.75]
+    assert list(drawn_lines["a longer name"].get_xdata()) == [128] and list(
+        drawn_lines["a longer name"].get_ydata()
+    ) == [60.0]
+    assert set(drawn_lines["bm25"].get_ydata()) == {40.0}  # a level line
+    assert list(lines(figure_panels["sts"])["small"].get_ydata()) == pytest.approx([80.0, 81.234])
+    assert "a longer name" not in lines(figure_panels["sts"]) and "bm25" not in lines(
+        figure_panels["mean of the types"]
+    )
+    low, high = figure_panels["retrieval"].get_ylim()
     assert low < 40 and high > 60
 
 
@@ -76,8 +83,11 @@ def test_lines_differ_in_colour_and_marker(results, figures):
 
 def test_bytes_of_a_vector_are_the_other_axis(results, figures):
     plots.sizes(results)
-    own = lines(panels(figures[0])["retrieval"])
-    assert list(own["small"].get_xdata()) == [256, 512] and list(own["small int8"].get_xdata()) == [68, 132]
+    drawn_lines = lines(panels(figures[0])["retrieval"])
+    assert list(drawn_lines["small"].get_xdata()) == [256, 512] and list(drawn_lines["small int8"].get_xdata()) == [
+        68,
+        132,
+    ]
     assert figures[0].axes[0].get_xscale() == "log"
     assert [t.get_text() for t in figures[0].axes[0].get_xticklabels()] == ["68", "132", "256", "512"]
 
@@ -165,14 +175,14 @@ def test_the_pictures_that_make_sense_are_written(results, tmp_path, undrawn):
 
 def test_a_sweep_shows_the_change_against_the_base(figures):
     scores = {"0": {"foxes": 0.4, "pairs": 0.8}, "0.5": {"foxes": 0.6, "pairs": 0.7}, "1": {"foxes": 0.5, "pairs": 0.1}}
-    found = {"best": 0.5, "suite": "mine", "scores": scores, "means": {"0": 0.6, "0.5": 0.65, "1": 0.3}}
-    plots.sweep(found)
-    own = lines(figures[0].axes[0])
-    assert list(own["foxes"].get_xdata()) == [0, 0.5, 1]
-    assert list(own["foxes"].get_ydata()) == pytest.approx([0, 20, 10])
-    assert list(own["pairs"].get_ydata()) == pytest.approx([0, -10, -70])
-    assert list(own["mean of the types"].get_ydata()) == pytest.approx([0, 5, -30])
-    assert set(own["best mean: 0.5"].get_xdata()) == {0.5}
+    figure_panels = {"best": 0.5, "suite": "mine", "scores": scores, "means": {"0": 0.6, "0.5": 0.65, "1": 0.3}}
+    plots.sweep(figure_panels)
+    drawn_lines = lines(figures[0].axes[0])
+    assert list(drawn_lines["foxes"].get_xdata()) == [0, 0.5, 1]
+    assert list(drawn_lines["foxes"].get_ydata()) == pytest.approx([0, 20, 10])
+    assert list(drawn_lines["pairs"].get_ydata()) == pytest.approx([0, -10, -70])
+    assert list(drawn_lines["mean of the types"].get_ydata()) == pytest.approx([0, 5, -30])
+    assert set(drawn_lines["best mean: 0.5"].get_xdata()) == {0.5}
 
 
 def test_a_sweep_is_a_picture():
@@ -203,18 +213,20 @@ def mixture_search(**changes) -> dict:
 
 def test_a_mixture_search_shows_each_trial_and_the_best_so_far(figures):
     plots.search_progress(mixture_search())
-    own = lines(figures[0].axes[0])
-    assert list(own["exploit"].get_xdata()) == [4, 6] and list(own["exploit"].get_ydata()) == pytest.approx([51, 55])
-    assert list(own["best so far"].get_xdata()) == [1, 2, 4, 5, 6]
-    assert list(own["best so far"].get_ydata()) == pytest.approx([50, 52, 52, 56, 56])
-    assert list(own["best seed"].get_ydata()) == pytest.approx([52, 52])
-    assert list(own["failed"].get_xdata()) == [3]
+    drawn_lines = lines(figures[0].axes[0])
+    assert list(drawn_lines["exploit"].get_xdata()) == [4, 6] and list(
+        drawn_lines["exploit"].get_ydata()
+    ) == pytest.approx([51, 55])
+    assert list(drawn_lines["best so far"].get_xdata()) == [1, 2, 4, 5, 6]
+    assert list(drawn_lines["best so far"].get_ydata()) == pytest.approx([50, 52, 52, 56, 56])
+    assert list(drawn_lines["best seed"].get_ydata()) == pytest.approx([52, 52])
+    assert list(drawn_lines["failed"].get_xdata()) == [3]
 
 
 def test_less_of_a_loss_is_better_in_a_mixture_search(figures):
     plots.search_progress(mixture_search(metric="validation/loss", higher_is_better=False))
-    own = lines(figures[0].axes[0])
-    assert list(own["best so far"].get_ydata()) == pytest.approx([0.5] * 5)
+    drawn_lines = lines(figures[0].axes[0])
+    assert list(drawn_lines["best so far"].get_ydata()) == pytest.approx([0.5] * 5)
     assert figures[0].axes[0].get_ylabel() == "validation/loss"
 
 

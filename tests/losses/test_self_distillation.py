@@ -39,9 +39,9 @@ def test_sums_are_those_of_loops_in_chunks_of_any_size(chunk, monkeypatch):
     monkeypatch.setattr(self_distillation, "_MAX_LOGITS", chunk * C)
     with jax.enable_x64(True):
         arrays = drawn()
-        found = jax.jit(lambda *x: assignment_sums(*x, 0.1, 0.04))(*map(jnp.asarray, arrays))
+        sums = jax.jit(lambda *x: assignment_sums(*x, 0.1, 0.04))(*map(jnp.asarray, arrays))
         for name, value in by_loops(*arrays, 0.1, 0.04).items():
-            np.testing.assert_allclose(found[name], value, rtol=1e-10, err_msg=name)
+            np.testing.assert_allclose(sums[name], value, rtol=1e-10, err_msg=name)
 
 
 def test_the_gradient_is_the_students_and_that_of_finite_differences():
@@ -61,12 +61,12 @@ def test_the_gradient_is_the_students_and_that_of_finite_differences():
 def test_items_of_weight_zero_count_for_the_centre_alone():
     student, teacher, weights, *others = drawn()
     weights = np.where(np.arange(N) < 3, weights, 0.0)
-    found = assignment_sums(*map(jnp.asarray, (student, teacher, weights, *others)), 0.1, 0.04)
+    sums = assignment_sums(*map(jnp.asarray, (student, teacher, weights, *others)), 0.1, 0.04)
     other = assignment_sums(
         *map(jnp.asarray, (student * (np.arange(N) < 3)[:, None], teacher, weights, *others)), 0.1, 0.04
     )
-    assert float(found["loss"]) == pytest.approx(float(other["loss"]), rel=1e-6)
-    assert float(found["teacher_count"]) == N
+    assert float(sums["loss"]) == pytest.approx(float(other["loss"]), rel=1e-6)
+    assert float(sums["teacher_count"]) == N
     nothing = assignment_sums(*map(jnp.asarray, (student, teacher, 0 * weights, *others)), 0.1, 0.04)
     loss, metrics = mean_loss(nothing, C)
     assert float(loss) == 0 and np.isfinite([float(x) for x in metrics.values()]).all()

@@ -77,8 +77,8 @@ def test_the_other_class_token_and_a_projection():
     params = jax.jit(second.init)(jax.random.key(1))
     tokens = second.apply(params, {"pixels": PIXELS}, method="image_tokens")[0][:, 1]
     mapped = np.asarray(tokens) @ np.asarray(params["projection_0"]["kernel"])
-    found = second.apply(params, {"pixels": PIXELS}, method="image")
-    np.testing.assert_allclose(found, mapped / np.linalg.norm(mapped, axis=-1, keepdims=True), atol=1e-6)
+    vectors = second.apply(params, {"pixels": PIXELS}, method="image")
+    np.testing.assert_allclose(vectors, mapped / np.linalg.norm(mapped, axis=-1, keepdims=True), atol=1e-6)
     assert second.embedding_dim == 5 and "text" not in second.methods
 
 
@@ -92,8 +92,8 @@ def test_layers_that_lie_apart_give_the_same(model, params):
     apart = model.apart(params)
     assert "layer_0" in apart["text"]["encoder"]["stack"] and "layer_1" in apart["image"]["encoder"]["stack"]
     for inputs, method in ((TOKENS, "text"), ({"pixels": PIXELS}, "image")):
-        found = model.apply(apart, inputs, method=method)
-        np.testing.assert_allclose(found, model.apply(params, inputs, method=method), atol=1e-6)
+        vectors = model.apply(apart, inputs, method=method)
+        np.testing.assert_allclose(vectors, model.apply(params, inputs, method=method), atol=1e-6)
 
 
 def test_every_parameter_has_axes_and_the_flops_count_both(model, params):

@@ -128,8 +128,8 @@ def test_the_terms_are_those_of_their_equations(variables):
     assert float(metrics["masked_modelling"]) == pytest.approx(of_patches[mask].mean(), rel=1e-5)
     assert float(value) == pytest.approx(contrastive + distilled + 2 * of_patches[mask].mean(), rel=1e-5)
     every = dataclasses.replace(OBJECTIVE, all_patches=True)
-    found = fast(lambda v, b: every.loss(v.params, every.forward(v, b, None, 0), b, 0))(variables, one)[1]
-    assert float(found["masked_modelling"]) == pytest.approx(of_patches.mean(), rel=1e-5)
+    metrics = fast(lambda v, b: every.loss(v.params, every.forward(v, b, None, 0), b, 0))(variables, one)[1]
+    assert float(metrics["masked_modelling"]) == pytest.approx(of_patches.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
@@ -168,12 +168,12 @@ def test_a_teacher_of_averaged_heads_has_the_students_tokens():
     variables = fast(lambda: objective.init(jax.random.key(0)))()
     assert set(variables.moving["teacher"]) == {"heads"}
     one = only(batch())
-    found = fast(lambda v, b: objective.forward(v, b, None, 0))(variables, one).sums
+    sums = fast(lambda v, b: objective.forward(v, b, None, 0))(variables, one).sums
     # At the start the teacher is the student: both objectives give the same.
     first = fast(lambda: OBJECTIVE.init(jax.random.key(0)))()
     expected = fast(lambda v, b: OBJECTIVE.forward(v, b, None, 0))(first, one).sums
     for path, x in flatten(expected).items():
-        np.testing.assert_allclose(flatten(found)[path], x, rtol=1e-4, err_msg=path)
+        np.testing.assert_allclose(flatten(sums)[path], x, rtol=1e-4, err_msg=path)
 
 
 def test_terms_of_weight_zero_have_no_parameters_and_need_no_crops():
