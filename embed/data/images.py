@@ -1,4 +1,5 @@
-"""Images: bytes of a file to an array of colours, random crops, and masks of patches. The only file with Pillow.
+"""Images: bytes of a file to an array of colours, random crops, and masks of patches. The only file with Pillow, which
+needs the extra [images].
 
 A picture is turned as its EXIF orientation says. Where it is transparent it lies on white. Of an animation the first frame counts,
 and of 16 bits a colour the upper eight. Arrays are uint8 [height, width, 3] in RGB.
@@ -29,8 +30,10 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
     A file that is no image, that is cut short or that has more than `max_pixels` is a DataError. The size is read before anything
     is unpacked.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as e:
+        raise DataError("images need Pillow; run: pip install 'embed[images]'") from e
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here, and damaged EXIF data is left out

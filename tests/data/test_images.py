@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -114,6 +115,12 @@ def test_what_is_no_image_is_one_line_with_its_place(content, message):
         open_image(content, "photos.jsonl:7")
     line = str(caught.value)
     assert line.startswith("photos.jsonl:7: ") and message in line and "\n" not in line
+
+
+def test_without_pillow_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"images need Pillow; run: pip install 'embed\[images\]'"):
+        open_image(JPEG, "f")
 
 
 def test_a_box_is_resized_to_a_square_as_it_lies():
