@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from embed import documents, files, ranges
+from embed import architectures, documents, files, ranges
 from embed.errors import DataError
 
 FORMAT = 1
@@ -19,11 +19,17 @@ class _Part(TypedDict):
     type: ranges.Text
 
 
-class _Architecture(TypedDict):
+class _Embedder(TypedDict):
     """The description of an Embedder; `models.api.from_description` checks its parts' fields."""
 
     type: ranges.Text
     encoder: _Part
+
+
+class _DualEncoder(TypedDict):
+    type: ranges.Text
+    text: _Embedder
+    image: _Embedder
 
 
 class _Rule(TypedDict):
@@ -43,7 +49,7 @@ class _Description(TypedDict):
     """What every model.json holds."""
 
     format: int
-    architecture: _Architecture
+    architecture: _Embedder
     tokenizer: dict[str, Any]
     prompts: dict[str, str]
     lengths: Annotated[dict[str, ranges.Count], Meta(min_length=1)]
@@ -52,6 +58,10 @@ class _Description(TypedDict):
     text_normalization: NotRequired[str]
     default_prompt_name: NotRequired[str | None]
     quantization: NotRequired[_Quantization]
+
+
+class _DualDescription(_Description):
+    architecture: _DualEncoder
 
 
 BEST = "best.json"
@@ -139,7 +149,9 @@ def read_model_json(folder) -> dict[str, Any]:
     description = documents.read_json(path)
     if description.get("format") != FORMAT:
         raise DataError(f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed")
-    documents.check(description, _Description, str(path))
+    architecture = description.get("architecture")
+    is_dual = isinstance(architecture, dict) and any(name in architecture for name in architectures.TOWERS)
+    documents.check(description, _DualDescription if is_dual else _Description, str(path))
     # Bundles of older versions do not say it: all normalised so.
     return {"text_normalization": "NFC, strip", **description}
 

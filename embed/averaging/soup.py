@@ -14,7 +14,7 @@ from concurrent import futures
 import ml_dtypes
 import numpy as np
 
-from embed import arrays, bundles, documents, files, trees
+from embed import architectures, arrays, bundles, documents, files, trees
 from embed.errors import DataError, EmbedError, NumericError, UsageError
 
 _RUN = 1 << 17  # values that are added at once: more would leave the processor's cache
@@ -62,13 +62,18 @@ def weights_for(method: str, count: int, weights: Sequence[float] | None, alpha:
 
 
 # Fields that change neither the parameters nor what they mean.
-_HOW_IT_RUNS = ("dropout", "remat", "unroll", "dtype", "attention", "branch_gain")
+_HOW_IT_RUNS = ("dropout", "stochastic_depth", "remat", "unroll", "dtype", "attention", "branch_gain")
 
 
 def _meaning(architecture: dict) -> dict:
     """Returns the parts of an architecture that must be the same in an average."""
-    encoder = {k: v for k, v in architecture.get("encoder", {}).items() if k not in _HOW_IT_RUNS}
-    return {**{k: v for k, v in architecture.items() if k != "matryoshka_dims"}, "encoder": encoder}
+    meaning = architectures.map_towers(architecture, _meaning_of_tower)
+    return {name: value for name, value in meaning.items() if name != "matryoshka_dims"}
+
+
+def _meaning_of_tower(tower: dict) -> dict:
+    encoder = {k: v for k, v in tower.get("encoder", {}).items() if k not in _HOW_IT_RUNS}
+    return {**{k: v for k, v in tower.items() if k != "matryoshka_dims"}, "encoder": encoder}
 
 
 def differences(folders: Sequence[pathlib.Path], same_texts: bool = True) -> list[str]:

@@ -48,7 +48,7 @@ class EmbeddingModel:
     @property
     def dtype(self) -> str:
         """What the encoder computes in."""
-        return self.encoder.model.description["encoder"].get("dtype", "float32")
+        return architectures.text_encoder(self.encoder.model.description).get("dtype", "float32")
 
     def with_params(self, params) -> "EmbeddingModel":
         """Returns the same model with other parameters, as a checkpoint has them, e.g. an average that is not written yet."""

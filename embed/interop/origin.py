@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from embed import arrays, bundles, files
+from embed import architectures, arrays, bundles, files
 from embed.data import tokenizers
+from embed.errors import UsageError
 from embed.models import api
 from embed.models.embedder import Embedder
 
@@ -101,6 +102,10 @@ def open_trained(path) -> Trained:
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
+    if "" not in architectures.towers(description["architecture"]):
+        raise UsageError(
+            f"{folder}: a dual encoder of texts and images, which no export format here holds; `embed average` makes a bundle of it"
+        )
     opened = arrays.open_arrays(folder, "params")
     return Trained(
         folder=folder,

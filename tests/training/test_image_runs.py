@@ -181,3 +181,20 @@ def test_a_picture_that_is_none_is_named_when_the_data_are_prepared(folder, run_
     done = run_embed(work, "prepare", "--gin_file=pictures.gin")
     assert done.returncode == 65 and done.stderr.count("\n") == 1
     assert "pictures.jsonl:1: a damaged image (" in done.stderr
+
+
+def test_its_texts_are_embedded_from_its_average_and_no_export_holds_both_towers(folder, run_embed):
+    done = run_embed(folder, "average", "run", "--output=soup")
+    assert done.returncode == 0, done.stderr
+    (folder / "texts.jsonl").write_text('{"text": "red"}\n{"text": "a blue square on the left"}\n')
+    done = run_embed(folder, "encode", "soup", "--input=texts.jsonl", "--output=vectors", "--format=npy")
+    assert done.returncode == 0, done.stderr
+    vectors = np.load(folder / "vectors" / "part-00000.npy")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-5)
+    assert vectors.shape == (2, 16)
+    refused = run_embed(folder, "export", "soup", "exported")
+    assert (
+        refused.returncode == 64
+        and "a dual encoder of texts and images, which no export format here holds" in refused.stderr
+    )
+    assert not (folder / "exported").exists()
