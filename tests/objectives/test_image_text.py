@@ -87,7 +87,7 @@ def test_the_terms_are_those_of_their_equations(variables):
     value, metrics = fast(lambda v, o, b: OBJECTIVE.loss(v.params, o, b, 0))(variables, outputs, one)
     model, params = OBJECTIVE.model, variables.params["model"]
     taught = {**params, "image": variables.moving["teacher"]["model"]}
-    tokens = lambda p, x: model.apply(p, {"pixels": x}, method="image_tokens")  # noqa: E731
+    tokens = fast(lambda p, x: model.apply(p, {"pixels": x}, method="image_tokens"))
     of_class, _ = tokens(params, one["image_global"])
     teacher_class, teacher_patches = tokens(taught, one["image_global"])
     texts = {n: np.float64(outputs.rows[n]) for n in ("caption", "synthetic_caption")}
@@ -163,6 +163,7 @@ def test_the_teacher_moves_by_its_momentum_and_so_do_the_centres(variables):
     )
 
 
+@pytest.mark.slow
 def test_a_teacher_of_averaged_heads_has_the_students_tokens():
     objective = dataclasses.replace(OBJECTIVE, teacher="ema_heads")
     variables = fast(lambda: objective.init(jax.random.key(0)))()
@@ -192,7 +193,8 @@ def test_terms_of_weight_zero_have_no_parameters_and_need_no_crops():
     assert set(objective.loss(variables.params, outputs, few, 0)[1]) >= {"caption", "synthetic_caption/temperature"}
 
 
-@pytest.mark.parametrize("size", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4, 8])
 def test_every_mesh_trains_alike(size):
     def train(size):
         shape = {1: (1, 1, 1), 2: (2, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2)}[size]
@@ -231,6 +233,7 @@ def test_what_cannot_be_is_refused(changes, message):
         dataclasses.replace(OBJECTIVE, **changes)
 
 
+@pytest.mark.slow
 def test_the_teacher_sharpens_by_its_schedule(variables):
     one = only(batch())
     warm = dataclasses.replace(OBJECTIVE, temperatures=Temperatures(warmup_steps=10))
