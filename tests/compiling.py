@@ -1,4 +1,4 @@
-"""How tests compile: their programs run for moments, and are there in a third of the time with little optimisation.
+"""How tests compile: their programs run for moments, so XLA is told to spend little time on them.
 
 The slow tests (`launch/test.sh --slow`) compile as users do.
 """

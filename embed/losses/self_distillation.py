@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from embed import ranges, sharding
+from embed.errors import ConfigError
 from embed.ranges import OpenShare, Positive
 
 _MAX_LOGITS = 1 << 24  # values of one chunk, on each shard of the batch
@@ -32,6 +33,8 @@ class Temperatures:
 
     def __post_init__(self):
         ranges.check_fields(self)
+        if not self.warmup_steps and self.teacher_start != type(self).teacher_start:
+            raise ConfigError("Temperatures.teacher_start has an effect with warmup_steps above 0 only; leave it out")
 
     def teacher_at(self, step) -> Float[Array, ""]:
         """Returns the teacher's temperature at a step."""

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from embed.errors import ConfigError
 from embed.models.embedder import Embedder
-from embed.models.layers import Linear
+from embed.models.layers import project
 from embed.models.vit import VisionTransformer
 from embed.ranges import Natural, Size
 from embed.types import Method
@@ -39,12 +40,13 @@ class ImageEmbedder(nn.Module):
     @nn.compact
     def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B E"]:
         """Returns the embeddings of images; `pixels` as in `vit.VisionTransformer`."""
-        x = self.encoder(pixels, None, is_training)[0][:, self.class_token]
-        for i, size in enumerate(self.projection):
-            inner = i + 1 < len(self.projection)
-            axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
-            x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
-        return normalize(x)
+        if self.class_token >= self.encoder.num_class_tokens:
+            raise ConfigError(
+                f"ImageEmbedder.class_token = {self.class_token}, and the encoder has {self.encoder.num_class_tokens} class "
+                "tokens, counted from 0; take one of them"
+            )
+        token = self.encoder(pixels, None, is_training)[0][:, self.class_token]
+        return normalize(project(token, self.projection)[-1])
 
     @nn.nowrap
     def methods(self) -> dict[str, Method]:

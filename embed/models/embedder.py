@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from embed.models import language_model
-from embed.models.layers import Linear
+from embed.models.layers import project
 from embed.types import EMBEDDINGS, Method
 from embed.vectors import normalize
 
@@ -60,14 +60,9 @@ class Embedder(nn.Module):
         `with_intermediate` returns the intermediate embedding beside it, what the last of several linear maps is applied to, at
         unit length: EmbeddingGemma's 3,072 values.
         """
-        x = intermediate = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
-        for i, size in enumerate(self.projection):
-            intermediate = x
-            # The wide inner size is split over `tensor`; the embedding is whole everywhere.
-            inner = i + 1 < len(self.projection)
-            axes = ("width" if i == 0 else "hidden", "hidden" if inner else "embedding")
-            x = Linear("...D,DE->...E", (x.shape[-1], size), axes, name=f"projection_{i}")(x)
-        return (normalize(x), normalize(intermediate)) if with_intermediate else normalize(x)
+        pooled = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
+        intermediate, final = [pooled, *project(pooled, self.projection)][-2:]
+        return (normalize(final), normalize(intermediate)) if with_intermediate else normalize(final)
 
     def decode(
         self,

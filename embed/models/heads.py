@@ -38,9 +38,9 @@ def prototypes(params: Params) -> Float[Array, "F C"]:
     return normalize(params["prototypes"].T).T
 
 
-def unboxed(params: Params) -> Params:
-    """Returns parameters without the boxes that hold their logical axes."""
-    return nn.unbox(params)
+def init(head: PrototypeHead, key, width: int) -> Params:
+    """Returns the first parameters of a head of vectors of this width."""
+    return nn.unbox(head.init(key, jnp.zeros((1, width))))["params"]
 
 
 def axes_of(head: PrototypeHead, width: int) -> Params:

@@ -183,6 +183,19 @@ class LayerNorm(nn.Module):
         return y + self.param("bias", init, size, jnp.float32)
 
 
+def project(x: Float[Array, "... D"], sizes: Sequence[int]) -> list[Float[Array, "... _"]]:
+    """Returns `x` and what each linear map `projection_0`, `projection_1`, ... makes of it; called inside `__call__`.
+
+    The maps have no biases. A wide inner size is split over `tensor`; the embedding is whole everywhere.
+    """
+    steps = [x]
+    for i, size in enumerate(sizes):
+        axes = ("width" if i == 0 else "hidden", "hidden" if i + 1 < len(sizes) else "embedding")
+        linear = Linear("...D,DE->...E", (steps[-1].shape[-1], size), axes, name=f"projection_{i}")
+        steps.append(linear(steps[-1]))
+    return steps
+
+
 class LayerScale(nn.Module):
     """Multiplies the last axis by a learned vector that starts at `value`, in float32. Source: arXiv:2103.17239."""
 

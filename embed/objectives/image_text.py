@@ -18,7 +18,7 @@ from embed.errors import ConfigError
 from embed.losses.self_distillation import Centre, Temperatures, assignment_sums, mean_loss
 from embed.models import heads
 from embed.models.heads import PrototypeHead
-from embed.objectives.texts import embed_texts
+from embed.objectives.texts import INDEX, embed_texts
 from embed.ranges import NonNegative, OpenShare
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
 from embed.vectors import normalize
@@ -66,6 +66,13 @@ class ImageText:
                 f"ImageText needs a model with the method {missing[0]!r}; bind Recipe.model to a DualEncoder, and set "
                 "VisionTransformer.mask_token = True for masked modelling"
             )
+        count = self.model.description["image"]["encoder"]["num_class_tokens"]
+        for name, index in self.captions.items():
+            if not 0 <= index < count:
+                raise ConfigError(
+                    f"ImageText.captions: {name!r} is compared with class token {index}, and the image tower has {count}, counted "
+                    "from 0; set VisionTransformer.num_class_tokens, or take another"
+                )
 
     @property
     def _heads(self) -> dict[str, PrototypeHead]:
@@ -77,10 +84,7 @@ class ImageText:
         """Returns the first variables; the teacher starts as a copy of the student."""
         model_key, *keys = jax.random.split(key, 1 + len(self._heads))
         model = self.model.init(model_key) if start is None else start
-        width = jnp.zeros((1, self._width()))
-        drawn = {
-            name: heads.unboxed(head.init(k, width)["params"]) for (name, head), k in zip(self._heads.items(), keys)
-        }
+        drawn = {name: heads.init(head, k, self._width()) for (name, head), k in zip(self._heads.items(), keys)}
         params = {MODEL: model, LOSS: {name: self.loss_fn.init() for name in self.captions}, HEADS: drawn}
         centres = {name: jnp.zeros(head.num_prototypes) for name, head in self._heads.items()}
         return Variables(params, {TEACHER: jax.tree.map(jnp.copy, self._taught(params)), CENTRES: centres}, {})
@@ -104,6 +108,7 @@ class ImageText:
 
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the class tokens and the embeddings of captions as rows, and the assignments to prototypes as sums."""
+        self._check_batch(batch)
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
         model = variables.params[MODEL]
         class_tokens, patches = self._tokens(model, batch[GLOBAL], keys[0])
@@ -127,6 +132,21 @@ class ImageText:
             flat = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
             sums[PATCH] = self._assigned(PATCH, variables, flat(student), flat(teacher[1]), weights.reshape(-1), step)
         return Outputs(rows, sums)
+
+    def _check_batch(self, batch: Batch) -> None:
+        """Raises ConfigError for arrays that are not there, and for a text feature that nothing is compared with."""
+        terms = ([LOCAL] if CLASS in self._heads else []) + ([MASK] if PATCH in self._heads else [])
+        missing = [name for name in (GLOBAL, *terms) if name not in batch]
+        if missing:
+            raise ConfigError(
+                f"ImageText reads {missing[0]!r}, which no feature gives; put @image_features.Views() into Recipe.features, with "
+                "local crops where self_distillation is above 0"
+            )
+        texts = {name.removesuffix(INDEX) for name in batch if name.endswith(INDEX)}
+        if texts != set(self.captions):
+            raise ConfigError(
+                f"ImageText.captions names {sorted(self.captions)}, and the text features are {sorted(texts)}; make them the same"
+            )
 
     def _tokens(self, model: Params, pixels, key, mask=None) -> tuple[Array, Array]:
         """Returns class tokens and patches, as the image tower gives them."""

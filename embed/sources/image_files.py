@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -67,4 +68,4 @@ class ImageFiles(Derived):
 
 def _folder_of(location: str) -> pathlib.Path:
     """Returns the folder of the file that a location 'file:line' or 'file[index]' names."""
-    return pathlib.Path(location.rpartition(":")[0] or location.partition("[")[0]).parent
+    return pathlib.Path(re.sub(r"(:\d+|\[\d+\])$", "", location)).parent

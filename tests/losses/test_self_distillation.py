@@ -101,3 +101,5 @@ def test_the_teachers_temperature_rises_over_the_warm_up():
     assert float(Temperatures().teacher_at(0)) == pytest.approx(0.07)
     with pytest.raises(ConfigError, match="Temperatures.student = 0"):
         Temperatures(student=0.0)
+    with pytest.raises(ConfigError, match="Temperatures.teacher_start has an effect with warmup_steps above 0 only"):
+        Temperatures(teacher_start=0.05)

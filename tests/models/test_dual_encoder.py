@@ -110,6 +110,10 @@ def test_towers_of_different_sizes_are_refused():
         ConfigError, match=r"embeddings have different sizes \(text 8, image 5\); make the last projections equal"
     ):
         api.build(DualEncoder(TEXT, ImageEmbedder(VIT, projection=(5,), image_size=6)))
+    with pytest.raises(
+        ConfigError, match="ImageEmbedder.class_token = 2, and the encoder has 2 class tokens, counted from 0"
+    ):
+        api.build(ImageEmbedder(VIT, class_token=2, image_size=6))
     with pytest.raises(ConfigError, match="the model has no method 'images'; did you mean 'image'"):
         model = api.build(ImageEmbedder(VIT, image_size=6))
         model.apply(model.init(jax.random.key(0)), {"pixels": jnp.zeros((1, 6, 6, 3))}, method="images")

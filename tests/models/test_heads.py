@@ -13,9 +13,9 @@ HEAD = PrototypeHead(num_prototypes=11, hidden=7, features=5)
 
 def test_features_are_those_of_numpy_and_prototypes_have_unit_length():
     x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
-    shapes = jax.eval_shape(HEAD.init, jax.random.key(0), x)["params"]
+    shapes = jax.eval_shape(lambda: heads.init(HEAD, jax.random.key(0), 6))
     random = np.random.default_rng(1)
-    params = jax.tree.map(lambda s: random.normal(size=s.shape).astype(np.float32), heads.unboxed(shapes))
+    params = jax.tree.map(lambda s: random.normal(size=s.shape).astype(np.float32), shapes)
     features = jax.jit(lambda p, x: HEAD.apply({"params": p}, x))(params, x)
     y = np.float64(x)
     gelu = np.vectorize(lambda v: v * 0.5 * (1 + math.erf(v / math.sqrt(2))))
@@ -32,5 +32,5 @@ def test_features_are_those_of_numpy_and_prototypes_have_unit_length():
 
 def test_every_parameter_has_axes():
     axes = heads.axes_of(HEAD, 6)
-    shapes = heads.unboxed(jax.eval_shape(HEAD.init, jax.random.key(0), np.zeros((1, 6), np.float32))["params"])
+    shapes = jax.eval_shape(lambda: heads.init(HEAD, jax.random.key(0), 6))
     jax.tree.map(lambda s, names: np.testing.assert_equal(len(s.shape), len(names)), shapes, axes)

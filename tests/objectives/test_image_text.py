@@ -225,6 +225,10 @@ def test_every_mesh_trains_alike(size):
         ({"captions": {}}, "ImageText.captions is empty; name the text features"),
         ({"model": tower()}, "needs a model with the method 'masked_image_tokens'; bind Recipe.model to a DualEncoder"),
         ({"momentum": 1.5}, "ImageText.momentum = 1.5"),
+        (
+            {"captions": {"caption": 2}},
+            "'caption' is compared with class token 2, and the image tower has 2, counted from 0",
+        ),
         ({"teacher": "mean"}, "ImageText.teacher = 'mean'"),
     ],
 )
@@ -246,3 +250,26 @@ def test_the_teacher_sharpens_by_its_schedule(variables):
         for s in (0, 10)
     ]
     assert entropies[0] < entropies[1]
+
+
+@pytest.mark.parametrize(
+    ("renamed", "message"),
+    [
+        ({"image_global": None}, "ImageText reads 'image_global', which no feature gives; put @image_features.Views"),
+        (
+            {"image_local": None},
+            "ImageText reads 'image_local', .* with local crops where self_distillation is above 0",
+        ),
+        ({"image_mask": None}, "ImageText reads 'image_mask'"),
+        (
+            {"caption_index": "title_index"},
+            r"names \['caption', 'synthetic_caption'\], and the text features are \['synthetic",
+        ),
+        ({"caption_index": None}, r"the text features are \['synthetic_caption'\]; make them the same"),
+    ],
+)
+def test_a_batch_of_other_features_is_one_line(variables, renamed, message):
+    one = only(batch())
+    arrays = {renamed.get(name, name): x for name, x in one.items() if renamed.get(name, name) is not None}
+    with pytest.raises(ConfigError, match=message):
+        OBJECTIVE.forward(variables, Batch(arrays, one.max_segments), None, 0)

@@ -64,3 +64,17 @@ def test_an_image_that_changes_changes_the_fingerprint(folder):
     assert ImageFiles(source(folder)).fingerprint() == first
     (folder / "png" / "a.png").write_bytes(b"another")
     assert ImageFiles(source(folder)).fingerprint() != first
+
+
+def test_arrays_of_records_in_folders_with_brackets_have_their_images_beside_them(tmp_path):
+    folder = tmp_path / "set[1]"
+    (folder / "png").mkdir(parents=True)
+    (folder / "png" / "a.png").write_bytes(b"a")
+    (folder / "rows.json").write_text('[{"image": "png/a.png", "caption": "a"}]')
+    (record,) = (
+        r
+        for _, r in ImageFiles(
+            JsonLines(str(folder / "rows.json"), {"image": "image", "caption": "caption"})
+        ).examples()
+    )
+    assert record["image"] == b"a"
