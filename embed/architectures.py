@@ -16,6 +16,12 @@ def text_encoder(architecture: Mapping[str, Any]) -> Mapping[str, Any]:
     return architecture.get("text", architecture)["encoder"]
 
 
+def image_tower(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the description of what embeds images; None where nothing does."""
+    tower = architecture.get("image", architecture)
+    return tower if "image_size" in tower else None
+
+
 def map_towers(value: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
     """Returns a description, or parameters of the same structure, with `function` applied to each embedder."""
     names = [name for name in TOWERS if name in value and "encoder" in value[name]]

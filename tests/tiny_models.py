@@ -1,4 +1,4 @@
-"""A tiny model as a bundle: weights drawn by numpy, and vocabularies of made-up words."""
+"""Tiny models as bundles: weights drawn by numpy, and vocabularies of made-up words."""
 
 import functools
 import json
@@ -10,9 +10,12 @@ import numpy as np
 
 from embed import bundles, checkpoints
 from embed.models import api
+from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.models.tips_text import TipsText
+from embed.models.vit import VisionTransformer
 from embed.text import PROMPTS
 
 MAX_LENGTH = 48
@@ -50,16 +53,25 @@ def small_module(vocab_size: int = 400) -> Embedder:
     return Embedder(encoder, MeanPooling(), projection=(24, 16), matryoshka_dims=(8, 4))
 
 
+def small_dual_encoder(vocab_size: int = 400) -> DualEncoder:
+    """Texts, and images of 8 x 8 pixels in four patches."""
+    text = Embedder(TipsText(vocab_size=vocab_size, width=16, num_layers=1, num_heads=2, mlp_dim=24), MeanPooling())
+    vit = VisionTransformer(4, 16, 1, 2, 24, position_grid=2)
+    return DualEncoder(text, ImageEmbedder(vit, image_size=8), matryoshka_dims=(8,))
+
+
 @functools.cache
-def small_model(vocab_size: int = 400):
+def small_model(vocab_size: int = 400, module=small_module):
     """Returns the tiny model and the shapes of its parameters."""
-    model = api.build(small_module(vocab_size))
+    model = api.build(module(vocab_size))
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
-def write_model(path, tokenizer, seed: int = 0, overwrite: bool = False, vocab_size: int = 400, prompts=PROMPTS):
+def write_model(
+    path, tokenizer, seed: int = 0, overwrite: bool = False, vocab_size: int = 400, prompts=PROMPTS, module=small_module
+):
     """Returns a new bundle of the tiny model with weights drawn from `seed`."""
-    model, shapes = small_model(vocab_size)
+    model, shapes = small_model(vocab_size, module)
     draw = np.random.default_rng(seed)
     params = jax.tree.map(lambda s: (draw.normal(size=s.shape) * 0.3).astype(np.float32), shapes)
     description = bundles.model_json(

@@ -1,5 +1,4 @@
-"""Images: bytes of a file to an array of colours, random crops, and masks of patches. The only file with Pillow, which
-needs the extra [images].
+"""Images: bytes of a file to an array of colours, random crops, and masks of patches. Needs Pillow, which is in the extra [images].
 
 A picture is turned as its EXIF orientation says. Where it is transparent it lies on white. Of an animation the first frame counts,
 and of 16 bits a colour the upper eight. Arrays are uint8 [height, width, 3] in RGB.
@@ -31,7 +30,7 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
     is unpacked.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
     except ImportError as e:
         raise DataError("images need Pillow; run: pip install 'embed[images]'") from e
     try:
@@ -40,7 +39,7 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
             image = Image.open(io.BytesIO(content))
             if math.prod(image.size) > max_pixels:
                 raise Image.DecompressionBombError
-            return _rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except UnidentifiedImageError as e:
         raise _unreadable(content, location, "no image that Pillow reads") from e
     except Image.DecompressionBombError as e:
@@ -53,6 +52,13 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
 
 def _unreadable(content: bytes, location: str, what: str) -> DataError:
     return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
+
+
+def upright(image: Any) -> Any:
+    """Returns a Pillow image in RGB, turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Any) -> Any:

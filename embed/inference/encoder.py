@@ -8,16 +8,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from embed import hosts, sharding
+from embed import sharding
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError, NumericError
+from embed.errors import DataError
 from embed.inference import arguments, forks
 from embed.inference.items import check_filled, check_texts, items_of
 from embed.inference.plan import MAX_SEGMENTS, Batch, plan
+from embed.inference.program import Program, check_finite
 from embed.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.types import Item, Method, Model, Params
 
-_STUCK = 1800.0  # seconds that a batch may take, its compilation included, until hosts of one run call it stuck
+_ARRAYS = ("tokens", "segment_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +66,14 @@ class Encoder:
         return max(1.0, (short - 16 * slope) / slope / (7.0 if self._platform == "cpu" else 1.5))
 
     @functools.cached_property
-    def _spans_hosts(self) -> bool:
-        return len({device.process_index for device in self.mesh.devices.flat}) > 1
-
-    @functools.cached_property
-    def _met(self) -> set[tuple[int, int]]:
-        """The shapes of batches that this host has run."""
-        return set()
-
-    @functools.cached_property
-    def _apply(self):
-        def run(params, tokens, segment_ids):
+    def _program(self) -> Program:
+        def run(params, arrays):
             if not self._text.packs:
-                return self.model.apply(params, {"tokens": tokens, "segment_ids": segment_ids > 0})
-            inputs = {"tokens": tokens, "segment_ids": segment_ids}
-            vectors = self.model.apply(params, inputs, max_segments=MAX_SEGMENTS)
+                return self.model.apply(params, {**arrays, "segment_ids": arrays["segment_ids"] > 0})
+            vectors = self.model.apply(params, arrays, max_segments=MAX_SEGMENTS)
             return vectors.reshape(-1, vectors.shape[-1])
 
-        return jax.jit(run, out_shardings=sharding.replicated(self.mesh))
+        return Program(run, self.mesh, "texts")
 
     def tokens(
         self,
@@ -127,22 +118,14 @@ class Encoder:
         out = np.empty((len(rows), self.model.embedding_dim), np.float32)
         if not rows:
             return out
-        waiting: list[tuple[Batch, jax.Array]] = []
-        with jax.set_mesh(self.mesh):
-            for batch in self.plan(rows):
-                hosts.at("embedding texts", _STUCK)
-                waiting.append((batch, self._run(params, rows, batch)))
-                if len(waiting) > 2:  # keep the device busy without queueing everything
-                    _collect(out, *waiting.pop(0))
-                progress(len(batch.texts))
-            for item in waiting:
-                _collect(out, *item)
-        hosts.at("texts are embedded")
-        finite = np.isfinite(out).all(axis=1)
-        if not finite.all():
-            raise NumericError(
-                f"the vector of text {int(np.argmin(finite))} of {len(rows)} is not finite; look at the model's weights"
-            )
+        batches = self.plan(rows)
+
+        def done(number: int, embedded: np.ndarray) -> None:
+            out[batches[number].texts] = embedded[batches[number].segment_index]
+
+        arrays = (dict(zip(_ARRAYS, batch.arrays(rows, self.tokenizer.pad_id))) for batch in batches)
+        self._program.run(params, arrays, done, lambda number: progress(len(batches[number].texts)))
+        check_finite(out, "text")
         return out
 
     def plan(self, rows: Sequence[np.ndarray]) -> list[Batch]:
@@ -157,23 +140,5 @@ class Encoder:
 
     def lowered(self, params, batch: Batch):
         """Returns the program for such batches, lowered and not compiled; of the parameters shapes and layout are enough."""
-        rows = jax.ShapeDtypeStruct((batch.height, batch.length), np.int32, sharding=sharding.batch_sharding(self.mesh))
-        return self._apply.lower(params, rows, rows)
-
-    def _run(self, params, rows, batch: Batch):
-        tokens, segment_ids = batch.arrays(rows, self.tokenizer.pad_id)
-        start, stop = sharding.process_rows(batch.height, self.mesh)
-        local = {"tokens": tokens[start:stop], "segment_ids": segment_ids[start:stop]}
-        placed = sharding.to_global(local, self.mesh, batch.height)
-        if self._spans_hosts and batch.shape not in self._met:
-            self._apply.lower(params, placed["tokens"], placed["segment_ids"]).compile()
-            hosts.meet(self.mesh.devices.flat, "an encoding step is compiled")
-            self._met.add(batch.shape)
-        result = self._apply(params, placed["tokens"], placed["segment_ids"])
-        if jax.default_backend() == "cpu":
-            result.block_until_ready()
-        return result
-
-
-def _collect(out: np.ndarray, batch: Batch, embedded: jax.Array) -> None:
-    out[batch.texts] = np.asarray(embedded)[batch.segment_index]
+        rows = jax.ShapeDtypeStruct(batch.shape, np.int32)
+        return self._program.lowered(params, dict.fromkeys(_ARRAYS, rows))

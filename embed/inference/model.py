@@ -16,6 +16,8 @@ from embed.errors import DataError, UsageError
 from embed.inference import arguments, forks
 from embed.inference import weights as precisions
 from embed.inference.encoder import Encoder
+from embed.inference.image_encoder import ImageEncoder
+from embed.inference.item_encoder import ItemEncoder
 from embed.models import api
 from embed.types import Item, Model, Params
 from embed.vectors import truncate_numpy
@@ -29,7 +31,7 @@ class EmbeddingModel:
     how large the weights are as they were rounded.
     """
 
-    encoder: Encoder
+    encoder: ItemEncoder
     params: Params
     stored: Params
     folder: pathlib.Path
@@ -38,17 +40,31 @@ class EmbeddingModel:
     weight_bytes: int = 0
 
     @property
+    def embedding_dim(self) -> int:
+        return self.encoder.model.embedding_dim
+
+    @property
     def matryoshka_dims(self) -> tuple[int, ...]:
         return self.encoder.model.matryoshka_dims
 
     @property
     def prompts(self) -> dict[str, str]:
-        return dict(self.encoder.prompts)
+        return dict(self.encoder.texts.prompts) if self.encoder.texts is not None else {}
+
+    @property
+    def max_length(self) -> int | None:
+        """The tokens that texts are cut at; None of a model without texts."""
+        return None if self.encoder.texts is None else self.encoder.texts.max_length
+
+    @property
+    def takes_images(self) -> bool:
+        return self.encoder.images is not None
 
     @property
     def dtype(self) -> str:
-        """What the encoder computes in."""
-        return architectures.text_encoder(self.encoder.model.description).get("dtype", "float32")
+        """What the encoders compute in: that of the first."""
+        first = next(iter(architectures.towers(self.encoder.model.description).values()))
+        return first["encoder"].get("dtype", "float32")
 
     def with_params(self, params) -> "EmbeddingModel":
         """Returns the same model with other parameters, as a checkpoint has them, e.g. an average that is not written yet."""
@@ -61,8 +77,8 @@ class EmbeddingModel:
         """Raises DataError for a size that the embedding has no prefix of, UsageError for what is no size."""
         if dims is None:
             return
-        if not 1 <= arguments.integer(dims, "dims") <= self.encoder.model.embedding_dim:
-            raise DataError(f"dims = {dims}; this model gives 1 to {self.encoder.model.embedding_dim}")
+        if not 1 <= arguments.integer(dims, "dims") <= self.embedding_dim:
+            raise DataError(f"dims = {dims}; this model gives 1 to {self.embedding_dim}")
 
     def encode(
         self,
@@ -75,8 +91,9 @@ class EmbeddingModel:
         """Returns float32 unit vectors [n, E], or [n, dims] scaled back to unit length.
 
         `items` is a list, an array or a series, a generator, or one item: a text, a `types.Item`, or a dict such as
-        {"text": ..., "title": ...}. `prompt` is a name or a template. What is no item, and an empty text unless `allow_empty`,
-        is a DataError with its position from 0. Several threads may call it at once.
+        {"text": ..., "title": ...}. A model that `takes_images` also takes paths of images, Pillow images and arrays, alone or as
+        {"image": ...}. `prompt` is a name or a template. What is no item, and an empty text unless `allow_empty`, is a DataError
+        with its position from 0. Several threads may call it at once.
         """
         self.check_dims(dims)
         vectors = self.encoder(self.params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
@@ -121,7 +138,7 @@ def open_model(
         params = checkpoints.restore(folder, "params", target, verified=True, without=bundles.UNSERVED)
     size = precisions.size(params, weights, model.axes, packed_arrays.schemes(manifest, "params", folder))
     params = prepared(precisions.rounded(params, weights, model.axes), model, mesh)
-    encoder = Encoder(
+    texts = Encoder(
         model=model,
         tokenizer=tokenizer,
         prompts=description["prompts"],
@@ -130,6 +147,7 @@ def open_model(
         text_normalization=description["text_normalization"],
         **({"overflow": overflow} if overflow else {}),
     )
+    encoder = ItemEncoder(model, mesh, texts, image_encoder(model, mesh))
     digest = "random" if random else files.folder_digest(folder)
     suffix = "" if weights == "float32" else f"-{weights}"
     return EmbeddingModel(encoder, params, target, folder, digest + suffix, description, size)
@@ -159,6 +177,14 @@ def _check_length(max_length: int | None, encoder: dict[str, Any]) -> None:
     limit = encoder.get("max_positions", 0) - encoder.get("position_offset", 0)
     if max_length is not None and 0 < limit < max_length:
         raise UsageError(f"max_length = {max_length}: this model has positions for {limit} tokens; lower it")
+
+
+def image_encoder(model: Model, mesh: Mesh) -> ImageEncoder | None:
+    """Returns what encodes images with a model; None where it has no image tower."""
+    tower = architectures.image_tower(model.description)
+    if tower is None:
+        return None
+    return ImageEncoder(model, tower["image_size"], tower["encoder"].get("patch_size", 16), mesh)
 
 
 _APART = 12  # layers that are compiled one after the other: faster to run on CPU, slower to compile

@@ -79,6 +79,15 @@ def plan(
     return min(tried, key=lambda batches: sum(b.height * b.length * (1 + b.length / attention) for b in batches))
 
 
+def batches_of_one_size(number: int, size: int, row_multiple: int = 1) -> list[tuple[range, int]]:
+    """Returns (items, rows that are run) of each batch of `number` items that are as long as one another, in their order."""
+    batches = [(range(start, min(start + size, number)), size) for start in range(0, number, size)]
+    if batches:
+        last = batches[-1][0]
+        batches[-1] = (last, _last_height(len(last), size, row_multiple))
+    return batches
+
+
 def padded_tokens(batches: Sequence[Batch]) -> int:
     """Returns how many tokens are run, padding included."""
     return sum(b.height * b.length for b in batches)

@@ -26,7 +26,7 @@ class Scorer:
         self._suite = suites.read_suite(suite, tasks)
         self._main = {t.name: t.main for t in self._suite.tasks}
         self._model = inference.open_model(described)
-        self._view = View(self._model.encoder.model.embedding_dim)
+        self._view = View(self._model.embedding_dim)
         self._points: dict[tuple, dict[str, float]] = {}
         self._writes = hosts.is_main()
 

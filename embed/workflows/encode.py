@@ -190,8 +190,8 @@ class Opened(Encoding):
         return {
             "model": self.model.digest,
             "prompt": self.template(prompt),
-            "dims": dims or self.model.encoder.model.embedding_dim,
-            "max_length": self.model.encoder.max_length,
+            "dims": dims or self.model.embedding_dim,
+            "max_length": self.model.max_length,
             "dtype": self.model.dtype,
         }
 
@@ -202,7 +202,7 @@ class Opened(Encoding):
 
     def summary(self, texts: int, cut: int) -> str:
         """Returns how many of the texts were cut."""
-        return f", {cut / texts:.1%} cut at {self.model.encoder.max_length} tokens"
+        return f", {cut / texts:.1%} cut at {self.model.max_length} tokens"
 
 
 def _warn(line: str) -> None:

@@ -126,7 +126,7 @@ class _Scoring:
         )
         for line in precisions.notes(model.stored, weights, model.encoder.model.axes):
             _say(f"{name}: {line}")
-        dims, size = self._dims or list(model.matryoshka_dims), model.encoder.model.embedding_dim
+        dims, size = self._dims or list(model.matryoshka_dims), model.embedding_dim
         if any(not 1 <= dim <= size for dim in dims):
             raise UsageError(f"--dims={','.join(map(str, dims))}: this model gives 1 to {size}")
         served = views.views(dims, self._precisions)
@@ -154,7 +154,7 @@ class _Scoring:
                 else {}
             ),
             "weight_bytes": model.weight_bytes,
-            "max_length": model.encoder.max_length,
+            "max_length": model.max_length,
             "embedding_dim": size,
             "texts": {"all": total, "embedded_now": new, "cut_at_max_length": num_cut[0]},
             "prompts": {
@@ -180,5 +180,5 @@ def _vectors_folder(given: str | None, model) -> pathlib.Path | None:
         return None
     base = given or os.environ.get("EMBED_VECTORS") or pathlib.Path.home() / ".cache" / "embed" / "vectors"
     digest, _, weights = model.digest.partition("-")
-    parts = [digest[:24], str(model.encoder.max_length), model.dtype, *([weights] if weights else [])]
+    parts = [digest[:24], str(model.max_length), model.dtype, *([weights] if weights else [])]
     return pathlib.Path(base) / "-".join(parts)

@@ -31,7 +31,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in models.items():
         model = inference.open_model(path, max_length=max_length)
-        for view in views.views(list(dims) or [model.encoder.model.embedding_dim], list(precisions)):
+        for view in views.views(list(dims) or [model.embedding_dim], list(precisions)):
             console.say(markdown.printable(f"{name} {view.name}: {len(tasks)} tasks of {benchmark}"))
             scores[f"{name} {view.name}"] = mteb.evaluate(mteb.MtebEncoder(model, name, view), tasks, folder)
     ranks = mteb.borda({n: {task: s["score"] for task, s in by_task.items()} for n, by_task in scores.items()})

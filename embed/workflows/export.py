@@ -107,7 +107,7 @@ def _parity(trained, format: str, dtype: str, plan: gguf_writer.Plan | None):
         prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
     weights = dtype if plan is None else "float32"
     model = inference.open_model(trained.folder, dtype="float32", weights=weights)
-    tokens = lambda texts, prompt: model.encoder.tokens(texts, prompt)  # noqa: E731
+    tokens = lambda texts, prompt: model.encoder.texts.tokens(texts, prompt)  # noqa: E731
     content = parity.make(
         encode=lambda texts, prompt: model.encode(texts, prompt=prompt),
         tokens=tokens,

@@ -169,7 +169,7 @@ class Job:
         """Returns what decides the texts and vectors of a file: all but the rule and the known positives."""
         return {
             "model": self.model.digest,
-            "max_length": self.model.encoder.max_length,
+            "max_length": self.model.max_length,
             "fields": self.fields,
             "prompts": self.prompts,
             "corpus": sorted(self._digests[path] for path in self.corpus),
@@ -290,7 +290,7 @@ class Job:
     def _encode(self, what: str, texts: Collection, folder: pathlib.Path, prompt: str) -> pathlib.Path:
         prompt_template = template(prompt, self.model.prompts)
         scanned = bulk.scan(lambda: texts, _SHARD, unique=False)
-        identity = {"prompt": prompt_template, "model": self.model.digest, "max_length": self.model.encoder.max_length}
+        identity = {"prompt": prompt_template, "model": self.model.digest, "max_length": self.model.max_length}
         job = bulk.Job(folder, "npy", "float32", _SHARD, scanned, identity)
         if hosts.is_main():
             try:

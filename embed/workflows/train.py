@@ -226,6 +226,8 @@ def _evaluator(recipe, model, mesh):
     from embed.evaluation.views import View
     from embed.inference import search
     from embed.inference.encoder import Encoder
+    from embed.inference.item_encoder import ItemEncoder
+    from embed.inference.model import image_encoder
 
     suite = suites.read_suite(recipe.suite)
     known = [f"{t.name}/{t.main}" for t in suite.tasks]
@@ -234,7 +236,8 @@ def _evaluator(recipe, model, mesh):
     if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
         raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
     normalization = {"text_normalization": recipe.text_normalization}
-    encoder = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
+    texts = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
+    encoder = ItemEncoder(model, mesh, texts, image_encoder(model, mesh))
     view = View(model.embedding_dim)
 
     def evaluate(params) -> dict[str, float]:

@@ -70,8 +70,8 @@ def main():
                 for d, m in peers.items()
             },
         }
-        rows = ours["float32"].encoder.tokens(texts, "none")
-        batches = ours["float32"].encoder.plan(rows)
+        rows = ours["float32"].encoder.texts.tokens(texts, "none")
+        batches = ours["float32"].encoder.texts.plan(rows)
         tokens = sum(map(len, rows))
         vectors = {name: run() for name, run in runs.items()}  # compiles and warms up
         seconds = take_turns(runs, arguments.rounds)

@@ -164,7 +164,7 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
     assert after["lengths"] == {"query": 32, "target": 32}
     one, two = (inference.open_model(p) for p in (run_dir, tmp_path / "ours"))
     for name in ("query", "document"):
-        a, b = (m.encoder.tokens(parity.TEXTS, name) for m in (one, two))
+        a, b = (m.encoder.texts.tokens(parity.TEXTS, name) for m in (one, two))
         assert [x.tolist() for x in a] == [x.tolist() for x in b]
         vectors = [m.encode(parity.TEXTS, prompt=name) for m in (one, two)]
         assert np.max(np.abs(vectors[0] - vectors[1])) <= 1e-6

@@ -3,7 +3,7 @@
 import pathlib
 
 import pytest
-from tiny_models import build, made_up_texts, write_model
+from tiny_models import build, made_up_texts, small_dual_encoder, write_model
 
 from embed.data import tokenizers
 from embed.models import api
@@ -57,3 +57,19 @@ def texts_of():
 @pytest.fixture(scope="session")
 def write_tiny():
     return write_with
+
+
+@pytest.fixture(scope="session")
+def dual_bundle(tmp_path_factory, vocabulary) -> pathlib.Path:
+    """The bundle of a tiny model of texts and images; tests must not change it."""
+    folder = tmp_path_factory.mktemp("dual")
+    (folder / "vocabulary.model").write_bytes(vocabulary)
+    tokenizer = tokenizers.SentencePiece(str(folder / "vocabulary.model"))
+    return write_model(folder / "bundle", tokenizer, module=small_dual_encoder)
+
+
+@pytest.fixture(scope="session")
+def dual_model(dual_bundle):
+    from embed.inference.model import open_model
+
+    return open_model(dual_bundle)

@@ -100,8 +100,8 @@ def test_empty_texts_are_their_prompt_alone_where_they_are_allowed(model):
     np.testing.assert_allclose(found[1:], as_text, atol=2e-6)
     with pytest.raises(DataError, match="text 1 of 2 is empty"):
         model.encode(["bada", " \n"])
-    nothing = dataclasses.replace(model.encoder.tokenizer, add_bos=False, add_eos=False)
-    encoder = dataclasses.replace(model.encoder, tokenizer=nothing)
+    nothing = dataclasses.replace(model.encoder.texts.tokenizer, add_bos=False, add_eos=False)
+    encoder = dataclasses.replace(model.encoder.texts, tokenizer=nothing)
     with pytest.raises(DataError, match="text 1 of 2 gives no token"):
         encoder(model.params, ["bada", ""], prompt="none", allow_empty=True)
 

@@ -82,8 +82,7 @@ def write_pairs(folder: pathlib.Path) -> list[str]:
 
 def mine(output: pathlib.Path, pairs: list[str], negatives: int = 2) -> None:
     """Mines as the command does, with a model whose vectors are drawn."""
-    encoder = types.SimpleNamespace(max_length=8)
-    model = types.SimpleNamespace(digest="m", encoder=encoder, prompts=dict(PROMPTS), encode=vectors_of)
+    model = types.SimpleNamespace(digest="m", max_length=8, prompts=dict(PROMPTS), encode=vectors_of)
     fields = {"query": "query", "target": "positive", "negatives": "negative"}
     prompts = {"query": "query", "target": "document"}
     mining.Job(output, model, Rule(negatives, last=10, ceiling=None), fields, prompts, False, tuple(pairs)).run()

@@ -27,7 +27,7 @@ def alone(model):
 
     def encode(text: str, prompt: str = "query", title: str = "") -> np.ndarray:
         prompted = apply_prompt(PROMPTS[prompt], clean(text), title)
-        ids = model.encoder.tokenizer.encode_batch([prompted], model.encoder.max_length)[0][0]
+        ids = model.encoder.texts.tokenizer.encode_batch([prompted], model.encoder.texts.max_length)[0][0]
         tokens = jnp.asarray(ids)[None]
         return np.asarray(apply(params, {"tokens": tokens, "segment_ids": jnp.ones(tokens.shape, bool)}))[0]
 
@@ -36,7 +36,7 @@ def alone(model):
 
 def test_encoding_in_batches_equals_encoding_alone(model, texts_of, alone):
     texts = texts_of(200, seed=1)
-    sizes = np.array([len(r) for r in model.encoder.tokens(texts, "query")])
+    sizes = np.array([len(r) for r in model.encoder.texts.tokens(texts, "query")])
     lengths = np.unique(sizes)[[3, -8]]  # a program is compiled for each
     texts = [t for n in lengths for t in np.array(texts)[sizes == n].tolist()[:8]]
     assert len(texts) >= 12
@@ -61,7 +61,7 @@ def test_the_order_of_texts_is_kept(model, texts_of):
 def test_the_size_of_batches_does_not_change_the_vectors(model, texts_of, tokens_per_batch, batches):
     """Progress is told after each of them."""
     texts, told = texts_of(24, seed=8), []
-    encoder = dataclasses.replace(model.encoder, tokens_per_batch=tokens_per_batch)
+    encoder = dataclasses.replace(model.encoder.texts, tokens_per_batch=tokens_per_batch)
     found = encoder(model.params, texts, prompt="query", progress=told.append)
     np.testing.assert_allclose(found, model.encode(texts), atol=2e-6)
     assert len(told) == batches and sum(told) == 24 and all(n > 0 for n in told)
@@ -70,7 +70,7 @@ def test_the_size_of_batches_does_not_change_the_vectors(model, texts_of, tokens
 def test_the_mesh_does_not_change_the_vectors(model, texts_of):
     texts = texts_of(24, seed=8)
     mesh = sharding.make_mesh(MeshShape(1, 2, 4))
-    encoder = dataclasses.replace(model.encoder, mesh=mesh)
+    encoder = dataclasses.replace(model.encoder.texts, mesh=mesh)
     placed = sharding.shardings(model.encoder.model.axes, model.stored, mesh)
     params = jax.device_put(arrays.load_numpy(model.folder), placed)
     np.testing.assert_allclose(encoder(params, texts, prompt="query"), model.encode(texts), atol=2e-6)
@@ -97,8 +97,8 @@ def test_a_prompt_may_be_a_template(model):
 
 
 def test_braces_in_a_text_are_text(model):
-    rows = model.encoder.tokens([Item("{title} {content} {0}", "{content}")], "document")
-    decoded = model.encoder.tokenizer.decode(rows[0])
+    rows = model.encoder.texts.tokens([Item("{title} {content} {0}", "{content}")], "document")
+    decoded = model.encoder.texts.tokenizer.decode(rows[0])
     assert decoded.count("{content}") == 2 and decoded.count("{title}") == 1
 
 
@@ -156,7 +156,7 @@ def test_an_empty_text_without_any_token_is_refused(model):
         def encode_batch(self, texts, max_length):
             return [np.array([5, 6][: len(text)], np.int32) for text in texts], [False] * len(texts)
 
-    encoder = dataclasses.replace(model.encoder, tokenizer=Nothing())
+    encoder = dataclasses.replace(model.encoder.texts, tokenizer=Nothing())
     with pytest.raises(DataError, match="text 1 of 2 gives no token; remove it, or give it a prompt"):
         encoder.tokens(["a", ""], "none", allow_empty=True)
 
@@ -169,7 +169,9 @@ def test_an_unknown_prompt_names_the_known_ones(model):
 
 def test_texts_that_are_cut_are_counted(model):
     told = []
-    encoder = dataclasses.replace(model.encoder, max_length=24, overflow=lambda cut, total: told.append((cut, total)))
+    encoder = dataclasses.replace(
+        model.encoder.texts, max_length=24, overflow=lambda cut, total: told.append((cut, total))
+    )
     long = "bada kolo " * 200
     found = encoder(model.params, ["bada", long, "kolo", long + "mira"], prompt="none")
     assert told == [(2, 4)]
@@ -184,9 +186,9 @@ def with_flops(model, flops):
 
 
 def test_few_shapes_are_compiled_and_little_is_padding(model, texts_of):
-    rows = model.encoder.tokens(texts_of(600, seed=5), "query")
+    rows = model.encoder.texts.tokens(texts_of(600, seed=5), "query")
     wide = with_flops(model, lambda length: float(length))  # attention is little of it
-    batches = dataclasses.replace(model.encoder, model=wide, tokens_per_batch=1024).plan(rows)
+    batches = dataclasses.replace(model.encoder.texts, model=wide, tokens_per_batch=1024).plan(rows)
     assert len(plan.shapes(batches)) <= 4
     assert sum(map(len, rows)) >= 0.9 * plan.padded_tokens(batches)  # of few texts on eight devices
 
@@ -198,7 +200,7 @@ def test_rows_are_no_longer_than_their_texts_where_attention_is_most_of_the_work
     def length(dense, attention):
         flops = lambda n: n * (dense + attention * n)  # noqa: E731
         return (
-            dataclasses.replace(model.encoder, model=with_flops(model, flops), tokens_per_batch=1024)
+            dataclasses.replace(model.encoder.texts, model=with_flops(model, flops), tokens_per_batch=1024)
             .plan(rows)[0]
             .length
         )
@@ -208,7 +210,7 @@ def test_rows_are_no_longer_than_their_texts_where_attention_is_most_of_the_work
 
 
 def test_long_rows_come_in_batches_whose_attention_a_cpu_holds(model):
-    encoder = dataclasses.replace(model.encoder, tokens_per_batch=1024, max_length=512)
+    encoder = dataclasses.replace(model.encoder.texts, tokens_per_batch=1024, max_length=512)
     shards = encoder.batch_tokens // 1024
     heights = {n: encoder.plan([np.zeros(n, np.int32)] * 100)[0].height // shards for n in (64, 128, 256, 512)}
     assert heights == {64: 16, 128: 8, 256: 2, 512: 1}
@@ -230,7 +232,7 @@ def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model
     made = api.build(Embedder(Bag(), MeanPooling()))
     assert not made.methods["text"].packs and model.encoder.model.methods["text"].packs
     params = made.init(jax.random.key(0))
-    encoder = dataclasses.replace(model.encoder, model=made)
+    encoder = dataclasses.replace(model.encoder.texts, model=made)
     texts = texts_of(12, seed=6)
     found = encoder(params, texts, prompt="query")
     (table,) = (np.asarray(x, np.float64) for x in jax.tree.leaves(params))

@@ -41,11 +41,11 @@ def test_load_opens_a_bundle(bundle, model):
     assert found.digest == files.folder_digest(bundle) and found.folder == bundle
     assert found.matryoshka_dims == (16, 8, 4)
     assert found.prompts["query"].endswith("{content}")
-    assert embed.load(str(bundle), max_length=20).encoder.max_length == 20
+    assert embed.load(str(bundle), max_length=20).encoder.texts.max_length == 20
 
 
 def test_the_length_is_the_longest_of_training(model):
-    assert model.encoder.max_length == 48
+    assert model.encoder.texts.max_length == 48
 
 
 def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabulary, write_tiny):
@@ -205,9 +205,9 @@ def test_a_bundle_written_anew_at_the_same_place_opens_with_its_own_vocabulary(
 ):
     path = write_tiny(tmp_path / "b", vocabulary)
     text = "task bada kolo mira"
-    before = open_model(path).encoder.tokens([text], "query")[0]
+    before = open_model(path).encoder.texts.tokens([text], "query")[0]
     write_tiny(path, other_vocabulary, seed=1, overwrite=True)
-    after = open_model(path).encoder.tokens([text], "query")[0]
+    after = open_model(path).encoder.texts.tokens([text], "query")[0]
     assert list(before) != list(after)
 
 

@@ -30,7 +30,7 @@ def compare(bundle, folder, dtype: str, llama_cpp) -> None:
     plan = writer.make_plan(trained, dtype)
     folder.mkdir()
     writer.write(folder, plan)
-    path, encoder = folder / writer.FILE, inference.open_model(bundle).encoder
+    path, encoder = folder / writer.FILE, inference.open_model(bundle).encoder.texts
     texts = (*parity.TEXTS, "word0 word1 word2 " * 8)
     ids = [row.tolist() for row in encoder.tokens(texts, "{content}")]
     kept = [i for i, row in enumerate(ids) if len(row) < trained.max_length]

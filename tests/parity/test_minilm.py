@@ -103,7 +103,7 @@ def test_a_short_text_in_a_long_row(ours):
     # Accelerators run rows of 1,024 tokens; behind a short text there is more padding than the model has positions.
     tokens = np.zeros((1, 640), np.int32)
     segments = np.zeros((1, 640), np.int32)
-    ids = ours.encoder.tokens(["The cat sat on the mat."], "none")[0]
+    ids = ours.encoder.texts.tokens(["The cat sat on the mat."], "none")[0]
     tokens[0, : len(ids)], segments[0, : len(ids)] = ids, 1
     found = np.asarray(
         jax.jit(functools.partial(ours.encoder.model.apply, max_segments=1))(
@@ -117,7 +117,7 @@ def test_a_short_text_in_a_long_row(ours):
 def test_five_hundred_texts(data, ours, original, record_property):
     texts = mixed_texts(data, 500)
     assert len(set(texts)) == 500
-    lengths = [len(ids) for ids in ours.encoder.tokens(texts, "none")]
+    lengths = [len(ids) for ids in ours.encoder.texts.tokens(texts, "none")]
     assert max(lengths) == 256 and min(lengths) < 8
     error = largest(ours.encode(texts, prompt="none"), encoded(original, texts))
     record_property("largest_error", float(error))

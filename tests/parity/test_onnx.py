@@ -66,7 +66,7 @@ def test_inputs_and_outputs(name, made, exported):
 @models
 def test_other_batches_and_lengths(name, made, exported, record_property):
     ours, runs = inference.open_model(made(name).bundle), session(exported(name))
-    pad_id, random = ours.encoder.tokenizer.pad_id, np.random.default_rng(5)
+    pad_id, random = ours.encoder.texts.tokenizer.pad_id, np.random.default_rng(5)
     batches = [
         [random.integers(4, 98, n) for n in (longest, *random.integers(1, longest + 1, texts - 1))]
         for texts, longest in SIZES
@@ -92,8 +92,8 @@ def test_other_batches_and_lengths(name, made, exported, record_property):
 @models
 def test_texts_with_prompts(name, made, exported):
     ours, runs = inference.open_model(made(name).bundle), session(exported(name))
-    tokens = ours.encoder.tokens(TEXTS, "query")
-    ids, mask = padded(tokens, max(map(len, tokens)), ours.encoder.tokenizer.pad_id)
+    tokens = ours.encoder.texts.tokens(TEXTS, "query")
+    ids, mask = padded(tokens, max(map(len, tokens)), ours.encoder.texts.tokenizer.pad_id)
     found = runs.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0]
     assert np.max(np.abs(found - ours.encode(TEXTS, prompt="query"))) <= TOLERANCE
 

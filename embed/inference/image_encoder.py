@@ -1,0 +1,96 @@
+"""Images to unit vectors: opened and resized by threads while the device computes, and run in batches of few shapes."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from embed import sharding
+from embed.data import image_values, images
+from embed.inference.plan import batches_of_one_size
+from embed.inference.program import Program, check_finite
+from embed.types import Model, Params
+
+_AHEAD = 3  # batches that are opened before the device asks for them
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEncoder:
+    """Encodes images, resized to squares of `size` pixels, with any parameters of one model.
+
+    `tokens_per_batch` counts patches, per shard of the batch; None is 2,048 on CPU and 32,768 elsewhere.
+    """
+
+    model: Model
+    size: int
+    patch_size: int
+    mesh: Mesh
+    tokens_per_batch: int | None = None
+
+    @functools.cached_property
+    def _program(self) -> Program:
+        return Program(lambda params, arrays: self.model.apply(params, arrays, method="image"), self.mesh, "images")
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch on all devices."""
+        default = 2048 if self.mesh.devices.flat[0].platform == "cpu" else 32_768
+        side = -(-self.size // self.patch_size)
+        return max(1, (self.tokens_per_batch or default) // side**2) * sharding.batch_shards(self.mesh)
+
+    def __call__(
+        self,
+        params: Params,
+        values: Sequence[Any],
+        locations: Sequence[str],
+        progress: Callable[[int], None] = lambda images: None,
+    ) -> np.ndarray:
+        """Returns float32 unit vectors [n, E] of images in the forms of `image_values.opened`.
+
+        What cannot be opened is a DataError that begins with its location. A vector that is not finite is a NumericError.
+        """
+        out = np.empty((len(values), self.model.embedding_dim), np.float32)
+        batches = batches_of_one_size(len(values), self.batch_size, sharding.batch_shards(self.mesh))
+
+        def done(number: int, vectors: np.ndarray) -> None:
+            rows, _ = batches[number]
+            out[rows.start : rows.stop] = vectors[: len(rows)]
+
+        if batches:
+            arrays = self._arrays(values, locations, batches)
+            self._program.run(params, arrays, done, lambda number: progress(len(batches[number][0])))
+            check_finite(out, "image")
+        return out
+
+    def lowered(self, params: Params, height: int):
+        """Returns the program for batches of so many images, lowered and not compiled."""
+        return self._program.lowered(params, {"pixels": jax.ShapeDtypeStruct(self._shape(height), np.uint8)})
+
+    def _shape(self, height: int) -> tuple[int, int, int, int]:
+        return height, self.size, self.size, 3
+
+    def _arrays(self, values, locations, batches) -> Iterator[Mapping[str, np.ndarray]]:
+        """Yields the pixels of each batch, filled up with black images; those of the next ones are being opened."""
+
+        def pixels(row: int) -> np.ndarray:
+            return images.resized(image_values.opened(values[row], locations[row]), self.size)
+
+        # Pillow holds no lock while it decodes and resizes.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            opened: list[list[concurrent.futures.Future]] = []
+            try:
+                for number, (_, height) in enumerate(batches):
+                    for rows, _ in batches[number + len(opened) : number + _AHEAD]:
+                        opened.append([pool.submit(pixels, row) for row in rows])
+                    batch = np.zeros(self._shape(height), np.uint8)
+                    for row, future in enumerate(opened.pop(0)):
+                        batch[row] = future.result()
+                    yield {"pixels": batch}
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,59 @@
+"""Items of texts and images to unit vectors, with the towers that a model has."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from embed.inference import arguments
+from embed.inference.encoder import Encoder
+from embed.inference.image_encoder import ImageEncoder
+from embed.inference.items import check_filled, check_images, items_of
+from embed.types import Item, Model, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemEncoder:
+    """Encodes items with any parameters of one model. `texts` and `images` are None where the model has no such tower."""
+
+    model: Model
+    mesh: Mesh
+    texts: Encoder | None = None
+    images: ImageEncoder | None = None
+
+    def __call__(
+        self,
+        params: Params,
+        items: Sequence[str | Item],
+        *,
+        prompt: str,
+        progress: Callable[[int], None] = lambda items: None,
+        allow_empty: bool = False,
+    ) -> np.ndarray:
+        """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is called with numbers of items as they come.
+
+        The vector of an item of several parts, a text and images, is the sum of the parts' unit vectors, scaled to unit length, as
+        MTEB fuses them. What is no item is a DataError with its position, and so is an empty text unless `allow_empty`.
+        """
+        if self.images is None:
+            return self.texts(params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
+        listed = items_of(items, takes_images=True)
+        if self.texts is None:
+            check_images(listed)
+        elif not arguments.truth(allow_empty, "allow_empty"):
+            check_filled(listed)
+        has_text = [row for row, item in enumerate(listed) if item.text is not None]
+        images = [(row, image) for row, item in enumerate(listed) for image in item.images]
+        if not images:
+            return self.texts(params, listed, prompt=prompt, progress=progress, allow_empty=True)
+        locations = [f"the image of item {row} of {len(listed)}" for row, _ in images]
+        vectors = np.zeros((len(listed), self.model.embedding_dim), np.float32)
+        of_images = self.images(params, [image for _, image in images], locations, progress)
+        np.add.at(vectors, [row for row, _ in images], of_images)
+        if has_text:
+            texts = [Item(listed[row].text, listed[row].title) for row in has_text]
+            vectors[has_text] += self.texts(params, texts, prompt=prompt, progress=progress, allow_empty=True)
+        several = [row for row, item in enumerate(listed) if len(item.images) + (item.text is not None) > 1]
+        vectors[several] /= np.maximum(np.linalg.norm(vectors[several], axis=1, keepdims=True), 1e-12)
+        return vectors
