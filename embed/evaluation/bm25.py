@@ -24,8 +24,10 @@ def words(text: str) -> list[str]:
 
 
 def applies(task: Task) -> bool:
-    """Returns whether the task ranks documents by a query."""
-    return isinstance(task, Retrieval | Reranking)
+    """Returns whether the task ranks texts by a text."""
+    if isinstance(task, Retrieval):
+        return all(isinstance(item, str) for item in (*task.queries, *task.corpus))
+    return isinstance(task, Reranking)
 
 
 def score(task: Retrieval | Reranking) -> Scored:

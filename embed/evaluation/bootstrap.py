@@ -74,6 +74,12 @@ def _macro_mean(values, groups) -> float:
     return float(np.mean([values[groups == g].mean() for g in np.unique(groups)]))
 
 
+def _nmi(predicted, gold) -> float:
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(gold, predicted))
+
+
 def _kendall(predicted, gold) -> float:
     if np.ptp(predicted) == 0 or np.ptp(gold) == 0:
         return float("nan")
@@ -110,6 +116,7 @@ STATISTICS = {
     "average_precision": _average_precision,
     "weighted_f1": _weighted_f1,
     "kendall": _kendall,
+    "nmi": _nmi,
     "best_accuracy": _best_accuracy,
     "macro_f1": _macro_f1,
     "labels_f1": _labels_f1,

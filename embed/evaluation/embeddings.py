@@ -1,4 +1,4 @@
-"""Every text of an evaluation embedded once, whatever tasks, sizes and precisions need it, and kept on disk."""
+"""Every text and image of an evaluation embedded once, whatever tasks, sizes and precisions need it, and kept on disk."""
 
 import dataclasses
 import hashlib
@@ -18,30 +18,53 @@ _CHUNK = 8192  # texts between two writes
 
 
 @dataclasses.dataclass(frozen=True)
-class Texts:
-    """Some texts of a task, with the name or template of their prompt."""
+class Items:
+    """Some items of a task, texts or `types.Item`s, with the name or template of the texts' prompt and the texts' titles."""
 
-    texts: Sequence[str]
+    items: Sequence[str | Item]
     prompt: str
     titles: Sequence[str] | None = None
 
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def item(self, row: int) -> Item:
+        """Returns one of them."""
+        value = self.items[row]
+        if isinstance(value, Item):
+            return value
+        return Item(value, self.titles[row] if self.titles is not None else None)
+
     def keys(self, template: Callable[[str], str]) -> list[bytes]:
-        """Returns what each text's vector depends on beside the model, as 16 bytes."""
-        prompt = template(self.prompt)
-        titles = self.titles if self.titles is not None else [""] * len(self.texts)
-        return [_key(prompt, title, text) for title, text in zip(titles, self.texts, strict=True)]
+        """Returns what each item's vector depends on beside the model, as 16 bytes."""
+        prompt = template(self.prompt).encode("utf-8", "surrogatepass")
+        if self.titles is not None and len(self.titles) != len(self.items):
+            raise ValueError(f"{len(self.titles)} titles of {len(self.items)} texts")
+        return [_key(prompt, self.item(row)) for row in range(len(self.items))]
 
 
-def _key(*parts: str) -> bytes:
-    encoded = [p.encode("utf-8", "surrogatepass") for p in parts]
-    joined = b"".join(b"%d:%s" % (len(p), p) for p in encoded)
-    return hashlib.blake2b(joined, digest_size=16).digest()
+def _key(prompt: bytes, item: Item) -> bytes:
+    encode = lambda text: (text or "").encode("utf-8", "surrogatepass")  # noqa: E731
+    # An item without a text depends on no prompt.
+    parts = [] if item.text is None else [prompt, encode(item.title), encode(item.text)]
+    parts += [_content(image) for image in item.images]
+    joined = b"".join(b"%d:%s" % (len(p), p) for p in parts)
+    return hashlib.blake2b(joined, digest_size=16, person=b"" if not item.images else b"images").digest()
+
+
+def _content(image) -> bytes:
+    """Returns what tells one image from another: a digest of the file's bytes, or of an array's."""
+    if isinstance(image, np.ndarray):
+        head = f"{image.dtype.str} {image.shape} ".encode()
+        return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).digest()
+    content = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
+    return hashlib.sha256(content).digest()
 
 
 class Embeddings:
     """The vectors of one model. `template` gives the words of a prompt's name; with `folder` vectors are kept there.
 
-    Texts are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
+    Items are embedded in chunks, each written whole before the next: a run that was killed embeds none of them again.
     `say` is given a line about a damaged chunk. Where several hosts embed together `agree` gives all of them the main
     host's array; what it has kept is what is not embedded again.
     """
@@ -67,7 +90,7 @@ class Embeddings:
             self._place.setdefault(key.tobytes(), (len(self._chunks), row))
         self._chunks.append(vectors)
 
-    def missing(self, parts: Iterable[Texts]) -> list[tuple[bytes, Texts, int]]:
+    def missing(self, parts: Iterable[Items]) -> list[tuple[bytes, Items, int]]:
         """Returns (key, part, row) of the texts that are not embedded yet, each once."""
         absent, seen = [], set()
         for part in parts:
@@ -78,10 +101,10 @@ class Embeddings:
         stored = self._agree(np.array([key in self._place for key, _, _ in absent], bool))
         return [item for item, known in zip(absent, stored) if not known]
 
-    def embed(self, parts: Sequence[Texts], progress: Callable[[int], None] = lambda texts: None) -> int:
+    def embed(self, parts: Sequence[Items], progress: Callable[[int], None] = lambda texts: None) -> int:
         """Embeds what is missing of `parts` and returns how many texts that was. `progress` gets their numbers as they come."""
         missing = self.missing(parts)
-        # Texts of one prompt follow each other, so that each call of the encoder has one prompt.
+        # Items of one prompt follow each other, so that each call of the encoder has one prompt.
         missing.sort(key=lambda item: self._template(item[1].prompt))
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
@@ -98,9 +121,9 @@ class Embeddings:
         return len(missing)
 
     def _encode_run(self, run, progress) -> np.ndarray:
-        items = [Item(part.texts[row], part.titles[row] if part.titles is not None else None) for _, part, row in run]
+        items = [part.item(row) for _, part, row in run]
         # MTEB embeds empty texts.
-        options = {} if all(item.text or item.title for item in items) else {"allow_empty": True}
+        options = {} if all(item.text or item.title or item.images for item in items) else {"allow_empty": True}
         return np.asarray(self._encode(items, prompt=run[0][1].prompt, progress=progress, **options), np.float32)
 
     def _write(self, keys: np.ndarray, vectors: np.ndarray) -> None:
@@ -109,7 +132,7 @@ class Embeddings:
         name = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
         files.write_atomic(self._folder / f"{name}.npz", buffer.getvalue())
 
-    def get(self, part: Texts) -> np.ndarray:
+    def get(self, part: Items) -> np.ndarray:
         """Returns the vectors of embedded texts: float32 [n, E]."""
         rows = [self._place[key] for key in part.keys(self._template)]
         width = next((c.shape[1] for c in self._chunks if len(c)), 0)

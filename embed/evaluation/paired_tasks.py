@@ -6,10 +6,10 @@ import numpy as np
 
 from embed.evaluation import pairs
 from embed.evaluation.bootstrap import Sample
-from embed.evaluation.embeddings import Texts
+from embed.evaluation.embeddings import Items
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import View
-from embed.types import SearchFn
+from embed.types import Item, SearchFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Sts(Base):
     """Pairs of sentences and how similar people found them."""
 
     type = "sts"
-    first: list[str]
-    second: list[str]
+    first: list[str | Item]
+    second: list[str | Item]
     gold: list[float]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"first": Texts(self.first, self.prompt), "second": Texts(self.second, self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"first": Items(self.first, self.prompt), "second": Items(self.second, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         first, second = view.queries(vectors("first")), view.documents(vectors("second"))
@@ -44,10 +44,10 @@ class Summarization(Base):
     machine: list[list[str]]
     gold: list[list[float]]
 
-    def parts(self) -> dict[str, Texts]:
+    def parts(self) -> dict[str, Items]:
         return {
-            "human": Texts([s for summaries in self.human for s in summaries], self.prompt),
-            "machine": Texts([s for summaries in self.machine for s in summaries], self.prompt),
+            "human": Items([s for summaries in self.human for s in summaries], self.prompt),
+            "machine": Items([s for summaries in self.machine for s in summaries], self.prompt),
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
@@ -63,12 +63,12 @@ class PairClassification(Base):
     """Pairs of texts that do or do not belong together."""
 
     type = "pair_classification"
-    first: list[str]
-    second: list[str]
+    first: list[str | Item]
+    second: list[str | Item]
     labels: list[int]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"first": Texts(self.first, self.prompt), "second": Texts(self.second, self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"first": Items(self.first, self.prompt), "second": Items(self.second, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         first, second = view.queries(vectors("first")), view.documents(vectors("second"))
@@ -89,8 +89,8 @@ class Bitext(Base):
     sources: list[str]
     targets: list[str]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"sources": Texts(self.sources, self.prompt), "targets": Texts(self.targets, self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"sources": Items(self.sources, self.prompt), "targets": Items(self.targets, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         predicted = pairs.nearest(view.queries(vectors("sources")), view.documents(vectors("targets")))

@@ -8,10 +8,10 @@ import numpy as np
 
 from embed.evaluation import probes
 from embed.evaluation.bootstrap import Sample
-from embed.evaluation.embeddings import Texts
+from embed.evaluation.embeddings import Items
 from embed.evaluation.tasks import Base, Scored, Vectors
 from embed.evaluation.views import View
-from embed.types import SearchFn
+from embed.types import Item, SearchFn
 
 
 def _sample(main: str, f1: str, predicted: np.ndarray, gold: np.ndarray) -> Sample:
@@ -24,15 +24,15 @@ def _sample(main: str, f1: str, predicted: np.ndarray, gold: np.ndarray) -> Samp
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Base):
-    """Texts with a label each, a few of which a logistic regression learns from.
+    """Items with a label each, a few of which a logistic regression learns from.
 
     `cross_validated`: there are test texts alone, which are split into folds; each fold is classified by the others.
     """
 
     type = "classification"
-    train: list[str]
+    train: list[str | Item]
     train_labels: list[str]
-    test: list[str]
+    test: list[str | Item]
     test_labels: list[str]
     per_label: int = 8
     experiments: int = 10
@@ -43,9 +43,9 @@ class Classification(Base):
             return []
         return probes.classification_draws(self.train_labels, self.per_label, self.experiments)
 
-    def parts(self) -> dict[str, Texts]:
+    def parts(self) -> dict[str, Items]:
         used = _used(self._draws())
-        return {"train": Texts([self.train[i] for i in used], self.prompt), "test": Texts(self.test, self.prompt)}
+        return {"train": Items([self.train[i] for i in used], self.prompt), "test": Items(self.test, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         test = view.documents(vectors("test"))
@@ -63,7 +63,7 @@ class Classification(Base):
 
 @dataclasses.dataclass(frozen=True)
 class MultilabelClassification(Base):
-    """Texts with any number of labels, a few of which nearest neighbours vote by."""
+    """Items with any number of labels, a few of which nearest neighbours vote by."""
 
     type = "multilabel_classification"
     train: list[str]
@@ -76,9 +76,9 @@ class MultilabelClassification(Base):
     def _draws(self) -> list[list[int]]:
         return probes.multilabel_draws(self.train_labels, self.per_label, self.experiments)
 
-    def parts(self) -> dict[str, Texts]:
+    def parts(self) -> dict[str, Items]:
         used = _used(self._draws())
-        return {"train": Texts([self.train[i] for i in used], self.prompt), "test": Texts(self.test, self.prompt)}
+        return {"train": Items([self.train[i] for i in used], self.prompt), "test": Items(self.test, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         used, draws = _renumbered(self._draws())
@@ -90,7 +90,7 @@ class MultilabelClassification(Base):
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Base):
-    """Texts with a number each, which a linear regression learns to predict."""
+    """Items with a number each, which a linear regression learns to predict."""
 
     type = "regression"
     train: list[str]
@@ -98,8 +98,8 @@ class Regression(Base):
     test: list[str]
     test_values: list[float]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"train": Texts(self.train, self.prompt), "test": Texts(self.test, self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"train": Items(self.train, self.prompt), "test": Items(self.test, self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         train, test = view.documents(vectors("train")), view.documents(vectors("test"))
@@ -120,7 +120,7 @@ def _renumbered(draws) -> tuple[list[int], list[list[int]]]:
 
 @dataclasses.dataclass(frozen=True)
 class Clustering(Base):
-    """Texts with a label, or labels from coarse to fine, that k-means has to find again.
+    """Items with a label, or labels from coarse to fine, that k-means has to find again.
 
     `fraction` or `max_document_to_embed` of the texts are embedded; MTEB's own tasks say 0.04, local files all. Each draw has
     `max_documents_per_cluster` texts, and `max_depth` levels of labels are scored.
@@ -141,8 +141,8 @@ class Clustering(Base):
         kept = self.max_document_to_embed if self.fraction is None else int(self.fraction * count)
         return generator.sample(range(count), k=min(kept, count)), generator
 
-    def parts(self) -> dict[str, Texts]:
-        return {"texts": Texts([self.texts[i] for i in self._sampled()[0]], self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"texts": Items([self.texts[i] for i in self._sampled()[0]], self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         rows, generator = self._sampled()
@@ -164,8 +164,8 @@ class SetClustering(Base):
     sets: list[list[str]]
     labels: list[list[str]]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"texts": Texts([text for texts in self.sets for text in texts], self.prompt)}
+    def parts(self) -> dict[str, Items]:
+        return {"texts": Items([text for texts in self.sets for text in texts], self.prompt)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         ends = np.cumsum([len(texts) for texts in self.sets])[:-1]

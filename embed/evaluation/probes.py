@@ -77,7 +77,7 @@ def classification_experiments(
 
 def classification_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
     """Returns the means over the experiments of accuracy, F1, precision and recall, and of average precision for 0 and 1."""
-    scores = [_class_scores(gold, one) for one in predicted.T]
+    scores = [class_scores(gold, one) for one in predicted.T]
     return {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
 
 
@@ -89,7 +89,7 @@ def cross_validation(
     predicted, scores = np.zeros((len(y), 1), np.int64), []
     for train, test in folds:
         predicted[test, 0] = classified(vectors[train], y[train], vectors[test])
-        scores.append(_class_scores(y[test], predicted[test, 0]))
+        scores.append(class_scores(y[test], predicted[test, 0]))
     # A fold whose test rows are not of two labels has no average precision.
     names = dict.fromkeys(name for fold_scores in scores for name in fold_scores)
     return (
@@ -99,7 +99,8 @@ def cross_validation(
     )
 
 
-def _class_scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def class_scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Returns accuracy, F1, precision and recall of predicted labels, and average precision where labels are 0 and 1."""
     from sklearn import metrics
 
     scores = {"accuracy": metrics.accuracy_score(gold, predicted)}
@@ -247,6 +248,37 @@ def set_clustering_scores(
         else:
             values.append(1.0)
     return {"v_measure": float(np.mean(values)), "v_measure_std": float(np.std(values))}, np.array(values)
+
+
+def one_clustering(vectors: np.ndarray, gold: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Returns (scores, clusters) of one mini-batch k-means with as many clusters as there are labels.
+
+    Source: MTEB's AbsTaskClusteringLegacy of images.
+    """
+    from sklearn import metrics
+    from sklearn.cluster import MiniBatchKMeans
+
+    means = MiniBatchKMeans(n_clusters=len(np.unique(gold)), batch_size=500, n_init="auto", random_state=SEED)
+    with _quiet():
+        predicted = means.fit(vectors).labels_
+    scores = {
+        "nmi": metrics.normalized_mutual_info_score(gold, predicted),
+        "v_measure": metrics.v_measure_score(gold, predicted),
+        "ari": metrics.adjusted_rand_score(gold, predicted),
+        "cluster_accuracy": np.mean(best_names(predicted, gold) == gold),
+    }
+    return {name: float(value) for name, value in scores.items()}, predicted
+
+
+def best_names(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Returns clusters named by labels, one each, so that most rows get their own label."""
+    from scipy.optimize import linear_sum_assignment
+
+    size = int(max(predicted.max(), gold.max())) + 1
+    counts = np.zeros((size, size), np.int64)
+    np.add.at(counts, (predicted, gold), 1)
+    clusters, labels = linear_sum_assignment(counts, maximize=True)
+    return labels[np.argsort(clusters)][predicted]
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def _query(row: Mapping, location: str) -> str:
     return text if instruction is None else f"{text} {text_or_empty(instruction, 'instruction', location)}".strip()
 
 
-def _judgements(path: str, queries: Mapping, corpus: Mapping) -> tuple[dict[str, dict[str, float]], list[str]]:
+def judgements(path: str, queries: Mapping, corpus: Mapping) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Returns (judgements, remarks). MTEB counts a document that is not there as never found, and asks only known queries."""
     judged: dict[str, dict[str, float]] = {}
     no_document, no_query, changed = 0, 0, 0
@@ -68,7 +68,7 @@ _QRELS = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
 _BACKUPS = ("~", ".bak", ".orig", ".swp", ".tmp")  # what editors leave beside a file
 
 
-def _qrels_path(path: pathlib.Path) -> str:
+def qrels_path(path: pathlib.Path) -> str:
     """Returns the judgements of a folder: by BEIR's names, or the only file called qrels.*, as MS MARCO's and TREC's are."""
     others = sorted(
         p
@@ -90,7 +90,7 @@ def _beir(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     queries_path, corpus_path = (part(path, _RETRIEVAL, f"{n}.jsonl") for n in ("queries", "corpus"))
     queries = {key: _query(row, location) for location, key, row in rows_by_id(read_json_lines(queries_path))}
     corpus = _corpus(corpus_path)
-    judged, remarks = _judgements(_qrels_path(path), queries, corpus)
+    judged, remarks = judgements(qrels_path(path), queries, corpus)
     if "ignore_identical_ids" not in entry:
         same = sum(bool(text) and corpus.get(query, ("", ""))[0] == text for query, text in queries.items())
         remarks += (

@@ -10,10 +10,10 @@ import numpy as np
 from embed.errors import UsageError
 from embed.evaluation import query_groups, ranking
 from embed.evaluation.bootstrap import Sample
-from embed.evaluation.embeddings import Texts
+from embed.evaluation.embeddings import Items
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import RESCORED, View
-from embed.types import SearchFn
+from embed.types import Item, SearchFn
 
 # Where a sentence ends when NLTK's own model is not there.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
@@ -22,10 +22,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 @dataclasses.dataclass(frozen=True)
 class _Judged(Base):
     query_ids: list[str]
-    queries: list[str]
+    queries: list[str | Item]
     corpus_ids: list[str]
-    corpus: list[str]
-    titles: list[str]
+    corpus: list[str | Item]
+    titles: list[str] | None
     qrels: Mapping[str, Mapping[str, float]]
     rules: ranking.Rules = dataclasses.field(default=ranking.Rules(), kw_only=True)
 
@@ -62,10 +62,10 @@ class Retrieval(_Judged):
     def _ranked_queries(self) -> list[str]:
         return [self.query_ids[i] for i in self.asked]
 
-    def parts(self) -> dict[str, Texts]:
+    def parts(self) -> dict[str, Items]:
         return {
-            "queries": Texts([self.queries[i] for i in self.asked], self.prompt),
-            "corpus": Texts(self.corpus, "document", self.titles),
+            "queries": Items([self.queries[i] for i in self.asked], self.prompt),
+            "corpus": Items(self.corpus, "document", self.titles),
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
@@ -133,10 +133,10 @@ class Reranking(Base):
     relevant: list[list[bool]]
     rules: ranking.Rules = dataclasses.field(default=ranking.Rules(), kw_only=True)
 
-    def parts(self) -> dict[str, Texts]:
+    def parts(self) -> dict[str, Items]:
         return {
-            "queries": Texts(self.queries, self.prompt),
-            "candidates": Texts([c for texts in self.candidates for c in texts], "document"),
+            "queries": Items(self.queries, self.prompt),
+            "candidates": Items([c for texts in self.candidates for c in texts], "document"),
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
@@ -170,8 +170,8 @@ class InstructionReranking(_Judged):
     candidates: Mapping[str, Sequence[str]]
     changed: Mapping[str, Sequence[str]]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"queries": Texts(self.queries, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+    def parts(self) -> dict[str, Items]:
+        return {"queries": Items(self.queries, self.prompt), "corpus": Items(self.corpus, "document", self.titles)}
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         queries, stored = view.queries(vectors("queries")), view.documents(vectors("corpus"))
@@ -192,8 +192,8 @@ class _Questions(Base):
     corpus: list[str]
     titles: list[str]
 
-    def parts(self) -> dict[str, Texts]:
-        return {"questions": Texts(self.questions, self.prompt), "corpus": Texts(self.corpus, "document", self.titles)}
+    def parts(self) -> dict[str, Items]:
+        return {"questions": Items(self.questions, self.prompt), "corpus": Items(self.corpus, "document", self.titles)}
 
 
 @dataclasses.dataclass(frozen=True)

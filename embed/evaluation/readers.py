@@ -1,10 +1,12 @@
-"""The types of tasks: class, reader, prompt and scores of each. The file formats are in `ranked_readers` and `text_readers`."""
+"""The types of tasks: class, reader, prompt and scores of each. The file formats are in `ranked_readers`, `text_readers` and
+`image_readers`."""
 
 import json
 import pathlib
 
 from embed.errors import DataError, did_you_mean
-from embed.evaluation import paired_tasks, pairs, probe_tasks, query_groups, ranked_tasks, ranking, tasks
+from embed.evaluation import image_readers as images
+from embed.evaluation import image_tasks, paired_tasks, pairs, probe_tasks, query_groups, ranked_tasks, ranking, tasks
 from embed.evaluation import ranked_readers as ranked
 from embed.evaluation import text_readers as texts
 from embed.evaluation.reading import Entry
@@ -30,8 +32,20 @@ TYPES = {
     ),
     "regression": (probe_tasks.Regression, texts.read_regression, "none", "kendalltau"),
     "clustering": (probe_tasks.Clustering, texts.read_clustering, "clustering", "v_measure"),
+    "image_retrieval": (image_tasks.SubsetRetrieval, images.read_image_retrieval, "query", "ndcg_at_10"),
+    "image_text_retrieval": (image_tasks.ImageTextRetrieval, images.read_image_text_retrieval, "query", "ndcg_at_10"),
+    "image_classification": (
+        image_tasks.ImageClassification, images.read_image_classification, "none", "accuracy",
+    ),
+    "zero_shot_classification": (
+        image_tasks.ZeroShotClassification, images.read_zero_shot_classification, "document", "accuracy",
+    ),
+    "image_clustering": (image_tasks.ImageClustering, images.read_image_clustering, "none", "nmi"),
+    "visual_sts": (image_tasks.VisualSts, images.read_visual_sts, "none", "cosine_spearman"),
+    "compositionality": (image_tasks.Compositionality, images.read_compositionality, "query", "accuracy"),
 }  # fmt: skip
 
+IMAGE_RANKED = ("image_retrieval", "image_text_retrieval")
 _SIMILARITIES = ("max", *pairs.SIMILARITIES)
 # type -> the scores that may stand for a task, where there are several
 _MAINS = {
@@ -42,12 +56,18 @@ _MAINS = {
     "classification": ("accuracy", "f1"),
     "multilabel_classification": ("accuracy", "f1"),
     "clustering": ("v_measure", "ami"),
+    "image_classification": ("accuracy", "f1", "nearest_accuracy", "knn_accuracy"),
+    "image_clustering": ("nmi", "cluster_accuracy"),
+    "visual_sts": ("cosine_spearman", "cosine_pearson"),
+    "compositionality": ("accuracy", "text_acc", "image_acc"),
 }
 
 
 def mains(entry: Entry) -> tuple[str, ...]:
     """Returns the scores that may stand for a suite's entry."""
     kind, k_values = entry["type"], entry.get("k_values", ranking.CUTS)
+    if kind in IMAGE_RANKED:
+        return ranking.score_names(k_values)
     if kind not in ("retrieval", "reranking"):
         return _MAINS.get(kind, (TYPES[kind][3],))
     return (*ranking.score_names(k_values), *query_groups.names(k_values))

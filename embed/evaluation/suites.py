@@ -30,8 +30,8 @@ from embed.errors import DataError, did_you_mean
 from embed.evaluation import mteb_rules, readers
 from embed.evaluation.tasks import Task
 
-_RANKED = ("retrieval", "reranking", "instruction_reranking")
-_LEARNED = ("classification", "multilabel_classification")
+_RANKED = ("retrieval", "reranking", "instruction_reranking", *readers.IMAGE_RANKED)
+_LEARNED = ("classification", "multilabel_classification", "image_classification")
 
 
 @dataclasses.dataclass(frozen=True)

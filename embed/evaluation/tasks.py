@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from embed.evaluation.bootstrap import Sample
-from embed.evaluation.embeddings import Texts
+from embed.evaluation.embeddings import Items
 from embed.evaluation.views import View
 from embed.types import SearchFn
 
@@ -36,7 +36,7 @@ class Task(Protocol):
     languages: Sequence[str]
     remarks: tuple[str, ...]
 
-    def parts(self) -> dict[str, Texts]: ...
+    def parts(self) -> dict[str, Items]: ...
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored: ...
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from embed.errors import DataError
-from embed.evaluation import probe_tasks
+from embed.evaluation import image_readers, probe_tasks
 from embed.evaluation.reading import Entry, column, finite, label_of, part, remark_of_empty, some, text_or_empty
 from embed.sources.lines import read_json_lines
 from embed.sources.tables import read_table
@@ -38,7 +38,12 @@ def read_sts(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 
 
 def read_pair_classification(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
-    """Reads a tsv file with columns sentence1, sentence2, label (1 or 0); one label alone is a DataError."""
+    """Reads a tsv file with columns sentence1, sentence2, label (1 or 0); one label alone is a DataError.
+
+    An .npz file holds images, and texts that are true of them or not (`image_readers`).
+    """
+    if path.suffix == ".npz":
+        return image_readers.read_image_text_pairs(path, entry)
     first, second, labels, remarks = _pairs(path, "sentence1", "sentence2", "label", _binary)
     if len(set(labels)) == 1:
         raise DataError(f"{path}: every label is {labels[0]}; pairs of both kinds are needed")

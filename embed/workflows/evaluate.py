@@ -132,10 +132,11 @@ class _Scoring:
         served = views.views(dims, self._precisions)
         prompt_template = lambda prompt: template(prompt, model.prompts)  # noqa: E731
         self._check_prompts(prompt_template)
+        self._check_modalities(name, model)
         kept = None if random or not hosts.is_main() else _vectors_folder(self._vectors, model)
         embeddings = Embeddings(model.encode, prompt_template, kept, _say, hosts.agree)
         parts = [part for task in self._suite.tasks for part in task.parts().values()]
-        new, total = len(embeddings.missing(parts)), sum(len(part.texts) for part in parts)
+        new, total = len(embeddings.missing(parts)), sum(map(len, parts))
         _say(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(view.name for view in served)}")
         if not hosts.is_main():
             embeddings.embed(parts)
@@ -172,6 +173,25 @@ class _Scoring:
                     prompt_template(texts.prompt)
                 except ConfigError as e:
                     raise ConfigError(f"{self._suite_path}: task {task.name!r}: {e}") from e
+
+    def _check_modalities(self, name: str, model) -> None:
+        """Raises UsageError for the first task of items that the model does not embed."""
+        for task in self._suite.tasks:
+            for part in task.parts().values():
+                kind = next((k for k, lacks in _lacking(part, model).items() if lacks), None)
+                if kind is not None:
+                    raise UsageError(
+                        f"{self._suite_path}: task {task.name!r} has {kind}, and {name} embeds none; pick other tasks with --tasks"
+                    )
+
+
+def _lacking(part, model) -> dict[str, bool]:
+    """Returns for each kind of items whether a task's part has it and the model does not."""
+    items = [part.item(row) for row in range(len(part))]
+    return {
+        "images": not model.takes_images and any(item.images for item in items),
+        "texts": model.max_length is None and any(item.text is not None for item in items),
+    }
 
 
 def _vectors_folder(given: str | None, model) -> pathlib.Path | None:

@@ -5,11 +5,11 @@ import pytest
 
 from embed.errors import NumericError
 from embed.evaluation import embeddings
-from embed.evaluation.embeddings import Embeddings, Texts
+from embed.evaluation.embeddings import Embeddings, Items
 
 TEMPLATES = {"query": "q: {content}", "document": "{title}: {content}", "alias": "q: {content}"}
-QUERIES = Texts(["red", "green", "red", "blue"], "query")
-CORPUS = Texts(["red", "a fox", "a fox"], "document", ["", "Fox", ""])
+QUERIES = Items(["red", "green", "red", "blue"], "query")
+CORPUS = Items(["red", "a fox", "a fox"], "document", ["", "Fox", ""])
 
 
 def make(model, folder=None) -> Embeddings:
@@ -35,29 +35,29 @@ def asked(model) -> list[str]:
 
 def test_each_text_is_embedded_once_and_given_in_order(model):
     found = make(model)
-    assert found.embed([QUERIES, CORPUS, Texts(["blue", "new"], "query")]) == 7
+    assert found.embed([QUERIES, CORPUS, Items(["blue", "new"], "query")]) == 7
     assert len(asked(model)) == 7
-    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.texts, "query"))
-    np.testing.assert_array_equal(found.get(CORPUS), model.vectors(CORPUS.texts, "document", CORPUS.titles))
+    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.items, "query"))
+    np.testing.assert_array_equal(found.get(CORPUS), model.vectors(CORPUS.items, "document", CORPUS.titles))
     assert found.get(CORPUS).dtype == np.float32
     assert found.embed([QUERIES, CORPUS]) == 0 and len(asked(model)) == 7
 
 
 def test_parts_that_share_texts_share_their_vectors(model):
     found = make(model)
-    found.embed([Texts(["a", "b"], "query")])
-    assert found.embed([Texts(["b", "c", "a"], "query")]) == 1
+    found.embed([Items(["a", "b"], "query")])
+    assert found.embed([Items(["b", "c", "a"], "query")]) == 1
     assert asked(model) == ["a", "b", "c"]
-    np.testing.assert_array_equal(found.get(Texts(["c", "a"], "query")), model.vectors(["c", "a"], "query"))
+    np.testing.assert_array_equal(found.get(Items(["c", "a"], "query")), model.vectors(["c", "a"], "query"))
 
 
 def test_the_same_text_under_another_prompt_or_title_is_another_vector(model):
     found = make(model)
     parts = [
-        Texts(["x"], "query"),
-        Texts(["x"], "document"),
-        Texts(["x"], "document", ["one"]),
-        Texts(["x"], "document", ["two"]),
+        Items(["x"], "query"),
+        Items(["x"], "document"),
+        Items(["x"], "document", ["one"]),
+        Items(["x"], "document", ["two"]),
     ]
     assert found.embed(parts) == 4
     for part in parts:
@@ -66,32 +66,32 @@ def test_the_same_text_under_another_prompt_or_title_is_another_vector(model):
 
 
 def test_no_title_and_an_empty_one_are_the_same(model):
-    assert make(model).embed([Texts(["x"], "document"), Texts(["x"], "document", [""])]) == 1
+    assert make(model).embed([Items(["x"], "document"), Items(["x"], "document", [""])]) == 1
 
 
 def test_two_names_of_one_template_are_the_same(model):
-    assert make(model).embed([Texts(["x", "y"], "query"), Texts(["y", "z"], "alias")]) == 3
+    assert make(model).embed([Items(["x", "y"], "query"), Items(["y", "z"], "alias")]) == 3
 
 
 def test_a_title_and_a_text_are_told_apart_wherever_one_ends(model):
     found = make(model)
-    one, other = Texts(["c"], "document", ["a\0b"]), Texts(["b\0c"], "document", ["a"])
+    one, other = Items(["c"], "document", ["a\0b"]), Items(["b\0c"], "document", ["a"])
     assert found.embed([one, other]) == 2
     assert found.get(one).tobytes() != found.get(other).tobytes()
 
 
 def test_texts_with_lone_surrogates_have_keys_too():
-    keys = Texts(["\ud800", "\ud801"], "query").keys(TEMPLATES.__getitem__)
+    keys = Items(["\ud800", "\ud801"], "query").keys(TEMPLATES.__getitem__)
     assert len(set(keys)) == 2 and all(len(k) == 16 for k in keys)
 
 
 def test_titles_must_be_as_many_as_texts(model):
     with pytest.raises(ValueError):
-        make(model).embed([Texts(["a", "b"], "document", ["only one"])])
+        make(model).embed([Items(["a", "b"], "document", ["only one"])])
 
 
 def test_each_call_of_the_model_has_one_prompt(model):
-    parts = [Texts(["a"], "query"), Texts(["b"], "document", ["t"]), Texts(["c"], "query"), Texts(["d"], "document")]
+    parts = [Items(["a"], "query"), Items(["b"], "document", ["t"]), Items(["c"], "query"), Items(["d"], "document")]
     make(model).embed(parts)
     assert sorted((sorted(texts), prompt) for texts, prompt, _ in model.calls) == [
         (["a", "c"], "query"),
@@ -104,8 +104,8 @@ def test_each_call_of_the_model_has_one_prompt(model):
 
 def test_missing_names_each_text_once(model):
     found = make(model)
-    found.embed([Texts(["red"], "query")])
-    assert [(part.texts[row], part.prompt) for _, part, row in found.missing([QUERIES, QUERIES, CORPUS])] == [
+    found.embed([Items(["red"], "query")])
+    assert [(part.items[row], part.prompt) for _, part, row in found.missing([QUERIES, QUERIES, CORPUS])] == [
         ("green", "query"),
         ("blue", "query"),
         ("red", "document"),
@@ -122,8 +122,8 @@ def test_progress_is_told_of_every_text(model, small_chunks):
 
 def test_nothing_to_embed_asks_nothing(model):
     found = make(model)
-    assert found.embed([]) == 0 and found.embed([Texts([], "query")]) == 0
-    assert len(found.get(Texts([], "query"))) == 0 and not model.calls
+    assert found.embed([]) == 0 and found.embed([Items([], "query")]) == 0
+    assert len(found.get(Items([], "query"))) == 0 and not model.calls
 
 
 # what is kept
@@ -134,10 +134,10 @@ def test_a_second_run_over_the_same_folder_embeds_nothing(model, make_model, tmp
     idle = make_model()
     again = make(idle, tmp_path / "new" / "folder")
     assert again.missing([QUERIES, CORPUS]) == [] and again.embed([QUERIES, CORPUS]) == 0 and not idle.calls
-    np.testing.assert_array_equal(again.get(CORPUS), model.vectors(CORPUS.texts, "document", CORPUS.titles))
-    assert again.embed([Texts(["red", "more"], "query")]) == 1
+    np.testing.assert_array_equal(again.get(CORPUS), model.vectors(CORPUS.items, "document", CORPUS.titles))
+    assert again.embed([Items(["red", "more"], "query")]) == 1
     assert asked(idle) == ["more"]
-    assert make(make_model(), tmp_path / "new" / "folder").missing([Texts(["more"], "query"), QUERIES]) == []
+    assert make(make_model(), tmp_path / "new" / "folder").missing([Items(["more"], "query"), QUERIES]) == []
 
 
 def test_without_a_folder_nothing_is_written(model, tmp_path, monkeypatch):
@@ -148,15 +148,15 @@ def test_without_a_folder_nothing_is_written(model, tmp_path, monkeypatch):
 
 def damaged_run(make_model, folder, damage):
     """Embeds four texts in two chunks, damages one file, and returns (its path, what a second run asks for)."""
-    make(make_model(), folder).embed([Texts(["a", "b", "c", "d"], "query")])
+    make(make_model(), folder).embed([Items(["a", "b", "c", "d"], "query")])
     first, _ = paths = sorted(folder.glob("*.npz"))
     assert len(paths) == 2
     first.write_bytes(damage(first.read_bytes()))
     model = make_model()
     found = make(model, folder)
-    part = Texts(["a", "b", "c", "d"], "query")
+    part = Items(["a", "b", "c", "d"], "query")
     found.embed([part])
-    np.testing.assert_array_equal(found.get(part), model.vectors(part.texts, "query"))
+    np.testing.assert_array_equal(found.get(part), model.vectors(part.items, "query"))
     return first, asked(model)
 
 
@@ -177,12 +177,12 @@ def test_a_cut_chunk_is_set_aside_and_its_texts_are_embedded_again(make_model, t
     assert path.with_suffix(".damaged").is_file() and path.is_file()
     assert len(list(tmp_path.iterdir())) == 3
     idle = make_model()
-    assert make(idle, tmp_path).embed([Texts(["a", "b", "c", "d"], "query")]) == 0
+    assert make(idle, tmp_path).embed([Items(["a", "b", "c", "d"], "query")]) == 0
 
 
 def test_a_damaged_chunk_is_told_of_with_its_file(make_model, tmp_path):
     model = make_model()
-    Embeddings(model, lambda prompt: prompt, tmp_path).embed([Texts(["a", "b"], "query")])
+    Embeddings(model, lambda prompt: prompt, tmp_path).embed([Items(["a", "b"], "query")])
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     said = []
@@ -193,7 +193,7 @@ def test_a_damaged_chunk_is_told_of_with_its_file(make_model, tmp_path):
 
 def test_vectors_that_are_not_those_of_their_digest_are_not_used(make_model, tmp_path):
     # The zip's own checksums fit: only the digest tells that these are other vectors.
-    model, part = make_model(), Texts(["a", "b"], "query")
+    model, part = make_model(), Items(["a", "b"], "query")
     make(model, tmp_path).embed([part])
     (path,) = tmp_path.iterdir()
     with np.load(path) as found:
@@ -202,7 +202,7 @@ def test_vectors_that_are_not_those_of_their_digest_are_not_used(make_model, tmp
     again = make_model()
     found = make(again, tmp_path)
     assert found.embed([part]) == 2
-    np.testing.assert_array_equal(found.get(part), again.vectors(part.texts, "query"))
+    np.testing.assert_array_equal(found.get(part), again.vectors(part.items, "query"))
 
 
 def test_a_flipped_bit_in_a_vector_is_found(make_model, tmp_path, small_chunks):
@@ -219,10 +219,10 @@ def test_a_flipped_bit_in_a_vector_is_found(make_model, tmp_path, small_chunks):
 
 
 def test_whatever_byte_is_flipped_the_vectors_are_right_or_embedded_again(make_model, tmp_path):
-    part, model = Texts(["a", "b"], "query"), make_model()
+    part, model = Items(["a", "b"], "query"), make_model()
     make(model, tmp_path).embed([part])
     (path,) = tmp_path.glob("*.npz")
-    content, wanted, set_aside = path.read_bytes(), model.vectors(part.texts, "query"), 0
+    content, wanted, set_aside = path.read_bytes(), model.vectors(part.items, "query"), 0
     raised = set()
     for at in range(len(content)):
         mask = (1, 8, 255)[at % 3]
@@ -247,7 +247,7 @@ def test_a_chunk_of_another_layout_is_set_aside(model, tmp_path):
     found = make(model, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.damaged", "1.damaged"]
     assert found.embed([QUERIES]) == 3
-    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.texts, "query"))
+    np.testing.assert_array_equal(found.get(QUERIES), model.vectors(QUERIES.items, "query"))
 
 
 # failures
@@ -269,14 +269,14 @@ def killed(_):
 
 
 def test_a_killed_run_loses_its_last_chunk_only(model, make_model, tmp_path, small_chunks):
-    part = Texts(["a", "b", "c", "d", "e"], "query")
+    part = Items(["a", "b", "c", "d", "e"], "query")
     with pytest.raises(KeyboardInterrupt):
         make(Failing(model, "c", killed), tmp_path).embed([part])
     assert len(list(tmp_path.glob("*.npz"))) == 1
     second = make_model()
     found = make(second, tmp_path)
     assert found.embed([part]) == 3 and asked(second) == ["c", "d", "e"]
-    np.testing.assert_array_equal(found.get(part), second.vectors(part.texts, "query"))
+    np.testing.assert_array_equal(found.get(part), second.vectors(part.items, "query"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -285,13 +285,13 @@ def test_vectors_that_are_not_finite_are_refused_and_not_kept(model, tmp_path, s
         found[0, 5] = bad
         return found
 
-    part = Texts(["a", "b", "c", "d"], "query")
+    part = Items(["a", "b", "c", "d"], "query")
     with pytest.raises(NumericError, match="1 of 2 embeddings are not finite") as caught:
         make(Failing(model, "c", spoil), tmp_path).embed([part])
     assert caught.value.exit_code == 70 and "\n" not in str(caught.value)
     assert len(list(tmp_path.iterdir())) == 1
     again = make(model, tmp_path)
-    assert [p.texts[row] for _, p, row in again.missing([part])] == ["c", "d"]
+    assert [p.items[row] for _, p, row in again.missing([part])] == ["c", "d"]
 
 
 # several hosts
@@ -318,7 +318,7 @@ def test_an_empty_text_is_asked_for_as_such(make_model):
 
     model = Strict(8)
     kept = Embeddings(model, lambda prompt: prompt)
-    parts = [Texts(["a", ""], "query"), Texts(["b", ""], "document", ["", "a title"])]
+    parts = [Items(["a", ""], "query"), Items(["b", ""], "document", ["", "a title"])]
     kept.embed(parts)
     assert sorted(model.allowed) == [False, True]
     np.testing.assert_array_equal(kept.get(parts[0])[1], model.vector("", "query"))

@@ -190,7 +190,7 @@ def test_a_fraction_is_drawn_before_the_rows_by_the_same_generator(make_model, s
     vectors = model.vectors([task.texts[i] for i in rows], "clustering")
     wanted, values = probes.clustering_scores(vectors, [task.labels[i] for i in rows], generator=generator)
     assert scores == pytest.approx(wanted) and list(sample.values) == pytest.approx(values["v_measure"])
-    assert [t.texts for t in task.parts().values()] == [t.texts for t in task.parts().values()]  # the same each time
+    assert [t.items for t in task.parts().values()] == [t.items for t in task.parts().values()]  # the same each time
 
 
 # rules of MTEB
@@ -245,4 +245,4 @@ def test_clustering_takes_the_texts_levels_and_draws_that_it_is_told(make_model,
     assert model.calls[0][0] == [task.texts[i] for i in rows] and len(sample) == 10
     _, sample = score(dataclasses.replace(task, max_depth=None), model)
     assert len(sample) == 20
-    assert len(dataclasses.replace(task, max_document_to_embed=1000).parts()["texts"].texts) == 90
+    assert len(dataclasses.replace(task, max_document_to_embed=1000).parts()["texts"].items) == 90

@@ -1,5 +1,6 @@
 """Every type of task: its file is read plain and packed, with the prompt and the score that stand for it."""
 
+import image_files
 import pytest
 from task_files import (
     PACKED,
@@ -27,6 +28,13 @@ PROMPTS = {
     "multilabel_classification": "classification",
     "clustering": "clustering",
     "regression": "none",
+    "image_retrieval": "query",
+    "image_text_retrieval": "query",
+    "image_classification": "none",
+    "zero_shot_classification": "document",
+    "image_clustering": "none",
+    "visual_sts": "none",
+    "compositionality": "query",
 }
 
 
@@ -44,6 +52,13 @@ MAIN = {
     "multilabel_classification": "accuracy",
     "clustering": "v_measure",
     "regression": "kendalltau",
+    "image_retrieval": "ndcg_at_10",
+    "image_text_retrieval": "ndcg_at_10",
+    "image_classification": "accuracy",
+    "zero_shot_classification": "accuracy",
+    "image_clustering": "nmi",
+    "visual_sts": "cosine_spearman",
+    "compositionality": "accuracy",
 }
 
 
@@ -85,6 +100,8 @@ def made(tmp_path):
             for split in ("train", "test"):
                 write_json(path / f"{split}.jsonl{suffix}", [{"text": f"{split} {x}", "value": x} for x in (1, 2.5)])
             return path, {}
+        if kind in image_files.KINDS:
+            return image_files.write(kind, path, suffix), {}
         labels = (["x"], ["x", "y"]) if kind == "multilabel_classification" else ("x", "y")
         for split in ("train", "test"):
             write_json(path / f"{split}.jsonl{suffix}", [{"text": f"{split} {x}", "label": x} for x in labels])
@@ -100,7 +117,7 @@ def test_every_type_is_read_plain_and_packed(made, kind, suffix):
     path, fields = made(kind, suffix)
     task = read(kind, path, **fields)
     assert (task.name, task.type, task.prompt, task.main, task.languages) == ("t", kind, PROMPTS[kind], MAIN[kind], ())
-    assert all(len(part.texts) for part in task.parts().values())
+    assert all(len(part) for part in task.parts().values())
 
 
 @pytest.mark.parametrize("kind", PROMPTS)

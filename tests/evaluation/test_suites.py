@@ -136,8 +136,17 @@ def test_the_shared_suite_is_read_whole(shared_data):
     assert len(by_name["hwu64"].train) == len(rows(shared_data / "classification" / "hwu64" / "train.jsonl.gz"))
 
 
-def test_picture_tasks_of_the_shared_suite_are_refused(shared_data):
-    refused(shared_data / "suites" / "image.json", "'image_retrieval'", "pick the tasks to run with --tasks")
+def test_the_shared_suite_of_images(shared_data):
+    suite = suites.read_suite(shared_data / "suites" / "image.json")
+    by_name = {task.name: task for task in suite.tasks}
+    assert len(by_name) == 7 and set(suite.groups.values()) == {
+        "image_retrieval", "image_text_retrieval", "image_classification", "pair_classification",
+    }  # fmt: skip
+    emoji = by_name["emoji-noto-dev-t2i"]
+    assert len(emoji.subsets) == 18 and all(len(task.corpus) == 192 for task in emoji.subsets.values())
+    signs, drawings = by_name["sign-digits"], by_name["omniglot-small1"]
+    assert len(signs.train) + len(signs.test) == 2062 and len(drawings.train) == len(drawings.test) == 1360
+    assert len(by_name["nlvr-dev"].first) == 846
 
 
 # digests

@@ -53,7 +53,7 @@ def test_an_empty_sentence_is_read_and_a_tab_too_many_refused(tmp_path, kind):
         kind, "src tgt n"
     )
     path = write_tsv(tmp_path / "p.tsv", header, [("a", "b", "0"), ("a", " ", "1"), ("", "b", "1")])
-    first, second = (part.texts for part in read(kind, path).parts().values())
+    first, second = (part.items for part in read(kind, path).parts().values())
     assert first == ["a", "a", ""] and second == ["b", "", "b"]
     assert read(kind, path).remarks == ("2 texts are empty; they are embedded as empty texts, as in MTEB",)
     path = write_tsv(tmp_path / "p.tsv", header, [("a", "b", "0"), ("a", "b", "c", "1")])

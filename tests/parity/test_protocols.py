@@ -338,7 +338,7 @@ def test_changed_instructions_that_leave_nothing_relevant_count_as_in_mteb(tmp_p
 def test_scores_of_a_real_model_are_those_of_mteb(minilm, shared_data, tmp_path, record_property):
     path = shared_data / "suites" / "text-small.json"
     parts = [part for task in suites.read_suite(path).tasks for part in task.parts().values()]
-    texts = sorted({clean(text) for part in parts for text in joined(part.texts, part.titles)}, key=len)
+    texts = sorted({clean(text) for part in parts for text in joined(part.items, part.titles)}, key=len)
     assert embed("convert", minilm, tmp_path / "bundle") == 0
     vectors = dict(zip(texts, inference.open_model(tmp_path / "bundle").encode(texts, prompt="none"), strict=True))
     largest, apart = {}, {}
