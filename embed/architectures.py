@@ -22,6 +22,11 @@ def image_tower(architecture: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return tower if "image_size" in tower else None
 
 
+def takes_no_text(architecture: Mapping[str, Any]) -> bool:
+    """Returns whether a model embeds images alone."""
+    return "image_size" in architecture
+
+
 def map_towers(value: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
     """Returns a description, or parameters of the same structure, with `function` applied to each embedder."""
     names = [name for name in TOWERS if name in value and "encoder" in value[name]]

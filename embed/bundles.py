@@ -64,6 +64,15 @@ class _DualDescription(_Description):
     architecture: _DualEncoder
 
 
+class _ImageDescription(TypedDict):
+    """What the model.json of a model of images alone holds."""
+
+    format: int
+    architecture: _Embedder
+    lineage: dict[str, Any]
+    matryoshka_dims: Annotated[list[ranges.Size], Meta(min_length=1)]
+
+
 BEST = "best.json"
 
 
@@ -99,9 +108,23 @@ def model_json(
     }
 
 
-def contents(description: dict, tokenizer_filename: str, tokenizer_content: bytes, **others: Any) -> dict[str, bytes]:
-    """Returns the small files of a step or bundle: model.json, the tokenizer, and each of `others` as NAME.json."""
-    contents_by_name = {"model.json": documents.json_bytes(description), tokenizer_filename: tokenizer_content}
+def image_model_json(model_description: dict, *, matryoshka_dims, lineage: dict) -> dict[str, Any]:
+    """Returns the content of model.json of a model of images alone."""
+    return {
+        "format": FORMAT,
+        "architecture": model_description,
+        "matryoshka_dims": list(matryoshka_dims),
+        "lineage": lineage,
+    }
+
+
+def contents(
+    description: dict, tokenizer_filename: str | None = None, tokenizer_content: bytes = b"", **others: Any
+) -> dict[str, bytes]:
+    """Returns the small files of a step or bundle: model.json, the tokenizer if there is one, and each of `others` as NAME.json."""
+    contents_by_name = {"model.json": documents.json_bytes(description)}
+    if tokenizer_filename is not None:
+        contents_by_name[tokenizer_filename] = tokenizer_content
     return contents_by_name | {f"{name}.json": documents.json_bytes(value) for name, value in others.items()}
 
 
@@ -150,10 +173,18 @@ def read_model_json(folder) -> dict[str, Any]:
     if description.get("format") != FORMAT:
         raise DataError(f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; upgrade embed")
     architecture = description.get("architecture")
-    is_dual = isinstance(architecture, dict) and any(name in architecture for name in architectures.TOWERS)
-    documents.check(description, _DualDescription if is_dual else _Description, str(path))
+    documents.check(description, _kind_of(architecture), str(path))
     # Bundles of older versions do not say it: all normalised so.
     return {"text_normalization": "NFC, strip", **description}
+
+
+def _kind_of(architecture: Any) -> type:
+    """Returns what model.json must hold for a model of this architecture."""
+    if not isinstance(architecture, dict):
+        return _Description
+    if any(name in architecture for name in architectures.TOWERS):
+        return _DualDescription
+    return _ImageDescription if architectures.takes_no_text(architecture) else _Description
 
 
 def tokenizer_file(folder) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""`embed convert`: a Hugging Face or sentence-transformers checkpoint into a bundle.
+"""`embed convert`: a checkpoint of another tool into a bundle.
 
 The folder must have a tokenizer.json. Every entry of its files that decides tokens or vectors is honoured or refused
 (embed/interop/known_entries.py), as transformers 5 and sentence-transformers 6 read it. Where a folder says a thing twice, the
@@ -8,6 +8,9 @@ listed. Nothing of the folder is executed.
 Folders without prompts get them with --prompt query='query: '. A causal Gemma 3 becomes a start for training with
 --bidirectional. Text normalisation is part of a model: a converted model reads texts as they are, as its own tools do, and a
 model that is trained here normalises them to NFC and strips white space at their ends. --text_normalization chooses.
+
+Towers of images: a folder of TIPSv2 or Dinov2 (with registers or without), a folder with TIPS' *_vision.npz, *_text.npz and
+tokenizer.model, an .npz of its image tower, or a Dinov2 as ONNX. The names of TIPS' JAX and PyTorch code are both read.
 """
 
 import sys
@@ -18,8 +21,8 @@ from embed.errors import UsageError
 
 SUMMARY = (
     "Read a Hugging Face or sentence-transformers folder (safetensors, config.json, tokenizer) into a bundle that every "
-    "other command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, EmbeddingGemma 2 text, T5Gemma, ModernBERT, Qwen3. "
-    "Needs no torch."
+    "other command takes. Families: BERT, XLM-RoBERTa, Gemma 3 text, EmbeddingGemma 2 text, T5Gemma, ModernBERT, Qwen3; "
+    "TIPS, TIPSv2 and Dinov2 for images. Needs no torch."
 )
 
 log_path = options.log_beside_output
@@ -27,7 +30,7 @@ log_path = options.log_beside_output
 
 def add_arguments(parser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", type=options.path, help="the folder, or a name on the Hugging Face Hub"
+        "source", metavar="SOURCE", type=options.path, help="the folder or file, or a name on the Hugging Face Hub"
     )
     parser.add_argument("output", metavar="OUTPUT", type=options.path, help="the new bundle")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")

@@ -61,7 +61,7 @@ class SentencePiece:
 
     A text that is too long loses tokens at its `truncation_side`. With `train_vocab_size`, `embed prepare` trains the file
     on the mixture's texts when it is not there yet; `train_sentinels` of its pieces are then '<unused0>', '<unused1>', ..., which
-    stand for missing spans (`language_features.Denoised`).
+    stand for missing spans (`language_features.Denoised`). With `lower_case` texts are lower-cased first, as TIPS' are.
     """
 
     path: str
@@ -70,6 +70,7 @@ class SentencePiece:
     train_vocab_size: int | None = None
     train_sentinels: int = 0
     truncation_side: str = "right"
+    lower_case: bool = False
 
     @property
     def filename(self) -> str:
@@ -87,7 +88,7 @@ class SentencePiece:
     def options(self) -> dict[str, Any]:
         """Returns what, beside the file, decides the token ids; kept in model.json."""
         fields = {"kind": "sentencepiece", "add_bos": self.add_bos, "add_eos": self.add_eos}
-        return fields | _side_option(self.truncation_side)
+        return fields | _side_option(self.truncation_side) | ({"lower_case": True} if self.lower_case else {})
 
     @property
     def vocab_size(self) -> int:
@@ -130,6 +131,7 @@ class SentencePiece:
         kept = slice(-room, None) if self.truncation_side == "left" else slice(room)
         rows, cut = [], []
         for batch in _batches(texts):
+            batch = [text.lower() for text in batch] if self.lower_case else batch
             for ids in processor.encode(batch, out_type=int):
                 rows.append(np.array(head + ids[kept] + tail, np.int32))
                 cut.append(len(ids) > room)

@@ -12,6 +12,7 @@ def read(tokenizer: SentencePiece) -> Vocabulary:
     rules, trainer = proto.normalizer_spec, proto.trainer_spec
     is_unigram = trainer.model_type == pb2.TrainerSpec.UNIGRAM
     problem = _unigram_problem(proto) if is_unigram else _merging_problem(proto, pb2)
+    problem = "lower-cases texts" if tokenizer.lower_case else problem
     if problem is not None:
         raise refusal(tokenizer.path, problem)
     types, scores = zip(*(_scored(piece, proto) if is_unigram else (piece.type, piece.score) for piece in proto.pieces))

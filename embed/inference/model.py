@@ -122,11 +122,8 @@ def open_model(
     _check_options(max_length, random, overflow, dtype, weights, devices)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
-    _check_length(max_length, architectures.text_encoder(description["architecture"]))
     model = api.build(api.from_description(_to_serve(description["architecture"], dtype)))
-    tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
-    max_length = max_length or max(description["lengths"].values())
-    tokenizer.check_length(max_length)
+    make_texts = _text_encoder(folder, description, model, max_length, overflow)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     devices = list(devices if devices is not None else jax.devices())
     mesh = sharding.make_mesh(sharding.serving_shape(shapes, len(devices), sharding.device_memory(devices)), devices)
@@ -138,16 +135,7 @@ def open_model(
         params = checkpoints.restore(folder, "params", target, verified=True, without=bundles.UNSERVED)
     size = precisions.size(params, weights, model.axes, packed_arrays.schemes(manifest, "params", folder))
     params = prepared(precisions.rounded(params, weights, model.axes), model, mesh)
-    texts = Encoder(
-        model=model,
-        tokenizer=tokenizer,
-        prompts=description["prompts"],
-        max_length=max_length,
-        mesh=mesh,
-        text_normalization=description["text_normalization"],
-        **({"overflow": overflow} if overflow else {}),
-    )
-    encoder = ItemEncoder(model, mesh, texts, image_encoder(model, mesh))
+    encoder = ItemEncoder(model, mesh, make_texts(mesh), image_encoder(model, mesh))
     digest = "random" if random else files.folder_digest(folder)
     suffix = "" if weights == "float32" else f"-{weights}"
     return EmbeddingModel(encoder, params, target, folder, digest + suffix, description, size)
@@ -177,6 +165,30 @@ def _check_length(max_length: int | None, encoder: dict[str, Any]) -> None:
     limit = encoder.get("max_positions", 0) - encoder.get("position_offset", 0)
     if max_length is not None and 0 < limit < max_length:
         raise UsageError(f"max_length = {max_length}: this model has positions for {limit} tokens; lower it")
+
+
+def _text_encoder(
+    folder, description: dict[str, Any], model: Model, max_length: int | None, overflow
+) -> Callable[[Mesh], Encoder | None]:
+    """Returns what makes the encoder of texts on a mesh, after checking the tokenizer and the length; it makes None of a model of
+    images alone."""
+    if architectures.takes_no_text(description["architecture"]):
+        if max_length is not None:
+            raise UsageError(f"max_length = {max_length}: this model takes no texts; leave it out")
+        return lambda mesh: None
+    _check_length(max_length, architectures.text_encoder(description["architecture"]))
+    tokenizer = tokenizers.from_folder(folder, description["tokenizer"])
+    max_length = max_length or max(description["lengths"].values())
+    tokenizer.check_length(max_length)
+    return lambda mesh: Encoder(
+        model=model,
+        tokenizer=tokenizer,
+        prompts=description["prompts"],
+        max_length=max_length,
+        mesh=mesh,
+        text_normalization=description["text_normalization"],
+        **({"overflow": overflow} if overflow else {}),
+    )
 
 
 def image_encoder(model: Model, mesh: Mesh) -> ImageEncoder | None:

@@ -20,7 +20,7 @@ TOKENIZER_CONFIG = SPECIAL_TOKENS_MAP | table(
         "truncation_side",
         "padding_side",
         "model_input_names",
-        "do_lower_case",  # of BertTokenizer; the other classes do not read it
+        "do_lower_case",  # of BertTokenizer and Tipsv2Tokenizer; the other classes do not read it
         "strip_accents",
         "tokenize_chinese_chars",
         "add_prefix_space",
@@ -71,6 +71,8 @@ TOKENIZER_CONFIG = SPECIAL_TOKENS_MAP | table(
         "local_files_only",
         "files_loaded",
         "init_inputs",
+        # of token types, which TIPSv2's tower does not have
+        "token_type_ids_pattern",
         "verbose",
         "device_map",
         "trust_remote_code",

@@ -87,13 +87,15 @@ def open_stablehlo_sentencepiece(folder, prompted):
     head = [processor.bos_id()] * description["tokenizer"]["add_bos"]
     tail = [processor.eos_id()] * description["tokenizer"]["add_eos"]
     cuts_left = description["tokenizer"].get("truncation_side") == "left"
+    lower_case = description["tokenizer"].get("lower_case", False)
     with open(f"{folder}/model.stablehlo", "rb") as f:
         program = jax.jit(jax.export.deserialize(bytearray(f.read())).call)
     with open(f"{folder}/parameters.npz", "rb") as f, np.load(f) as stored:
         parameters = dict(stored)
 
     def embed(text, prompt=""):
-        pieces = processor.encode(prompted(prompt, text))
+        joined = prompted(prompt, text)
+        pieces = processor.encode(joined.lower() if lower_case else joined)
         room = max_length - len(head) - len(tail)
         ids = head + (pieces[-room:] if cuts_left else pieces[:room]) + tail
         tokens = np.zeros((1, min(-(-len(ids) // 32) * 32, max_length)), np.int32)

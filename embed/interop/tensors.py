@@ -55,7 +55,7 @@ class Tensor:
         """Returns the shape of the foreign tensor, from our parameters' shapes (of one layer)."""
         if self.inputs is not None:
             return sum(math.prod(s[self.inputs :]) for s in shapes), math.prod(shapes[0][: self.inputs])
-        if self.name.endswith(".bias"):
+        if self.name.endswith("bias"):
             return (sum(math.prod(s) for s in shapes),)
         return shapes[0]
 

@@ -1,7 +1,7 @@
 """What transformers makes of a tokenizer.json: some classes build it anew from the vocabulary and the folder's other files.
 
 A repetition of transformers 5 (`TokenizersBackend`, `BertTokenizer`, `XLMRobertaTokenizer`, `GemmaTokenizer`,
-`Qwen2Tokenizer`) with the tokenizers package alone. Source: transformers 5.23, tokenization_utils_tokenizers.py.
+`Qwen2Tokenizer`, `Tipsv2Tokenizer`) with the tokenizers package alone. Source: transformers 5.23, tokenization_utils_tokenizers.py.
 """
 
 import base64
@@ -116,6 +116,24 @@ def _qwen2(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -
     return tokenizer
 
 
+def _tipsv2(spec: dict, options: Mapping[str, Any], special: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    del special
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(spec["model"]["vocab"], _merges(spec), fuse_unk=True, byte_fallback=True)
+    )
+    charsmap = _charsmap(spec)
+    steps = [normalizers.Lowercase()] if options.get("do_lower_case", True) else []
+    tokenizer.normalizer = normalizers.Sequence(
+        steps + ([normalizers.Precompiled(charsmap)] if charsmap is not None else [])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=_METASPACE, prepend_scheme="always")]
+    )
+    metaspace = decoders.Metaspace(replacement=_METASPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Sequence([metaspace, decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
 # name -> (kind of model it builds, builder, its post-processor where that is not the file's, its special tokens)
 _Builder = Callable[[dict, Mapping[str, Any], Mapping[str, Any]], tokenizers.Tokenizer]
 _CLASSES: dict[str, tuple[str, _Builder, Callable | None, dict[str, str]]] = {
@@ -157,6 +175,7 @@ _CLASSES: dict[str, tuple[str, _Builder, Callable | None, dict[str, str]]] = {
             "mask_token": "<mask>",
         },
     ),
+    "Tipsv2Tokenizer": ("BPE", _tipsv2, None, {"unk_token": "<unk>", "pad_token": "<pad>"}),
     "Qwen2Tokenizer": ("BPE", _qwen2, None, dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>")),
 }
 # The special tokens that a class cannot be built without.
@@ -175,6 +194,7 @@ _OF_FAMILY = {
     "embedding_gemma2_text": "TokenizersBackend",
     "t5gemma": "GemmaTokenizer",
     "qwen3": "Qwen2Tokenizer",
+    "tipsv2": "Tipsv2Tokenizer",
 }
 
 

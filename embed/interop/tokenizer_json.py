@@ -75,7 +75,7 @@ def from_sentencepiece(tokenizer: SentencePiece) -> bytes:
     else:
         raise DataError(f"{tokenizer.path}: neither a unigram nor a BPE model; export with --format=stablehlo")
     converted = tokenizers.Tokenizer(model)
-    steps: list[Any] = []
+    steps: list[Any] = [normalizers.Lowercase()] if tokenizer.lower_case else []
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Replace(tokenizers.Regex(p), by) for p, by in ((" {2,}", " "), (r"\A | \z", ""))]
     if spec.add_dummy_prefix:

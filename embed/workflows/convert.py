@@ -9,6 +9,7 @@ from embed import console, files, text, trees
 from embed.errors import UsageError, did_you_mean
 from embed.interop import convert, hub
 from embed.interop import source as sources
+from embed.interop.images import source as images
 from embed.interop.source import Source
 from embed.models import api
 from embed.models.embedder import output_dim
@@ -37,8 +38,18 @@ def run(
     if text_normalization not in text.NORMALIZATIONS:
         known = did_you_mean(text_normalization, text.NORMALIZATIONS)
         raise UsageError(f"--text_normalization={text_normalization}{known}")
+    folder = hub.fetch(source, revision)
+    if images.is_one(folder):
+        given = {
+            "prompts": prompts,
+            "matryoshka_dims": matryoshka_dims,
+            "max_length": max_length,
+            "bidirectional": bidirectional,
+        }
+        _convert_images(source, folder, output, {**given, "with_decoder": with_decoder})
+        return
     opened = sources.read(
-        hub.fetch(source, revision),
+        folder,
         prompt_overrides=dict(prompts or {}),
         matryoshka_dims=tuple(matryoshka_dims),
         max_length=max_length,
@@ -48,6 +59,28 @@ def run(
     for line in summary(opened):
         print(line, flush=True)
     convert.convert(opened, output, source, console.progress_bar("reading"), text_normalization)
+    print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
+
+
+def _convert_images(name: str, folder, output, options: Mapping) -> None:
+    """Writes the bundle of a tower of images, or of a pair of towers; `options` of texts have no effect on them."""
+    for option, value in options.items():
+        if value:
+            raise UsageError(f"--{option} has no effect on towers of images and their texts; leave it out")
+    opened = images.read(folder)
+    model = api.build(opened.module)
+    count = sum(math.prod(s.shape) for s in trees.flatten(jax.eval_shape(model.init, jax.random.key(0))).values())
+    image = getattr(opened.module, "image", opened.module)
+    vit, size = image.encoder, image.image_size
+    print(f"model      {opened.kind}: {count:,} parameters, {model.embedding_dim} numbers, images of {size} x {size}")
+    print(f"images     {vit.num_layers} layers of width {vit.width}, patches of {vit.patch_size} x {vit.patch_size}")
+    if opened.tokenizer is not None:
+        text = opened.module.text.encoder
+        vocabulary = f"{opened.tokenizer.vocab_size:,} tokens"
+        print(f"texts      {text.num_layers} layers of width {text.width}, {vocabulary}, cut at {opened.max_length}")
+    for note in opened.notes:
+        print(f"note       {note}", flush=True)
+    convert.convert_images(opened, output, name)
     print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
 
 

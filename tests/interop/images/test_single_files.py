@@ -1,0 +1,36 @@
+"""TIPS' files by themselves: fields from shapes, and vocabularies that do not fit."""
+
+import numpy as np
+import pytest
+from image_towers import dialect_arrays, drawn, image_tower, scenic_arrays, text_arrays, text_tower
+from tiny_models import made_up_texts
+
+from embed.data import tokenizers
+from embed.errors import DataError
+from embed.interop.images import names, single_files, towers
+
+
+@pytest.fixture(autouse=True)
+def small_widths(monkeypatch):
+    monkeypatch.setitem(towers._HEADS, 16, 2)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_image_size_is_that_of_the_positions(gated, tmp_path):
+    tower = image_tower(mask_token=True, layer_scale=1.0, gated=gated, activation="silu" if gated else "gelu")
+    path = tmp_path / "vision.npz"
+    np.savez(path, **dialect_arrays(names.dialects(gated)["original"], drawn(tower)))
+    opened = single_files.of_npz(path, path, None)
+    assert opened.module == tower and opened.module.image_size == 12
+    assert bool(opened.notes) != gated  # which GELU is said, where there is one
+
+
+def test_a_vocabulary_larger_than_the_table_is_refused(tmp_path):
+    np.savez(tmp_path / "vision.npz", **scenic_arrays(drawn(image_tower())))
+    np.savez(tmp_path / "text.npz", **text_arrays(drawn(text_tower(290))))
+    (tmp_path / "tokenizer.model").write_bytes(tokenizers.train_sentencepiece(made_up_texts(300), 300))
+    with pytest.raises(DataError, match="tokenizer.model: has 300 tokens, the model's table 290; get TIPS' own"):
+        single_files.of_npz(tmp_path, tmp_path / "vision.npz", tmp_path / "text.npz")
+    np.savez(tmp_path / "text.npz", a=np.zeros(3))
+    with pytest.raises(DataError, match="no tensors of TIPS' text tower are there"):
+        single_files.of_npz(tmp_path, tmp_path / "vision.npz", tmp_path / "text.npz")
