@@ -89,11 +89,12 @@ def differences(folders: Sequence[pathlib.Path], same_texts: bool = True) -> lis
         lines += [f"{folder}: {line}" for line in trees.spec_differences(tree, first_tree)]
         if _meaning(description["architecture"]) != _meaning(first["architecture"]):
             lines.append(f"{folder}: another architecture than {folders[0]}")
-        if description["tokenizer"].get("digest") != first["tokenizer"].get("digest"):
+        tokenizer, other = description.get("tokenizer", {}), first.get("tokenizer", {})
+        if tokenizer.get("digest") != other.get("digest"):
             lines.append(f"{folder}: another vocabulary than {folders[0]}")
-        elif description["tokenizer"] != first["tokenizer"]:
+        elif tokenizer != other:
             lines.append(f"{folder}: other settings of the tokenizer than {folders[0]}")
-        if same_texts:
+        if same_texts and tokenizer and other:
             lines += [f"{folder}: {line}" for line in _text_differences(description, first, folders[0])]
     return lines
 

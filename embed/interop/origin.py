@@ -102,9 +102,9 @@ def open_trained(path) -> Trained:
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
-    if "" not in architectures.towers(description["architecture"]):
+    if architectures.image_tower(description["architecture"]) is not None:
         raise UsageError(
-            f"{folder}: a dual encoder of texts and images, which no export format here holds; `embed average` makes a bundle of it"
+            f"{folder}: a model with an image tower, which no export format here holds; `embed average` makes a bundle of it"
         )
     opened = arrays.open_arrays(folder, "params")
     return Trained(

@@ -56,7 +56,7 @@ def _write(output: pathlib.Path, folders, weights, method: str, scores, same_tex
     # Prompts, lengths and sizes are those of the tuned model, which knows more than its base.
     described = folders[-1] if method == "interpolate" else folders[0]
     description = bundles.read_model_json(described)
-    lengths = [max(bundles.read_model_json(folder)["lengths"].values()) for folder in folders]
+    lengths = [max(bundles.read_model_json(folder).get("lengths", {"": 0}).values()) for folder in folders]
     if len(set(lengths)) > 1:
         shown = ", ".join(map(str, dict.fromkeys(lengths)))
         print(
@@ -65,11 +65,18 @@ def _write(output: pathlib.Path, folders, weights, method: str, scores, same_tex
     for line in _quantization_notes(folders, description):
         print(f"note       {line}", flush=True)
     description["lineage"] = soup.lineage(folders, weights, method)
-    tokenizer = bundles.tokenizer_file(described)
-    contents = {**bundles.contents(description, tokenizer.name, tokenizer.read_bytes()), **scores}
+    contents = {**bundles.contents(description, *_tokenizer(described, description)), **scores}
     average = soup.Average(folders, weights, same_texts)
     soup.write(output, average, contents, console.progress_bar("averaging"))
     print(f"wrote {output}: {method} average of {len(folders)} checkpoints, digest {files.folder_digest(output)[:12]}")
+
+
+def _tokenizer(folder, description: dict) -> tuple:
+    """Returns the name and content of a model's tokenizer file; nothing of a model of images alone."""
+    if "tokenizer" not in description:
+        return ()
+    path = bundles.tokenizer_file(folder)
+    return path.name, path.read_bytes()
 
 
 def _quantization_notes(folders, description: dict) -> list[str]:

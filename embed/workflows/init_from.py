@@ -20,6 +20,10 @@ def complete(recipe: Recipe) -> Recipe:
     if recipe.init_from is not None:
         folder = foreign.bundle_of(recipe.init_from, recipe.cache_dir, "start")
         description = bundles.read_model_json(folder)
+        if "tokenizer" not in description:
+            raise ConfigError(
+                f"Recipe.init_from: {folder} is a model of images alone, without texts to train with; give a dual encoder"
+            )
         given = {**description["prompts"], **(recipe.prompts or {})}
         recipe = dataclasses.replace(
             recipe,

@@ -16,10 +16,12 @@ from tiny_models import made_up_texts
 import embed
 from embed import arrays, bundles, trees
 from embed.data import tokenizers
-from embed.errors import DataError
+from embed.errors import DataError, UsageError
 from embed.interop import convert
 from embed.interop.images import names, source, towers
 from embed.models import api
+from embed.workflows import average, export
+from embed.workflows import convert as convert_command
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3)).astype(np.uint8)
 TIPS = {"mask_token": True, "layer_scale": 1.0, "activation": "gelu"}
@@ -101,3 +103,22 @@ def test_folders_that_are_none(tmp_path):
     np.savez(folder / "tips_s14_text.npz", **scenic_text_arrays(drawn(text_tower())))
     with pytest.raises(DataError, match="has no tokenizer.model, TIPS' vocabulary"):
         source.read(folder)
+
+
+def test_what_commands_make_of_a_model_of_images_alone(tmp_path, capsys):
+    """Averages are bundles again; exports and starts are refused in one line."""
+    image, bundles_ = image_tower(activation="gelu_tanh"), []
+    for seed in (0, 1):
+        folder = write(tmp_path / f"f{seed}", scenic_arrays(drawn(image, seed)))
+        convert_command.run(str(folder), tmp_path / f"b{seed}")
+        bundles_.append(tmp_path / f"b{seed}")
+    assert "tips, image tower: " in capsys.readouterr().out
+    average.run(bundles_, tmp_path / "soup", unrelated=True)
+    soup = trees.flatten(arrays.load_numpy(tmp_path / "soup"))
+    for path, array in drawn(image, 0).items():
+        np.testing.assert_allclose(soup[path], (array + drawn(image, 1)[path]) / 2, rtol=0, atol=1e-6)
+    assert embed.load(tmp_path / "soup").encode(PICTURES).shape == (3, 16)
+    with pytest.raises(UsageError, match="a model with an image tower, which no export format here holds"):
+        export.run(bundles_[0], tmp_path / "export")
+    with pytest.raises(UsageError, match="--max_length has no effect on towers of images"):
+        convert_command.run(str(tmp_path / "f0"), tmp_path / "other", max_length=8)
