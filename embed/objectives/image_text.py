@@ -6,6 +6,7 @@ prototypes (DINO). A student of the masked global crop learns the teacher's assi
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,12 +20,14 @@ from embed.losses.self_distillation import Centre, Temperatures, assignment_sums
 from embed.models import heads
 from embed.models.heads import PrototypeHead
 from embed.objectives.texts import INDEX, embed_texts
-from embed.ranges import NonNegative, OpenShare
+from embed.ranges import Natural, NonNegative, OpenShare
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
 from embed.vectors import normalize
 
 MODEL, LOSS, HEADS, TEACHER, CENTRES = "model", "loss", "heads", "teacher", "centres"
 CLASS, PATCH = "class", "patch"
+_TERMS = {CLASS: "self_distillation", PATCH: "masked_modelling"}  # the weights, and the metrics
+_COLLAPSED = 0.01  # of the largest entropy
 GLOBAL, LOCAL, MASK = "image_global", "image_local", "image_mask"
 
 
@@ -38,6 +41,8 @@ class ImageText:
     heads alone, and the teacher's tokens are the student's of the unmasked crop (TIPSv2). `all_patches` counts the visible patches
     too (iBOT++ of TIPSv2). The batch has `image_global` [b, S, S, 3], `image_local` [b, M, s, s, 3] and `image_mask` [b, P].
     The momentum, the temperatures and the sizes of the heads are our choice; TIPS publishes 32k prototypes.
+
+    From step `watch_from` on a collapsed teacher is warned of, or ends the run with `stop_on_warning`.
     """
 
     loss_fn: Loss
@@ -51,6 +56,8 @@ class ImageText:
     centre: Centre = Centre()
     class_head: PrototypeHead = PrototypeHead()
     patch_head: PrototypeHead = PrototypeHead()
+    watch_from: Natural = 200
+    stop_on_warning: bool = False
     model: Model | None = None
 
     def __post_init__(self):
@@ -185,14 +192,10 @@ class ImageText:
             value, of_loss = self.loss_fn(pairs, params[LOSS][name], step)
             total = total + value / len(self.captions)
             metrics |= {name: value, **{f"{name}/{metric}": x for metric, x in of_loss.items()}}
-        names = {
-            CLASS: ("self_distillation", self.self_distillation),
-            PATCH: ("masked_modelling", self.masked_modelling),
-        }
         for part, head in self._heads.items():
-            name, weight = names[part]
+            name = _TERMS[part]
             value, watched = mean_loss(outputs.sums[part], head.num_prototypes)
-            total = total + weight * value
+            total = total + getattr(self, name) * value
             metrics |= {name: value, **{f"{name}/{metric}": x for metric, x in watched.items()}}
         return total, metrics
 
@@ -210,6 +213,29 @@ class ImageText:
     def export(self, variables: Variables) -> Params:
         """Returns the student's model."""
         return variables.params[MODEL]
+
+    def watch(self, values: Mapping[str, float], step: int) -> str | None:
+        """Returns a warning where the teacher has collapsed: to one prototype, or to all of them alike.
+
+        Its entropy is then near 0, or it and the loss are near ln C.
+        """
+        if step < self.watch_from:
+            return None
+        for part, head in self._heads.items():
+            name, most = _TERMS[part], math.log(head.num_prototypes)
+            entropy, below = values[f"{name}/entropy"], values[f"{name}/below_uniform"]
+            measured = f"the teacher's entropy in {name} is {entropy:.3f} of at most {most:.3f}"
+            if entropy < _COLLAPSED * most:
+                return (
+                    f"{measured}: it assigns everything to one prototype; raise Temperatures.teacher, or lower Centre.momentum or "
+                    "the learning rate"
+                )
+            if entropy > (1 - _COLLAPSED) * most and below < _COLLAPSED * most:
+                return (
+                    f"{measured}, and the loss is that of a guess: nothing is told apart; lower Temperatures.teacher, or raise "
+                    "the learning rate or its warm-up"
+                )
+        return None
 
     def served(self, variables: Variables) -> Variables:
         """Returns the variables as they are."""

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
 from embed.data.features import Feature
 from embed.data.loader import Batches
-from embed.errors import ConfigError, DataError, NumericError, Preempted
+from embed.errors import ConfigError, DataError, Preempted
 from embed.ranges import Count, Natural, Positive
 from embed.training import reports
 from embed.training.preemption import Preemption
@@ -26,9 +26,9 @@ from embed.training.programs import Programs, fit
 from embed.training.state import Items, TrainState, create, layout, with_shardings
 from embed.training.step import make_step
 from embed.training.validation import Validation
+from embed.training.watch import Watch
 from embed.types import Batch, Model, Objective, Params
 
-STOP_AFTER_SKIPPED = 3  # steps in a row that are not finite
 _AHEAD = 2  # steps that wait in a device's queue
 
 
@@ -237,6 +237,7 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, items, state, saver, reporter, best, done)
     times, ahead = hosts.StepTimes(), collections.deque()
+    watch = Watch(run.run_dir, run.objective, reporter.line)
     while done < schedule.steps and not _is_stale(run, best, done) and not preemption.reached(done):
         limit = times.next()
         hosts.at(f"reading the batch of step {done + 1}", limit)
@@ -254,7 +255,7 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
         reporter.advance(size, *(jax.process_count() * n for n in _token_counts(local, run.batches.examples.features)))
         if done % schedule.log_every == 0 or done == schedule.steps:
             values = jax.device_get(metrics)
-            _check_skipped(values, done)
+            watch.check(values, done)
             reporter.log(done, {**values, **reporter.rates(done, flops)})
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
             times.pause()
@@ -329,15 +330,6 @@ def example_flops(run: Run) -> float:
         for cache, share in zip(examples.caches, examples.shares)
         for feature in examples.features
     )
-
-
-def _check_skipped(values, done: int) -> None:
-    if int(values["skipped"]) >= STOP_AFTER_SKIPPED:
-        raise NumericError(
-            f"loss or gradient was not finite in the last {int(values['skipped'])} steps up to step {done} "
-            f"(loss {float(values['loss'])}); nothing of them was applied or saved; lower the learning rate or look at "
-            f"batches {done - int(values['skipped'])}..{done - 1}"
-        )
 
 
 def _save(run: Run, items: Items, state: TrainState, saver: checkpoints.Saver, step: int) -> None:

@@ -273,3 +273,25 @@ def test_a_batch_of_other_features_is_one_line(variables, renamed, message):
     arrays = {renamed.get(name, name): x for name, x in one.items() if renamed.get(name, name) is not None}
     with pytest.raises(ConfigError, match=message):
         OBJECTIVE.forward(variables, Batch(arrays, one.max_segments), None, 0)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "below", "advice"),
+    [
+        (0.0, 1.0, "assigns everything to one prototype; raise Temperatures.teacher"),
+        (math.log(11), 0.0, "nothing is told apart; lower Temperatures.teacher"),
+        (math.log(11), 0.5, None),
+        (1.2, 0.0, None),
+    ],
+)
+def test_a_collapsed_teacher_is_warned_of(entropy, below, advice):
+    sound = {"entropy": 1.2, "below_uniform": 0.4}
+    for name in ("self_distillation", "masked_modelling"):
+        values = {f"{term}/{k}": v for term in ("self_distillation", "masked_modelling") for k, v in sound.items()}
+        values |= {f"{name}/entropy": entropy, f"{name}/below_uniform": below}
+        assert OBJECTIVE.watch(values, OBJECTIVE.watch_from - 1) is None
+        warning = OBJECTIVE.watch(values, OBJECTIVE.watch_from)
+        assert (warning is None) == (advice is None)
+        assert advice is None or (advice in warning and name in warning)
+    only_captions = dataclasses.replace(OBJECTIVE, self_distillation=0.0, masked_modelling=0.0)
+    assert only_captions.watch({}, 1000) is None

@@ -37,11 +37,12 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     did = []
     segment_ids = np.ones((1, 1, 2, 4), np.int32)
     nothing = types.SimpleNamespace(
-        protect=lambda *_: None, advance=lambda *_: None, log=lambda *_: None, rates=lambda *_: {}
+        protect=lambda *_: None, advance=lambda *_: None, log=lambda *_: None, rates=lambda *_: {}, line=print
     )
     run = types.SimpleNamespace(
         run_dir=tmp_path,
         mesh=None,
+        objective=None,
         evaluate=None,
         validation=None,
         batches=types.SimpleNamespace(
@@ -61,8 +62,9 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     monkeypatch.setattr(loop.jax, "block_until_ready", lambda metrics: did.append(metrics["skipped"]))
     monkeypatch.setattr(loop.sharding, "process_rows", lambda *_: (0, 1))
     monkeypatch.setattr(loop.sharding, "to_global", lambda batch, *_: batch)
-    for name, given in (("example_flops", 1.0), ("_save", None), ("_check_skipped", None)):
+    for name, given in (("example_flops", 1.0), ("_save", None)):
         monkeypatch.setattr(loop, name, lambda *_, given=given: given)
+    monkeypatch.setattr(loop.Watch, "check", lambda *_: None)
     preemption = types.SimpleNamespace(reached=lambda step: False)
     loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption)
     # Waited for: the first once the third is in the queue, and so on.
