@@ -50,7 +50,8 @@ def test_rows_do_not_see_each_other(tiny):
 def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, gradient):
     """With dropout, which is drawn the same in both passes. The unrolled layers need not divide all of them."""
     found, expected = tiny.gradient(**fields), gradient
-    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-6)
+    # XLA joins other operations when layers are unrolled: float32 is rounded otherwise, by up to 1.3e-6 on a CPU without AVX-512.
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=3e-6)
     for own, other in zip(jax.tree.leaves(found[1]), jax.tree.leaves(expected[1]), strict=True):
         assert np.linalg.norm(own - other) <= 1e-5 * np.linalg.norm(other)
         assert np.abs(other).max() > 1e-6
