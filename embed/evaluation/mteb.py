@@ -13,6 +13,7 @@ import numpy as np
 from embed.errors import DataError, UsageError
 from embed.evaluation.views import View
 from embed.text import MTEB_KEYS
+from embed.types import Item
 
 
 def _mteb():
@@ -37,6 +38,14 @@ def prompt_name(prompts: Mapping[str, str], task: str, kind: str, side: str | No
     return "none"
 
 
+def _items(batch: Mapping[str, Sequence[Any]]) -> list[str | Item]:
+    """Returns the items of a batch of MTEB, which is a dict of lists: `text`, `image`, or both."""
+    if "image" not in batch:
+        return list(batch["text"])
+    texts = batch.get("text") or [None] * len(batch["image"])
+    return [Item(text, None, (image,)) for text, image in zip(texts, batch["image"], strict=True)]
+
+
 class MtebEncoder:
     """A model of ours as MTEB wants one. `view` says at which size and precision its vectors are compared.
 
@@ -51,16 +60,17 @@ class MtebEncoder:
 
     @property
     def mteb_model_meta(self):
-        """What MTEB files the results under."""
-        return _mteb().models.ModelMeta.create_empty(overwrites=self._meta)
+        """What MTEB files the results under, and whether the model takes images."""
+        modalities = ["text", "image"] if getattr(self._model, "takes_images", False) else ["text"]
+        return _mteb().models.ModelMeta.create_empty(overwrites={**self._meta, "modalities": modalities})
 
     def encode(self, inputs, *, task_metadata, hf_split, hf_subset, prompt_type=None, **options) -> np.ndarray:
-        """Returns float32 vectors [n, E] of the texts of MTEB's batches."""
+        """Returns float32 vectors [n, E] of the texts and images of MTEB's batches; an item of both has one vector."""
         del hf_split, hf_subset, options
         side = getattr(prompt_type, "value", prompt_type)
-        texts = [text for batch in inputs for text in batch["text"]]
+        items = [item for batch in inputs for item in _items(batch)]
         prompt = prompt_name(self._model.prompts, task_metadata.name, task_metadata.type, side)
-        vectors = self._model.encode(texts, prompt=prompt, allow_empty=True)  # some of MTEB's sets have empty texts
+        vectors = self._model.encode(items, prompt=prompt, allow_empty=True)  # some of MTEB's sets have empty texts
         if self._view is None:
             return vectors
         return self._view.queries(vectors) if side == "query" else self._view.documents(vectors)

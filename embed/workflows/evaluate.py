@@ -137,7 +137,7 @@ class _Scoring:
         embeddings = Embeddings(model.encode, prompt_template, kept, _say, hosts.agree)
         parts = [part for task in self._suite.tasks for part in task.parts().values()]
         new, total = len(embeddings.missing(parts)), sum(map(len, parts))
-        _say(f"{name}: {new} texts to embed, {total} in all tasks, as {', '.join(view.name for view in served)}")
+        _say(f"{name}: {new} items to embed, {total} in all tasks, as {', '.join(view.name for view in served)}")
         if not hosts.is_main():
             embeddings.embed(parts)
             return

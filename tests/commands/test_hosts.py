@@ -84,7 +84,7 @@ def flat(tree, at: str = "") -> dict:
 def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
     kept = f"--vectors=vectors-{hosts}"
     printed = run_on_hosts(alone, hosts, *EVALUATE, kept, f"--output=scores-{hosts}", devices=2)
-    assert "texts to embed" in printed and "scoring model" in printed
+    assert "items to embed" in printed and "scoring model" in printed
     ours, theirs = (flat(documents.read_json(alone / o / "results.json")) for o in (f"scores-{hosts}", "scores"))
     scores = [p for p, v in theirs.items() if isinstance(v, float)]
     assert len(scores) > 10
@@ -92,7 +92,7 @@ def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
         assert ours[path] == pytest.approx(theirs[path], abs=1e-5), path
     # What the main host kept is embedded by nobody.
     again = run_on_hosts(alone, hosts, *EVALUATE[:3], kept, f"--output=again-{hosts}")
-    assert "model: 0 texts to embed" in again
+    assert "model: 0 items to embed" in again
 
 
 @pytest.fixture(scope="module")

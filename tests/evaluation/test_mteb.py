@@ -9,6 +9,7 @@ import pytest
 from embed.errors import UsageError
 from embed.evaluation import mteb
 from embed.evaluation.views import View
+from embed.types import Item
 
 PROMPTS = {"query": "q: {content}", "document": "d: {content}", "clustering": "c: {content}", "none": "{content}"}
 
@@ -43,6 +44,15 @@ class Model:
         assert allow_empty
         self.asked.append((texts, prompt))
         return np.random.default_rng(0).standard_normal((len(texts), 8)).astype(np.float32)
+
+
+def test_images_are_items_and_an_image_with_a_text_is_one_item():
+    model, described = Model(), types.SimpleNamespace(name="Flickr", type="Any2AnyRetrieval")
+    encoder = mteb.MtebEncoder(model, "mine")
+    options = {"task_metadata": described, "hf_split": "test", "hf_subset": "default"}
+    vectors = encoder.encode([{"image": ["i1", "i2"]}, {"image": ["i3"], "text": ["a"]}, {"text": ["b"]}], **options)
+    expected = [Item(images=("i1",)), Item(images=("i2",)), Item("a", images=("i3",)), "b"]
+    assert model.asked == [(expected, "none")] and vectors.shape == (4, 8)
 
 
 def test_batches_are_embedded_at_once_and_served_as_the_view_says():
