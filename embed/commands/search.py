@@ -1,9 +1,12 @@
-"""`embed search`: the texts of a corpus nearest to a query."""
+"""`embed search`: the texts and images of a corpus nearest to a query.
+
+With a model of texts and images a query may be the path of an image, and rows of the corpus may have one.
+"""
 
 from embed import environment
 from embed.commands import options
 
-SUMMARY = "Find the texts of a corpus (jsonl or jsonl.gz with a field text) nearest to each query."
+SUMMARY = "Find the texts and images of a corpus (jsonl or jsonl.gz with a field text or image) nearest to each query."
 
 
 def add_arguments(parser) -> None:
@@ -15,7 +18,7 @@ def add_arguments(parser) -> None:
         "--corpus",
         required=True,
         type=options.path,
-        help="jsonl or jsonl.gz; fields: text, and if there: id, title, file, line",
+        help="jsonl or jsonl.gz; fields: text or image (a path), and if there: id, title, file, line",
     )
     parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
     parser.add_argument("--top", type=options.count, default=5, help="results per query (default 5)")
@@ -38,7 +41,7 @@ def run(arguments) -> None:
     for query, nearest in zip(arguments.queries, results):
         print(f"\n{markdown.printable(query)}")
         for rank, result in enumerate(nearest, 1):
-            line = f"{result.location}  {_first_line(result.row['text'])}"
+            line = f"{result.location}  {_first_line(result.row['text'] or result.row['image'])}"
             print(f"  {rank}. {result.score:.4f}  {markdown.printable(line)}")
 
 

@@ -1,6 +1,7 @@
-"""The texts of a corpus nearest to queries."""
+"""The texts and images of a corpus nearest to queries."""
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from embed.types import Item
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A text of the corpus: its cosine with the query, where it is, and its row of the corpus."""
+    """A text or image of the corpus: its cosine with the query, where it is, and its row of the corpus."""
 
     score: float
     location: str
@@ -25,9 +26,10 @@ class Result:
 def run(
     model, queries: Sequence[str], corpus, *, prompt: str = "query", top: int = 5, dims: int | None = None
 ) -> list[list[Result]]:
-    """Returns for each query the `top` nearest texts of a jsonl file, best first.
+    """Returns for each query the `top` nearest texts and images of a jsonl file, best first.
 
-    Rows of `corpus` have a field `text` and may have `id`, `title`, `file` and `line`. `dims` is the Matryoshka size to use.
+    Rows of `corpus` have a field `text`, `image` (a path, from the file's folder) or both, and may have `id`, `title`, `file` and
+    `line`. A query that is the path of an image is that image, where the model takes images. `dims` is the Matryoshka size to use.
     """
     for number, query in enumerate(queries, 1):
         if not query.strip():
@@ -35,11 +37,14 @@ def run(
     rows = [(location, _checked(row, location)) for location, row in read_json_lines(corpus)]
     if not rows:
         raise DataError(f"{corpus}: no texts in it; give a corpus")
+    items = [_item(row, pathlib.Path(corpus).parent, location) for location, row in rows]
     opened = inference.open_model(model)
     opened.check_dims(dims)
+    with_image = next((location for (location, _), item in zip(rows, items) if item.images), None)
+    if with_image is not None and not opened.takes_images:
+        raise UsageError(f"{with_image}: has an image, and {opened.folder} embeds texts only; take a model of both")
     query_vectors = opened.encode(queries, prompt=prompt, dims=dims)
-    print(f"{opened.folder}: encoding {len(rows)} texts", file=sys.stderr, flush=True)
-    items = [Item(row["text"], row["title"]) for _, row in rows]
+    print(f"{opened.folder}: encoding {len(rows)} items", file=sys.stderr, flush=True)
     corpus_vectors = opened.encode(items, prompt="document", dims=dims)
     scores, indices = search.top_k(query_vectors, corpus_vectors, top)
     return [
@@ -49,18 +54,25 @@ def run(
 
 
 def _checked(row: dict, location: str) -> dict:
-    """Returns a row of the corpus with a text, and a title or ""; what is neither is a DataError."""
-    if "text" not in row:
+    """Returns a row of the corpus with a text or an image, and a title or ""; what is neither is a DataError."""
+    if "text" not in row and "image" not in row:
         raise DataError(f"{location}: no field 'text'{did_you_mean('text', row)}")
-    title = row.get("title")
+    title, has_image = row.get("title"), row.get("image") is not None
     is_titled = title is not None and not (isinstance(title, str) and not title.strip())
-    return {
-        **row,
-        "text": checked_text(row.get("text"), "text", location),
-        "title": checked_text(title, "title", location) if is_titled else "",
-    }
+    text = None if has_image and row.get("text") is None else checked_text(row.get("text"), "text", location)
+    return {**row, "text": text, "title": checked_text(title, "title", location) if is_titled else ""}
+
+
+def _item(row: dict, folder: pathlib.Path, location: str) -> Item:
+    """Returns the item of a row; an image that is not there is a DataError."""
+    if row.get("image") is None:
+        return Item(row["text"], row["title"])
+    path = folder / checked_text(row["image"], "image", location)
+    if not path.is_file():
+        raise DataError(f"{location}: the image {path} is not there; correct the path, or remove the line")
+    return Item(row["text"], row["title"] or None, (path,))
 
 
 def _located(location: str, row: dict) -> tuple[str, dict]:
-    """Returns where a text is for people, "file:line" of what it was harvested from or its id, and its row."""
+    """Returns where an item is for people, "file:line" of what it was harvested from or its id, and its row."""
     return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", location)), row
