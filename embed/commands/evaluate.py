@@ -17,6 +17,16 @@ it. mteb_task names the task of MTEB that the data are: it is scored by that tas
   xor_retrieve            XOR-TyDi's questions; corpus_path to the passages                           R@5kt
   xtreme_up               folder of LANGUAGE.jsonl; corpus_path to the index                          MRR@10
 
+Of images, for models that take them; rows name an image by its path in the folder, or the task is an .npz file
+(embed/evaluation/image_readers.py):
+
+  image_retrieval, image_text_retrieval        folder like retrieval's, whose rows have image, text or both    nDCG@10
+  image_classification    folder: train.jsonl, test.jsonl of {"image", "label"}; linear, and neighbours        accuracy
+  zero_shot_classification                     the same, with labels.jsonl of {"label", "text"}                accuracy
+  image_clustering        folder: test.jsonl of {"image", "label"}                                             NMI
+  visual_sts              folder: test.jsonl of {"image1", "image2", "score"}                                  Spearman
+  compositionality        folder: test.jsonl of {"images": [...], "texts": [...]}                              accuracy
+
 Each text is embedded once for all tasks, sizes and precisions that need it, and kept under ~/.cache/embed/vectors
 (--vectors=DIR): a run that was killed goes on. On the same embeddings every score is MTEB's to 1e-6. Two rules differ on
 purpose: candidates with equal scores are ordered by a hash of their text, because MTEB's order gives a model that says the
