@@ -32,6 +32,7 @@ BASE = {
     "bundles",
     "quantized_arrays",
     "packed_arrays",
+    "image_bytes",
 }
 SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}
@@ -60,7 +61,7 @@ HOMES = {
     "bayes_opt": {"curation"},
     "nltk": {"evaluation"},
     "pickle": set(),
-    "PIL": {"data"},
+    "PIL": {"data", "image_bytes"},
     "torch": {"interop"},
     "transformers": {"interop"},
     "sentence_transformers": {"interop"},

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embed import ranges
+from embed import image_bytes, ranges
 from embed.data import images
 from embed.data.features import Example, Feature, Role, Unit, split_ids
 from embed.data.images import Crop
@@ -30,7 +30,7 @@ class Image(Feature):
 
     name: str = "image"
     size: Size = 224
-    max_pixels: images.Pixels = images.MAX_PIXELS
+    max_pixels: image_bytes.Pixels = image_bytes.MAX_PIXELS
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -53,7 +53,7 @@ class Image(Feature):
         encoded = []
         for record in records:
             content = record[self.name]
-            images.open_image(content, record["location"], self.max_pixels)
+            image_bytes.open_image(content, record["location"], self.max_pixels)
             encoded.append(
                 {f"{self.name}_file": np.frombuffer(content, np.uint8), f"{self.name}_id": image_id(content)}
             )
@@ -61,7 +61,7 @@ class Image(Feature):
 
     def opened(self, example: Example) -> Any:
         """Returns the decoded image of a cached example."""
-        return images.open_image(example[f"{self.name}_file"].tobytes(), f"a cached {self.name}", self.max_pixels)
+        return image_bytes.open_image(example[f"{self.name}_file"].tobytes(), f"a cached {self.name}", self.max_pixels)
 
     def ids(self, unit: Unit) -> dict[str, np.ndarray]:
         """Returns the ids of the images of a batch."""

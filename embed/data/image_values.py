@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from embed.data import images
+from embed import image_bytes
 from embed.errors import DataError
 
 EXTENSIONS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -34,22 +34,22 @@ def is_stack(value: Any) -> bool:
     return _is_array(value) and np.ndim(value) == 4
 
 
-def opened(value: Any, location: str, max_pixels: int = images.MAX_PIXELS) -> Any:
+def opened(value: Any, location: str, max_pixels: int = image_bytes.MAX_PIXELS) -> Any:
     """Returns the Pillow image of a value, in RGB; what is none is a DataError that begins with `location`.
 
     Arrays are [height, width], [height, width, channels] or, as torch has them, [channels, height, width]. Their values are bytes,
     or floats in [0, 1], which are rounded to bytes. Nothing is fetched from other machines.
     """
     if isinstance(value, bytes | bytearray):
-        return images.open_image(bytes(value), location, max_pixels)
+        return image_bytes.open_image(bytes(value), location, max_pixels)
     if isinstance(value, str) and value.startswith("data:"):
-        return images.open_image(_decoded(value, location), location, max_pixels)
+        return image_bytes.open_image(_decoded(value, location), location, max_pixels)
     if isinstance(value, str) and _is_url(value):
         raise DataError(f"{location}: {value[:120]} is not fetched; download it, and give the path of the file")
     if isinstance(value, str | os.PathLike):
-        return images.open_image(_content(value, location), f"{location}: {os.fspath(value)}", max_pixels)
+        return image_bytes.open_image(_content(value, location), f"{location}: {os.fspath(value)}", max_pixels)
     if _is_pillow(value):
-        return images.upright(value)
+        return image_bytes.upright(value)
     if _is_array(value):
         return _of_array(np.asarray(value), location)
     raise DataError(
@@ -118,4 +118,4 @@ def _of_array(array: np.ndarray, location: str) -> Any:
     elif array.dtype != np.uint8:
         raise DataError(f"{location} is an array of {array.dtype}; give uint8, or floats in [0, 1]")
     image = Image.fromarray(np.ascontiguousarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array))
-    return images.upright(image)
+    return image_bytes.upright(image)

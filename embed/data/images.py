@@ -1,79 +1,16 @@
-"""Images: bytes of a file to an array of colours, random crops, and masks of patches. Needs Pillow, which is in the extra [images].
-
-A picture is turned as its EXIF orientation says. Where it is transparent it lies on white. Of an animation the first frame counts,
-and of 16 bits a colour the upper eight. Arrays are uint8 [height, width, 3] in RGB.
-"""
+"""Images as arrays: squares of a size, random crops, and masks of patches. Arrays are uint8 [height, width, 3] in RGB."""
 
 import dataclasses
-import io
 import math
-import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from msgspec import Meta
 
 from embed import ranges
-from embed.errors import ConfigError, DataError
+from embed.errors import ConfigError
 
-MAX_PIXELS = 64 << 20  # 8,192 x 8,192
-PILLOW_PIXELS = 178_956_970  # from here on Pillow itself refuses
-Pixels = Annotated[int, Meta(ge=1, le=PILLOW_PIXELS)]
 _TRIES = 10  # draws of a crop or of a block before something simpler is taken
-
-
-def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> Any:
-    """Returns the Pillow image of a file's bytes, in RGB.
-
-    A file that is no image, that is cut short or that has more than `max_pixels` is a DataError. The size is read before anything
-    is unpacked.
-    """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as e:
-        raise DataError("images need Pillow; run: pip install 'embed[images]'") from e
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here, and damaged EXIF data is left out
-            image = Image.open(io.BytesIO(content))
-            if math.prod(image.size) > max_pixels:
-                raise Image.DecompressionBombError
-            return upright(image)
-    except UnidentifiedImageError as e:
-        raise _unreadable(content, location, "no image that Pillow reads") from e
-    except Image.DecompressionBombError as e:
-        advice = f"an image of more than {max_pixels:,} pixels; make it smaller, or remove the record"
-        raise DataError(f"{location}: {advice}") from e
-    except (OSError, SyntaxError, ValueError) as e:
-        reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
-        raise _unreadable(content, location, f"a damaged image ({reason})") from e
-
-
-def _unreadable(content: bytes, location: str, what: str) -> DataError:
-    return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
-
-
-def upright(image: Any) -> Any:
-    """Returns a Pillow image in RGB, turned as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    return _rgb(ImageOps.exif_transpose(image))
-
-
-def _rgb(image: Any) -> Any:
-    """Returns an image in RGB, on white where it is transparent."""
-    from PIL import Image
-
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut what is above 255
-        values = np.asarray(image, np.float64)
-        values = values / 257 if image.mode.startswith("I") else values
-        image = Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def resized(image: Any, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:

@@ -210,6 +210,7 @@ class BadRecords:
         if policy == "error" and max_share != DEFAULT_BAD_SHARE:
             raise ConfigError(f"{owner}.max_bad_share has an effect with on_bad_record = 'skip' only; leave it out")
         self._policy, self._max_share, self._owner = policy, max_share, owner
+        self.skips = policy == "skip"
         self.skipped, self.read = 0, 0
         self.first: list[str] = []
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from embed import ranges
+from embed import image_bytes, ranges
 from embed.documents import digest_json
 from embed.errors import DataError
 from embed.sources.derived import Derived
@@ -18,7 +18,9 @@ class ImageFiles(Derived):
     """The records of `source`, with the bytes of a file in place of its path in the role `role`.
 
     A relative path starts at `folder`, or else at the folder of the file that holds the record. `source` maps its own fields. A
-    file that is not there is a bad record, which `source.on_bad_record` leaves out or makes an error.
+    file that is not there is a bad record, which `source.on_bad_record` leaves out or makes an error. Where bad records are left
+    out every image is decoded too, and one that is damaged or larger than `image_bytes.MAX_PIXELS` is left out. Otherwise the
+    feature that reads the image names it.
     """
 
     role: str = "image"
@@ -49,11 +51,14 @@ class ImageFiles(Derived):
     def _content(self, record: Mapping[str, Any], location: str) -> bytes:
         path = self._path(record, location)
         try:
-            return path.read_bytes()
+            content = path.read_bytes()
         except OSError as e:
             reason = "no such file" if isinstance(e, FileNotFoundError) else e.strerror or type(e).__name__
             advice = "correct the path, or set ImageFiles.folder to where the images are"
             raise DataError(f"{location}: {self.role} {str(path)!r}: {reason}; {advice}") from e
+        if self.bad_records is not None and self.bad_records.skips:
+            image_bytes.open_image(content, f"{location}: {self.role} {str(path)!r}")
+        return content
 
     def fingerprint(self) -> dict[str, str]:
         """Returns that of the source, and a digest of the names, sizes and times of the images that its records name."""

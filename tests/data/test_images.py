@@ -1,126 +1,14 @@
-"""Files of images as people have them: modes, orientations, transparency, damage, sizes; random boxes and masks by their rules."""
-
-import io
-import struct
-import sys
-import zlib
+"""Images as arrays: resized boxes, and random boxes and masks by their rules."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from embed.data import images
-from embed.data.images import Crop, block_mask, open_image, random_mask, resized
-from embed.errors import ConfigError, DataError
+from embed.data.images import Crop, block_mask, random_mask, resized
+from embed.errors import ConfigError
 
 RANDOM = np.random.default_rng(0)
 COLOURS = RANDOM.integers(0, 256, (20, 30, 3)).astype(np.uint8)
-
-
-def written(image, kind="PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def decoded(content) -> np.ndarray:
-    return np.asarray(open_image(content, "f"))
-
-
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP", "TIFF"])
-def test_lossless_files_have_their_colours(kind):
-    image = Image.fromarray(COLOURS)
-    image = image.quantize(16) if kind == "GIF" else image
-    options = {"lossless": True} if kind == "WEBP" else {}
-    np.testing.assert_array_equal(decoded(written(image, kind, **options)), np.asarray(image.convert("RGB")))
-
-
-def test_grey_palette_and_one_bit_images_become_rgb():
-    grey = Image.fromarray(COLOURS[..., 0])
-    np.testing.assert_array_equal(decoded(written(grey)), np.repeat(COLOURS[..., :1], 3, -1))
-    bits = grey.point(lambda v: 255 * (v > 127)).convert("1")
-    np.testing.assert_array_equal(decoded(written(bits))[..., 0], np.where(COLOURS[..., 0] > 127, 255, 0))
-
-
-def test_sixteen_bits_are_scaled_not_cut():
-    values = np.array([[0, 257, 32896, 65535]], np.uint16)
-    np.testing.assert_array_equal(decoded(written(Image.fromarray(values)))[0, :, 0], [0, 1, 128, 255])
-
-
-def test_transparency_lies_on_white():
-    alpha = np.full((20, 30, 1), 255, np.uint8)
-    alpha[:5], alpha[5:10] = 0, 128
-    content = written(Image.fromarray(np.concatenate([COLOURS, alpha], -1)))
-    pixels = decoded(content).astype(int)
-    assert (pixels[:5] == 255).all()
-    np.testing.assert_allclose(pixels[5:10], (COLOURS[5:10].astype(float) * 128 + 255 * 127) / 255, atol=1)
-    np.testing.assert_array_equal(pixels[10:], COLOURS[10:])
-    palette = Image.fromarray(COLOURS).quantize(8)
-    index = int(np.asarray(palette)[0, 0])
-    transparent = decoded(written(palette, transparency=index))
-    assert (transparent[np.asarray(palette) == index] == 255).all()
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations_are_undone(orientation):
-    """The camera's picture is stored turned; Pillow's own operations make the stored one."""
-    stored = {
-        1: COLOURS, 2: COLOURS[:, ::-1], 3: COLOURS[::-1, ::-1], 4: COLOURS[::-1], 5: COLOURS.transpose(1, 0, 2),
-        6: np.rot90(COLOURS), 7: np.rot90(COLOURS[:, ::-1]), 8: np.rot90(COLOURS, -1),
-    }[orientation]  # fmt: skip
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    content = written(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    pixels = decoded(content)
-    expected = COLOURS if orientation not in (5, 7) else pixels  # transposed ones are checked by their shape
-    np.testing.assert_array_equal(pixels, expected)
-    assert pixels.shape == COLOURS.shape
-
-
-def test_cmyk_and_animations():
-    cmyk = Image.fromarray(COLOURS).convert("CMYK")
-    pixels = decoded(written(cmyk, "JPEG", quality=100)).astype(int)
-    assert np.abs(pixels - np.asarray(cmyk.convert("RGB")).astype(int)).mean() < 12
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-    assert decoded(written(first, "GIF", save_all=True, append_images=[second]))[0, 0].tolist() == [255, 0, 0]
-
-
-def png_header(width, height) -> bytes:
-    """Returns a PNG that says so many pixels and holds none."""
-    chunk = lambda kind, data: (  # noqa: E731
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    )
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-JPEG = written(Image.fromarray(COLOURS), "JPEG")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "no image that Pillow reads, 0 bytes"),
-        (b"<html>not found</html>", "no image that Pillow reads, 22 bytes"),
-        (JPEG[: len(JPEG) // 2], "a damaged image ("),
-        (written(Image.fromarray(COLOURS))[:100], "a damaged image ("),
-        (png_header(20_000, 20_000), "an image of more than 67,108,864 pixels; make it smaller"),
-        (png_header(9_000, 9_000), "an image of more than 67,108,864 pixels; make it smaller"),
-        (png_header(5, 0), "no image that Pillow reads, 65 bytes"),
-    ],
-    ids=["empty", "html", "half a JPEG", "a third of a PNG", "400 megapixels", "81 megapixels", "no rows"],
-)
-def test_what_is_no_image_is_one_line_with_its_place(content, message):
-    with pytest.raises(DataError) as caught:
-        open_image(content, "photos.jsonl:7")
-    line = str(caught.value)
-    assert line.startswith("photos.jsonl:7: ") and message in line and "\n" not in line
-
-
-def test_without_pillow_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(DataError, match=r"images need Pillow; run: pip install 'embed\[images\]'"):
-        open_image(JPEG, "f")
 
 
 def test_a_box_is_resized_to_a_square_as_it_lies():
@@ -169,4 +57,3 @@ def test_blocks_hang_together():
 def test_crops_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="Crop.min_area = 0.5 must be above 0 and at most max_area = 0.4"):
         Crop(8, 0.5, 0.4)
-    assert images.MAX_PIXELS == 8192 * 8192
