@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scenes
 from PIL import Image
 
 Rows = Iterator[dict[str, Any]]
@@ -141,7 +142,32 @@ def arrays(path: pathlib.Path, output: pathlib.Path) -> Rows:
         }
 
 
-SETS = {"stamps": stamps, "emoji": emoji, "earth": earth, "arrays": arrays}
+SCENES = 3500  # one in eight for testing
+
+
+def made_scenes(package: pathlib.Path, output: pathlib.Path) -> Rows:
+    """Yields pictures made by rule: {"id", "image", "classes", "depth", "normals", "caption", "synthetic_caption"}.
+
+    `classes` is an image of positions in scenes.SHAPES, `depth` one of 16 bits in thousandths, and `normals` one of colours from 0
+    to 255 for -1 to 1. `package` is not read.
+    """
+    del package
+    for number in range(SCENES):
+        made = scenes.scene(0, number)
+        name = f"{number:05d}"
+        paths = {"image": f"images/{name}.png"} | {x: f"images/{name}-{x}.png" for x in ("classes", "depth", "normals")}
+        arrays = {
+            "image": made.pixels,
+            "classes": made.classes,
+            "depth": (made.depth * 1000).round().astype(np.uint16),
+            "normals": ((made.normals + 1) * 127.5).round().astype(np.uint8),
+        }
+        for layer, array in arrays.items():
+            Image.fromarray(array).save(output / paths[layer])
+        yield {"id": name, **paths, "caption": made.caption, "synthetic_caption": made.synthetic_caption}
+
+
+SETS = {"scenes": made_scenes, "stamps": stamps, "emoji": emoji, "earth": earth, "arrays": arrays}
 
 
 def main(name: str, package: pathlib.Path, output: pathlib.Path) -> None:

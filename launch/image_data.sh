@@ -4,7 +4,8 @@
 #   launch/image_data.sh OUTPUT [SET...]
 #
 # OUTPUT  the new folder; run it again: packages that are there whole are not fetched again
-# SET     stamps   Tux Paint's stamps: drawings and photographs with captions in many languages, and categories (GPL-2)
+# SET     scenes   pictures made by rule, with captions of two kinds, classes, depths and normals; nothing is fetched
+#         stamps   Tux Paint's stamps: drawings and photographs with captions in many languages, and categories (GPL-2)
 #         emoji    the emoji of two vendors with names and categories (art of Google and Twitter: Apache 2.0, CC BY 4.0)
 #         earth    tiles of the Earth: colours, heights, and which pixels are water (NASA's images)
 #         All of them when none is named.
@@ -17,7 +18,7 @@ source "$here/launch/common.sh"
 output=$1
 shift
 sets=("$@")
-[ $# -gt 0 ] || sets=(stamps emoji earth)
+[ $# -gt 0 ] || sets=(scenes stamps emoji earth)
 python="${PYTHON:-$here/.venv/bin/python}"
 packages="$output/packages"
 
@@ -40,6 +41,7 @@ fetched() {
 mkdir -p "$packages"
 for name in "${sets[@]}"; do
     case "$name" in
+        scenes) mkdir -p "$packages/$name" ;;
         stamps)
             fetched tuxpaint-stamps-default_2022.06.04-1_all.deb 6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34 \
                 apt-get download tuxpaint-stamps-default=2022.06.04-1
@@ -59,7 +61,7 @@ for name in "${sets[@]}"; do
             mkdir -p "$packages/$name"
             tar -xzf "$packages/$file" -C "$packages/$name"
             ;;
-        *) die 64 "no set is called $name; known: stamps, emoji, earth" ;;
+        *) die 64 "no set is called $name; known: scenes, stamps, emoji, earth" ;;
     esac
     "$python" "$here/launch/image_data.py" "$name" "$packages/$name" "$output/$name"
     rm -rf "${packages:?}/$name"
