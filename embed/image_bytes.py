@@ -7,6 +7,7 @@ and of 16 bits a colour the upper eight.
 import io
 import math
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,6 +26,11 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
     A file that is no image, that is cut short or that has more than `max_pixels` is a DataError. The size is read before anything
     is unpacked.
     """
+    return _opened(content, location, max_pixels, upright)
+
+
+def _opened(content: bytes, location: str, max_pixels: int, finish: Callable[[Any], Any] | None = None) -> Any:
+    """Returns the Pillow image of a file's bytes, loaded, and changed by `finish`."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as e:
@@ -35,7 +41,8 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
             image = Image.open(io.BytesIO(content))
             if math.prod(image.size) > max_pixels:
                 raise Image.DecompressionBombError
-            return upright(image)
+            image.load()
+            return image if finish is None else finish(image)
     except UnidentifiedImageError as e:
         raise _unreadable(content, location, "no image that Pillow reads") from e
     except Image.DecompressionBombError as e:
@@ -48,6 +55,20 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
 
 def _unreadable(content: bytes, location: str, what: str) -> DataError:
     return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
+
+
+def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Returns the numbers of a file that is a map of its pixels, such as classes or depths, as they are stored.
+
+    Unsigned [height, width] of 8 or 16 bits, or [height, width, channels] of 8. What else is in the file is a DataError.
+    """
+    image = _opened(content, location, max_pixels)
+    array = np.asarray(image)
+    if array.dtype == np.int32 and array.size and array.min() >= 0 and array.max() < 1 << 16:
+        array = array.astype(np.uint16)  # 16 bits of grey, as older versions of Pillow open them
+    if array.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{location}: holds {array.dtype}, expected a map of 8 or 16 bits; write it as PNG")
+    return array
 
 
 def upright(image: Any) -> Any:

@@ -235,6 +235,12 @@ class EncodeFn(Protocol):
     def __call__(self, items: Sequence[str | Item], *, prompt: str, allow_empty: bool = False) -> np.ndarray: ...
 
 
+class PatchFn(Protocol):
+    """Images in, (float32 vectors of their patches [n, P, D], rows, columns) out. How evaluation sees an image tower."""
+
+    def __call__(self, items: Sequence[Item]) -> tuple[np.ndarray, int, int]: ...
+
+
 class SearchFn(Protocol):
     """Exact nearest neighbours: (queries [Q, E], corpus [n, E], k) -> (scores [Q, k], indices [Q, k]), best first."""
 

@@ -15,6 +15,7 @@ KINDS = (
     "image_clustering",
     "visual_sts",
     "compositionality",
+    "dense",
 )
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3)).astype(np.uint8)
 
@@ -45,6 +46,14 @@ def write(kind: str, folder, suffix: str = "") -> pathlib.Path:
     elif kind == "visual_sts":
         pairs = [{"image1": a, "image2": b, "score": float(i)} for i, (a, b) in enumerate(zip(names, names[1:]))]
         write_json(folder / f"test.jsonl{suffix}", pairs)
+    elif kind == "dense":
+        for i, name in enumerate(names):
+            map_of = lambda layer, array, i=i: _write_map(folder, f"images/{i}-{layer}.png", array)  # noqa: E731
+            classes = PICTURES[i, ..., 0] // 128
+            rows[i] = {"image": name, "classes": map_of("classes", classes)}
+            rows[i] |= {"depth": map_of("depth", PICTURES[i, ..., 1].astype(np.uint16) * 20), "normals": name}
+        for split in ("train", "test"):
+            write_json(folder / f"{split}.jsonl{suffix}", rows)
     elif kind == "compositionality":
         pairs = [{"images": names[i : i + 2], "texts": [f"picture {i}", f"picture {i + 1}"]} for i in (0, 2, 4)]
         write_json(folder / f"test.jsonl{suffix}", pairs)
@@ -55,6 +64,11 @@ def write(kind: str, folder, suffix: str = "") -> pathlib.Path:
         if kind == "zero_shot_classification":
             write_json(folder / f"labels.jsonl{suffix}", [{"label": x, "text": f"the letter {x}"} for x in "xy"])
     return folder
+
+
+def _write_map(folder: pathlib.Path, name: str, array: np.ndarray) -> str:
+    Image.fromarray(array).save(folder / name)
+    return name
 
 
 def write_arrays(path, rows: list[dict] | None = None, **arrays) -> pathlib.Path:

@@ -125,3 +125,13 @@ def test_without_pillow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match=r"images need Pillow; run: pip install 'embed\[images\]'"):
         open_image(JPEG, "f")
+
+
+def test_maps_keep_their_numbers():
+    for array in (COLOURS, COLOURS[..., 0], np.array([[0, 300, 65535]], np.uint16)):
+        content = written(Image.fromarray(array))
+        np.testing.assert_array_equal(image_bytes.read_map(content, "f"), array)
+    with pytest.raises(DataError, match="f: holds float32, expected a map of 8 or 16 bits; write it as PNG"):
+        image_bytes.read_map(written(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "f")
+    with pytest.raises(DataError, match="^f: a damaged image"):
+        image_bytes.read_map(written(Image.fromarray(COLOURS))[:300], "f")

@@ -13,6 +13,7 @@ from scipy import stats
 
 from embed import documents, files
 from embed.errors import DataError
+from embed.evaluation.dense import mean_iou
 from embed.evaluation.pairs import threshold_scores
 
 DRAWS = 1000
@@ -74,6 +75,11 @@ def _macro_mean(values, groups) -> float:
     return float(np.mean([values[groups == g].mean() for g in np.unique(groups)]))
 
 
+def _mean_iou(counts, _) -> float:
+    size = int(round(counts.shape[1] ** 0.5))
+    return mean_iou(counts.sum(0).reshape(size, size))
+
+
 def _nmi(predicted, gold) -> float:
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -117,6 +123,7 @@ STATISTICS = {
     "weighted_f1": _weighted_f1,
     "kendall": _kendall,
     "nmi": _nmi,
+    "mean_iou": _mean_iou,
     "best_accuracy": _best_accuracy,
     "macro_f1": _macro_f1,
     "labels_f1": _labels_f1,

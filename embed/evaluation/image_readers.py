@@ -13,6 +13,7 @@ import numpy as np
 
 from embed.errors import DataError
 from embed.evaluation import ranked_readers
+from embed.evaluation.dense_tasks import MAPS
 from embed.evaluation.ranked_tasks import Retrieval
 from embed.evaluation.reading import Entry, finite, label_of, part, some, text_or_empty
 from embed.sources.fields import checked_text, rows_by_id
@@ -278,3 +279,24 @@ def read_compositionality(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         if (len(images[-1]), len(texts[-1])) != (len(images[0]), len(texts[0])):
             raise DataError(f"{location}: has another number of images or texts than the first row")
     return {"images": some(images, path), "texts": texts}
+
+
+def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads a folder with train.jsonl and test.jsonl of {"image", "classes", "depth"?, "normals"?}: images as paths in the folder.
+
+    A map of classes has a number for each pixel, 255 for none; depths have 8 or 16 bits; normals are colours of -1 to 1.
+    """
+    what, fields = "a dense task is a folder with train and test", {}
+    for split in ("train", "test"):
+        file = part(path, what, f"{split}.jsonl")
+        rows = list(read_json_lines(file))
+        kinds = [kind for kind in MAPS if rows and kind in rows[0][1]]
+        if "classes" not in kinds:
+            raise DataError(f"{file}: its rows need the fields 'image' and 'classes'")
+        fields[split] = [Item(images=(_image(row.get("image"), path, location),)) for location, row in rows]
+        fields[f"{split}_maps"] = {
+            kind: [_image(row.get(kind), path, location) for location, row in rows] for kind in kinds
+        }
+    if fields["train_maps"].keys() != fields["test_maps"].keys():
+        raise DataError(f"{path}: train and test have different kinds of maps; give both the same")
+    return fields

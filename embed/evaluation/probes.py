@@ -60,7 +60,7 @@ def classified(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.nd
 
     if len(set(labels.tolist())) == 1:
         return np.full(len(test), labels[0])
-    with _quiet():
+    with quiet():
         return LogisticRegression(max_iter=100, random_state=SEED).fit(train, labels).predict(test)
 
 
@@ -143,7 +143,7 @@ def multilabel_experiments(train, train_labels, test, test_labels, draws) -> tup
     binary = MultiLabelBinarizer()
     gold, predicted = binary.fit_transform(test_labels), []
     for rows in draws:
-        with _quiet():
+        with quiet():
             train_gold = binary.transform([train_labels[i] for i in rows])
         predicted.append(KNeighborsClassifier(n_neighbors=min(5, len(rows))).fit(train[rows], train_gold).predict(test))
     return np.stack(predicted, axis=1).astype(np.int8), gold.astype(np.int8)
@@ -219,7 +219,7 @@ def clustering_scores(
         )
         for _ in range(draws):
             rows = generator.choices(range(len(level_vectors)), k=size)
-            with _quiet():
+            with quiet():
                 clusters = k_means.fit_predict(level_vectors[rows])
             results["v_measure"].append(float(v_measure_score(gold[rows], clusters)))
             results["ami"].append(float(adjusted_mutual_info_score(gold[rows], clusters)))
@@ -243,7 +243,7 @@ def set_clustering_scores(
         number = len(set(gold))
         if number > 1:
             means = MiniBatchKMeans(n_clusters=number, batch_size=500, n_init="auto", random_state=SEED)
-            with _quiet():
+            with quiet():
                 values.append(float(v_measure_score(gold, means.fit(vectors).labels_)))
         else:
             values.append(1.0)
@@ -259,7 +259,7 @@ def one_clustering(vectors: np.ndarray, gold: np.ndarray) -> tuple[dict[str, flo
     from sklearn.cluster import MiniBatchKMeans
 
     means = MiniBatchKMeans(n_clusters=len(np.unique(gold)), batch_size=500, n_init="auto", random_state=SEED)
-    with _quiet():
+    with quiet():
         predicted = means.fit(vectors).labels_
     scores = {
         "nmi": metrics.normalized_mutual_info_score(gold, predicted),
@@ -282,7 +282,7 @@ def best_names(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Leaves out scikit-learn's warnings: unfinished fits, unseen labels, clusters without a member."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,8 +5,18 @@ import json
 import pathlib
 
 from embed.errors import DataError, did_you_mean
+from embed.evaluation import (
+    dense_tasks,
+    image_tasks,
+    paired_tasks,
+    pairs,
+    probe_tasks,
+    query_groups,
+    ranked_tasks,
+    ranking,
+    tasks,
+)
 from embed.evaluation import image_readers as images
-from embed.evaluation import image_tasks, paired_tasks, pairs, probe_tasks, query_groups, ranked_tasks, ranking, tasks
 from embed.evaluation import ranked_readers as ranked
 from embed.evaluation import text_readers as texts
 from embed.evaluation.reading import Entry
@@ -43,6 +53,7 @@ TYPES = {
     "image_clustering": (image_tasks.ImageClustering, images.read_image_clustering, "none", "nmi"),
     "visual_sts": (image_tasks.VisualSts, images.read_visual_sts, "none", "cosine_spearman"),
     "compositionality": (image_tasks.Compositionality, images.read_compositionality, "query", "accuracy"),
+    "dense": (dense_tasks.Dense, images.read_dense, "none", "miou"),
 }  # fmt: skip
 
 IMAGE_RANKED = ("image_retrieval", "image_text_retrieval")
@@ -60,6 +71,7 @@ _MAINS = {
     "image_clustering": ("nmi", "cluster_accuracy"),
     "visual_sts": ("cosine_spearman", "cosine_pearson"),
     "compositionality": ("accuracy", "text_acc", "image_acc"),
+    "dense": ("miou", "miou_ridge", "ari"),
 }
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from embed.evaluation.bootstrap import Sample
+from embed.evaluation.dense_tasks import Dense
 from embed.evaluation.embeddings import Embeddings
 from embed.evaluation.ranked_tasks import Retrieval
 from embed.evaluation.suites import Suite
 from embed.evaluation.tasks import Task
 from embed.evaluation.views import View
-from embed.types import SearchFn
+from embed.types import PatchFn, SearchFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +30,18 @@ def run(
     search: SearchFn,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], None] = lambda texts: None,
+    patches: PatchFn | None = None,
 ) -> Results:
-    """Embeds what is missing and returns the scores of every task in every view."""
+    """Embeds what is missing and returns the scores of every task in every view. `patches` is for tasks of pixels."""
     parts = {task.name: task.parts() for task in suite.tasks}
     embeddings.embed([part for task_parts in parts.values() for part in task_parts.values()], progress)
     scores, samples = {}, {}
     for task in suite.tasks:
-        vectors = {name: embeddings.get(part) for name, part in parts[task.name].items()}
-        scored = {view.name: task.score(vectors.__getitem__, view, search) for view in views}
+        if isinstance(task, Dense):  # sizes and precisions are of embeddings
+            scored = dict.fromkeys((view.name for view in views), task.score_patches(patches))
+        else:
+            vectors = {name: embeddings.get(part) for name, part in parts[task.name].items()}
+            scored = {view.name: task.score(vectors.__getitem__, view, search) for view in views}
         scores[task.name] = {name: s.scores for name, s in scored.items()}
         samples[task.name] = {name: s.sample for name, s in scored.items()}
         first = views[0].name

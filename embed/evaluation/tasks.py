@@ -38,6 +38,8 @@ class Task(Protocol):
 
     def parts(self) -> dict[str, Items]: ...
 
+    def items(self) -> list[Items]: ...
+
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored: ...
 
 
@@ -53,6 +55,10 @@ class Base:
     main: str
     languages: Sequence[str]
     remarks: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+    def items(self) -> list[Items]:
+        """Returns all that the model is given."""
+        return list(self.parts().values())
 
 
 def mean(values: np.ndarray) -> float:

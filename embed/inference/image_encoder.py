@@ -37,6 +37,10 @@ class ImageEncoder:
     def _program(self) -> Program:
         return Program(lambda params, arrays: self.model.apply(params, arrays, method="image"), self.mesh, "images")
 
+    @functools.cached_property
+    def _patch_program(self) -> Program:
+        return Program(lambda p, arrays: self.model.apply(p, arrays, method="image_tokens")[1], self.mesh, "patches")
+
     @property
     def batch_size(self) -> int:
         """Images of a batch on all devices."""
@@ -67,6 +71,18 @@ class ImageEncoder:
             self._program.run(params, arrays, done, lambda number: progress(len(batches[number][0])))
             check_finite(out, "image")
         return out
+
+    def patches(self, params: Params, values: Sequence[Any], locations: Sequence[str]) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns) of images, after the encoder's last norm."""
+        batches = batches_of_one_size(len(values), self.batch_size, sharding.batch_shards(self.mesh))
+        parts: list[np.ndarray] = []
+
+        def done(number: int, vectors: np.ndarray) -> None:
+            parts.append(vectors[: len(batches[number][0])])
+
+        self._patch_program.run(params, self._arrays(values, locations, batches), done)
+        side = -(-self.size // self.patch_size)
+        return np.concatenate(parts), side, side
 
     def lowered(self, params: Params, height: int):
         """Returns the program for batches of so many images, lowered and not compiled."""

@@ -22,6 +22,12 @@ class ItemEncoder:
     texts: Encoder | None = None
     images: ImageEncoder | None = None
 
+    def patches(self, params: Params, items: Sequence[Item]) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each."""
+        values = [item.images[0] for item in items]
+        locations = [f"the image of item {row} of {len(items)}" for row in range(len(items))]
+        return self.images.patches(params, values, locations)
+
     def __call__(
         self,
         params: Params,

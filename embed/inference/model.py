@@ -99,6 +99,10 @@ class EmbeddingModel:
         vectors = self.encoder(self.params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
         return vectors if dims is None else truncate_numpy(vectors, int(dims))
 
+    def patches(self, items: Sequence[Item]) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each; the model `takes_images`."""
+        return self.encoder.patches(self.params, items)
+
 
 def open_model(
     path,

@@ -37,7 +37,7 @@ class Scorer:
         prompt_template = lambda prompt: template(prompt, self._model.prompts)  # noqa: E731
         embeddings, mean = Embeddings(mixed.encode, prompt_template, agree=hosts.agree), np.zeros(1)
         if self._writes:
-            scores = runner.run(self._suite, embeddings, [self._view], search.top_k).scores
+            scores = runner.run(self._suite, embeddings, [self._view], search.top_k, patches=mixed.patches).scores
             self._points[tuple(weights)] = {t: views[self._view.name][self._main[t]] for t, views in scores.items()}
             mean[0] = runner.means(scores, self._suite)[self._view.name]["mean of the types"]
         else:  # the main host scores what all embed

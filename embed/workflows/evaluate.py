@@ -142,7 +142,7 @@ class _Scoring:
             embeddings.embed(parts)
             return
         with console.text_bar(new, every_minute=True) as progress:
-            scores = runner.run(self._suite, embeddings, served, search.top_k, _say, progress)
+            scores = runner.run(self._suite, embeddings, served, search.top_k, _say, progress, model.patches)
         facts = {
             "model": str(path),
             "folder": str(model.folder),
@@ -177,7 +177,7 @@ class _Scoring:
     def _check_modalities(self, name: str, model) -> None:
         """Raises UsageError for the first task of items that the model does not embed."""
         for task in self._suite.tasks:
-            for part in task.parts().values():
+            for part in task.items():
                 kind = next((k for k, lacks in _lacking(part, model).items() if lacks), None)
                 if kind is not None:
                     raise UsageError(

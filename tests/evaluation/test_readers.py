@@ -35,6 +35,7 @@ PROMPTS = {
     "image_clustering": "none",
     "visual_sts": "none",
     "compositionality": "query",
+    "dense": "none",
 }
 
 
@@ -59,6 +60,7 @@ MAIN = {
     "image_clustering": "nmi",
     "visual_sts": "cosine_spearman",
     "compositionality": "accuracy",
+    "dense": "miou",
 }
 
 

@@ -1,0 +1,118 @@
+"""Tasks of pixels: what an image tower's patches know of classes, depths and directions, by `dense`'s maps."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from embed import image_bytes
+from embed.errors import DataError, UsageError
+from embed.evaluation import dense
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Items
+from embed.evaluation.tasks import Base, Scored
+from embed.types import Item, PatchFn
+
+MAPS = ("classes", "depth", "normals")
+DEPTH_UNIT = 1000.0  # of a map of depths, in what is scored
+IGNORED = 255  # a class that no score counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Base):
+    """Images with a map of classes each, and maybe of depths and normals; `train_maps` and `test_maps` are paths by kind of map.
+
+    `miou` is that of a balanced logistic regression, `miou_ridge` that of a ridge regression of the classes' shares. `depth_rmse`
+    is in the unit of the map over 1,000, `normals_degrees` an angle, and `ari` the agreement of clusters with classes.
+    """
+
+    type = "dense"
+    train: Sequence[Item]
+    train_maps: Mapping[str, Sequence[pathlib.Path]]
+    test: Sequence[Item]
+    test_maps: Mapping[str, Sequence[pathlib.Path]]
+
+    def parts(self) -> dict[str, Items]:
+        """Returns nothing: images are not embedded as a whole."""
+        return {}
+
+    def items(self) -> list[Items]:
+        return [Items(self.train, "none"), Items(self.test, "none")]
+
+    def score_patches(self, patches: PatchFn | None) -> Scored:
+        """Returns the scores of a model whose patches `patches` gives."""
+        if patches is None:
+            raise UsageError(f"task {self.name!r} is of pixels, and the model has no patches; pick other tasks")
+        train, rows, columns = patches(self.train)
+        test, _, _ = patches(self.test)
+        probe = _Probe(train, test, rows, columns)
+        classes, gold = (_read(maps["classes"]) for maps in (self.train_maps, self.test_maps))
+        known = np.unique(np.concatenate([np.unique(classes), np.unique(gold)]))
+        known = known[known != IGNORED]
+        scores, counts = probe.classes(_positions(classes, known), _positions(gold, known), len(known))
+        if "depth" in self.train_maps:
+            depths = [_read(maps["depth"]) / DEPTH_UNIT for maps in (self.train_maps, self.test_maps)]
+            scores["depth_rmse"] = dense.rmse(probe.values(*depths)[..., 0], depths[1])
+        if "normals" in self.train_maps:
+            normals = [_read(maps["normals"]) / 127.5 - 1 for maps in (self.train_maps, self.test_maps)]
+            scores["normals_degrees"] = dense.angle(probe.values(*normals), normals[1])
+        return Scored(scores, Sample("mean_iou", counts.reshape(len(counts), -1)))
+
+
+class _Probe:
+    """Maps from patches of training images, and what they say of the pixels of test images."""
+
+    def __init__(self, train: np.ndarray, test: np.ndarray, rows: int, columns: int):
+        self._train, self._test, self._rows, self._columns = train, test, rows, columns
+
+    def classes(self, train: np.ndarray, gold: np.ndarray, count: int) -> tuple[dict[str, float], np.ndarray]:
+        """Returns the scores of classes, and each test image's confusion by the logistic regression. -1 is a class to ignore."""
+        shares = dense.patch_shares(np.maximum(self._fitted(train), 0), self._rows, self._columns, count)
+        ridge = dense.Ridge(self._train, shares, self._rows, self._columns)(self._test)
+        logistic = dense.logistic_classes(self._train, shares.argmax(-1), self._test)
+        logistic = np.pad(logistic, ((0, 0), (0, 0), (0, count - logistic.shape[-1])), constant_values=-np.inf)
+        scores, counts = {}, {}
+        for name, maps in (("miou", np.exp(logistic)), ("miou_ridge", ridge)):
+            predicted = self._resized(maps, gold.shape[1:3]).argmax(-1)
+            counts[name] = np.stack([dense.confusion(p, g, count, -1) for p, g in zip(predicted, gold)])
+            scores[name] = dense.mean_iou(counts[name].sum(0))
+        of_test = dense.patch_shares(np.maximum(self._fitted(gold), 0), self._rows, self._columns, count)
+        scores["ari"] = dense.agreement(self._test, of_test.argmax(-1))
+        return scores, counts["miou"]
+
+    def values(self, train: np.ndarray, gold: np.ndarray) -> np.ndarray:
+        """Returns the values of test pixels by a ridge regression of patches' means."""
+        channels = train if train.ndim == 4 else train[..., None]
+        means = dense.patch_means(self._fitted(channels), self._rows, self._columns)
+        fitted = dense.Ridge(self._train, means, self._rows, self._columns)(self._test)
+        return self._resized(fitted, gold.shape[1:3])
+
+    def _resized(self, maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        return dense.resized(maps, self._rows, self._columns, *shape)
+
+    def _fitted(self, maps: np.ndarray) -> np.ndarray:
+        """Returns maps whose sides are multiples of the grid's, by repeating pixels."""
+        for axis, patches in ((1, self._rows), (2, self._columns)):
+            pixels = maps.shape[axis]
+            if pixels % patches:
+                more = -(-pixels // patches) * patches
+                maps = np.take(maps, np.arange(more) * pixels // more, axis)
+        return maps
+
+
+def _read(paths: Sequence[pathlib.Path]) -> np.ndarray:
+    """Returns maps of one size as one array."""
+    maps = [image_bytes.read_map(path.read_bytes(), str(path)) for path in paths]
+    for path, one in zip(paths, maps):
+        if one.shape != maps[0].shape:
+            raise DataError(
+                f"{path}: is {list(one.shape)}, and {paths[0]} {list(maps[0].shape)}; resize the maps to one size"
+            )
+    return np.stack(maps)
+
+
+def _positions(classes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns classes as positions in `known`, and -1 for the one that is ignored."""
+    positions = np.searchsorted(known, classes).clip(0, len(known) - 1)
+    return np.where(known[positions] == classes, positions, -1)

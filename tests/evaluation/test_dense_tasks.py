@@ -1,0 +1,122 @@
+"""Tasks of pixels through files and a stand-in's patches: good patches score high, poor ones at the floor; maps that do not fit."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from image_files import write, write_images
+from PIL import Image
+from task_files import read, refused
+
+from embed.errors import DataError, UsageError
+from embed.evaluation import dense, runner
+from embed.evaluation.embeddings import Embeddings
+from embed.evaluation.suites import Suite
+from embed.evaluation.views import View
+
+SIZE, GRID = 16, 4
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """Blocks of 4 x 4 pixels with a class, a depth and a direction each."""
+    folder = tmp_path_factory.mktemp("dense")
+    (folder / "images").mkdir()
+    rows = []
+    for i in range(60):
+        blocks = RANDOM.integers(0, 3, (GRID, GRID)).astype(np.uint8)
+        classes = np.kron(blocks, np.ones((4, 4), np.uint8))
+        classes[0, 0] = 255  # ignored
+        depth = 1000 + 500 * blocks.astype(np.uint16)
+        normals = np.array([[255, 128, 128], [128, 255, 128], [128, 128, 255]], np.uint8)[blocks]
+        layers = {
+            "classes": classes,
+            "depth": np.kron(depth, np.ones((4, 4), np.uint16)),
+            "normals": normals.repeat(4, 0).repeat(4, 1),
+        }
+        row = {"image": f"images/{i}.png"}
+        Image.fromarray(np.kron(blocks * 80, np.ones((4, 4), np.uint8))).save(folder / row["image"])
+        for layer, array in layers.items():
+            row[layer] = f"images/{i}-{layer}.png"
+            Image.fromarray(array).save(folder / row[layer])
+        rows.append(json.dumps(row))
+    (folder / "train.jsonl").write_text("\n".join(rows[:40]) + "\n")
+    (folder / "test.jsonl").write_text("\n".join(rows[40:]) + "\n")
+    return read("dense", folder)
+
+
+def seeing(items):
+    """Patches that know their block's class."""
+    blocks = []
+    for item in items:
+        with Image.open(item.images[0]) as image:
+            blocks.append(np.asarray(image)[::4, ::4].reshape(-1) // 80)
+    return np.eye(3, dtype=np.float32)[np.array(blocks)], GRID, GRID
+
+
+def blind(items):
+    return np.zeros((len(items), GRID * GRID, 2), np.float32), GRID, GRID
+
+
+def test_patches_that_know_their_class_score_high_and_others_do_not(task):
+    good, poor = (task.score_patches(patches).scores for patches in (seeing, blind))
+    assert good["miou"] > 0.7 and good["miou_ridge"] > 0.6 and good["ari"] == pytest.approx(1.0)
+    assert poor["miou"] < 0.45 and abs(poor["ari"]) < 0.2
+    assert good["depth_rmse"] < 0.6 * poor["depth_rmse"] and good["normals_degrees"] < 0.8 * poor["normals_degrees"]
+
+
+def test_the_score_is_that_of_the_confusions_of_all_images(task):
+    scored = task.score_patches(seeing)
+    values = scored.sample.values
+    assert scored.sample.of(np.arange(20)) == pytest.approx(scored.scores["miou"])
+    assert values.sum() == 20 * (SIZE * SIZE - 1)  # the ignored pixel of each image
+    assert scored.scores["miou"] == pytest.approx(dense.mean_iou(values.sum(0).reshape(3, 3)))
+
+
+def test_a_run_scores_pixels_once_and_shows_them_in_every_view(task):
+    suite = Suite("s", [task], {"t": "dense"}, "digest")
+    embeddings = Embeddings(lambda *_, **__: pytest.fail("nothing is embedded"), lambda prompt: prompt)
+    results = runner.run(suite, embeddings, [View(8), View(4)], None, patches=seeing)
+    assert results.scores["t"]["8"] == results.scores["t"]["4"]
+    with pytest.raises(UsageError, match="task 't' is of pixels, and the model has no patches"):
+        runner.run(suite, embeddings, [View(8)], None)
+
+
+def test_items_are_the_images_of_both_parts(task):
+    assert [len(part) for part in task.items()] == [40, 20] and task.parts() == {}
+
+
+def test_grids_that_do_not_divide_the_maps(tmp_path):
+    """Maps of 8 x 9 pixels under a grid of 3 x 2."""
+    task = read("dense", write("dense", tmp_path / "t"))
+    patches = lambda items: (RANDOM.normal(size=(len(items), 6, 4)).astype(np.float32), 3, 2)  # noqa: E731
+    scores = task.score_patches(patches).scores
+    assert set(scores) == {"miou", "miou_ridge", "depth_rmse", "normals_degrees", "ari"}
+    assert all(np.isfinite(list(scores.values())))
+
+
+def test_maps_of_several_sizes_and_rows_without_classes_are_refused(tmp_path):
+    folder = write("dense", tmp_path / "t")
+    Image.new("L", (3, 3)).save(folder / "images" / "2-classes.png")
+    with pytest.raises(
+        DataError, match=r"2-classes.png: is \[3, 3\], and .*0-classes.png \[8, 9\]; resize the maps to one size"
+    ):
+        read("dense", folder).score_patches(blind)
+    names = write_images(tmp_path / "other")
+    for split in ("train", "test"):
+        (tmp_path / "other" / f"{split}.jsonl").write_text(json.dumps({"image": names[0]}) + "\n")
+    refused("dense", tmp_path / "other", "train.jsonl: its rows need the fields 'image' and 'classes'")
+    rows = [json.loads(x) for x in (folder / "test.jsonl").read_text().splitlines()]
+    (folder / "test.jsonl").write_text(
+        "".join(json.dumps({k: r[k] for k in ("image", "classes")}) + "\n" for r in rows)
+    )
+    refused("dense", folder, "train and test have different kinds of maps")
+
+
+def test_a_model_of_texts_is_told_before_anything_is_scored(task):
+    from embed.workflows.evaluate import _lacking
+
+    model = types.SimpleNamespace(takes_images=False, max_length=8)
+    assert _lacking(task.items()[0], model) == {"images": True, "texts": False}
