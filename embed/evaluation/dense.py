@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from embed.evaluation.probes import quiet
 
 PENALTY = 0.1  # of the ridge regression, on features of unit variance
-_FITTED = 200_000  # patches that a logistic regression is fitted to
+_FITTED = 50_000  # patches that a logistic regression is fitted to, at most
 
 
 def patch_shares(classes: Int[np.ndarray, "n Y X"], rows: int, columns: int, count: int) -> Float[np.ndarray, "n P C"]:
