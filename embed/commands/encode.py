@@ -3,6 +3,9 @@
 Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
 changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
 
+With --image_field the records are images, for models that take them, and with --text_field too an image and its text are one item.
+Images are opened as they are encoded; the whole file is read before for their digests.
+
 With --gin_file instead of --input the texts are those that the recipe trains on, each once, in the prompts of the recipe's tasks
 as MODEL has them, or in --query_prompt and --target_prompt (hard negatives are on the target's side). MODEL may then also be
 a folder of Hugging Face or sentence-transformers, or a name of the Hub, which is converted once into the recipe's cache_dir. A
@@ -52,7 +55,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--max_length", type=options.count, help="tokens a text is cut at (default: what the model was made for)"
     )
-    parser.add_argument("--text_field", default="text", help="field or column of the text")
+    parser.add_argument("--text_field", help="field or column of the text (text; with --image_field none)")
+    parser.add_argument("--image_field", help="the records are images: field of the path, from the file's folder")
     parser.add_argument("--id_field", help="field or column of the id (default: id, or else the record's number)")
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")
     parser.add_argument("--shard_size", type=options.count, default=8192, help="texts a shard (8192)")
@@ -63,7 +67,7 @@ def add_arguments(parser) -> None:
     parser.set_defaults(defaults={name: parser.get_default(name) for name in every})
 
 
-_OF_FILES = ("prompt", "format", "quantize", "text_field", "id_field", "title_field")
+_OF_FILES = ("prompt", "format", "quantize", "text_field", "id_field", "title_field", "image_field")
 _OF_RECIPES = ("query_prompt", "target_prompt", "gin_bindings")
 _OF_MODELS = ("dtype", "max_length", "distributed")
 _ASKING = (
@@ -130,6 +134,7 @@ def _encode_file(arguments) -> None:
         text_field=arguments.text_field,
         id_field=arguments.id_field,
         title_field=arguments.title_field,
+        image_field=arguments.image_field,
         shard_size=arguments.shard_size,
     )
 

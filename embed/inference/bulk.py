@@ -90,7 +90,8 @@ def _shards(texts: Iterable[Text], size: int) -> Iterator[list[Text]]:
 
 
 def _line(text: Text) -> bytes:
-    return json.dumps([text.id, text.text, text.title]).encode()
+    parts = [text.id, text.text, text.title]
+    return json.dumps([*parts, text.image_digest] if text.image is not None else parts).encode()
 
 
 def _check_unique(ids: np.ndarray, read: Callable[[], Iterable[Text]]) -> None:

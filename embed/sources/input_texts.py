@@ -1,6 +1,7 @@
-"""Texts to encode, from files: one record after the other, with its id and where it stands."""
+"""Texts and images to encode, from files: one record after the other, with its id and where it stands."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterator
 
@@ -15,12 +16,17 @@ KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One text to encode; `location` is "file:record", for errors."""
+    """One text to encode; `location` is "file:record", for errors. With `image`, the path of one, it is encoded with the text.
+
+    `image_digest` is the sha256 of the image's file. A text that is None is of an image alone.
+    """
 
     id: str
-    text: str
+    text: str | None
     title: str
     location: str
+    image: pathlib.Path | None = None
+    image_digest: str = ""
 
 
 def read_texts(
@@ -51,6 +57,28 @@ def read_texts(
             else read(title, title_field, location),
             location=location,
         )
+
+
+def read_images(path, image_field: str, text_field: str | None = None, id_field: str | None = None) -> Iterator[Text]:
+    """Yields the images that the records of a file name by a path from its folder, each with its text where `text_field` is given.
+
+    Every image is read once for its digest. One that is not there is a DataError that names the record.
+    """
+    folder = pathlib.Path(path).parent
+    for number, (location, row) in enumerate(_rows(path)):
+        for field in (image_field, text_field, id_field):
+            if field is not None and field not in row:
+                raise DataError(f"{location}: no field {field!r}{did_you_mean(field, row)}")
+        image = folder / checked_text(row[image_field], image_field, location)
+        try:
+            with image.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as e:
+            raise DataError(
+                f"{location}: the image {image}: {e.strerror}; correct the path, or remove the record"
+            ) from e
+        text = None if text_field is None else checked_text(row[text_field], text_field, location)
+        yield Text(_identity(row, id_field, number, location), text, "", location, image, digest)
 
 
 def _identity(row, id_field: str | None, number: int, location: str) -> str:

@@ -35,18 +35,20 @@ def run(
     dims: int | None = None,
     dtype: str | None = None,
     max_length: int | None = None,
-    text_field: str = "text",
+    text_field: str | None = None,
     id_field: str | None = None,
     title_field: str | None = None,
+    image_field: str | None = None,
     shard_size: int = 8192,
 ) -> None:
-    """Encodes the texts of the file `input` into the folder `output`, which `inference.bulk.read` reads.
+    """Encodes the texts or images of the file `input` into the folder `output`, which `inference.bulk.read` reads.
 
     `model` is a MODEL, or an `encode_endpoint.Served` one. The whole file is checked before anything is written. A job that was
     stopped goes on: finished shards are verified and kept.
     `prompt` is a prompt's name or a template (by default 'document', and of a served model the text alone), `format` one of
     `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
-    `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens.
+    `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens. With `image_field` the records are
+    images, by a path from the file's folder, each with its text where `text_field` is given; else `text_field` is 'text'.
     """
     for name, given, known in (("format", format, FORMATS), ("quantize", precision, PRECISIONS)):
         if given not in known:
@@ -56,8 +58,14 @@ def run(
     opened = open_model(model, dtype, max_length)
     prompt = opened.default_prompt if prompt is None else prompt
     opened.check(prompt, dims)
-    fields = {"text": text_field, "id": id_field, "title": title_field}
-    read = functools.partial(input_texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
+    if image_field is None:
+        text_field = text_field or "text"
+        fields = {"text": text_field, "id": id_field, "title": title_field}
+        read = functools.partial(input_texts.read_texts, source, text_field, id_field, title_field, as_they_are=True)
+    else:
+        opened.check_images(title_field)
+        fields = {"image": image_field, "text": text_field, "id": id_field}
+        read = functools.partial(input_texts.read_images, source, image_field, text_field, id_field)
     # The whole input is read before anything is written.
     scanned = bulk.scan(read, shard_size, progress=_Checked(source))
     if not scanned.texts:
@@ -98,6 +106,10 @@ class Encoding:
     def check(self, prompt: str, dims: int | None) -> None:
         """Raises an error for a prompt or a size that there is not."""
         raise NotImplementedError
+
+    def check_images(self, title_field: str | None) -> None:
+        """Raises UsageError where images cannot be encoded, or a title has no effect on them."""
+        raise UsageError("--image_field has no effect here: texts alone are sent; leave it out")
 
     def identity(self, prompt: str, dims: int | None) -> dict[str, Any]:
         """Returns what decides the vectors of a text."""
@@ -166,7 +178,7 @@ class Opened(Encoding):
     """A model that is open for jobs of encoding, on the devices of this host."""
 
     def __init__(self, model, dtype: str | None, max_length: int | None):
-        self._cut = 0
+        self._cut, self._of_images = 0, False
 
         def overflow(truncated: int, total: int) -> None:
             del total
@@ -185,6 +197,14 @@ class Opened(Encoding):
         self.template(prompt)
         self.model.check_dims(dims)
 
+    def check_images(self, title_field: str | None) -> None:
+        """Raises UsageError where the model embeds texts only, or a title is asked for beside images."""
+        if not self.model.takes_images:
+            raise UsageError(f"--image_field: {self.model.folder} embeds texts only; take a model of both")
+        if title_field is not None:
+            raise UsageError("--title_field has no effect with --image_field; leave it out")
+        self._of_images = True
+
     def identity(self, prompt: str, dims: int | None) -> dict[str, Any]:
         """Returns what decides the vectors of a text."""
         return {
@@ -198,11 +218,17 @@ class Opened(Encoding):
     def vectors(self, items: list[Text], prompt_template: str, dims: int | None) -> tuple[np.ndarray, int]:
         """Returns the vectors of some texts, and how many of these were cut."""
         with console.text_bar(len(items)) as progress:
-            return self.model.encode([Item(t.text, t.title) for t in items], prompt_template, dims, progress), self._cut
+            return self.model.encode([_item(t) for t in items], prompt_template, dims, progress), self._cut
 
     def summary(self, texts: int, cut: int) -> str:
-        """Returns how many of the texts were cut."""
+        """Returns how many of the texts were cut; nothing of images."""
+        if self._of_images:
+            return ""
         return f", {cut / texts:.1%} cut at {self.model.max_length} tokens"
+
+
+def _item(text: Text) -> Item:
+    return Item(text.text, text.title) if text.image is None else Item(text.text, None, (text.image,))
 
 
 def _warn(line: str) -> None:

@@ -94,7 +94,7 @@ def test_a_few_texts(ours, original, record_property):
 
 
 def test_bundle_says_what_the_folder_says(ours):
-    assert ours.encoder.max_length == 256
+    assert ours.max_length == 256
     assert ours.matryoshka_dims == (384,)
     assert set(ours.prompts.values()) == {"{content}"}
 

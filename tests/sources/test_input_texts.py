@@ -1,12 +1,13 @@
 """Texts to encode from files of every kind: ids, titles, and bad records that are named."""
 
 import gzip
+import hashlib
 import json
 
 import pytest
 
 from embed.errors import DataError
-from embed.sources.input_texts import read_texts
+from embed.sources.input_texts import read_images, read_texts
 
 
 def test_kinds_of_input_give_the_same_texts(tmp_path):
@@ -86,3 +87,23 @@ def test_bad_input_is_named(name, content, fields, message, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         list(read_texts(tmp_path / name, **fields))
+
+
+def test_images_come_with_a_digest_and_their_text_where_it_is_asked_for(tmp_path):
+    (tmp_path / "png").mkdir()
+    for name in "ab":
+        (tmp_path / "png" / f"{name}.png").write_bytes(name.encode())
+    rows = [{"id": name, "image": f"png/{name}.png", "caption": f"the letter {name}"} for name in "ab"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one, two = read_images(tmp_path / "rows.jsonl", "image")
+    assert (one.id, one.text, one.image) == ("a", None, tmp_path / "png" / "a.png")
+    assert two.image_digest == hashlib.sha256(b"b").hexdigest() != one.image_digest
+    assert [t.text for t in read_images(tmp_path / "rows.jsonl", "image", "caption")] == [
+        "the letter a",
+        "the letter b",
+    ]
+    with pytest.raises(DataError, match="rows.jsonl:1: no field 'picture'"):
+        list(read_images(tmp_path / "rows.jsonl", "picture"))
+    (tmp_path / "png" / "b.png").unlink()
+    with pytest.raises(DataError, match="rows.jsonl:2: the image .*b.png: No such file or directory; correct the path"):
+        list(read_images(tmp_path / "rows.jsonl", "image"))
