@@ -188,7 +188,7 @@ def test_similarity_scores(data, ours, original, tmp_path, record_property):
     gold = [float(row["score"]) for row in rows]
     expected = float(stats.spearmanr(np.sum(first * second, -1), gold).statistic)
     found = scored(ours, tmp_path, "sts", path)["cosine_spearman"]
-    record_property("cosine_spearman", (found, expected))
+    record_property("cosine_spearman", (float(found), float(expected)))
     print(f"stsb: ours {found:.6f}, theirs {expected:.6f}")
     assert 0.8 < expected < 0.95
     assert abs(found - expected) <= 1e-4

@@ -118,7 +118,7 @@ def test_scores_by_the_rules_of_a_task_are_those_of_mteb(name, tmp_path, record_
     found = runner.run(suite, Embeddings(Lookup().ours, template), [View(DIM)], search.top_k)
     ours, sample = found.scores["mine"][str(DIM)], found.samples["mine"][str(DIM)]
     apart = {n: (value, theirs[n]) for n, value in ours.items() if not abs(value - theirs[n]) <= 1e-6}
-    record_property("largest_difference", max(abs(value - theirs[n]) for n, value in ours.items()))
+    record_property("largest_difference", float(max(abs(value - theirs[n]) for n, value in ours.items())))
     assert not apart
     assert suite.tasks[0].main == task.metadata.main_score
     assert ours[suite.tasks[0].main] == pytest.approx(theirs["main_score"], abs=1e-6)

@@ -85,7 +85,7 @@ def test_other_batches_and_lengths(name, made, exported, record_property):
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
         errors[size] = float(np.max(np.abs(found - expected[start : start + size[0]])))
         start += size[0]
-    record_property("largest_error", max(errors.values()))
+    record_property("largest_error", float(max(errors.values())))
     assert {size: error for size, error in errors.items() if not error <= TOLERANCE} == {}
 
 

@@ -134,7 +134,7 @@ def compared(tmp_path, record_property):
         (tmp_path / "suite.json").write_text(json.dumps({"tasks": [entry]}))
         ((_, ours, theirs),) = score_both(tmp_path / "suite.json", hashed, DIM).values()
         found = differences(kind, ours, theirs)
-        record_property("largest_difference", max(found.values()))
+        record_property("largest_difference", float(max(found.values())))
         print(f"{kind}: largest difference {max(found.values()):.1e}, {len(found)} scores")
         apart = {name: (ours[name], theirs[name]) for name, value in found.items() if not value <= TOLERANCE}
         assert not apart
@@ -348,5 +348,5 @@ def test_scores_of_a_real_model_are_those_of_mteb(minilm, shared_data, tmp_path,
             largest[kind] = max(largest.get(kind, 0), *found.values())
             print(f"{name} at {dim}: largest difference {max(found.values()):.1e}, {len(found)} scores")
             apart |= {(name, dim, s): (ours[s], theirs[s]) for s, value in found.items() if not value <= TOLERANCE}
-    record_property("largest_difference", largest)
+    record_property("largest_difference", float(largest))
     assert not apart
