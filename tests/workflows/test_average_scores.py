@@ -48,12 +48,11 @@ def averaged(monkeypatch):
             found = np.radians([angles[getattr(item, "text", item)] for item in items])
             return np.stack([np.cos(found), np.sin(found)], 1).astype(np.float32)
 
-        return types.SimpleNamespace(encode=encode)
+        return types.SimpleNamespace(encode=encode, patches=None)
 
     def open_model(path):
         assert path == pathlib.Path("described")
-        encoder = types.SimpleNamespace(model=types.SimpleNamespace(embedding_dim=2))
-        return types.SimpleNamespace(encoder=encoder, prompts=dict(PROMPTS), with_params=with_params)
+        return types.SimpleNamespace(embedding_dim=2, prompts=dict(PROMPTS), with_params=with_params)
 
     monkeypatch.setattr(soup, "average", average)
     monkeypatch.setattr(inference, "open_model", open_model)

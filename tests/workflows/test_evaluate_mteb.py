@@ -28,8 +28,7 @@ def runs(monkeypatch):
 
     def open_model(path, max_length=None):
         opened.append((path, max_length))
-        encoder = types.SimpleNamespace(model=types.SimpleNamespace(embedding_dim=8))
-        return types.SimpleNamespace(encoder=encoder, digest="d" * 64, prompts={})
+        return types.SimpleNamespace(embedding_dim=8, digest="d" * 64, prompts={})
 
     def evaluate(encoder, tasks, folder):
         name = encoder._meta["name"].removeprefix("embed/").removesuffix("-8")

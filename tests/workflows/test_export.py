@@ -35,7 +35,8 @@ def calls(monkeypatch, tokenizer) -> list[tuple]:
         prompts = bundles.read_model_json(folder)["prompts"]
         encode = lambda texts, prompt: np.full((len(texts), 4), 0.5, np.float32)  # noqa: E731
         tokens = lambda texts, prompt: tokenizer.encode_batch([t.strip() for t in texts], 16)[0]  # noqa: E731
-        return types.SimpleNamespace(encode=encode, prompts=prompts, encoder=types.SimpleNamespace(tokens=tokens))
+        encoder = types.SimpleNamespace(texts=types.SimpleNamespace(tokens=tokens))
+        return types.SimpleNamespace(encode=encode, prompts=prompts, encoder=encoder)
 
     def write_card(trained, form, name, scores, recipe, notes):
         seen.append(("card", form, name, scores, recipe))
