@@ -364,7 +364,8 @@ def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: i
     finally:
         for p in running:
             p.kill()
-    assert [p.returncode for p in running] == [0] * hosts, outputs
+    codes = [p.returncode for p in running]
+    assert codes == [0] * hosts, f"exit codes {codes}: {outputs}"
     for printed, _ in outputs[1:]:
         assert re.sub(GLOO, "", printed) == "", "only the main host prints"
     return outputs[0][0]

@@ -11,8 +11,9 @@ from embed.errors import DataError, UsageError
 from embed.evaluation import dense
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
-from embed.evaluation.tasks import Base, Scored
-from embed.types import Item, PatchFn
+from embed.evaluation.tasks import Base, Scored, Vectors
+from embed.evaluation.views import View
+from embed.types import Item, PatchFn, SearchFn
 
 MAPS = ("classes", "depth", "normals")
 DEPTH_UNIT = 1000.0  # of a map of depths, in what is scored
@@ -39,6 +40,10 @@ class Dense(Base):
 
     def items(self) -> list[Items]:
         return [Items(self.train, "none"), Items(self.test, "none")]
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        """Raises UsageError: pixels are scored by `score_patches`, as no vector of a whole image knows them."""
+        raise UsageError(f"task {self.name!r} is of pixels, and vectors of whole images know none; score its patches")
 
     def score_patches(self, patches: PatchFn | None) -> Scored:
         """Returns the scores of a model whose patches `patches` gives."""

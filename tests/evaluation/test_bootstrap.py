@@ -33,6 +33,8 @@ def samples(seed: int = 0, count: int = 120) -> dict[str, Sample]:
         "best_accuracy": Sample(
             "best_accuracy", np.round(values, 1), (values + draw.standard_normal(count) > 0).astype(int)
         ),
+        "nmi": Sample("nmi", draw.integers(0, 4, count), draw.integers(0, 3, count)),
+        "mean_iou": Sample("mean_iou", draw.integers(0, 9, (count, 9))),
         "macro_f1": Sample("macro_f1", draw.integers(0, 5, (count, 3)), draw.integers(1, 6, count)),
         "labels_f1": Sample("labels_f1", draw.integers(0, 2, (count, 3, 4)), draw.integers(0, 2, (count, 4))),
     }
@@ -63,6 +65,12 @@ def direct(name: str, values, others) -> float:
     if name == "best_accuracy":
         cuts = [(a + b) / 2 for a, b in zip(sorted(set(values)), sorted(set(values))[1:])]
         return max(np.mean([(v > cut) == bool(x) for v, x in zip(values, others)]) for cut in cuts)
+    if name == "nmi":
+        return metrics.normalized_mutual_info_score(others, values)
+    if name == "mean_iou":
+        counts = np.array(values).sum(0).reshape(3, 3)
+        each = [counts[k, k] / (counts[k].sum() + counts[:, k].sum() - counts[k, k]) for k in range(3)]
+        return sum(each) / 3
     if name in ("macro_f1", "labels_f1"):
         experiments = range(np.array(values).shape[1])
         f1 = lambda i: metrics.f1_score(others, np.array(values)[:, i], average="macro", zero_division=0)  # noqa: E731

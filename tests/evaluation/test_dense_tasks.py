@@ -80,6 +80,8 @@ def test_a_run_scores_pixels_once_and_shows_them_in_every_view(task):
     embeddings = Embeddings(lambda *_, **__: pytest.fail("nothing is embedded"), lambda prompt: prompt)
     results = runner.run(suite, embeddings, [View(8), View(4)], None, patches=seeing)
     assert results.scores["t"]["8"] == results.scores["t"]["4"]
+    with pytest.raises(UsageError, match="task 't' is of pixels, and vectors of whole images know none"):
+        task.score(None, View(8), None)
     with pytest.raises(UsageError, match="task 't' is of pixels, and the model has no patches"):
         runner.run(suite, embeddings, [View(8)], None)
 

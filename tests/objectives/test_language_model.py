@@ -102,7 +102,8 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     found = [step(variables, batch(name, 8, parts)) for parts in (1, 4)]
     assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=1e-6)
     for path, x in flatten(found[0][2]).items():
-        np.testing.assert_allclose(flatten(found[1][2])[path], x, atol=1e-6, err_msg=path)
+        # Sums in another order, in float32: up to 2.3e-6 beside gradients of 0.3 on a CPU without AVX-512.
+        np.testing.assert_allclose(flatten(found[1][2])[path], x, rtol=1e-5, atol=3e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("name", NAMES)
