@@ -18,8 +18,8 @@ _FITTED = 50_000  # patches that a logistic regression is fitted to, at most
 
 
 def patch_shares(classes: Int[np.ndarray, "n Y X"], rows: int, columns: int, count: int) -> Float[np.ndarray, "n P C"]:
-    """Returns the share of each class in the pixels of each patch, row by row."""
-    one_hot = np.eye(count, dtype=np.float32)[classes]
+    """Returns the share of each class in the pixels of each patch, row by row. Pixels of class -1 count for no class."""
+    one_hot = (classes[..., None] == np.arange(count)).astype(np.float32)
     return patch_means(one_hot, rows, columns)
 
 
@@ -67,12 +67,13 @@ def logistic_classes(
 ) -> Float[np.ndarray, "n P C"]:
     """Returns the log-probabilities of test patches' classes; `classes` [n, P] are those of most pixels of training patches.
 
-    Every class weighs alike. Of many training patches a part is drawn.
+    Every class weighs alike. Training patches of class -1 are left out. Of many training patches a part is drawn.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    features, labels = train.reshape(-1, train.shape[-1]), classes.reshape(-1)
+    known = classes.reshape(-1) >= 0
+    features, labels = train.reshape(-1, train.shape[-1])[known], classes.reshape(-1)[known]
     if len(labels) > _FITTED:
         chosen = np.random.default_rng(seed).choice(len(labels), _FITTED, replace=False)
         features, labels = features[chosen], labels[chosen]
@@ -131,14 +132,15 @@ def angle(predicted: Float[np.ndarray, "n Y X 3"], gold: Float[np.ndarray, "n Y 
 
 
 def agreement(features: np.ndarray, classes: np.ndarray, seed: int = 0) -> float:
-    """Returns the adjusted Rand index of k-means on patches with as many clusters as there are classes."""
+    """Returns the adjusted Rand index of k-means on patches with as many clusters as there are classes. -1 is no class."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
-    labels = classes.reshape(-1)
+    known = classes.reshape(-1) >= 0
+    features, labels = features.reshape(-1, features.shape[-1])[known], classes.reshape(-1)[known]
     means = KMeans(len(np.unique(labels)), n_init=4, random_state=seed)
     with quiet():
-        clusters = means.fit_predict(features.reshape(-1, features.shape[-1]))
+        clusters = means.fit_predict(features)
     return float(adjusted_rand_score(labels, clusters))
 
 

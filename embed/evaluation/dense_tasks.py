@@ -73,17 +73,17 @@ class _Probe:
 
     def classes(self, train: np.ndarray, gold: np.ndarray, count: int) -> tuple[dict[str, float], np.ndarray]:
         """Returns the scores of classes, and each test image's confusion by the logistic regression. -1 is a class to ignore."""
-        shares = dense.patch_shares(np.maximum(self._fitted(train), 0), self._rows, self._columns, count)
+        shares = dense.patch_shares(self._fitted(train), self._rows, self._columns, count)
         ridge = dense.Ridge(self._train, shares, self._rows, self._columns)(self._test)
-        logistic = dense.logistic_classes(self._train, shares.argmax(-1), self._test)
+        logistic = dense.logistic_classes(self._train, _largest(shares), self._test)
         logistic = np.pad(logistic, ((0, 0), (0, 0), (0, count - logistic.shape[-1])), constant_values=-np.inf)
         scores, counts = {}, {}
         for name, maps in (("miou", np.exp(logistic)), ("miou_ridge", ridge)):
             predicted = self._resized(maps, gold.shape[1:3]).argmax(-1)
             counts[name] = np.stack([dense.confusion(p, g, count, -1) for p, g in zip(predicted, gold)])
             scores[name] = dense.mean_iou(counts[name].sum(0))
-        of_test = dense.patch_shares(np.maximum(self._fitted(gold), 0), self._rows, self._columns, count)
-        scores["ari"] = dense.agreement(self._test, of_test.argmax(-1))
+        of_test = dense.patch_shares(self._fitted(gold), self._rows, self._columns, count)
+        scores["ari"] = dense.agreement(self._test, _largest(of_test))
         return scores, counts["miou"]
 
     def values(self, train: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -104,6 +104,11 @@ class _Probe:
                 more = -(-pixels // patches) * patches
                 maps = np.take(maps, np.arange(more) * pixels // more, axis)
         return maps
+
+
+def _largest(shares: np.ndarray) -> np.ndarray:
+    """Returns the class of most pixels of each patch; -1 where every pixel is ignored."""
+    return np.where(shares.sum(-1) > 0, shares.argmax(-1), -1)
 
 
 def _read(paths: Sequence[pathlib.Path]) -> np.ndarray:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from embed import sharding
 from embed.data import image_values, images
+from embed.errors import DataError
 from embed.inference.plan import batches_of_one_size
 from embed.inference.program import Program, check_finite
 from embed.types import Model, Params
@@ -81,8 +82,12 @@ class ImageEncoder:
             parts.append(vectors[: len(batches[number][0])])
 
         self._patch_program.run(params, self._arrays(values, locations, batches), done)
-        side = -(-self.size // self.patch_size)
-        return np.concatenate(parts), side, side
+        side, vectors = -(-self.size // self.patch_size), np.concatenate(parts)
+        if vectors.shape[1] != side * side:
+            raise DataError(
+                f"the encoder gives {vectors.shape[1]} patches of an image, and {side} x {side} were expected; give it patch_size"
+            )
+        return vectors, side, side
 
     def lowered(self, params: Params, height: int):
         """Returns the program for batches of so many images, lowered and not compiled."""

@@ -7,13 +7,17 @@ from sklearn.linear_model import Ridge as TheirRidge
 
 from embed.evaluation import dense
 
-RANDOM = np.random.default_rng(0)
+
+@pytest.fixture
+def random():
+    """Each test draws from a generator of its own, so that no test depends on the others."""
+    return np.random.default_rng(0)
 
 
-def test_shares_and_means_are_of_the_pixels_of_a_patch():
-    classes = RANDOM.integers(0, 3, (2, 6, 8))
+def test_shares_and_means_are_of_the_pixels_of_a_patch(random):
+    classes = random.integers(0, 3, (2, 6, 8))
     shares = dense.patch_shares(classes, 3, 2, 3)
-    values = RANDOM.normal(size=(2, 6, 8, 2))
+    values = random.normal(size=(2, 6, 8, 2))
     means = dense.patch_means(values, 3, 2)
     for n in range(2):
         for patch in range(6):
@@ -24,9 +28,25 @@ def test_shares_and_means_are_of_the_pixels_of_a_patch():
             np.testing.assert_allclose(means[n, patch], block.mean((0, 1)))
 
 
-def test_the_ridge_regression_is_that_of_scikit_learn():
-    features, other = RANDOM.normal(3, 2, (30, 12, 5)), RANDOM.normal(3, 2, (4, 12, 5))
-    values = features @ RANDOM.normal(size=(5, 2)) + RANDOM.normal(size=(30, 12, 2))
+def test_ignored_pixels_and_patches_are_of_no_class(random):
+    classes = np.zeros((1, 4, 4), int)
+    classes[0, :2, :2], classes[0, 0, 2], classes[0, 1, 2] = -1, -1, 1
+    shares = dense.patch_shares(classes, 2, 2, 2)
+    np.testing.assert_allclose(shares[0], [[0, 0], [0.5, 0.25], [1, 0], [1, 0]])
+    labels = random.integers(0, 2, (10, 8))
+    features = np.eye(2)[labels] + random.normal(0, 0.1, (10, 8, 2))
+    with_ignored, wrong = labels.copy(), features.copy()
+    with_ignored[:, 0], wrong[:, 0] = -1, 99.0  # what is ignored may hold anything
+    np.testing.assert_allclose(
+        dense.logistic_classes(wrong, with_ignored, features),
+        dense.logistic_classes(features[:, 1:], labels[:, 1:], features),
+    )
+    assert dense.agreement(wrong, with_ignored) == pytest.approx(1.0)
+
+
+def test_the_ridge_regression_is_that_of_scikit_learn(random):
+    features, other = random.normal(3, 2, (30, 12, 5)), random.normal(3, 2, (4, 12, 5))
+    values = features @ random.normal(size=(5, 2)) + random.normal(size=(30, 12, 2))
     flat = features.reshape(-1, 5)
     scaled = lambda x: (x.reshape(-1, 5) - flat.mean(0)) / flat.std(0)  # noqa: E731
     position = dense.positions(3, 4).astype(float)
@@ -47,8 +67,8 @@ def test_positions_alone_explain_what_depends_on_the_position():
 
 
 @pytest.mark.parametrize(("rows", "columns", "height", "width"), [(4, 4, 16, 16), (3, 5, 12, 10), (1, 2, 4, 8)])
-def test_maps_are_resized_between_the_middles_of_patches(rows, columns, height, width):
-    grid = RANDOM.normal(size=(2, rows * columns, 3))
+def test_maps_are_resized_between_the_middles_of_patches(rows, columns, height, width, random):
+    grid = random.normal(size=(2, rows * columns, 3))
     found = dense.resized(grid, rows, columns, height, width)
     y, x = np.meshgrid(
         (np.arange(height) + 0.5) * rows / height - 0.5, (np.arange(width) + 0.5) * columns / width - 0.5, indexing="ij"
@@ -78,9 +98,9 @@ def test_depths_and_directions():
     assert dense.angle(gold, gold) == pytest.approx(0, abs=1e-6)
 
 
-def test_rare_classes_are_found_by_the_balanced_regression():
-    classes = (RANDOM.uniform(size=(40, 25)) < 0.03).astype(int)
-    features = np.eye(2)[classes] + RANDOM.normal(0, 0.4, (40, 25, 2))
+def test_rare_classes_are_found_by_the_balanced_regression(random):
+    classes = (random.uniform(size=(40, 25)) < 0.03).astype(int)
+    features = np.eye(2)[classes] + random.normal(0, 0.4, (40, 25, 2))
     found = dense.logistic_classes(features[:20], classes[:20], features[20:]).argmax(-1)
     gold = classes[20:]
     recall = [np.mean(found[gold == k] == k) for k in range(2)]
@@ -89,11 +109,11 @@ def test_rare_classes_are_found_by_the_balanced_regression():
     assert only.shape[-1] == 3 and np.isneginf(only[..., 1]).all()  # a class that no training patch has
 
 
-def test_clusters_and_colours_show_what_patches_are():
-    classes = RANDOM.integers(0, 3, (10, 16))
-    features = np.eye(3)[classes] @ RANDOM.normal(0, 5, (3, 8)) + RANDOM.normal(0, 0.1, (10, 16, 8))
+def test_clusters_and_colours_show_what_patches_are(random):
+    classes = random.integers(0, 3, (10, 16))
+    features = np.eye(3)[classes] @ random.normal(0, 5, (3, 8)) + random.normal(0, 0.1, (10, 16, 8))
     assert dense.agreement(features, classes) == pytest.approx(1.0)
-    assert abs(dense.agreement(RANDOM.normal(size=features.shape), classes)) < 0.1
+    assert abs(dense.agreement(random.normal(size=features.shape), classes)) < 0.1
     shown = dense.colours(features)
     assert shown.shape == (10, 16, 3) and shown.min() >= 0 and shown.max() <= 1
     two = shown[..., :2]  # three classes lie in a plane; the third component is noise

@@ -62,6 +62,13 @@ def test_one_shape_is_compiled_but_for_the_last_batch(dual_model, encoder):
     assert f"{encoder.batch_size}x8x8x3xui8" in encoder.lowered(dual_model.params, encoder.batch_size).as_text()
 
 
+def test_patches_are_the_encoders_and_a_grid_that_does_not_fit_is_refused(dual_model, encoder):
+    patches, rows, columns = encoder.patches(dual_model.params, PICTURES[:5], LOCATIONS)
+    assert (patches.shape, rows, columns) == ((5, 4, 16), 2, 2)
+    with pytest.raises(DataError, match="gives 4 patches of an image, and 1 x 1 were expected; give it patch_size"):
+        dataclasses.replace(encoder, patch_size=16).patches(dual_model.params, PICTURES[:5], LOCATIONS)
+
+
 def test_an_image_that_cannot_be_opened_is_named(dual_model, encoder):
     with pytest.raises(DataError, match="^image 20 is int, expected an image"):
         dataclasses.replace(encoder, tokens_per_batch=16)(

@@ -93,10 +93,10 @@ def _array(array: np.ndarray, turned: bool) -> np.ndarray:
 
 
 def _positions(graph, held, token: str) -> list:
-    """Returns the arrays of the class token's position and of the patches', or one of both; none where they are not found."""
+    """Returns the arrays of the class token's position and of the patches'; none where they are missing or several may be meant."""
     width = held[token].dims[-1]
     apart = [held[name] for node in graph.node for name in node.input if name.startswith("onnx::") and name in held]
     apart = [tensor for tensor in apart if len(tensor.dims) == 3 and tensor.dims[0] == 1 and tensor.dims[2] == width]
     lead = [tensor for tensor in apart if tensor.dims[1] == 1]
     patches = [tensor for tensor in apart if round(tensor.dims[1] ** 0.5) ** 2 == tensor.dims[1] > 1]
-    return [lead[0], patches[0]] if lead and patches else []
+    return [lead[0], patches[0]] if len(lead) == len(patches) == 1 else []
