@@ -57,6 +57,15 @@ def _unreadable(content: bytes, location: str, what: str) -> DataError:
     return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
 
 
+def png(pixels: np.ndarray) -> bytes:
+    """Returns uint8 [height, width, 3] as the bytes of a PNG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the numbers of a file that is a map of its pixels, such as classes or depths, as they are stored.
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up the environment with the test extras, then checks style and runs the tests. --slow then runs the slow tests too; their
-# programs are compiled as users compile them, those of the others in little time (tests/compiling.py).
+# Sets up the environment with the test extras, then checks style and runs the tests. --slow runs the slow tests too. The programs
+# of all tests are compiled in little time (tests/compiling.py), but for the slow tests that are marked as compiled: these run last,
+# and their programs are compiled as users compile them.
 # --parity makes a second environment with torch, transformers, sentence-transformers and mteb and runs the tests that
 # compare with them; with --slow also against an older pair of them, in a third.
 # Further arguments go to pytest: ./launch/test.sh tests/losses -k golden
@@ -57,7 +58,9 @@ setup_environment "${EMBED_VENV:-.venv}" quickstart,test
 python="${EMBED_VENV:-.venv}/bin/python"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-run_tests "$python" 1 "not slow" "$@"
 if [ "$slow" = yes ]; then
-    EMBED_TESTS_COMPILE=fully run_tests "$python" 1 "slow" "$@"
+    run_tests "$python" 1 "not compiled" "$@"
+    EMBED_TESTS_COMPILE=fully run_tests "$python" 1 "compiled" "$@"
+else
+    run_tests "$python" 1 "not slow" "$@"
 fi

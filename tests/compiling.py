@@ -1,6 +1,6 @@
 """How tests compile: their programs run for moments, so XLA is told to spend little time on them.
 
-The slow tests (`launch/test.sh --slow`) compile as users do.
+The tests marked as compiled, which `launch/test.sh --slow` runs apart, compile as users do.
 """
 
 import os

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from embed import trees
-from embed.interop.images import names, scenic
 from embed.interop.tensors import foreign_tensors
 from embed.models import api
 from embed.models.dual_encoder import ImageEmbedder
@@ -12,6 +11,7 @@ from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 from embed.models.tips_text import TipsText
 from embed.models.vit import VisionTransformer
+from embed.towers import names, scenic
 
 WIDTH, HEADS, LAYERS = 16, 2, 2
 
@@ -50,12 +50,9 @@ def dialect_arrays(dialect: names.Dialect, params: dict[str, np.ndarray]) -> dic
     """Returns the arrays of an image tower in the names of a dialect."""
     own = below(params)
     others = names.foreign_others(dialect, own)
-    listed = {path: x for path, x in own.items() if path not in OTHERS}
+    listed = {path: x for path, x in own.items() if path not in names.OTHERS}
     shapes = {path: x.shape for path, x in listed.items()}
     return others | dict(foreign_tensors(dialect.layers, shapes, LAYERS, listed.__getitem__))
-
-
-OTHERS = ("patches/kernel", "positions", "class_tokens", "class_positions", "registers", "mask_token")
 
 
 def text_arrays(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

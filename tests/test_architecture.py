@@ -38,7 +38,7 @@ SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}
 OBJECTIVES = {"objectives"}  # above the leaves
 PARTS = {"training", "compilation", "averaging", "inference", "evaluation", "interop", "curation"}
-GGUF = {"gguf"}  # above interop
+FORMS = {"gguf", "towers"}  # above interop
 # library -> the only rooms or files that may import it
 HOMES = {
     "flax": {"models"},
@@ -61,7 +61,7 @@ HOMES = {
     "bayes_opt": {"curation"},
     "nltk": {"evaluation"},
     "pickle": set(),
-    "PIL": {"data", "image_bytes"},
+    "PIL": {"data", "image_bytes", "interop"},
     "torch": {"interop"},
     "transformers": {"interop"},
     "sentence_transformers": {"interop"},
@@ -101,11 +101,11 @@ def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
         return BASE | {"workflows", "commands"}
     if own == "workflows":
-        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | GGUF | {"workflows"}
+        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | FORMS | {"workflows"}
     if own == "__init__":
         return {"inference"}
-    if own in GGUF:
-        return BASE | LEAVES | GGUF | {"interop"}
+    if own in FORMS:
+        return BASE | LEAVES | {own, "interop"}
     if own in PARTS:
         return BASE | SOURCES | LEAVES | OBJECTIVES | {own}
     if own in OBJECTIVES:

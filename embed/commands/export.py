@@ -5,6 +5,10 @@ under every key that MTEB asks for, and a model card. parity.json holds texts in
 trained model: send them to any server and compare. What a reader cannot repeat, such as text normalisation, is printed and stands
 in the model card.
 
+A model with an image tower becomes a folder that transformers loads as TIPSv2 or Dinov2, and sentence-transformers 6 as a model of
+images or a CLIP-like one; with --format=stablehlo or onnx each tower is a program of its own, in the folders text and image. The
+formats tips-jax and tips-pytorch write .npz files with the names of TIPS' own code. parity.json then holds pictures too.
+
 --format=gguf writes a file for llama.cpp, with weights in float32, float16, bfloat16, or in blocks of 32 that share a scale (q8_0,
 q4_0). What they lose is printed, and what llama.cpp lacks is refused.
 
@@ -19,7 +23,15 @@ SUMMARY = (
     "Write a model in a form that other tools load, with parity.json to prove that they give the same vectors. "
     "sentence-transformers needs no torch here; onnx needs the extra [export], gguf the extra [gguf]."
 )
-FORMATS = ("sentence-transformers", "stablehlo", "onnx", "gguf", "bundle")  # as workflows.export knows them
+FORMATS = (
+    "sentence-transformers",
+    "stablehlo",
+    "onnx",
+    "gguf",
+    "bundle",
+    "tips-jax",
+    "tips-pytorch",
+)  # as workflows.export knows them
 
 log_path = options.log_beside_output
 

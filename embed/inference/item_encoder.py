@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from embed.errors import UsageError
 from embed.inference import arguments
 from embed.inference.encoder import Encoder
 from embed.inference.image_encoder import ImageEncoder
-from embed.inference.items import check_filled, check_images, items_of
+from embed.inference.items import check_filled, check_images, check_single_images, items_of
 from embed.types import Item, Model, Params
 
 
@@ -22,10 +24,15 @@ class ItemEncoder:
     texts: Encoder | None = None
     images: ImageEncoder | None = None
 
-    def patches(self, params: Params, items: Sequence[Item]) -> tuple[np.ndarray, int, int]:
+    def patches(self, params: Params, items: Sequence[Any]) -> tuple[np.ndarray, int, int]:
         """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each."""
-        values = [item.images[0] for item in items]
-        locations = [f"the image of item {row} of {len(items)}" for row in range(len(items))]
+        if self.images is None:
+            raise UsageError("the model has no image tower; only images have patches")
+        listed = items_of(items, takes_images=True)
+        check_images(listed)
+        check_single_images(listed)
+        values = [item.images[0] for item in listed]
+        locations = [f"the image of item {row} of {len(listed)}" for row in range(len(listed))]
         return self.images.patches(params, values, locations)
 
     def __call__(

@@ -81,10 +81,17 @@ def check_texts(items: Sequence[Item]) -> None:
 
 
 def check_images(items: Sequence[Item]) -> None:
-    """Raises DataError, with the position, for the first item with a text: the model embeds images only."""
+    """Raises DataError, with the position, for the first item with a text where only images are taken."""
     for position, item in enumerate(items):
         if item.text is not None:
-            raise DataError(f"item {position} of {len(items)} has a text, and the model embeds images only; remove it")
+            raise DataError(f"item {position} of {len(items)} has a text, and only images are embedded here; remove it")
+
+
+def check_single_images(items: Sequence[Item]) -> None:
+    """Raises DataError, with the position, for the first item of several images."""
+    for position, item in enumerate(items):
+        if len(item.images) > 1:
+            raise DataError(f"item {position} of {len(items)} has {len(item.images)} images; make it several items")
 
 
 def check_filled(items: Sequence[Item]) -> None:

@@ -99,8 +99,12 @@ class EmbeddingModel:
         vectors = self.encoder(self.params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
         return vectors if dims is None else truncate_numpy(vectors, int(dims))
 
-    def patches(self, items: Sequence[Item]) -> tuple[np.ndarray, int, int]:
-        """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each; the model `takes_images`."""
+    def patches(self, items: Sequence[Any]) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns), after the image tower's last norm.
+
+        `items` are images in the forms of `encode`, one an item. Other items are a DataError with their position, and a model
+        without an image tower a UsageError.
+        """
         return self.encoder.patches(self.params, items)
 
 

@@ -15,10 +15,15 @@ from embed.interop.parity import FILE
 
 _FRONT = """---
 library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, sentence-similarity, feature-extraction, matryoshka]
+pipeline_tag: {pipeline}
+tags: [sentence-transformers, {tags}feature-extraction, matryoshka]
 ---
 """
+_PIPELINES = {
+    "text": ("sentence-similarity", "sentence-similarity, "),
+    "image": ("image-feature-extraction", "image-feature-extraction, "),
+    "both": ("zero-shot-image-classification", "sentence-similarity, image-feature-extraction, "),
+}
 
 _UNIT = """
 Vectors have unit length: the dot product is the cosine. The first {small} numbers of a vector are a vector too, once they are
@@ -45,25 +50,25 @@ def write(
 ) -> str:
     """Returns README.md. `scores` is a results.json of `embed evaluate`, `recipe` the operative gin configuration; `notes` say
     what the export does not do as the trained model does."""
-    prompt_templates = prompts.exported(trained.description["prompts"])
-    dims = trained.matryoshka_dims
+    text, image, dims = trained.text, trained.image, trained.matryoshka_dims
+    kind = "both" if text and image else "text" if text else "image"
+    pipeline, tags = _PIPELINES[kind]
     parts = [
-        _FRONT if form == "sentence-transformers" else "",
+        _FRONT.format(pipeline=pipeline, tags=tags) if form == "sentence-transformers" else "",
         f"# {markdown.inline(folder_name)}\n",
-        f"A text embedding model: {dims[0]} dimensions, {trained.max_length} tokens, Matryoshka sizes "
-        f"{', '.join(map(str, dims))}. Trained and exported with embed (JAX).\n",
+        f"{_KINDS[kind]}: {dims[0]} dimensions, {_sizes(text, image)}, Matryoshka sizes {', '.join(map(str, dims))}. Trained and "
+        "exported with embed (JAX).\n",
         "## Use\n",
-        _usage(trained, form, folder_name, prompt_templates),
+        _usage(text, form, folder_name, prompts.exported(text.description["prompts"]), bool(image)) if text else "",
+        image_usage(form, folder_name) if image else "",
         _UNIT.format(small=dims[-1]),
-        "## Texts\n",
-        _NORMALIZATION[trained.description["text_normalization"]],
+        "## Inputs\n",
+        _NORMALIZATION[text.description["text_normalization"]] if text else "",
         "".join(f"- {note}.\n" for note in notes),
-        "## Prompts\n",
-        _prompt_table(prompt_templates),
+        f"## Prompts\n\n{_prompt_table(prompts.exported(text.description['prompts']))}" if text else "",
         "## Check any server\n",
-        f"`{FILE}` holds texts in several scripts with prompts, token ids and float32 vectors made by the trained model. "
-        f"{markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this folder; send the same texts to a "
-        "server and compare.\n",
+        f"`{FILE}` holds {_CHECKED[kind]}. {markdown.code(f'embed verify {shlex.quote(folder_name)}')} runs them through this "
+        "folder; send the same to a server and compare.\n",
         "## What it was made from\n",
         _quantization(trained, form),
         _lineage(trained.description["lineage"]),
@@ -77,9 +82,50 @@ def write(
     return "\n".join(part for part in parts if part)
 
 
-def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapping[str, str]) -> str:
-    """Returns the code that reads the folder, which is the code that `embed verify` runs, and how it is called."""
-    question, folder = "What is the capital of France?", repr(folder_name)
+_KINDS = {
+    "text": "A text embedding model",
+    "image": "An image embedding model",
+    "both": "An embedding model of images and texts in one space",
+}
+_TEXTS = "texts in several scripts with prompts, token ids and float32 vectors made by the trained model"
+_CHECKED = {
+    "text": _TEXTS,
+    "image": "the float32 vectors of the pictures in `parity/`, made by the trained model",
+    "both": f"{_TEXTS}, and the vectors of the pictures in `parity/`",
+}
+_TIPS = """The files are those of TIPS: {files} have the names of its {code} code. `embed convert {folder} BUNDLE` reads them too.
+"""
+
+
+def _sizes(text: Trained | None, image: Trained | None) -> str:
+    """Returns the tokens of texts and the pixels of images that a model takes."""
+    tokens = [f"{text.max_length} tokens"] if text else []
+    pixels = [f"images of {image.module.image_size} pixels"] if image else []
+    return ", ".join(tokens + pixels)
+
+
+def image_usage(form: str, folder_name: str) -> str:
+    """Returns the code that embeds images with an export, which is the code that `embed verify` runs."""
+    folder = repr(folder_name)
+    if form == "sentence-transformers":
+        code = f"from PIL import Image\n\nvector = open_sentence_transformers({folder})([Image.open('picture.png')])[0]"
+        return markdown.code_block(f"{readers.source(readers.open_sentence_transformers)}\n\n{code}", "python") + "\n"
+    if form not in ("onnx", "stablehlo"):
+        code = {"tips-jax": "JAX", "tips-pytorch": "PyTorch"}[form]
+        return _TIPS.format(files="the .npz files", code=code, folder=shlex.quote(folder_name))
+    reader = readers.open_onnx_images if form == "onnx" else readers.open_stablehlo_images
+    code = f"{readers.source(reader)}\n\nvector = {reader.__name__}({folder})('picture.png')"
+    return markdown.code_block(code, "python") + "\n"
+
+
+def _usage(trained: Trained, form: str, folder_name: str, prompt_templates: Mapping[str, str], has_images: bool) -> str:
+    """Returns the code that embeds texts with an export, which is the code that `embed verify` runs, and how it is called."""
+    if form not in ("sentence-transformers", "gguf", "onnx", "stablehlo"):
+        return ""
+    question, folder = (
+        "What is the capital of France?",
+        repr(folder_name + "/text" * (has_images and form != "sentence-transformers")),
+    )
     prompted = readers.PROMPTED[trained.description["text_normalization"]]
     if form == "sentence-transformers":
         name = "query" if "query" in prompt_templates else None

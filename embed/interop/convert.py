@@ -9,7 +9,6 @@ import numpy as np
 
 from embed import bundles, checkpoints, files, trees
 from embed.interop import source as sources
-from embed.interop.images.source import ImageSource
 from embed.interop.tensors import Reader, Tensor, read_all
 from embed.models import api
 
@@ -98,29 +97,3 @@ def convert(
         describe(source, name, text_normalization), source.tokenizer.filename, source.tokenizer.content()
     )
     return checkpoints.write_bundle(output, jax.tree.map(np.asarray, params), contents)
-
-
-def describe_images(source: ImageSource, name: str) -> dict[str, Any]:
-    """Returns model.json of a tower of images, or of a pair of towers; `name` is what the user called it."""
-    model = api.build(source.module)
-    lineage = {"converted_from": name, "weights": {path.name: files.sha256_file(path) for path in source.files}}
-    if source.tokenizer is None:
-        return bundles.image_model_json(model.description, matryoshka_dims=model.matryoshka_dims, lineage=lineage)
-    return bundles.model_json(
-        model.description,
-        tokenizer_options=source.tokenizer.options(),
-        tokenizer_digest=source.tokenizer.digest,
-        prompts=dict(source.prompts),
-        text_normalization="none",
-        matryoshka_dims=model.matryoshka_dims,
-        lengths={"query": source.max_length, "target": source.max_length},
-        lineage=lineage,
-    )
-
-
-def convert_images(source: ImageSource, output, name: str) -> pathlib.Path:
-    """Writes the bundle `output` of a tower of images, or of a pair of towers; whole or not at all."""
-    files.check_new(output)
-    params = trees.unflatten(source.params())
-    tokenizer = () if source.tokenizer is None else (source.tokenizer.filename, source.tokenizer.content())
-    return checkpoints.write_bundle(output, params, bundles.contents(describe_images(source, name), *tokenizer))

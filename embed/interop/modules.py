@@ -43,7 +43,7 @@ def read(folder: pathlib.Path) -> Modules:
     order = []
     listed = documents.read_json(path, kind=list)
     for entry in listed:
-        kind, name = _module(path, entry)
+        kind, name = module(path, entry)
         folders[kind].append(folder / name)
         order.append(kind)
     names = [str(entry["name"]) for entry in listed if "name" in entry]
@@ -73,7 +73,7 @@ def unread(folder: pathlib.Path, modules: Modules) -> list[str]:
     ]
 
 
-def _module(path: pathlib.Path, entry: Any) -> tuple[str, str]:
+def module(path: pathlib.Path, entry: Any) -> tuple[str, str]:
     """Returns the kind and the folder of one entry of modules.json."""
     if not isinstance(entry, dict):
         raise DataError(f"{path}: not a list of modules; restore the file from its source")

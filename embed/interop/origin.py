@@ -9,8 +9,8 @@ import numpy as np
 
 from embed import architectures, arrays, bundles, files
 from embed.data import tokenizers
-from embed.errors import UsageError
 from embed.models import api
+from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
 
 SPECIAL = ("unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token")
@@ -18,12 +18,12 @@ SPECIAL = ("unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mas
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model to export. `read(path)` gives one parameter as numpy."""
+    """A model to export. `read(path)` gives one parameter as numpy. `tokenizer` is None of a model of images alone."""
 
     folder: pathlib.Path
     description: dict[str, Any]
-    module: Embedder
-    tokenizer: tokenizers.Tokenizer
+    module: Embedder | ImageEmbedder | DualEncoder
+    tokenizer: tokenizers.Tokenizer | None
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     digest: str
@@ -34,6 +34,25 @@ class Trained:
         return max(self.description["lengths"].values())
 
     @property
+    def text(self) -> "Trained | None":
+        """The tower of texts as a model of its own; None where there is none."""
+        if isinstance(self.module, DualEncoder):
+            return self._tower("text", self.module.text)
+        return None if isinstance(self.module, ImageEmbedder) else self
+
+    @property
+    def image(self) -> "Trained | None":
+        """The tower of images as a model of its own; None where there is none."""
+        if isinstance(self.module, DualEncoder):
+            return self._tower("image", self.module.image)
+        return self if isinstance(self.module, ImageEmbedder) else None
+
+    def _tower(self, name: str, module) -> "Trained":
+        head = f"{name}/"
+        shapes = {path.removeprefix(head): s for path, s in self.shapes.items() if path.startswith(head)}
+        return dataclasses.replace(self, module=module, shapes=shapes, read=lambda path: self.read(head + path))
+
+    @property
     def matryoshka_dims(self) -> list[int]:
         return list(self.description["matryoshka_dims"])
 
@@ -41,7 +60,7 @@ class Trained:
 def public_description(trained: Trained) -> dict[str, Any]:
     """Returns the model.json of an export: what a user of its vectors must know, without the architecture."""
     description = {k: v for k, v in trained.description.items() if k != "architecture"}
-    return {**description, "padding_token_id": trained.tokenizer.pad_id}
+    return description if trained.tokenizer is None else {**description, "padding_token_id": trained.tokenizer.pad_id}
 
 
 def text_notes(trained: Trained, form: str) -> list[str]:
@@ -71,6 +90,16 @@ def text_notes(trained: Trained, form: str) -> list[str]:
     ]
 
 
+def image_notes(image: Trained) -> list[str]:
+    """Returns what a user must do with images that readers of an export do not do by themselves."""
+    size = image.module.image_size
+    return [
+        f"images are resized to {size} x {size} pixels by Pillow's antialiased linear filter; what resizes differently gives "
+        "vectors that differ slightly",
+        "images with transparency lie on white here; lay them on white before an export reads them",
+    ]
+
+
 def value_notes(trained: Trained, dtype: str) -> list[str]:
     """Returns what a user must know of the weights: a decoder that is left out, and the values of a quantised model."""
     notes = decoder_notes(trained)
@@ -87,7 +116,8 @@ def value_notes(trained: Trained, dtype: str) -> list[str]:
 
 def decoder_notes(trained: Trained) -> list[str]:
     """Returns a note where the model has a decoder, which no export holds."""
-    if trained.description.get("architecture", {}).get("decoder") is None:
+    embedders = architectures.towers(trained.description.get("architecture", {})).values()
+    if all(embedder.get("decoder") is None for embedder in embedders):
         return []
     return ["the decoder is left out: embeddings do not use it, and no other tool reads it"]
 
@@ -97,25 +127,26 @@ def truncation_side(trained: Trained) -> str:
     return getattr(trained.tokenizer, "truncation_side", "right")
 
 
+def _without_decoder(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description of an embedder without its decoder, which no other tool reads."""
+    return {**architecture, "decoder": None} if "decoder" in architecture else dict(architecture)
+
+
 def open_trained(path) -> Trained:
     """Returns the model that MODEL names, every file that is read verified."""
     folder = bundles.resolve(path)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)
-    if architectures.image_tower(description["architecture"]) is not None:
-        raise UsageError(
-            f"{folder}: a model with an image tower, which no export format here holds; `embed average` makes a bundle of it"
-        )
     opened = arrays.open_arrays(folder, "params")
     return Trained(
         folder=folder,
         description=description,
-        module=api.from_description({**description["architecture"], "decoder": None}),  # no other tool reads it
-        tokenizer=tokenizers.from_folder(folder, description["tokenizer"]),
+        module=api.from_description(architectures.map_towers(description["architecture"], _without_decoder)),
+        tokenizer=tokenizers.from_folder(folder, description["tokenizer"]) if "tokenizer" in description else None,
         shapes={
             path: tuple(spec["shape"])
             for path, spec in manifest["trees"]["params"].items()
-            if path.partition("/")[0] not in bundles.UNSERVED
+            if not set(path.split("/")[:2]).intersection(bundles.UNSERVED)
         },
         read=lambda name: np.asarray(opened[name].read().result()),
         digest=files.folder_digest(folder),

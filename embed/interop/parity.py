@@ -1,4 +1,4 @@
-"""parity.json: texts with prompts, token ids and vectors, made by our own model, that an export must reproduce.
+"""parity.json: texts with prompts and token ids, and pictures, with vectors made by our own model that an export must reproduce.
 
 Served vectors often differ from the trained model's without a word: another pooling, a linear map left out, another prompt.
 This file is how anybody can check any server.
@@ -52,6 +52,14 @@ class _Entry(TypedDict):
     vector: list[float]
 
 
+class _Picture(TypedDict):
+    """A picture and its vector; `resized` where it has not the size that the model takes."""
+
+    file: str
+    resized: bool
+    vector: list[float]
+
+
 class _Content(TypedDict):
     """What parity.json holds."""
 
@@ -60,11 +68,12 @@ class _Content(TypedDict):
     dtype: Literal["float32", "float16", "bfloat16", "q8_0", "q4_0"]
     tolerance: float
     measure: NotRequired[Literal["error", "cosine distance"]]  # not in exports of earlier versions
-    max_length: ranges.Count
-    text_normalization: str
+    max_length: NotRequired[ranges.Count]  # this and the next of texts alone
+    text_normalization: NotRequired[str]
     prompts: dict[str, str]
     default_prompt_name: NotRequired[str | None]  # not in exports of earlier versions
     entries: list[_Entry]
+    images: NotRequired[list[_Picture]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +143,12 @@ def make(
     }
 
 
+def without_texts(model: str, dtype: str) -> dict[str, Any]:
+    """Returns the content of parity.json for a model of images alone; the caller adds `images`."""
+    tolerance = _TOLERANCES["error"][dtype]
+    return {"format": FORMAT, "model": model, "dtype": dtype, "tolerance": tolerance, "prompts": {}, "entries": []}
+
+
 def _long_text(max_length: int, is_repeated: Callable[[str], bool]) -> list[str]:
     """Returns the longest text of made-up words that is repeated, as the only one of a list; none where none is."""
     count = min(max_length, _LONG)
@@ -158,7 +173,7 @@ def is_read_alike(prompt_template: str, text: str, tokens: Callable[[Sequence[st
 
 
 def read(folder) -> tuple[list[Check], dict[str, Any]]:
-    """Returns the checks of an export and the whole file's content."""
+    """Returns the checks of texts of an export, none of a model of images alone, and the whole file's content."""
     path = pathlib.Path(folder) / FILE
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a folder that embed export wrote")
@@ -167,10 +182,13 @@ def read(folder) -> tuple[list[Check], dict[str, Any]]:
         Check(e["text"], e["prompt"], e["prompted"], e["token_ids"], np.array(e["vector"], np.float32))
         for e in content["entries"]
     ]
-    normalizer(content["text_normalization"])
+    has_texts = "text_normalization" in content
+    if has_texts:
+        normalizer(content["text_normalization"])
     # A file that could say how much error it lets pass would prove anything.
     is_allowed = content["tolerance"] == _TOLERANCES[content.get("measure", "error")].get(content["dtype"])
-    if not checks or len({c.vector.shape for c in checks}) > 1 or content["format"] != FORMAT or not is_allowed:
+    is_empty = not (checks if has_texts else content.get("images"))
+    if is_empty or len({c.vector.shape for c in checks}) > 1 or content["format"] != FORMAT or not is_allowed:
         raise DataError(
             f"{path}: not a parity file of this version (its format, its tolerance, or vectors of different lengths); export "
             "the model again"
@@ -201,9 +219,10 @@ def compare(
     Token ids that differ, or a difference above `tolerance`, are a NumericError that names the first text.
     """
     for check, ids in zip(checks, token_ids, strict=True):
-        if list(map(int, ids)) != check.token_ids:
+        actual = list(map(int, ids))
+        if actual != check.token_ids:
             raise NumericError(
-                f"{what}: {check.text[:40]!r} with prompt {check.prompt!r} has other token ids: {list(ids)[:12]}, expected "
+                f"{what}: {check.text[:40]!r} with prompt {check.prompt!r} has other token ids: {actual[:12]}, expected "
                 f"{check.token_ids[:12]}; the tokenizer of the export is not the model's"
             )
     if vectors.shape != (len(checks), len(checks[0].vector)):

@@ -50,6 +50,42 @@ def open_onnx(folder, prompted):
     return embed
 
 
+def open_onnx_images(folder):
+    """Returns embed(path) of the folder for image files. Colours, linear maps and the scaling to unit length are in the graph."""
+    import numpy as np
+    import onnxruntime
+    from PIL import Image
+
+    session = onnxruntime.InferenceSession(f"{folder}/image/onnx/model.onnx", providers=["CPUExecutionProvider"])
+    size = session.get_inputs()[0].shape[-1]
+
+    def embed(path):
+        image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.float32(image).transpose(2, 0, 1)[None] / 255
+        return session.run(["sentence_embedding"], {"pixels": pixels})[0][0]
+
+    return embed
+
+
+def open_stablehlo_images(folder):
+    """Returns embed(path) of the folder for image files. patches.stablehlo gives the vectors of patches, by the same arguments."""
+    import jax
+    import numpy as np
+    from PIL import Image
+
+    with open(f"{folder}/image/model.stablehlo", "rb") as f:
+        exported = jax.export.deserialize(bytearray(f.read()))
+    with open(f"{folder}/image/parameters.npz", "rb") as f, np.load(f) as stored:
+        parameters = dict(stored)
+    program, size = jax.jit(exported.call), exported.in_avals[-1].shape[-2]
+
+    def embed(path):
+        image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(program(parameters, np.asarray(image)[None]))[0]
+
+    return embed
+
+
 def open_stablehlo(folder, prompted):
     """Returns embed(text, prompt) of the folder; texts are filled up to few lengths, so that few programs are compiled."""
     import jax

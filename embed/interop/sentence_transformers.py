@@ -37,7 +37,7 @@ def write(folder: pathlib.Path, trained: Trained, dtype: str = "float32") -> Non
         folder / "1_Pooling" / "config.json",
         {"word_embedding_dimension": output_dim(module.encoder), **modes, "include_prompt": True},
     )
-    modules += [(_write_dense(folder, trained, i, dtype), "Dense") for i in range(len(module.projection))]
+    modules += [(write_dense(folder, trained, i, dtype), "Dense") for i in range(len(module.projection))]
     modules.append((f"{len(modules)}_Normalize", "Normalize"))
     entries = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -85,11 +85,11 @@ def _write_encoder(folder: pathlib.Path, trained: Trained, family, dtype: str) -
     safetensors.write(folder / "model.safetensors", expected, named(tensors), dtype)
 
 
-def _write_dense(folder: pathlib.Path, trained: Trained, number: int, dtype: str) -> str:
-    """Writes one linear map and returns its folder's name."""
+def write_dense(folder: pathlib.Path, trained: Trained, number: int, dtype: str, first: int = 2) -> str:
+    """Writes one linear map and returns its folder's name; the first map is module `first`."""
     path = f"projection_{number}/kernel"
     inputs, outputs = trained.shapes[path]
-    module_folder = f"{number + 2}_Dense"
+    module_folder = f"{number + first}_Dense"
     (folder / module_folder).mkdir()
     files.write_json(
         folder / module_folder / "config.json",

@@ -75,7 +75,7 @@ def read(
         encoder,
         pooling,
         projection=sizes,
-        matryoshka_dims=_sizes(config, matryoshka_dims, sizes[-1] if sizes else width),
+        matryoshka_dims=matryoshka_sizes(config, matryoshka_dims, sizes[-1] if sizes else width),
         decoder=_decoder(family, config, encoder, path) if with_decoder else None,
     )
     tokenizer = tokenizer_files.read(
@@ -212,7 +212,7 @@ def _chat_notes(folder: pathlib.Path, has_modules: bool) -> list[str]:
     ]
 
 
-def _sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
+def matryoshka_sizes(config: dict, given: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
     """Returns the Matryoshka sizes below the embedding's own, largest first."""
     sizes = given or config.get("matryoshka_dimensions") or ()
     if not isinstance(sizes, list | tuple) or not all(isinstance(d, int) and 1 <= d <= size for d in sizes):

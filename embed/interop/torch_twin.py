@@ -103,16 +103,86 @@ def to_onnx(folder, path: pathlib.Path, pooling: str) -> None:
                 x = linear(x)
             return torch.nn.functional.normalize(x, p=2, dim=1)
 
+    _write_texts(Whole(), path)
+
+
+def tips_text_to_onnx(folder, path: pathlib.Path) -> None:
+    """Writes the text tower of a TIPSv2 folder as ONNX, with the inputs and the output of `to_onnx`."""
+    need("torch", "sentence_transformers", "onnx", "onnxscript")
+    import torch
+
+    model = _eager(load(folder))
+
+    class Text(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            x = self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+            return torch.nn.functional.normalize(x, p=2, dim=1)
+
+    _write_texts(Text(), path)
+
+
+def images_to_onnx(folder, path: pathlib.Path, size: int, mean, std, lead: int) -> None:
+    """Writes the image tower of a folder as ONNX: colours scaled, class token, linear maps and unit length in the graph.
+
+    Input `pixels` float32 [b, 3, size, size] in [0, 1]; outputs `sentence_embedding` float32 [b, E] and `patches` float32
+    [b, P, D], after the last norm; b free. `lead` is the number of tokens before the patches.
+    """
+    need("torch", "sentence_transformers", "onnx", "onnxscript")
+    import torch
+
+    twin = load(folder)
+    model = _eager(twin)
+    encoder = getattr(model, "vision_model", model)
+    linears = [m.linear for m in twin if type(m).__name__ == "Dense"]
+    colours = (torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1) for values in (mean, std))
+
+    class Image(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.linears = encoder, torch.nn.ModuleList(linears)
+            self.mean, self.std = colours
+
+        def forward(self, pixels):
+            states = self.encoder((pixels - self.mean) / self.std)
+            x = states.pooler_output
+            for linear in self.linears:
+                x = linear(x)
+            return torch.nn.functional.normalize(x, p=2, dim=1), states.last_hidden_state[:, lead:]
+
+    _write(Image(), (torch.zeros((2, 3, size, size)),), path, ["pixels"], ["sentence_embedding", "patches"], (0,))
+
+
+def _eager(twin):
+    """Returns the transformers model of a SentenceTransformer, with attention in plain operations."""
+    model = twin[0].auto_model.eval()
+    model.set_attn_implementation("eager")
+    return model
+
+
+def _write_texts(module, path: pathlib.Path) -> None:
+    import torch
+
     ids = torch.ones((2, 7), dtype=torch.long)
-    dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1)}
+    _write(module, (ids, torch.ones_like(ids)), path, ["input_ids", "attention_mask"], ["sentence_embedding"], (0, 1))
+
+
+def _write(module, inputs, path: pathlib.Path, input_names, output_names, free: tuple[int, ...]) -> None:
+    """Writes a torch module as ONNX; of every input the axes `free` may have any size."""
+    import torch
+
+    dims = {axis: torch.export.Dim(("batch", "length")[axis], min=1) for axis in free}
     with quiet(), torch.no_grad(), contextlib.redirect_stdout(None):
         torch.onnx.export(
-            Whole(),
-            (ids, torch.ones_like(ids)),
+            module,
+            inputs,
             str(path),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["sentence_embedding"],
-            dynamic_shapes=(dynamic, dynamic),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=tuple(dims for _ in inputs),
             dynamo=True,
             verbose=False,
         )

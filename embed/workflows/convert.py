@@ -9,10 +9,11 @@ from embed import console, files, text, trees
 from embed.errors import UsageError, did_you_mean
 from embed.interop import convert, hub
 from embed.interop import source as sources
-from embed.interop.images import source as images
 from embed.interop.source import Source
 from embed.models import api
 from embed.models.embedder import output_dim
+from embed.towers import convert as image_convert
+from embed.towers import source as images
 
 
 def run(
@@ -80,7 +81,7 @@ def _convert_images(name: str, folder, output, options: Mapping) -> None:
         print(f"texts      {text.num_layers} layers of width {text.width}, {vocabulary}, cut at {opened.max_length}")
     for note in opened.notes:
         print(f"note       {note}", flush=True)
-    convert.convert_images(opened, output, name)
+    image_convert.convert(opened, output, name)
     print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
 
 

@@ -13,7 +13,9 @@ from embed.gguf import writer as gguf_writer
 from embed.inference import model as inference
 from embed.interop import card, origin, parity, sentence_transformers, stablehlo, torch_twin
 from embed.interop import prompts as foreign
+from embed.interop.origin import Trained
 from embed.text import prompted
+from embed.towers import hugging_face_writer, pictures, tips_writer
 from embed.workflows import packed_bundle
 
 BUNDLE = "bundle"
@@ -24,8 +26,12 @@ DTYPES = {
     "onnx": ("float32",),
     "gguf": tuple(gguf_writer.TYPES),
     BUNDLE: ("float32",),
+    tips_writer.JAX: ("float32",),
+    tips_writer.PYTORCH: ("float32",),
 }
 FORMATS = tuple(DTYPES)
+_OF_TEXTS = ("gguf", BUNDLE)  # forms that hold no image tower; packed_bundle refuses one itself
+_OF_IMAGES = (tips_writer.JAX, tips_writer.PYTORCH)  # forms that hold nothing else than TIPS' towers
 
 
 def run(
@@ -45,12 +51,14 @@ def run(
         return
     results = stored.read_results(pathlib.Path(scores)) if scores else None
     trained = origin.open_trained(model)
+    _check_towers(trained, format)
     plan = gguf_writer.make_plan(trained, dtype) if format == "gguf" else None
     print(f"exporting  {trained.folder} as {format}, {dtype}", flush=True)
     with files.new_folder(output) as folder:
         _write(trained, format, dtype, folder, plan)
-        print("checking   texts in several scripts through the trained model", flush=True)
-        content = _parity(trained, format, dtype, plan)
+        checked = [name for name, tower in _CHECKED.items() if getattr(trained, name) is not None]
+        print(f"checking   {' and '.join(_CHECKED[name] for name in checked)} through the trained model", flush=True)
+        content = _parity(trained, format, dtype, plan, folder)
         files.write_json(folder / parity.FILE, content)
         notes = _notes(trained, format, dtype, plan, folder, content)
         _write_card(trained, format, folder, output.name, results, notes)
@@ -79,9 +87,25 @@ def _check_options(format: str, dtype: str, scores, quantization: str | None) ->
         torch_twin.need("gguf", extra="gguf")
 
 
-def _write(trained, format: str, dtype: str, folder, plan: gguf_writer.Plan | None) -> None:
+def _check_towers(trained: Trained, format: str) -> None:
+    """Raises UsageError for a form that does not hold the towers of a model."""
+    if format in _OF_IMAGES and trained.image is None:
+        raise UsageError(f"--format={format} is for the towers of TIPS, and {trained.folder} has no image tower")
+    if format in _OF_TEXTS and trained.image is not None:
+        others = ", ".join(name for name in FORMATS if name not in _OF_TEXTS)
+        raise UsageError(f"--format={format} holds no image tower, and {trained.folder} has one; choose {others}")
+
+
+def _write(trained: Trained, format: str, dtype: str, folder, plan: gguf_writer.Plan | None) -> None:
     if plan is not None:
         gguf_writer.write(folder, plan)
+    elif format in _OF_IMAGES:
+        tips_writer.write(folder, trained, format)
+        files.write_json(folder / "model.json", origin.public_description(trained))
+    elif trained.image is not None and format == "sentence-transformers":
+        hugging_face_writer.write(folder, trained, dtype)
+    elif trained.image is not None and format == "onnx":
+        _write_towers_as_onnx(trained, folder)
     elif format == "sentence-transformers":
         sentence_transformers.write(folder, trained, dtype)
     elif format == "stablehlo":
@@ -92,21 +116,58 @@ def _write(trained, format: str, dtype: str, folder, plan: gguf_writer.Plan | No
             sentence_transformers.write(pathlib.Path(twin), trained)
             (folder / "onnx").mkdir()
             torch_twin.to_onnx(twin, folder / "onnx" / "model.onnx", sentence_transformers.pooling_name(trained))
-        sentence_transformers.write_tokenizer(folder, trained)
-        sentence_transformers.write_prompts(folder, trained)
-        files.write_json(folder / "model.json", origin.public_description(trained))
+        _write_beside_onnx(trained, folder)
 
 
-def _parity(trained, format: str, dtype: str, plan: gguf_writer.Plan | None):
+def _write_beside_onnx(trained: Trained, folder: pathlib.Path) -> None:
+    """Writes what a graph of texts needs: the tokenizer, the prompts and model.json."""
+    sentence_transformers.write_tokenizer(folder, trained)
+    sentence_transformers.write_prompts(folder, trained)
+    files.write_json(folder / "model.json", origin.public_description(trained))
+
+
+def _write_towers_as_onnx(trained: Trained, folder: pathlib.Path) -> None:
+    """Writes each tower into a folder of its own, made by torch from the model as transformers has it."""
+    torch_twin.need("torch", "sentence_transformers", "onnx", "onnxscript")
+    image, encoder = trained.image.module, trained.image.module.encoder
+    for name, tower in (("text", trained.text), ("image", trained.image)):
+        if tower is not None:
+            (folder / name / "onnx").mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="embed-export-") as twin:
+        hugging_face_writer.write(pathlib.Path(twin), trained)
+        lead = encoder.num_class_tokens + encoder.num_registers
+        path = folder / "image" / "onnx" / "model.onnx"
+        torch_twin.images_to_onnx(twin, path, image.image_size, encoder.pixel_mean, encoder.pixel_std, lead)
+        files.write_json(folder / "image" / "model.json", origin.public_description(trained.image))
+        if trained.text is not None:
+            torch_twin.tips_text_to_onnx(twin, folder / "text" / "onnx" / "model.onnx")
+            _write_beside_onnx(trained.text, folder / "text")
+
+
+_CHECKED = {"text": "texts in several scripts", "image": "pictures"}
+
+
+def _parity(trained: Trained, format: str, dtype: str, plan: gguf_writer.Plan | None, folder: pathlib.Path):
     """Returns parity.json, made by our own model in float32 from the weights as they were exported.
 
-    A GGUF is compared with the trained model itself: what its weights lose is to be seen.
+    A GGUF is compared with the trained model itself: what its weights lose is to be seen. Pictures are written into `folder`.
     """
-    prompts = trained.description["prompts"]
-    if format != "stablehlo":
-        prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
     weights = dtype if plan is None else "float32"
     model = inference.open_model(trained.folder, dtype="float32", weights=weights)
+    if trained.text is None:
+        content = parity.without_texts(trained.digest, dtype)
+    else:
+        content = _text_parity(trained.text, format, dtype, plan, model)
+    if trained.image is None:
+        return content
+    return {**content, "images": pictures.write(folder, trained.image.module.image_size, model.encode)}
+
+
+def _text_parity(trained: Trained, format: str, dtype: str, plan: gguf_writer.Plan | None, model):
+    """Returns parity.json of the texts of a model."""
+    prompts = trained.description["prompts"]
+    if format not in ("stablehlo", *_OF_IMAGES):
+        prompts = {name: prefix + foreign.PLAIN for name, prefix in foreign.exported(prompts).items()}
     tokens = lambda texts, prompt: model.encoder.texts.tokens(texts, prompt)  # noqa: E731
     content = parity.make(
         encode=lambda texts, prompt: model.encode(texts, prompt=prompt),
@@ -142,7 +203,10 @@ def _notes(trained, format: str, dtype: str, plan: gguf_writer.Plan | None, fold
     """Returns what a user of the export must know, for the model card and the screen."""
     if plan is not None:
         return [*plan.notes(), _loss(folder, content)]
-    return [*origin.text_notes(trained, format), *origin.value_notes(trained, dtype)]
+    of_texts = [] if trained.text is None else origin.text_notes(trained.text, format)
+    of_images = [] if trained.image is None else origin.image_notes(trained.image)
+    of_images += tips_writer.notes(trained) if format in _OF_IMAGES else []
+    return [*of_texts, *of_images, *origin.value_notes(trained, dtype)]
 
 
 def _loss(folder: pathlib.Path, content) -> str:

@@ -13,7 +13,8 @@ def bundle_of(name: str, cache_dir, role: str) -> pathlib.Path:
     """
     from embed.interop import convert, hub
     from embed.interop import source as sources
-    from embed.interop.images import source as images
+    from embed.towers import convert as image_convert
+    from embed.towers import source as images
 
     path, cache_dir = pathlib.Path(name), pathlib.Path(cache_dir)
     if (path / "model.json").is_file() or (path / "checkpoints").is_dir():
@@ -24,7 +25,7 @@ def bundle_of(name: str, cache_dir, role: str) -> pathlib.Path:
     fetched = hub.fetch(name)
     has_images = images.is_one(fetched)
     source = images.read(fetched) if has_images else sources.read(fetched)
-    description = (convert.describe_images if has_images else convert.describe)(source, name)
+    description = (image_convert if has_images else convert).describe(source, name)
     folder = cache_dir / f"{role}-{documents.digest_json(description)[:12]}"
     if hosts.is_main() and not (folder / files.MANIFEST).is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def bundle_of(name: str, cache_dir, role: str) -> pathlib.Path:
         with files.Lock(folder.with_name(f".{folder.name}.converting"), folder, wait):
             if not (folder / files.MANIFEST).is_file():
                 console.say(f"{role:<10} converting {name} into {folder}")
-                (convert.convert_images if has_images else convert.convert)(source, folder, name)
+                (image_convert if has_images else convert).convert(source, folder, name)
     hosts.sync(f"the {role} was converted")
     return folder
 

@@ -23,6 +23,10 @@ def run(model, output, quantization: str | None = None) -> None:
     if quantization is not None and quantization not in PRESETS:
         raise UsageError(f"--quantization={quantization}{did_you_mean(quantization, PRESETS)}")
     trained = origin.open_trained(model)
+    if trained.image is not None:
+        raise UsageError(
+            f"--format=bundle packs models of texts, and {trained.folder} has an image tower; leave it as it is"
+        )
     chosen = _chosen(trained, quantization)
     shapes = {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in trained.shapes.items()}
     plan = chosen.plan(trees.unflatten(shapes), api.build(trained.module).axes)

@@ -4,19 +4,22 @@ import dataclasses
 import functools
 import importlib.util
 import pathlib
+import tempfile
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from embed import documents, files
+from embed import documents, files, image_bytes
 from embed.data.tokenizers import from_folder
 from embed.errors import DataError, NumericError, UsageError
 from embed.gguf import reader as gguf_reader
 from embed.gguf import writer as gguf_writer
+from embed.inference import model as inference
 from embed.interop import parity, readers, stablehlo, torch_twin
 from embed.interop.prompts import PLAIN
 from embed.interop.tensors import stored_dtypes
+from embed.towers import convert, pictures, source, tips_writer
 
 
 def run(folder, *, tolerance: float | None = None) -> float:
@@ -27,6 +30,7 @@ def run(folder, *, tolerance: float | None = None) -> float:
     """
     folder = pathlib.Path(folder)
     checks, content = parity.read(folder)
+    images = pictures.read(folder, content)
     _check_dtype(folder, content["dtype"])
     tolerance = tolerance or content["tolerance"]
     if tolerance > content["tolerance"]:
@@ -34,16 +38,76 @@ def run(folder, *, tolerance: float | None = None) -> float:
             f"--tolerance={tolerance:g}: vectors of {content['dtype']} weights may differ by {content['tolerance']:g}; give less"
         )
     _check_unlisted(folder, files.verify_manifest(folder))
+    if (folder / tips_writer.VISION).is_file():
+        return _run_tips(folder, checks, images, content, tolerance)
+    errors = []
+    if checks:
+        errors.append(_run_texts(folder, checks, content, tolerance))
+    if images:
+        form, vectors = _image_vectors(folder, images)
+        errors.append(pictures.compare(images, vectors, tolerance, f"{folder} in {form}"))
+        print(f"{folder}: {len(images)} pictures in {form}: largest error {errors[-1]:.2e} (tolerance {tolerance:.0e})")
+    return max(errors)
+
+
+def _run_texts(folder: pathlib.Path, checks, content, tolerance: float) -> float:
+    """Returns the largest error of texts, whose prompts and token ids are compared first."""
     parity.compare_prompts(_prompts(folder), content["prompts"], str(folder))
     _check_default_prompt(folder, content)
     if (folder / gguf_writer.FILE).is_file():
         return _run_gguf(folder, checks, content, tolerance)
     form, vectors = _vectors(folder, checks, content)
-    error = parity.compare(checks, _token_ids(folder, checks, content), vectors, tolerance, f"{folder} in {form}")
+    ids = _token_ids(_text_folder(folder), checks, content)
+    error = parity.compare(checks, ids, vectors, tolerance, f"{folder} in {form}")
     print(
         f"{folder}: {len(checks)} texts in {form}: token ids equal, largest error {error:.2e} (tolerance {tolerance:.0e})"
     )
     return error
+
+
+def _text_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of an export's tower of texts, which has one of its own beside that of images."""
+    return folder / "text" if (folder / "text").is_dir() else folder
+
+
+def _image_vectors(folder: pathlib.Path, images) -> tuple[str, np.ndarray]:
+    """Returns (what ran it, vectors [n, E]) of an export's pictures, by the code of its README."""
+    path = str(folder.resolve())
+    if (folder / "modules.json").is_file():
+        embed = torch_twin.opened(readers.open_sentence_transformers, path)
+        return "sentence-transformers", embed(
+            [image_bytes.open_image(check.path.read_bytes(), str(check.path)) for check in images], None
+        )
+    if (folder / "image" / "onnx" / "model.onnx").is_file():
+        torch_twin.need("onnxruntime")
+        form, opened = "onnxruntime", functools.partial(readers.open_onnx_images, path)
+    elif (folder / "image" / stablehlo.PROGRAM).is_file():
+        form, opened = "jax", functools.partial(readers.open_stablehlo_images, path)
+    else:
+        raise DataError(f"{folder}: holds no export of images that can be run; export the model again")
+    try:
+        embed = opened()
+        return form, np.stack([embed(check.path) for check in images])
+    except Exception as e:  # whatever stops a reader is what is being looked for
+        raise DataError(f"{folder}: {form} cannot read it ({documents.first_line(e)}); export the model again") from e
+
+
+def _run_tips(folder: pathlib.Path, checks, images, content, tolerance: float) -> float:
+    """Returns the largest error of TIPS' files, read back as `embed convert` reads those of anybody: no package reads them."""
+    with tempfile.TemporaryDirectory(prefix="embed-verify-") as temporary:
+        bundle = convert.convert(source.read(folder), pathlib.Path(temporary) / "bundle", folder.name)
+        model = inference.open_model(bundle, dtype="float32", max_length=content.get("max_length"))
+        what = f"{folder} in embed, read back"
+        errors = [pictures.compare(images, model.encode([check.path for check in images]), tolerance, what)]
+        if checks:
+            texts = [check.prompted for check in checks]
+            ids = model.encoder.texts.tokens(texts, PLAIN)
+            errors.append(parity.compare(checks, ids, model.encode(texts, prompt="none"), tolerance, what))
+    print(
+        f"{folder}: {len(checks)} texts and {len(images)} pictures read back: token ids equal, largest error {max(errors):.2e} "
+        f"(tolerance {tolerance:.0e})"
+    )
+    return max(errors)
 
 
 def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
@@ -63,7 +127,7 @@ def _check_dtype(folder: pathlib.Path, dtype: str) -> None:
 
 
 # What sentence-transformers, transformers and tokenizers may read beside the files that an export lists.
-_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx", ".gguf")
+_READ = (".json", ".jinja", ".txt", ".model", ".safetensors", ".bin", ".py", ".onnx", ".gguf", ".npz")
 
 
 def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
@@ -78,7 +142,7 @@ def _check_unlisted(folder: pathlib.Path, manifest: dict) -> None:
 
 def _check_default_prompt(folder: pathlib.Path, content: dict) -> None:
     """Raises NumericError unless the prompt that sentence-transformers uses without being asked is that of the export."""
-    path = folder / "config_sentence_transformers.json"
+    path = _text_folder(folder) / "config_sentence_transformers.json"
     if path.is_file() and "default_prompt_name" in content:
         name, exported = documents.read_json(path).get("default_prompt_name"), content["default_prompt_name"]
         if name != exported:
@@ -90,9 +154,10 @@ def _check_default_prompt(folder: pathlib.Path, content: dict) -> None:
 
 def _prompts(folder: pathlib.Path) -> dict[str, str]:
     """Returns the prompts of an export as templates, those of sentence-transformers' keys too."""
-    path = folder / "config_sentence_transformers.json"
     if (folder / gguf_writer.FILE).is_file():
         return gguf_reader.prompts(folder / gguf_writer.FILE)
+    folder = _text_folder(folder)
+    path = folder / "config_sentence_transformers.json"
     if path.is_file():
         prefixes = documents.read_json(path, dict).get("prompts") or {}
         documents.check(prefixes, dict[str, str], f"{path}: prompts")
@@ -105,6 +170,7 @@ def _prompts(folder: pathlib.Path) -> dict[str, str]:
 def _vectors(folder: pathlib.Path, checks, content):
     """Returns (what ran it, vectors [n, E]) of the exported form that the folder holds, by the code of its README."""
     prompted = readers.PROMPTED[content["text_normalization"]]
+    folder = _text_folder(folder)
     path = str(folder.resolve())
     if (folder / "modules.json").is_file():
         embed = torch_twin.opened(readers.open_sentence_transformers, path)

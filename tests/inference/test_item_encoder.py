@@ -72,7 +72,7 @@ def test_what_cannot_be_embedded_is_named_by_its_position(dual_model, model, tmp
         model.encode([{"image": PICTURES[0]}])
     only_images = dataclasses.replace(dual_model, encoder=dataclasses.replace(dual_model.encoder, texts=None))
     equal(only_images.encode(PICTURES), dual_model.encode(PICTURES))
-    with pytest.raises(DataError, match="^item 1 of 2 has a text, and the model embeds images only; remove it"):
+    with pytest.raises(DataError, match="^item 1 of 2 has a text, and only images are embedded here; remove it"):
         only_images.encode([PICTURES[0], "a"])
 
 

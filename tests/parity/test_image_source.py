@@ -12,8 +12,7 @@ from transformers.models.tipsv2 import configuration_tipsv2, modeling_tipsv2, to
 
 import embed
 from embed.errors import DataError
-from embed.interop import convert
-from embed.interop.images import names, source, stored, towers
+from embed.towers import convert, names, source, stored, towers
 
 pytestmark = pytest.mark.parity
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -42,7 +41,7 @@ def pixels(mean=(0.0,) * 3, std=(1.0,) * 3) -> torch.Tensor:
 
 def converted(folder: pathlib.Path, output: pathlib.Path):
     assert source.is_one(folder)
-    convert.convert_images(source.read(folder), output, str(folder))
+    convert.convert(source.read(folder), output, str(folder))
     return embed.load(output)
 
 

@@ -125,9 +125,8 @@ def test_everything_learns_or_moves(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "place", ["train.after_step_3", pytest.param("checkpoint.before_manifest", marks=pytest.mark.slow)]
-)
+@pytest.mark.compiled
+@pytest.mark.parametrize("place", ["train.after_step_3", "checkpoint.before_manifest"])
 def test_killed_and_resumed_is_the_same_to_the_bit(whole, run_embed, place):
     run = f"--run_dir={place}"
     killed = run_embed(whole, *TRAIN, run, PYTHONPATH=".", EMBED_FAIL_AT=place)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from image_towers import OTHERS, below, dialect_arrays, drawn, image_tower
+from image_towers import below, dialect_arrays, drawn, image_tower
 
 from embed.errors import DataError
-from embed.interop.images import names
+from embed.towers import names
 
 TIPS = {"mask_token": True, "layer_scale": 1.0}
 DINO = {**TIPS, "num_class_tokens": 1, "class_position": True}
@@ -20,7 +20,7 @@ def test_every_dialect_is_known_and_gives_the_parameters_back(fields, gated):
         arrays = {f"tower.{n}": x for n, x in dialect_arrays(dialect, params).items()}
         assert names.dialect_of(list(arrays), "tower.").name == name
         others = names.other_arrays(dialect, {n.removeprefix("tower."): x for n, x in arrays.items()}, tower.encoder)
-        assert set(others) == set(OTHERS) & set(below(params))
+        assert set(others) == set(names.OTHERS) & set(below(params))
         for path, array in others.items():
             np.testing.assert_array_equal(array, below(params)[path])
 

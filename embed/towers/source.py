@@ -4,8 +4,8 @@ import pathlib
 
 from embed import documents
 from embed.errors import DataError
-from embed.interop.images import hugging_face, single_files, stored
-from embed.interop.images.towers import KINDS, ImageSource
+from embed.towers import hugging_face, single_files, stored
+from embed.towers.towers import KINDS, ImageSource
 
 
 def is_one(path) -> bool:

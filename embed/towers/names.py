@@ -13,6 +13,8 @@ from embed.errors import DataError
 from embed.interop.tensors import Tensor, linear, norm
 
 _OURS = "stack/layers"
+# Parameters of a VisionTransformer that `Dialect.layers` does not have.
+OTHERS = ("patches/kernel", "positions", "class_tokens", "class_positions", "registers", "mask_token")
 _NEW, _OLD, _FIRST = "encoder.layer.{}", "encoder.layer.{}", "blocks.{}"
 
 

@@ -11,20 +11,22 @@ import numpy as np
 from embed import trees
 from embed.data import tokenizers
 from embed.errors import DataError
-from embed.interop.images import names
-from embed.interop.images.names import Dialect
 from embed.interop.tensors import Tensor, read_all
 from embed.models import api
 from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
+from embed.towers import names
+from embed.towers.names import Dialect
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of colours
 # How a grid of positions is resized, and how many class tokens there are.
 KINDS: dict[str, dict[str, Any]] = {
     "tipsv2": {"position_resize": "linear_antialias", "num_class_tokens": 2, "class_position": False},
+    "tipsv2_vision_model": {"position_resize": "linear_antialias", "num_class_tokens": 2, "class_position": False},
     "dinov2": {"position_resize": "cubic", "num_class_tokens": 1, "class_position": True},
     "dinov2_with_registers": {"position_resize": "cubic_antialias", "num_class_tokens": 1, "class_position": True},
 }
+TIPS = ("tipsv2", "tipsv2_vision_model")  # both towers, and the image tower alone
 PLAIN = {"query": "{content}", "document": "{content}", "none": "{content}"}
 
 
@@ -40,15 +42,13 @@ class ImageSource:
     tokenizer: tokenizers.Tokenizer | None = None
     max_length: int | None = None
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    default_prompt_name: str | None = None
     notes: tuple[str, ...] = ()
 
 
 def _shapes(module) -> dict[str, tuple[int, ...]]:
     model = api.build(module)
     return {p: tuple(s.shape) for p, s in trees.flatten(jax.eval_shape(model.init, jax.random.key(0))).items()}
-
-
-_OWN = ("patches/kernel", "positions", "class_tokens", "class_positions", "registers", "mask_token")
 
 
 def image_params(reader, dialect: Dialect, image: ImageEmbedder, prefix: str, ignored) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def image_params(reader, dialect: Dialect, image: ImageEmbedder, prefix: str, ig
     leaves = read_all(
         reader,
         dialect.layers,
-        {p: s for p, s in shapes.items() if p not in _OWN},
+        {p: s for p, s in shapes.items() if p not in names.OTHERS},
         layers=encoder.num_layers,
         prefixes=(prefix,),
         ignored=(*(name.replace(".", r"\.") for name in (*dialect.others, *others)), *ignored),

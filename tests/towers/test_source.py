@@ -17,9 +17,8 @@ import embed
 from embed import arrays, bundles, trees
 from embed.data import tokenizers
 from embed.errors import DataError, UsageError
-from embed.interop import convert
-from embed.interop.images import names, source, towers
 from embed.models import api
+from embed.towers import convert, names, source, towers
 from embed.workflows import average, export
 from embed.workflows import convert as convert_command
 
@@ -58,7 +57,7 @@ def test_both_towers_of_tips(code, tmp_path):
     opened = source.read(folder)
     assert source.is_one(folder) and opened.kind == "tips" and opened.max_length == 64
     assert any("GELU" in note for note in opened.notes)
-    convert.convert_images(opened, tmp_path / "bundle", "folder")
+    convert.convert(opened, tmp_path / "bundle", "folder")
     stored = trees.flatten(arrays.load_numpy(tmp_path / "bundle"))
     for tower, params in (("image", of_image), ("text", of_text)):
         for path, array in params.items():
@@ -76,13 +75,13 @@ def test_an_image_tower_alone(tmp_path):
         opened = source.read(location)
         assert source.is_one(location) and opened.tokenizer is None
         output = tmp_path / f"bundle-{location.name}"
-        convert.convert_images(opened, output, "f")
+        convert.convert(opened, output, "f")
         description = bundles.read_model_json(output)
         assert "tokenizer" not in description and description["lineage"]["converted_from"] == "f"
         model = embed.load(output)
         assert model.takes_images and model.max_length is None and model.prompts == {}
         np.testing.assert_allclose(model.encode(PICTURES), vectors_of(image, params, PICTURES), rtol=0, atol=1e-6)
-        with pytest.raises(DataError, match="the model embeds images only"):
+        with pytest.raises(DataError, match="only images are embedded here"):
             model.encode(["a"])
         with pytest.raises(embed.errors.UsageError, match="max_length = 8: this model takes no texts"):
             embed.load(output, max_length=8)
@@ -106,7 +105,7 @@ def test_folders_that_are_none(tmp_path):
 
 
 def test_what_commands_make_of_a_model_of_images_alone(tmp_path, capsys):
-    """Averages are bundles again; exports and starts are refused in one line."""
+    """Averages are bundles again; forms of texts and options of texts are refused in one line."""
     image, bundles_ = image_tower(activation="gelu_tanh"), []
     for seed in (0, 1):
         folder = write(tmp_path / f"f{seed}", scenic_arrays(drawn(image, seed)))
@@ -118,7 +117,10 @@ def test_what_commands_make_of_a_model_of_images_alone(tmp_path, capsys):
     for path, array in drawn(image, 0).items():
         np.testing.assert_allclose(soup[path], (array + drawn(image, 1)[path]) / 2, rtol=0, atol=1e-6)
     assert embed.load(tmp_path / "soup").encode(PICTURES).shape == (3, 16)
-    with pytest.raises(UsageError, match="a model with an image tower, which no export format here holds"):
-        export.run(bundles_[0], tmp_path / "export")
+    for form in ("gguf", "bundle"):
+        with pytest.raises(UsageError, match=f"--format={form} .* image tower|gguf"):
+            export.run(
+                bundles_[0], tmp_path / "export", format=form, quantization="int8_blocks" if form == "bundle" else None
+            )
     with pytest.raises(UsageError, match="--max_length has no effect on towers of images"):
         convert_command.run(str(tmp_path / "f0"), tmp_path / "other", max_length=8)

@@ -11,16 +11,17 @@ from embed.errors import DataError
 from embed.interop import entries, tokenizer_files
 from embed.interop.entries import only
 from embed.interop.family import ACTIVATIONS, size
-from embed.interop.images import names, stored, towers
-from embed.interop.images.names import Dialect
-from embed.interop.images.towers import IMAGENET, KINDS, PLAIN, ImageSource
 from embed.interop.known_entries import CONFIG
+from embed.interop.source import matryoshka_sizes
 from embed.interop.tensors import Reader
 from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 from embed.models.tips_text import TipsText
 from embed.models.vit import VisionTransformer
+from embed.towers import names, sentence_folder, stored, towers
+from embed.towers.names import Dialect
+from embed.towers.towers import IMAGENET, KINDS, TIPS, ImageSource
 
 _VISION_ENTRIES = CONFIG | entries.table(
     honoured=(
@@ -55,11 +56,20 @@ _TEMPERATURE = "the learned temperature is left out, which no embedding depends 
 
 
 def _image_alone(path: pathlib.Path, config: dict, reader: Reader) -> ImageSource:
-    """Returns a Dinov2."""
-    prefix = _prefix(reader, "dinov2.", "dinov2_with_registers.", "backbone.", "")
+    """Returns a Dinov2, or the image tower of a TIPSv2."""
+    prefix = _prefix(reader, "dinov2.", "dinov2_with_registers.", "vision_encoder.", "vision_model.", "backbone.", "")
     image, dialect, notes = _image(path, config, "", reader, prefix, config["model_type"])
-    params = lambda: towers.image_params(reader, dialect, image, prefix, ())  # noqa: E731
-    return ImageSource(path, config["model_type"], tuple(reader.files), image, params, notes=tuple(notes))
+    folder = sentence_folder.read(path, image.encoder.width, has_text=False)
+    sizes = matryoshka_sizes(config, None, folder.sizes[-1] if folder.sizes else image.encoder.width)
+    params = lambda: towers.image_params(reader, dialect, image, prefix, ()) | folder.kernels()  # noqa: E731
+    return ImageSource(
+        path,
+        config["model_type"],
+        tuple(reader.files),
+        image.clone(projection=folder.sizes, matryoshka_dims=sizes),
+        params,
+        notes=(*notes, *folder.notes),
+    )
 
 
 def _both(path: pathlib.Path, config: dict, reader: Reader) -> ImageSource:
@@ -76,6 +86,8 @@ def _both(path: pathlib.Path, config: dict, reader: Reader) -> ImageSource:
     image, dialect, notes = _image(path, vision, "vision_config.", reader, of_image, "tipsv2")
     notes += entries.check(file, text, _TEXT_ENTRIES, "text_config.")
     embedder, max_length = _text_embedder(file, text)
+    folder = sentence_folder.read(path, embedder.encoder.width, has_text=True)
+    sizes = matryoshka_sizes(config, None, embedder.encoder.width)
     tokenizer = tokenizer_files.read(path, config, vocab_size=embedder.encoder.vocab_size)
     table = names.ORIGINAL_TEXT if of_text == "text_encoder." else names.TEXT
 
@@ -91,12 +103,13 @@ def _both(path: pathlib.Path, config: dict, reader: Reader) -> ImageSource:
         path,
         "tipsv2",
         tuple(reader.files),
-        DualEncoder(embedder, image),
+        DualEncoder(embedder, image, matryoshka_dims=sizes),
         params,
         tokenizer=tokenizer.tokenizer,
-        max_length=max_length,
-        prompts=PLAIN,
-        notes=(*notes, *tokenizer.notes, *([_TEMPERATURE] if "temperature" in reader.names() else [])),
+        max_length=max_length if folder.max_length is None else min(max_length, folder.max_length),
+        prompts=folder.prompts,
+        default_prompt_name=folder.default_prompt_name,
+        notes=(*notes, *folder.notes, *tokenizer.notes, *([_TEMPERATURE] if "temperature" in reader.names() else [])),
     )
 
 
@@ -136,14 +149,22 @@ def _hidden_size(width: int, ratio: float, gated: bool) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden
 
 
+def mlp_ratio(width: int, hidden: int, gated: bool) -> float | None:
+    """Returns the mlp_ratio of config.json for an MLP of that hidden size, an integer if one gives it; None where none does."""
+    wanted = hidden * 3 / 2 if gated else hidden
+    whole = int(wanted // width)
+    ratios = (whole, whole + 1, wanted / width, (wanted + 0.5) / width)
+    return next((ratio for ratio in ratios if _hidden_size(width, ratio, gated) == hidden), None)
+
+
 def _vision_fields(file, config: dict, kind: str) -> dict[str, Any]:
     try:
         width = size(config, "hidden_size")
         patch = _square(file, config, "patch_size", 14)
         gated = entries.flag(file, config, "use_swiglu_ffn", False)
         act = "silu" if gated else _activation(file, config, "gelu")
-        registers = config.get("num_register_tokens", {"tipsv2": 1, "dinov2_with_registers": 4}.get(kind, 0))
-        if kind == "tipsv2" and registers != 1:
+        registers = config.get("num_register_tokens", {"dinov2_with_registers": 4}.get(kind, int(kind in TIPS)))
+        if kind in TIPS and registers != 1:
             raise DataError(
                 f"{file}: num_register_tokens = {registers}: TIPS' second class token is the only one; restore the file"
             )
@@ -155,7 +176,7 @@ def _vision_fields(file, config: dict, kind: str) -> dict[str, Any]:
             "mlp_dim": _hidden_size(width, entries.real_number(file, config, "mlp_ratio", 0, 64, 4.0), gated),
             "gated": gated,
             "activation": act,
-            "num_registers": 0 if kind == "tipsv2" else registers,
+            "num_registers": 0 if kind in TIPS else registers,
             "position_grid": _square(file, config, "image_size", 224) // patch,
             "mask_token": True,
             "layer_scale": 1.0,
@@ -190,12 +211,16 @@ def _text_embedder(file, config: dict) -> tuple[Embedder, int]:
     return Embedder(encoder, MeanPooling()), size(config, "max_position_embeddings", 64)
 
 
+_NO_CROP = ("ViTImageProcessor",)  # processors that never crop; the others of Dinov2 do unless they are told not to
+
+
 def _processor(path: pathlib.Path, kind: str) -> tuple[dict[str, Any], list[str]]:
     """Returns the colours' mean and deviation and the size of images (None where it is not said), and notes."""
     file = path / "preprocessor_config.json"
     config = documents.read_json(file) if file.is_file() else {}
-    mean, std = ((0.0,) * 3, (1.0,) * 3) if kind == "tipsv2" else IMAGENET
-    if config.get("do_normalize", kind != "tipsv2"):
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if config.get("do_normalize", kind not in TIPS):
+        mean, std = (mean, std) if kind in TIPS else IMAGENET
         mean, std = (tuple(config.get(name, default)) for name, default in (("image_mean", mean), ("image_std", std)))
     if len(mean) != 3 or len(std) != 3 or not all(isinstance(x, int | float) for x in (*mean, *std)):
         raise DataError(f"{file}: image_mean or image_std has not three numbers; restore the file from its source")
@@ -206,7 +231,7 @@ def _processor(path: pathlib.Path, kind: str) -> tuple[dict[str, Any], list[str]
         )
     sizes = [config[name] for name in ("crop_size", "size") if isinstance(config.get(name), dict)]
     sides = next((s for s in sizes if s.get("height") and s.get("height") == s.get("width")), {})
-    if config.get("do_center_crop", kind != "tipsv2"):
+    if config.get("do_center_crop", kind not in TIPS and config.get("image_processor_type") not in _NO_CROP):
         notes = [
             f"{path}: images are resized to a square; the folder's own processor crops its middle, so that vectors differ"
         ]

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from embed.errors import DataError
-from embed.interop.images.stored import Arrays
+from embed.towers.stored import Arrays
 
 _START, _END = "encoder/ToTokenSequence_0", "encoder/encoder_norm"
 _VISION_BLOCK, _TEXT_BLOCK = "encoder/transformer/encoderblock_{}", "transformer/encoderblock_{}"
-_TABLE, _TEXT_END, _TEMPERATURE = "token_emb/emb_var", "text_encoder_norm", "temperature_contrastive"
+_TABLE, _TEXT_END = "token_emb/emb_var", "text_encoder_norm"
+TEMPERATURE = "temperature_contrastive"
 # Our name of a part of a block -> theirs.
 _BLOCK = {
     "attention_norm": "LayerNorm_0",
@@ -120,7 +121,7 @@ def vision_params(reader: Arrays, encoder) -> dict[str, np.ndarray]:
 
 def text_params(reader: Arrays, encoder) -> dict[str, np.ndarray]:
     """Returns the parameters of a text tower by their paths below its Embedder."""
-    leaves = _read(reader, text_names(encoder.num_layers), (_TEMPERATURE,))
+    leaves = _read(reader, text_names(encoder.num_layers), (TEMPERATURE,))
     return {f"encoder/{path}": array for path, array in leaves.items()}
 
 

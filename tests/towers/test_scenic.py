@@ -5,7 +5,7 @@ import pytest
 from image_towers import drawn, image_tower, scenic_arrays, scenic_text_arrays, text_tower
 
 from embed.errors import DataError
-from embed.interop.images import scenic, stored
+from embed.towers import scenic, stored
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import numpy as np
 
 from embed.data import tokenizers
 from embed.errors import DataError
-from embed.interop.images import names, scenic, stored, towers
-from embed.interop.images.towers import IMAGENET, KINDS, PLAIN, ImageSource
 from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 from embed.models.tips_text import TipsText
 from embed.models.vit import VisionTransformer
+from embed.towers import names, scenic, stored, towers
+from embed.towers.towers import IMAGENET, KINDS, PLAIN, ImageSource
 
 
 def of_onnx(path: pathlib.Path, reader: stored.Arrays) -> ImageSource:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embed.errors import DataError, UsageError
-from embed.interop.images import stored
+from embed.towers import stored
 
 
 def test_arrays_of_an_npz_file(tmp_path):

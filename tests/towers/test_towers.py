@@ -5,7 +5,7 @@ import pytest
 from image_towers import dialect_arrays, drawn, image_tower
 
 from embed.errors import DataError
-from embed.interop.images import names, stored, towers
+from embed.towers import names, stored, towers
 
 
 @pytest.fixture

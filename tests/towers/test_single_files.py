@@ -7,7 +7,7 @@ from tiny_models import made_up_texts
 
 from embed.data import tokenizers
 from embed.errors import DataError
-from embed.interop.images import names, single_files, towers
+from embed.towers import names, single_files, towers
 
 
 @pytest.fixture(autouse=True)

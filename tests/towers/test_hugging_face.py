@@ -8,7 +8,7 @@ from image_towers import dialect_arrays, drawn, image_tower
 from safetensors.numpy import save_file
 
 from embed.errors import DataError
-from embed.interop.images import hugging_face, names
+from embed.towers import hugging_face, names
 
 TIPS = {"mask_token": True, "layer_scale": 1.0, "activation": "gelu"}
 CONFIG = {
