@@ -6,8 +6,9 @@ and of 16 bits a colour the upper eight.
 
 import io
 import math
+import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -57,12 +58,32 @@ def _unreadable(content: bytes, location: str, what: str) -> DataError:
     return DataError(f"{location}: {what}, {len(content):,} bytes; restore it, or remove the record")
 
 
+def file_of(value: Any, location: str) -> Any:
+    """Returns the bytes of an image file from a value of a record; what is no image is returned as it is.
+
+    {"bytes": ..., "path": ...} is how Hugging Face's datasets and their parquet files hold an image. Pixels, uint8
+    [height, width] or [height, width, channels], become a PNG.
+    """
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:
+        if value["bytes"] is not None or not value["path"]:
+            return value["bytes"]
+        try:
+            return pathlib.Path(value["path"]).read_bytes()
+        except OSError as e:
+            raise DataError(
+                f"{location}: {value['path']}: {e.strerror or e}; put the image's bytes into the record"
+            ) from e
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3) and value.size:
+        return png(value)
+    return value
+
+
 def png(pixels: np.ndarray) -> bytes:
-    """Returns uint8 [height, width, 3] as the bytes of a PNG file."""
+    """Returns uint8 [height, width], or [height, width, channels] with 1, 3 or 4 of them, as the bytes of a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
 

@@ -74,6 +74,9 @@ class Objective(Protocol):
 
     One that trains the model's decoder has the attribute `trains_decoder` = True; for others a start's decoder is left out.
 
+    One whose `frozen` comes from files has `read_frozen(target)`, which returns it laid out as `target`, a tree of
+    ShapeDtypeStruct, and `identity()`, what of it must be the same when a run is resumed; `init` gives zeros in its place.
+
     An objective knows nothing of micro-batches, meshes and hosts: `training.step` calls `forward` for each micro-batch, and
     `loss` once for the whole batch.
     """

@@ -61,6 +61,7 @@ REQUIRED = {
     "recipes/embedding_gemma/small_adapt.gin": ["PAIRS='data/pairs/*.jsonl'", "START='causal'"],
     "recipes/tips/b14.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'"],
     "recipes/tips/g14_pod.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'"],
+    "recipes/tips/distill.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'", "TEACHER='g14'"],
     "recipes/tips/high_resolution.gin": ["PICTURES='pictures/*.jsonl'", "START='minilm'"],
     "claims/recipes/small.gin": SMALL,
     "claims/recipes/student.gin": SMALL,

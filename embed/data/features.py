@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embed import documents, ranges
+from embed import documents, image_bytes, ranges
 from embed.data import vector_store
 from embed.data.draws import Draws
 from embed.data.records import Field
@@ -318,8 +318,12 @@ def roles_of(features: Sequence[Feature]) -> dict[str, Role]:
 def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
     """Returns a value of a record in its role's kind: str, [str, ...], [float, ...] or bytes, cleaned and checked.
 
+    An image may be the bytes of its file, an array of its pixels, or {"bytes": ..., "path": ...}, as Hugging Face has it.
+
     What is of another kind, and a missing value that is needed, are DataErrors that name field and location.
     """
+    if role.kind == "bytes":
+        value = image_bytes.file_of(value, f"{location}: field {field!r}")
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     listed = list(value) if isinstance(value, list | tuple) else [value]
     if all(one is None or isinstance(one, str | bytes) and not one.strip() for one in listed):
@@ -332,7 +336,10 @@ def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
         return _numbers(value, field, location)
     if role.kind == "bytes":
         if not isinstance(value, bytes):
-            raise DataError(f"{location}: field {field!r} is {type(value).__name__}, expected bytes")
+            raise DataError(
+                f"{location}: field {field!r} is {type(value).__name__}, expected the bytes of a file; for paths of images put "
+                "sources.ImageFiles around the source"
+            )
         return value
     return _label(value, field, location)
 

@@ -162,7 +162,10 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
         check_fields(fields, {name: not role.optional for name, role in roles.items()}, owner)
     if isinstance(task.source, sources.Tfds):
         return seqio.TfdsDataSource(
-            tfds_name=task.source.name, tfds_data_dir=task.source.data_dir, splits={"train": task.source.split}
+            tfds_name=task.source.name,
+            tfds_data_dir=task.source.data_dir,
+            splits={"train": task.source.split},
+            decoders=_decoders(task.source.fields, roles),
         )
 
     def rows():
@@ -191,6 +194,14 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
     return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
 
 
+def _decoders(fields: Mapping[str, str], roles: Mapping[str, Role]):
+    """Returns the decoders of TFDS that keep images as the bytes of their files."""
+    import tensorflow_datasets as tfds
+
+    images = [fields.get(name, name) for name, role in roles.items() if role.kind == "bytes"]
+    return {field: tfds.decode.SkipDecoding() for field in images} or None
+
+
 def _as_kind(value, kind: str):
     """Returns a tensor of an example as its role's kind has it; None is for a value that is not there."""
     _, tf = _libraries()
@@ -199,6 +210,8 @@ def _as_kind(value, kind: str):
         return tf.zeros([0], dtype) if value is None else tf.cast(tf.reshape(value, [-1]), dtype)
     if value is None:
         return tf.constant("")
+    if kind == "bytes" and value.dtype == tf.uint8:
+        return tf.io.encode_png(value)  # of a user's own task, which decoded it
     return value if value.dtype == tf.string else tf.strings.as_string(value)
 
 

@@ -19,6 +19,7 @@ from embed.errors import ConfigError
 from embed.losses.self_distillation import Centre, Temperatures, assignment_sums, mean_loss
 from embed.models import heads
 from embed.models.heads import PrototypeHead
+from embed.objectives.frozen_teacher import TOWER, FrozenTeacher
 from embed.objectives.texts import INDEX, embed_texts
 from embed.ranges import Natural, NonNegative, OpenShare
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
@@ -38,9 +39,11 @@ class ImageText:
     `captions` maps the text features to class tokens; each has a temperature of its own, and their losses are averaged.
     `self_distillation` and `masked_modelling` weigh the other two terms; a term of weight 0 is left out, with its passes and
     parameters. `teacher` 'ema' is a moving average of the image tower and the heads with `momentum`; 'ema_heads' averages the
-    heads alone, and the teacher's tokens are the student's of the unmasked crop (TIPSv2). `all_patches` counts the visible patches
-    too (iBOT++ of TIPSv2). The batch has `image_global` [b, S, S, 3], `image_local` [b, M, s, s, 3] and `image_mask` [b, P].
-    The momentum, the temperatures and the sizes of the heads are our choice; TIPS publishes 32k prototypes.
+    heads alone, and the teacher's tokens are the student's of the unmasked crop (TIPSv2). It may be a
+    `frozen_teacher.FrozenTeacher` instead: a larger model is then distilled, by the same losses. `all_patches` counts the visible
+    patches too (iBOT++ of TIPSv2). Without `mask_student` the student sees the whole global crop, in the pass that captions are
+    compared with, as in TIPSv2's distillation. The batch has `image_global` [b, S, S, 3], `image_local` [b, M, s, s, 3] and
+    `image_mask` [b, P]. The momentum, the temperatures and the sizes of the heads are our choice; TIPS publishes 32k prototypes.
 
     From step `watch_from` on a collapsed teacher is warned of, or ends the run with `stop_on_warning`.
     """
@@ -50,7 +53,8 @@ class ImageText:
     self_distillation: NonNegative = 1.0
     masked_modelling: NonNegative = 2.0
     all_patches: bool = False
-    teacher: Literal["ema", "ema_heads"] = "ema"
+    mask_student: bool = True
+    teacher: Literal["ema", "ema_heads"] | FrozenTeacher = "ema"
     momentum: OpenShare = 0.994
     temperatures: Temperatures = Temperatures()
     centre: Centre = Centre()
@@ -64,22 +68,55 @@ class ImageText:
         ranges.check_fields(self)
         if not self.captions:
             raise ConfigError("ImageText.captions is empty; name the text features and the class token of each")
+        self._check_teacher()
         if self.model is None:
             return
-        needed = ["text", "image_tokens", *(["masked_image_tokens"] if self.masked_modelling else [])]
+        needed = ["text", "image_tokens", *(["masked_image_tokens"] if self._masks else [])]
         missing = [name for name in needed if name not in self.model.methods]
         if missing:
             raise ConfigError(
                 f"ImageText needs a model with the method {missing[0]!r}; bind Recipe.model to a DualEncoder, and set "
                 "VisionTransformer.mask_token = True for masked modelling"
             )
-        count = self.model.description["image"]["encoder"]["num_class_tokens"]
+        encoder = self.model.description["image"]["encoder"]
+        if self._frozen is not None and self._frozen.patch_size != encoder["patch_size"]:
+            raise ConfigError(
+                f"ImageText.teacher has patches of {self._frozen.patch_size} pixels, and the student of {encoder['patch_size']}; "
+                "make them the same"
+            )
+        count = encoder["num_class_tokens"]
         for name, index in self.captions.items():
             if not 0 <= index < count:
                 raise ConfigError(
                     f"ImageText.captions: {name!r} is compared with class token {index}, and the image tower has {count}, counted "
                     "from 0; set VisionTransformer.num_class_tokens, or take another"
                 )
+
+    def _check_teacher(self) -> None:
+        """Raises ConfigError for a teacher that is none, and for masks that the other fields rule out."""
+        if not self._heads and (self.teacher != "ema" or not self.mask_student):
+            raise ConfigError(
+                "ImageText.teacher and mask_student have no effect where self_distillation and masked_modelling are 0; leave them "
+                "out"
+            )
+        if self.mask_student:
+            return
+        if self._frozen is None:
+            raise ConfigError(
+                "ImageText.mask_student = False needs a FrozenTeacher: a student that sees what its own average sees has nothing "
+                "to learn"
+            )
+        if self.masked_modelling and not self.all_patches:
+            raise ConfigError("ImageText.mask_student = False leaves no masked patch to count; set all_patches = True")
+
+    @property
+    def _frozen(self) -> FrozenTeacher | None:
+        return self.teacher if isinstance(self.teacher, FrozenTeacher) else None
+
+    @property
+    def _masks(self) -> bool:
+        """Whether the student has a pass of the masked crop."""
+        return bool(self.masked_modelling) and self.mask_student
 
     @property
     def _heads(self) -> dict[str, PrototypeHead]:
@@ -94,14 +131,32 @@ class ImageText:
         drawn = {name: heads.init(head, k, self._width()) for (name, head), k in zip(self._heads.items(), keys)}
         params = {MODEL: model, LOSS: {name: self.loss_fn.init() for name in self.captions}, HEADS: drawn}
         centres = {name: jnp.zeros(head.num_prototypes) for name, head in self._heads.items()}
+        if self._frozen is not None:
+            shapes = {
+                name: jax.eval_shape(lambda k, head=head: heads.init(head, k, self._frozen.width), key)
+                for name, head in self._heads.items()
+            }
+            return Variables(params, {CENTRES: centres}, {TEACHER: self._frozen.init(shapes)})
         return Variables(params, {TEACHER: jax.tree.map(jnp.copy, self._taught(params)), CENTRES: centres}, {})
+
+    def read_frozen(self, target: Params) -> dict[str, Any]:
+        """Returns the frozen teacher, laid out as `target`; nothing where the teacher is an average."""
+        return {} if self._frozen is None else {TEACHER: self._frozen.read(target[TEACHER])}
+
+    def identity(self) -> dict[str, str]:
+        """Returns what must be the same when a run is resumed."""
+        return {} if self._frozen is None else {"teacher": self._frozen.digest()}
 
     def axes(self) -> Variables:
         """Returns their logical axes."""
         scalars = jax.tree.map(lambda x: (None,) * x.ndim, jax.eval_shape(self.loss_fn.init))
         of_heads = {name: heads.axes_of(head, self._width()) for name, head in self._heads.items()}
         params = {MODEL: self.model.axes, LOSS: dict.fromkeys(self.captions, scalars), HEADS: of_heads}
-        return Variables(params, {TEACHER: self._taught(params), CENTRES: dict.fromkeys(of_heads, ("vocab",))}, {})
+        centres = dict.fromkeys(of_heads, ("vocab",))
+        if self._frozen is not None:
+            of_teacher = {name: heads.axes_of(head, self._frozen.width) for name, head in self._heads.items()}
+            return Variables(params, {CENTRES: centres}, {TEACHER: self._frozen.axes(of_teacher)})
+        return Variables(params, {TEACHER: self._taught(params), CENTRES: centres}, {})
 
     def _width(self) -> int:
         return self.model.description["image"]["encoder"]["width"]
@@ -134,15 +189,16 @@ class ImageText:
                 CLASS, variables, student[:, 0], jnp.repeat(teacher[0][:, 0], count, 0), weights, step
             )
         if PATCH in self._heads:
-            _, student = self._tokens(model, batch[GLOBAL], keys[3], batch[MASK])
-            weights = jnp.ones_like(batch[MASK], jnp.float32) if self.all_patches else batch[MASK].astype(jnp.float32)
+            student = self._tokens(model, batch[GLOBAL], keys[3], batch[MASK])[1] if self._masks else patches
+            mask = batch[MASK].astype(jnp.float32) if self._masks else jnp.ones(patches.shape[:2], jnp.float32)
+            weights = jnp.ones_like(mask) if self.all_patches else mask
             flat = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
             sums[PATCH] = self._assigned(PATCH, variables, flat(student), flat(teacher[1]), weights.reshape(-1), step)
         return Outputs(rows, sums)
 
     def _check_batch(self, batch: Batch) -> None:
         """Raises ConfigError for arrays that are not there, and for a text feature that nothing is compared with."""
-        terms = ([LOCAL] if CLASS in self._heads else []) + ([MASK] if PATCH in self._heads else [])
+        terms = ([LOCAL] if CLASS in self._heads else []) + ([MASK] if self._masks else [])
         missing = [name for name in (GLOBAL, *terms) if name not in batch]
         if missing:
             raise ConfigError(
@@ -164,6 +220,9 @@ class ImageText:
         return self.model.apply(model, inputs, method="masked_image_tokens", key=key)
 
     def _teacher_tokens(self, variables: Variables, batch: Batch, class_tokens, patches) -> tuple[Array, Array]:
+        if self._frozen is not None:
+            inputs = {"pixels": batch[GLOBAL]}
+            return self._frozen.model.apply(variables.frozen[TEACHER][TOWER], inputs, method="image_tokens")
         if self.teacher == "ema_heads":
             return class_tokens, patches
         return self._tokens({**variables.params[MODEL], "image": variables.moving[TEACHER][MODEL]}, batch[GLOBAL], None)
@@ -171,7 +230,8 @@ class ImageText:
     def _assigned(self, name: str, variables: Variables, student, teacher, weights, step) -> dict[str, Array]:
         """Returns the sums of `assignment_sums` of one head."""
         head = self._heads[name]
-        student_head, teacher_head = variables.params[HEADS][name], variables.moving[TEACHER][HEADS][name]
+        teacher_heads = (variables.moving if self._frozen is None else variables.frozen)[TEACHER][HEADS]
+        student_head, teacher_head = variables.params[HEADS][name], teacher_heads[name]
         return assignment_sums(
             head.apply({"params": student_head}, student),
             head.apply({"params": teacher_head}, teacher),
@@ -202,12 +262,14 @@ class ImageText:
     def update(self, variables: Variables, outputs: Outputs, step) -> dict[str, Any]:
         """Returns the teacher a step nearer to the student, and the next centres."""
         del step
+        centres = {name: self.centre.next(x, outputs.sums[name]) for name, x in variables.moving[CENTRES].items()}
+        if self._frozen is not None:
+            return {CENTRES: centres}
         teacher = jax.tree.map(
             lambda a, p: self.momentum * a + (1 - self.momentum) * p,
             variables.moving[TEACHER],
             self._taught(variables.params),
         )
-        centres = {name: self.centre.next(x, outputs.sums[name]) for name, x in variables.moving[CENTRES].items()}
         return {TEACHER: teacher, CENTRES: centres}
 
     def export(self, variables: Variables) -> Params:

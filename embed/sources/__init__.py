@@ -15,6 +15,7 @@ from embed.sources.joined import Joined
 from embed.sources.labelled_texts import LabelledTexts
 from embed.sources.python_functions import PythonFunctions
 from embed.sources.record_files import JsonLines, Parquet, TabSeparated
+from embed.sources.tar_shards import TarShards
 
 __all__ = [
     "BeirFolder",
@@ -29,6 +30,7 @@ __all__ = [
     "Parquet",
     "PythonFunctions",
     "TabSeparated",
+    "TarShards",
     "Tfds",
     "TitleAndBody",
 ]

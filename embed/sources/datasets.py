@@ -19,8 +19,8 @@ from embed.sources.record_files import Mapped
 class HuggingFaceDataset(Mapped):
     """A dataset of the Hugging Face Hub, a local one, or a folder of `save_to_disk`; needs `datasets` (extra [huggingface]).
 
-    `streaming` reads it as it comes instead of fetching all of it first; `max_rows` stops after that many. `optional`,
-    `on_bad_record` and `max_bad_share` are as in `Files`.
+    Images come as the bytes of their files, whatever the type of their column says. `streaming` reads it as it comes instead of
+    fetching all of it first; `max_rows` stops after that many. `optional`, `on_bad_record` and `max_bad_share` are as in `Files`.
     """
 
     name: str
@@ -54,12 +54,13 @@ class HuggingFaceDataset(Mapped):
         except ImportError as e:
             raise DataError("Hugging Face datasets need a package; run: pip install 'embed[huggingface]'") from e
         if is_saved_dataset(self.name):
-            return self._saved(datasets)
+            return _undecoded(self._saved(datasets), datasets)
         options = {"streaming": True} if self.streaming else {}
         local = folder_fingerprint(self.name)
         if local:  # the package's own cache goes by the times of files, which a copy may keep
             options["cache_dir"] = str(pathlib.Path(datasets.config.HF_DATASETS_CACHE) / digest_json(local)[:16])
-        return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+        loaded = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+        return _undecoded(loaded, datasets)
 
     def _saved(self, datasets):
         """Returns the dataset that `save_to_disk` wrote, or its split where it wrote several."""
@@ -78,6 +79,14 @@ class HuggingFaceDataset(Mapped):
                 f"{self.name}: holds one dataset, not the split {self.split!r}; leave out HuggingFaceDataset.split"
             )
         return saved
+
+
+def _undecoded(loaded, datasets):
+    """Returns a dataset whose images stay as they are stored: {"bytes": ..., "path": ...}."""
+    for name, feature in (getattr(loaded, "features", None) or {}).items():
+        if isinstance(feature, datasets.Image):
+            loaded = loaded.cast_column(name, datasets.Image(decode=False))
+    return loaded
 
 
 @dataclasses.dataclass(frozen=True)

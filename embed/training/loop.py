@@ -23,7 +23,7 @@ from embed.ranges import Count, Natural, Positive
 from embed.training import reports
 from embed.training.preemption import Preemption
 from embed.training.programs import Programs, fit
-from embed.training.state import Items, TrainState, create, layout, with_shardings
+from embed.training.state import Items, TrainState, create, frozen_reader, layout, with_shardings
 from embed.training.step import make_step
 from embed.training.validation import Validation
 from embed.training.watch import Watch
@@ -150,6 +150,17 @@ def _give_back_memory() -> None:
 
 def _create(run: Run, placed: TrainState) -> TrainState:
     """Returns the first state, made in place on its devices; step 0 is not a checkpoint."""
+    state = _drawn(run, placed)
+    read_frozen = frozen_reader(run.objective)
+    if read_frozen is None:
+        return state
+    target = with_shardings(jax.eval_shape(lambda: state.variables.frozen), placed.variables.frozen)
+    frozen = {**state.variables.frozen, **read_frozen(target)}
+    return dataclasses.replace(state, variables=dataclasses.replace(state.variables, frozen=frozen))
+
+
+def _drawn(run: Run, placed: TrainState) -> TrainState:
+    """Returns the first state without what the objective reads of other runs."""
     if run.start_from is None:
         return jax.jit(run.create, out_shardings=placed)()
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))

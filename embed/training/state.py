@@ -42,6 +42,15 @@ def create(
     )
 
 
+def frozen_reader(objective: Objective) -> Callable[[Params], dict[str, Any]] | None:
+    """Returns read_frozen(target) of an objective, or of the one that it wraps; None where it reads nothing."""
+    while not hasattr(objective, "read_frozen"):
+        if not hasattr(objective, "objective"):
+            return None
+        objective = objective.objective
+    return objective.read_frozen
+
+
 def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
     """Returns the shardings of a state: optimiser moments lie as the parameters they belong to, the rest is replicated."""
     variables = sharding.shardings(objective.axes(), abstract.variables, mesh)

@@ -142,6 +142,7 @@ def _identity(recipe, examples) -> dict:
         "order": ORDER,
         "start": _start_digest(recipe),
         "validation_share": recipe.validation_share,
+        **getattr(recipe.objective, "identity", dict)(),
         **({} if recipe.lora is None else {"lora": dataclasses.asdict(recipe.lora)}),
         **({} if recipe.quantization is None else {"quantization": recipe.quantization.describe()}),
     }

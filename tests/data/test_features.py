@@ -47,7 +47,7 @@ def test_a_value_becomes_what_its_kind_says(value, kind, parsed):
         ([1], "texts", "is int, expected a text"), ("x", "numbers", "holds 'x', expected a finite number"),
         ([1, "nan"], "numbers", "expected a finite number"), (1e39, "numbers", "expected a finite number"),
         ({"a": 1}, "numbers", "expected a finite number"), ("[1, ", "numbers", "JSON"), (["a"], "text", "is list, expected a text"),
-        ("text", "bytes", "is str, expected bytes"), (float("inf"), "text", "expected a text"),
+        ("text", "bytes", "is str, expected the bytes of a file; for paths of images"), (float("inf"), "text", "expected a text"),
         (None, "numbers", "missing or null"),
     ],
 )  # fmt: skip

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from tiny_models import word_tokenizer
 
+from embed import image_bytes
 from embed.data import prepare, seqio_tasks
+from embed.data.image_features import Image
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, RegisteredTask, Task
 from embed.data.text_features import Lengths, pairs
@@ -353,6 +355,9 @@ def test_a_task_of_ones_own_is_registered_as_tokens(own_module, tokenizer, seqio
 # TFDS.
 
 
+PICTURE = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory, seqio):
     """A small TFDS dataset, written here."""
@@ -365,11 +370,19 @@ def tfds_folder(tmp_path_factory, seqio):
             {
                 "question": tfds.features.Text(), "answer": tfds.features.Text(), "name": tfds.features.Text(),
                 "wrong": tfds.features.Text(), "wrongs": tfds.features.Sequence(tfds.features.Text()),
-                "number": tfds.features.Scalar(np.int64),
+                "number": tfds.features.Scalar(np.int64), "picture": tfds.features.Image(shape=(None, None, 3)),
             }
         )  # fmt: skip
         examples = [
-            {"question": f" a {i}", "answer": "b c", "name": "h", "wrong": "i", "wrongs": ["j"] * i, "number": i}
+            {
+                "question": f" a {i}",
+                "answer": "b c",
+                "name": "h",
+                "wrong": "i",
+                "wrongs": ["j"] * i,
+                "number": i,
+                "picture": PICTURE + np.uint8(i),
+            }
             for i in range(3)
         ]
         place = str(folder / "little_pairs" / "1.0.0")
@@ -399,6 +412,15 @@ def test_a_tfds_dataset(tfds_folder, tokenizer, fields, more):
     task = tfds_task(tfds_folder, **fields)
     records = [{"query": f"a {i}", "target": "b c", **more(i)} for i in range(3)]
     same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
+
+
+def test_images_of_a_tfds_dataset_stay_the_files_that_they_are(tfds_folder, tokenizer):
+    task = Task("little", Tfds("little_pairs:1.0.0", {"image": "picture"}, "train", tfds_folder))
+    rows = list(seqio_tasks.examples(task, tokenizer, (Image(),)))
+    for i, row in enumerate(rows):
+        image = image_bytes.open_image(row["image_file"].tobytes(), "")
+        np.testing.assert_array_equal(np.asarray(image), PICTURE + np.uint8(i))
+    assert len(rows) == 3
 
 
 def test_another_split_of_a_tfds_dataset(tfds_folder, tokenizer):

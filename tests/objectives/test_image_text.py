@@ -6,68 +6,26 @@ import math
 import jax
 import numpy as np
 import pytest
-from training_batches import examples, fast, only, rows
+from image_text_parts import CROPS, HEAD, LOCAL, PATCHES, batch, tower, whole_objective
+from training_batches import fast, only
 
 from embed import sharding
 from embed.errors import ConfigError
-from embed.losses.contrastive import Contrastive
 from embed.losses.self_distillation import Temperatures
-from embed.losses.symmetric import Symmetric
-from embed.models import api, heads
-from embed.models.dual_encoder import DualEncoder, ImageEmbedder
-from embed.models.embedder import Embedder
-from embed.models.heads import PrototypeHead
-from embed.models.pooling import MeanPooling
-from embed.models.tips_text import TipsText
-from embed.models.vit import VisionTransformer
-from embed.objectives.image_text import ImageText
+from embed.models import heads
 from embed.training.optimizers import adamw
 from embed.training.state import create, layout
 from embed.training.step import loss_and_gradient, make_step
 from embed.trees import flatten
 from embed.types import Batch
 
-SIZE, LOCAL, CROPS, PATCHES = 6, 4, 3, 9
 KEY = jax.random.key(7)
-
-
-def tower(stochastic_depth=0.0, **fields):
-    image = VisionTransformer(2, 8, 1, 2, 12, position_grid=3, stochastic_depth=stochastic_depth, **fields)
-    text = Embedder(TipsText(vocab_size=50, width=8, num_layers=1, num_heads=2, mlp_dim=12), MeanPooling())
-    return api.build(DualEncoder(text, ImageEmbedder(image, image_size=SIZE)))
-
-
-HEAD = PrototypeHead(num_prototypes=11, hidden=6, features=5)
-OBJECTIVE = ImageText(
-    Symmetric(Contrastive(0.2, learn_temperature=True)), class_head=HEAD, patch_head=HEAD, model=tower(mask_token=True)
-)
-
-
-def batch(seed=0, size=8, shards=1, parts=1) -> Batch:
-    """Returns a batch of images with two captions each."""
-    arrays = rows(examples(seed, size, 0, 49), 0, shards=shards, parts=parts, max_segments=4)
-    names = {"query": "caption", "target": "synthetic_caption"}
-    renamed = {}
-    for name, x in arrays.items():
-        side = next((s for s in names if name.startswith(s)), None)
-        renamed[name if side is None else names[side] + name.removeprefix(side)] = x
-    random = np.random.default_rng(seed)
-    images = {
-        "image_global": random.integers(0, 256, (size, SIZE, SIZE, 3)).astype(np.uint8),
-        "image_local": random.integers(0, 256, (size, CROPS, LOCAL, LOCAL, 3)).astype(np.uint8),
-        "image_mask": random.uniform(size=(size, PATCHES)) < 0.75,
-    }
-    cut = {
-        name: np.moveaxis(x.reshape(parts, shards, size // (shards * parts), *x.shape[1:]), 0, 1)
-        for name, x in images.items()
-    }
-    return Batch({**renamed, **cut}, arrays.max_segments)
 
 
 @pytest.fixture(scope="module")
 def variables():
     """Variables whose teacher and centres are no longer at their start."""
-    first = fast(lambda: OBJECTIVE.init(jax.random.key(0)))()
+    first = fast(lambda: whole_objective().init(jax.random.key(0)))()
     random = np.random.default_rng(3)
     moving = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), first.moving)
     return dataclasses.replace(first, moving=moving)
@@ -75,7 +33,7 @@ def variables():
 
 def cross_entropy(student, teacher, own, taught, centre, step=0):
     """Returns the cross-entropy of each item, in float64, from features and prototypes."""
-    t = OBJECTIVE.temperatures
+    t = whole_objective().temperatures
     p = np.exp((np.float64(teacher) @ np.float64(taught) - centre) / float(t.teacher_at(step)))
     q = np.exp(np.float64(student) @ np.float64(own) / t.student)
     return -np.sum(p / p.sum(-1, keepdims=True) * np.log(q / q.sum(-1, keepdims=True)), -1)
@@ -83,9 +41,9 @@ def cross_entropy(student, teacher, own, taught, centre, step=0):
 
 def test_the_terms_are_those_of_their_equations(variables):
     one = only(batch())
-    outputs = fast(lambda v, b: OBJECTIVE.forward(v, b, None, 0))(variables, one)
-    value, metrics = fast(lambda v, o, b: OBJECTIVE.loss(v.params, o, b, 0))(variables, outputs, one)
-    model, params = OBJECTIVE.model, variables.params["model"]
+    outputs = fast(lambda v, b: whole_objective().forward(v, b, None, 0))(variables, one)
+    value, metrics = fast(lambda v, o, b: whole_objective().loss(v.params, o, b, 0))(variables, outputs, one)
+    model, params = whole_objective().model, variables.params["model"]
     taught = {**params, "image": variables.moving["teacher"]["model"]}
     tokens = fast(lambda p, x: model.apply(p, {"pixels": x}, method="image_tokens"))
     of_class, _ = tokens(params, one["image_global"])
@@ -127,7 +85,7 @@ def test_the_terms_are_those_of_their_equations(variables):
     )
     assert float(metrics["masked_modelling"]) == pytest.approx(of_patches[mask].mean(), rel=1e-5)
     assert float(value) == pytest.approx(contrastive + distilled + 2 * of_patches[mask].mean(), rel=1e-5)
-    every = dataclasses.replace(OBJECTIVE, all_patches=True)
+    every = dataclasses.replace(whole_objective(), all_patches=True)
     metrics = fast(lambda v, b: every.loss(v.params, every.forward(v, b, None, 0), b, 0))(variables, one)[1]
     assert float(metrics["masked_modelling"]) == pytest.approx(of_patches.mean(), rel=1e-5)
 
@@ -135,7 +93,7 @@ def test_the_terms_are_those_of_their_equations(variables):
 @pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)])
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(variables, parts):
     """To 1e-6 of its norm; nothing is drawn, as the keys of micro-batches differ."""
-    compute = fast(lambda v, b: loss_and_gradient(OBJECTIVE, v, b, KEY, 0))
+    compute = fast(lambda v, b: loss_and_gradient(whole_objective(), v, b, KEY, 0))
     whole, cut = (compute(variables, batch(parts=n)) for n in (1, parts))
     assert float(cut[0]) == pytest.approx(float(whole[0]), rel=1e-6)
     apart, norm = 0.0, 0.0
@@ -150,8 +108,8 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(variables, par
 
 def test_the_teacher_moves_by_its_momentum_and_so_do_the_centres(variables):
     one = only(batch())
-    outputs = fast(lambda v, b: OBJECTIVE.forward(v, b, None, 0))(variables, one)
-    moved = OBJECTIVE.update(variables, outputs, 0)
+    outputs = fast(lambda v, b: whole_objective().forward(v, b, None, 0))(variables, one)
+    moved = whole_objective().update(variables, outputs, 0)
     taught = {"model": variables.params["model"]["image"], "heads": variables.params["heads"]}
     for path, x in flatten(moved["teacher"]).items():
         before = flatten(variables.moving["teacher"])[path]
@@ -165,20 +123,20 @@ def test_the_teacher_moves_by_its_momentum_and_so_do_the_centres(variables):
 
 @pytest.mark.slow
 def test_a_teacher_of_averaged_heads_has_the_students_tokens():
-    objective = dataclasses.replace(OBJECTIVE, teacher="ema_heads")
+    objective = dataclasses.replace(whole_objective(), teacher="ema_heads")
     variables = fast(lambda: objective.init(jax.random.key(0)))()
     assert set(variables.moving["teacher"]) == {"heads"}
     one = only(batch())
     sums = fast(lambda v, b: objective.forward(v, b, None, 0))(variables, one).sums
     # At the start the teacher is the student: both objectives give the same.
-    first = fast(lambda: OBJECTIVE.init(jax.random.key(0)))()
-    expected = fast(lambda v, b: OBJECTIVE.forward(v, b, None, 0))(first, one).sums
+    first = fast(lambda: whole_objective().init(jax.random.key(0)))()
+    expected = fast(lambda v, b: whole_objective().forward(v, b, None, 0))(first, one).sums
     for path, x in flatten(expected).items():
         np.testing.assert_allclose(flatten(sums)[path], x, rtol=1e-4, err_msg=path)
 
 
 def test_terms_of_weight_zero_have_no_parameters_and_need_no_crops():
-    objective = dataclasses.replace(OBJECTIVE, self_distillation=0.0, masked_modelling=0.0, model=tower())
+    objective = dataclasses.replace(whole_objective(), self_distillation=0.0, masked_modelling=0.0, model=tower())
     variables = fast(lambda: objective.init(jax.random.key(0)))()
     assert variables.params["heads"] == {} and flatten(variables.moving) == {}
     one = only(batch())
@@ -202,9 +160,11 @@ def test_every_mesh_trains_alike(size):
         shards = sharding.batch_shards(mesh)
         optimizer = adamw(0.01)
         with jax.set_mesh(mesh):
-            placed = layout(OBJECTIVE, jax.eval_shape(lambda: create(OBJECTIVE, optimizer, 0)), mesh)
-            state = jax.device_put(fast(lambda: create(OBJECTIVE, optimizer, 0))(), placed)
-            step = fast(make_step(OBJECTIVE, optimizer, seed=0), out_shardings=(placed, sharding.replicated(mesh)))
+            placed = layout(whole_objective(), jax.eval_shape(lambda: create(whole_objective(), optimizer, 0)), mesh)
+            state = jax.device_put(fast(lambda: create(whole_objective(), optimizer, 0))(), placed)
+            step = fast(
+                make_step(whole_objective(), optimizer, seed=0), out_shardings=(placed, sharding.replicated(mesh))
+            )
             losses = []
             for t in range(3):
                 b = sharding.to_global(batch(t, 8, shards, 2), mesh, shards)
@@ -234,13 +194,13 @@ def test_every_mesh_trains_alike(size):
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(OBJECTIVE, **changes)
+        dataclasses.replace(whole_objective(), **changes)
 
 
 @pytest.mark.slow
 def test_the_teacher_sharpens_by_its_schedule(variables):
     one = only(batch())
-    warm = dataclasses.replace(OBJECTIVE, temperatures=Temperatures(warmup_steps=10))
+    warm = dataclasses.replace(whole_objective(), temperatures=Temperatures(warmup_steps=10))
     entropies = [
         float(
             fast(lambda v, b, s=s: warm.loss(v.params, warm.forward(v, b, None, s), b, s))(variables, one)[1][
@@ -272,7 +232,7 @@ def test_a_batch_of_other_features_is_one_line(variables, renamed, message):
     one = only(batch())
     arrays = {renamed.get(name, name): x for name, x in one.items() if renamed.get(name, name) is not None}
     with pytest.raises(ConfigError, match=message):
-        OBJECTIVE.forward(variables, Batch(arrays, one.max_segments), None, 0)
+        whole_objective().forward(variables, Batch(arrays, one.max_segments), None, 0)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +249,9 @@ def test_a_collapsed_teacher_is_warned_of(entropy, below, advice):
     for name in ("self_distillation", "masked_modelling"):
         values = {f"{term}/{k}": v for term in ("self_distillation", "masked_modelling") for k, v in sound.items()}
         values |= {f"{name}/entropy": entropy, f"{name}/below_uniform": below}
-        assert OBJECTIVE.watch(values, OBJECTIVE.watch_from - 1) is None
-        warning = OBJECTIVE.watch(values, OBJECTIVE.watch_from)
+        assert whole_objective().watch(values, whole_objective().watch_from - 1) is None
+        warning = whole_objective().watch(values, whole_objective().watch_from)
         assert (warning is None) == (advice is None)
         assert advice is None or (advice in warning and name in warning)
-    only_captions = dataclasses.replace(OBJECTIVE, self_distillation=0.0, masked_modelling=0.0)
+    only_captions = dataclasses.replace(whole_objective(), self_distillation=0.0, masked_modelling=0.0)
     assert only_captions.watch({}, 1000) is None

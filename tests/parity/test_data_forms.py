@@ -1,6 +1,7 @@
 """Files of pairs as pandas, pyarrow and `datasets` write them, read as records."""
 
 import numpy as np
+import PIL.Image
 import pytest
 
 pandas = pytest.importorskip("pandas")
@@ -12,6 +13,7 @@ from embed.data import cache, seqio_tasks  # noqa: E402
 from embed.data.examples import Examples  # noqa: E402
 from embed.data.features import Labels, Scores  # noqa: E402
 from embed.data.folders import task_per_file  # noqa: E402
+from embed.data.image_features import Image  # noqa: E402
 from embed.data.tasks import Mixture, Task  # noqa: E402
 from embed.data.text_features import Lengths, pairs  # noqa: E402
 from embed.errors import DataError  # noqa: E402
@@ -68,6 +70,32 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path):
     assert records(sources.HuggingFaceDataset(str(tmp_path / "several"), NESTED, split="dev")) == EXPECTED[1:]
     saved.select([0]).save_to_disk(tmp_path / "two")
     assert sources.HuggingFaceDataset(str(tmp_path / "two"), NESTED).fingerprint() != before
+
+
+def files(source) -> list[bytes]:
+    """Returns the image files of the records of a source, as a cache holds them."""
+    task = Task("pictures", source)
+    rows = seqio_tasks.examples(task, None, (Image(),))
+    return [row["image_file"].tobytes() for row in rows]
+
+
+def test_images_of_datasets_parquet_and_tar(tmp_path):
+    """The bytes of the files are kept, whichever tool wrote the records: `datasets`, its parquet files, pyarrow."""
+    random, paths = np.random.default_rng(0), []
+    for i, extension in enumerate(("png", "jpg")):
+        paths.append(tmp_path / f"{i}.{extension}")
+        PIL.Image.fromarray(random.integers(0, 256, (9, 11, 3)).astype(np.uint8)).save(paths[-1])
+    expected, fields = [path.read_bytes() for path in paths], {"image": "picture"}
+    column = datasets.Dataset.from_dict({"picture": list(map(str, paths))}).cast_column("picture", datasets.Image())
+    column.save_to_disk(tmp_path / "saved")
+    assert files(sources.HuggingFaceDataset(str(tmp_path / "saved"), fields)) == expected
+    column.to_parquet(tmp_path / "set.parquet")
+    assert files(sources.Parquet(str(tmp_path / "set.parquet"), fields)) == expected
+    pandas.DataFrame({"picture": expected}).to_parquet(tmp_path / "bytes.parquet")
+    assert files(sources.Parquet(str(tmp_path / "bytes.parquet"), fields)) == expected
+    pandas.DataFrame({"picture": [str(path) for path in paths]}).to_parquet(tmp_path / "paths.parquet")
+    with pytest.raises(DataError, match=r"paths.parquet:1: field 'picture' is str, expected the bytes of a file"):
+        files(sources.Parquet(str(tmp_path / "paths.parquet"), fields))
 
 
 def test_bad_rows_of_a_saved_dataset_are_left_out_and_counted(tmp_path):

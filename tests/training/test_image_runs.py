@@ -183,7 +183,7 @@ def test_a_picture_that_is_none_is_named_when_the_data_are_prepared(folder, run_
     assert "pictures.jsonl:1: a damaged image (" in done.stderr
 
 
-def test_its_texts_are_embedded_from_its_average_and_no_export_holds_both_towers(folder, run_embed):
+def test_its_average_embeds_texts_and_is_exported_with_both_towers(folder, run_embed):
     done = run_embed(folder, "average", "run", "--output=soup")
     assert done.returncode == 0, done.stderr
     (folder / "texts.jsonl").write_text('{"text": "red"}\n{"text": "a blue square on the left"}\n')
@@ -192,8 +192,8 @@ def test_its_texts_are_embedded_from_its_average_and_no_export_holds_both_towers
     vectors = np.load(folder / "vectors" / "part-00000.npy")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-5)
     assert vectors.shape == (2, 16)
-    refused = run_embed(folder, "export", "soup", "exported")
-    assert (
-        refused.returncode == 64 and "a model with an image tower, which no export format here holds" in refused.stderr
-    )
-    assert not (folder / "exported").exists()
+    done = run_embed(folder, "export", "soup", "exported", "--format=stablehlo")
+    assert done.returncode == 0, done.stderr
+    done = run_embed(folder, "verify", "exported")
+    assert done.returncode == 0, done.stderr
+    assert " texts in jax: token ids equal" in done.stdout and "7 pictures in jax: largest error" in done.stdout
