@@ -87,6 +87,13 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def resized(image: Any, width: int, height: int) -> Any:
+    """Returns a Pillow image of that size, by an antialiased linear filter."""
+    from PIL import Image
+
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
 def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the numbers of a file that is a map of its pixels, such as classes or depths, as they are stored.
 

@@ -239,9 +239,12 @@ class EncodeFn(Protocol):
 
 
 class PatchFn(Protocol):
-    """Images in, (float32 vectors of their patches [n, P, D], rows, columns) out. How evaluation sees an image tower."""
+    """Images in, (float32 vectors of their patches [n, P, D], rows, columns) out. How evaluation sees an image tower.
 
-    def __call__(self, items: Sequence[Item]) -> tuple[np.ndarray, int, int]: ...
+    With `values` the tokens of the last block attend to themselves alone, which brings patches near to texts.
+    """
+
+    def __call__(self, items: Sequence[Item], *, values: bool = False) -> tuple[np.ndarray, int, int]: ...
 
 
 class SearchFn(Protocol):

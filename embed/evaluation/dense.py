@@ -151,9 +151,13 @@ def colours(features: Float[np.ndarray, "n P D"], kept: Sequence[int] | None = N
     """
     from sklearn.decomposition import PCA
 
+    if features.shape[-1] < 3:
+        features = np.pad(features, ((0, 0), (0, 0), (0, 3 - features.shape[-1])))
     chosen = features if kept is None else features[list(kept)]
     flat = chosen.reshape(-1, features.shape[-1])
     if len(flat) > 100_000:
         flat = flat[np.random.default_rng(seed).choice(len(flat), 100_000, replace=False)]
-    whitened = PCA(3, whiten=True, random_state=seed).fit(flat).transform(features.reshape(-1, features.shape[-1]))
+    fitted = PCA(3, random_state=seed).fit(flat)
+    components = fitted.transform(features.reshape(-1, features.shape[-1]))
+    whitened = components / np.sqrt(np.maximum(fitted.explained_variance_, 1e-12))
     return (1 / (1 + np.exp(-2 * whitened))).reshape(*features.shape[:2], 3)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from embed import markdown
 from embed.evaluation import references, report
+from embed.evaluation.pictures import Panel, Rows
 
 _STYLE = """
 :root { --ink: #1c2330; --soft: #5b6577; --line: #dfe3ea; --tint: #f5f7fa; --best: #e4f3e8; }
@@ -26,6 +27,15 @@ tr:last-child td { border-bottom: 0; }
 td.best { background: var(--best); font-weight: 600; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 12em; }
 img { max-width: 100%; min-width: 600px; height: auto; display: block; }
+h3 { font-size: 1rem; margin: 18px 0 8px; }
+.panels { display: flex; flex-wrap: wrap; gap: 8px; padding: 8px 0 12px; border-bottom: 1px solid var(--line); }
+.panel { margin: 0; width: 134px; padding: 2px; border: 2px solid transparent; border-radius: 6px; }
+.panel img { min-width: 0; width: 126px; border-radius: 3px; image-rendering: auto; }
+.panel q { display: block; min-height: 3em; font-size: .85rem; overflow-wrap: anywhere; }
+.panel figcaption { color: var(--soft); font-size: .78rem; overflow-wrap: anywhere; }
+.panel.right { border-color: #2e8b57; }
+.panel.wrong { border-color: var(--line); }
+@media (max-width: 480px) { .panel { width: 108px; } .panel img { width: 100px; } }
 code, pre { font: .85rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--tint); padding: 10px 12px; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: 10px 0; }
@@ -38,8 +48,11 @@ def escape(text: str) -> str:
     return html.escape(markdown.printable(text))
 
 
-def page(results: Mapping, pictures: Mapping[str, bytes]) -> str:
-    """Returns the report of a results.json, with `pictures` (name -> PNG) inside it. It loads nothing from anywhere."""
+def page(results: Mapping, plots: Mapping[str, bytes], drawn: Rows | None = None) -> str:
+    """Returns the report of a results.json, with `plots` (name -> PNG) and the pictures `drawn` inside it.
+
+    It loads nothing from anywhere.
+    """
     many = len(results["tasks"]) != 1
     parts = [
         f"<h1>{escape(results['suite'])}</h1>",
@@ -47,7 +60,7 @@ def page(results: Mapping, pictures: Mapping[str, bytes]) -> str:
         f"model{'s' if len(results['models']) != 1 else ''}. Scores in percent; the best of a column is tinted. "
         "Intervals are 95 % of draws of each task's items.</p>",
         _section("Means by type", _means(results)),
-        *(_picture(name, data) for name, data in pictures.items()),
+        *(_plot(name, data) for name, data in plots.items()),
         _section("Every task", _tasks(results)),
     ]
     if results.get("differences"):
@@ -65,7 +78,7 @@ def page(results: Mapping, pictures: Mapping[str, bytes]) -> str:
     notes = [f"<li>{escape(remark)}</li>" for remark in results.get("remarks", ())] + notes
     if notes:
         parts.append(f"<h2>Notes</h2><ul>{''.join(notes)}</ul>")
-    parts += [_models(results), _prompts(results), _reproduce(results)]
+    parts += [*_pictures(drawn or {}), _models(results), _prompts(results), _reproduce(results)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -87,11 +100,39 @@ _CAPTIONS = {
 }
 
 
-def _picture(name: str, data: bytes) -> str:
+def _plot(name: str, data: bytes) -> str:
     caption = _CAPTIONS.get(name, name)
     encoded = base64.b64encode(data).decode()
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{encoded}">'
     return _section(caption, f'<div class="scroll">{image}</div>')
+
+
+def _pictures(drawn: Rows) -> list[str]:
+    """Returns a section for each task that has pictures, with those of every model."""
+    tasks = dict.fromkeys(task for of_model in drawn.values() for task in of_model)
+    sections = []
+    for task in tasks:
+        bodies = [
+            f"<h3>{escape(model)}</h3>" + "".join(map(_row, of_model[task]))
+            for model, of_model in drawn.items()
+            if task in of_model
+        ]
+        sections.append(_section(f"Pictures: {task}", "".join(bodies)))
+    return sections
+
+
+def _row(panels: Sequence[Panel]) -> str:
+    """Returns panels side by side, which break into several lines on a small screen."""
+    return f'<div class="panels">{"".join(map(_panel, panels))}</div>'
+
+
+def _panel(panel: Panel) -> str:
+    mark = {True: " right", False: " wrong", None: ""}[panel.is_right]
+    body = f"<q>{escape(panel.text)}</q>" if panel.text else ""
+    if panel.png is not None:
+        encoded = base64.b64encode(panel.png).decode()
+        body = f'<img alt="{escape(panel.label)}" src="data:image/png;base64,{encoded}">{body}'
+    return f'<figure class="panel{mark}">{body}<figcaption>{escape(panel.label)}</figcaption></figure>'
 
 
 def _table(

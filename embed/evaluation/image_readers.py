@@ -284,7 +284,8 @@ def read_compositionality(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder with train.jsonl and test.jsonl of {"image", "classes", "depth"?, "normals"?}: images as paths in the folder.
 
-    A map of classes has a number for each pixel, 255 for none; depths have 8 or 16 bits; normals are colours of -1 to 1.
+    A map of classes has a number for each pixel, 255 for none; depths have 8 or 16 bits; normals are colours of -1 to 1. The
+    classes' names may stand in labels.jsonl: {"label": number, "text": a name, or a list of texts of it}.
     """
     what, fields = "a dense task is a folder with train and test", {}
     for split in ("train", "test"):
@@ -299,4 +300,23 @@ def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         }
     if fields["train_maps"].keys() != fields["test_maps"].keys():
         raise DataError(f"{path}: train and test have different kinds of maps; give both the same")
-    return fields
+    return {**fields, "labels": _names(path)}
+
+
+def _names(path: pathlib.Path) -> dict[int, list[str]] | None:
+    """Returns the texts of each class of labels.jsonl by its number; None where there is no such file."""
+    file = next((path / name for name in ("labels.jsonl", "labels.jsonl.gz") if (path / name).is_file()), None)
+    if file is None:
+        return None
+    names: dict[int, list[str]] = {}
+    for location, row in read_json_lines(file):
+        number, texts = row.get("label"), row.get("text")
+        texts = texts if isinstance(texts, list) else [texts]
+        if not isinstance(number, int) or isinstance(number, bool) or number in names:
+            raise DataError(
+                f"{location}: label is {number!r}, expected the number of a class that stands in one line; correct it"
+            )
+        names[number] = [text_or_empty(text, "text", location) for text in texts]
+        if not names[number] or not all(names[number]):
+            raise DataError(f"{location}: class {number} has an empty name; fill it")
+    return names

@@ -15,6 +15,8 @@ from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import View
 from embed.types import Item, SearchFn
 
+_DRAWN = 2  # subsets whose queries are drawn
+
 
 @dataclasses.dataclass(frozen=True)
 class SubsetRetrieval(Base):
@@ -40,7 +42,10 @@ class SubsetRetrieval(Base):
                 scores |= {f"{metric}/{name}": value for name, value in values.items()}
         samples = [one.sample.values for one in scored.values()]
         groups = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
-        return Scored(scores, Sample("macro_mean", np.concatenate(samples), groups))
+        drawn = {name: one.pictures for name, one in scored.items() if one.pictures is not None}
+        rows = lambda: [row for draw in list(drawn.values())[:_DRAWN] for row in draw()]  # noqa: E731
+        sample = Sample("macro_mean", np.concatenate(samples), groups)
+        return Scored(scores, sample, rows if drawn else None)
 
 
 class ImageTextRetrieval(SubsetRetrieval):

@@ -7,7 +7,7 @@ from typing import Any
 
 from embed import digests, files
 from embed.errors import DataError, UsageError, did_you_mean
-from embed.evaluation import bootstrap, html, plots, references, report, runner, stored
+from embed.evaluation import bootstrap, html, pictures, plots, references, report, runner, stored
 from embed.evaluation.stored import FORMAT
 from embed.evaluation.suites import Suite
 from embed.evaluation.tasks import Scored
@@ -24,6 +24,7 @@ class Collected:
         self._models: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, list[str]] = {}
         self.samples: dict[str, bootstrap.Sample] = {}
+        self.pictures: dict[str, dict[str, Sequence[pictures.Row]]] = {}
 
     def note(self, task: str, text: str) -> None:
         """Adds a remark to a task."""
@@ -47,6 +48,8 @@ class Collected:
         for task, samples in outcome.samples.items():
             for view, sample in samples.items():
                 self._add_sample(f"{name}/{task}/{view}", sample)
+        if outcome.pictures:
+            self.pictures[name] = {task: draw() for task, draw in outcome.pictures.items()}
 
     def add_level(self, name: str, description: str, scored: Mapping[str, Scored]) -> None:
         """Adds a baseline that has no sizes; its only view is 'all'."""
@@ -113,13 +116,16 @@ def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sa
 
 
 def merge(paths: Sequence[pathlib.Path], against: str | None = None):
-    """Returns (results, samples) of several results.json as one. The same model's name in two gets its folder's in front.
+    """Returns (results, samples, pictures) of several results.json as one.
+
+    The same model's name in two gets its folder's in front.
 
     A damaged file, and samples that are not those of their results, are DataErrors.
     """
     merged: dict[str, Any] = {}
     samples: dict[str, bootstrap.Sample] = {}
     remarks: list[str] = []
+    drawn: dict[str, Any] = {}
     for path in paths:
         path = path / "results.json" if path.is_dir() else path
         results = stored.read_results(path)
@@ -130,11 +136,13 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
         _add_tasks(merged["tasks"], results["tasks"], path)
         read_samples, missing = _samples(path, results)
         remarks += missing
+        drawn_here = pictures.read(path.parent)
         for name, model in results["models"].items():
             new = name if name not in merged["models"] else f"{path.resolve().parent.name}/{name}"
             if new in merged["models"]:
                 raise DataError(f"{path}: a model {new!r} is there twice; give the results folders of their own")
             merged["models"][new] = model
+            drawn |= {new: drawn_here[name]} if name in drawn_here else {}
             keys = [f"/{task}/{view}" for task, views in model["results"].items() for view in views]
             samples |= {f"{new}{key}": read_samples[f"{name}{key}"] for key in keys if f"{name}{key}" in read_samples}
         remarks += [remark for remark in results.get("remarks", ()) if remark not in remarks]
@@ -147,7 +155,7 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
         )
     if remarks:
         merged["remarks"] = list(dict.fromkeys(remarks))
-    return with_differences(merged, samples, against), samples
+    return with_differences(merged, samples, against), samples, drawn
 
 
 def _add_tasks(merged: dict[str, Any], tasks: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -183,15 +191,19 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write(results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pathlib.Path) -> list[str]:
-    """Writes everything into `folder` and returns the files' names."""
+def write(
+    results: Mapping, samples: Mapping[str, bootstrap.Sample], folder: pathlib.Path, drawn: pictures.Rows | None = None
+) -> list[str]:
+    """Writes everything into `folder` and returns the files' names. `drawn` are the pictures of its models and tasks."""
     bootstrap.save(folder / SAMPLES, samples)
     results = {**results, "samples_digest": files.sha256_file(folder / SAMPLES)}
     digests.write_sealed(folder / "results.json", plain(results))
     kept = report.loss_table(results)
     text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
     (folder / "results.md").write_text(text, encoding="utf-8")
-    pictures = plots.write_all(results, folder) if plots.available() else []
-    page = html.page(results, {name: (folder / name).read_bytes() for name in pictures})
+    plotted = plots.write_all(results, folder) if plots.available() else []
+    pictures.write(folder, drawn or {})
+    page = html.page(results, {name: (folder / name).read_bytes() for name in plotted}, drawn or {})
     (folder / "report.html").write_text(page, encoding="utf-8")
-    return ["report.html", "results.json", "results.md", SAMPLES, *pictures]
+    folders = [f"{pictures.FOLDER}/"] if drawn else []
+    return ["report.html", "results.json", "results.md", SAMPLES, *plotted, *folders]

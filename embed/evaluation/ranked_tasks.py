@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from embed.errors import UsageError
-from embed.evaluation import query_groups, ranking
+from embed.evaluation import pictures, query_groups, ranking
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
+from embed.evaluation.pictures import Panel
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import RESCORED, View
 from embed.types import Item, SearchFn
@@ -75,13 +76,43 @@ class Retrieval(_Judged):
         names, depth = self._ranked_queries, self.rules.depth
         return self.of_rankings(nearest(names, self.corpus_ids, queries, corpus, view, search, depth))
 
+    def rows(self, kept: Mapping[str, Mapping[str, float]]) -> list[list[Panel]]:
+        """Returns a few queries with what they found, best first."""
+        asked = self.asked
+        chosen = np.unique(np.linspace(0, len(asked) - 1, _PICTURES).astype(int)) if asked else []
+        index = {name: row for row, name in enumerate(self.corpus_ids)}
+        rows = []
+        for row in (asked[i] for i in chosen):
+            query = self.query_ids[row]
+            relevant = self.qrels.get(query, {})
+            found = list(kept.get(query, {}).items())[:_FOUND]
+            panels = [_panel(self.queries[row], "query", None)]
+            for place, (document, value) in enumerate(found):
+                is_right = relevant.get(document, 0) > 0
+                panels.append(_panel(self.corpus[index[document]], f"{place + 1}. {value:.2f}", is_right))
+            rows.append(panels)
+        return rows
+
     def of_rankings(self, rankings: Mapping[str, Mapping[str, float]]) -> Scored:
         """Returns the scores of {query: {document: score}}, best first."""
         kept = {query: self.rules.kept(query, retrieved) for query, retrieved in rankings.items()}
         values = ranking.scores(kept, self.qrels, self.rules.k_values)
         if self.main not in values:
             values[self.main] = query_groups.values(self.main, kept, self.qrels, self.rules.k_values)
-        return _ranked(values, self.main)
+        scored = _ranked(values, self.main)
+        if not any(isinstance(item, Item) and item.images for item in (*self.queries[:1], *self.corpus[:1])):
+            return scored
+        return dataclasses.replace(scored, pictures=lambda: self.rows(kept))
+
+
+_PICTURES, _FOUND = 6, 5  # queries that are drawn, and documents of each
+
+
+def _panel(item: str | Item, label: str, is_right: bool | None) -> Panel:
+    """Returns the panel of a query or document."""
+    item = item if isinstance(item, Item) else Item(item)
+    png = pictures.thumbnail(pictures.opened(item.images[0])) if item.images else None
+    return Panel(label, png, (item.text or "")[:160], is_right)
 
 
 @dataclasses.dataclass(frozen=True)

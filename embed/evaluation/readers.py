@@ -71,7 +71,7 @@ _MAINS = {
     "image_clustering": ("nmi", "cluster_accuracy"),
     "visual_sts": ("cosine_spearman", "cosine_pearson"),
     "compositionality": ("accuracy", "text_acc", "image_acc"),
-    "dense": ("miou", "miou_ridge", "ari"),
+    "dense": ("miou", "miou_ridge", "ari"),  # depths, normals and names are not in every task
 }
 
 

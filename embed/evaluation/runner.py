@@ -7,20 +7,22 @@ import numpy as np
 
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.dense_tasks import Dense
-from embed.evaluation.embeddings import Embeddings
+from embed.evaluation.embeddings import Embeddings, Items
+from embed.evaluation.pictures import Row
 from embed.evaluation.ranked_tasks import Retrieval
 from embed.evaluation.suites import Suite
-from embed.evaluation.tasks import Task
+from embed.evaluation.tasks import Scored, Task
 from embed.evaluation.views import View
 from embed.types import PatchFn, SearchFn
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """{task: {view: {score: value}}}, and the samples of the main scores by the same keys."""
+    """{task: {view: {score: value}}}, the samples of the main scores by the same keys, and what draws examples of a task."""
 
     scores: dict[str, dict[str, dict[str, float]]]
     samples: dict[str, dict[str, Sample]]
+    pictures: dict[str, Callable[[], Sequence[Row]]] = dataclasses.field(default_factory=dict)
 
 
 def run(
@@ -31,22 +33,49 @@ def run(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int], None] = lambda texts: None,
     patches: PatchFn | None = None,
+    image_size: int | None = None,
+    takes_texts: bool = True,
 ) -> Results:
-    """Embeds what is missing and returns the scores of every task in every view. `patches` is for tasks of pixels."""
-    parts = {task.name: task.parts() for task in suite.tasks}
+    """Embeds what is missing and returns the scores of every task in every view.
+
+    `patches` is for tasks of pixels, and `image_size` the pixels of the square that the model resizes images to. The names of
+    classes are embedded where the model `takes_texts`.
+    """
+    parts = {task.name: parts_of(task, takes_texts) for task in suite.tasks}
     embeddings.embed([part for task_parts in parts.values() for part in task_parts.values()], progress)
-    scores, samples = {}, {}
+    scores, samples, pictures = {}, {}, {}
     for task in suite.tasks:
         if isinstance(task, Dense):  # sizes and precisions are of embeddings
-            scored = dict.fromkeys((view.name for view in views), task.score_patches(patches))
+            scored = dict.fromkeys(
+                (view.name for view in views), _of_pixels(task, embeddings, patches, image_size, takes_texts)
+            )
         else:
             vectors = {name: embeddings.get(part) for name, part in parts[task.name].items()}
             scored = {view.name: task.score(vectors.__getitem__, view, search) for view in views}
         scores[task.name] = {name: s.scores for name, s in scored.items()}
         samples[task.name] = {name: s.sample for name, s in scored.items()}
         first = views[0].name
+        if scored[first].pictures is not None:
+            pictures[task.name] = scored[first].pictures
         say(f"{task.name}: {task.main} {100 * scores[task.name][first][task.main]:.2f} at {first}")
-    return Results(scores, samples)
+    return Results(scores, samples, pictures)
+
+
+def parts_of(task: Task, takes_texts: bool = True) -> dict[str, Items]:
+    """Returns the parts of a task that a model embeds: the names of classes of pixels only if it `takes_texts`."""
+    return {} if isinstance(task, Dense) and not takes_texts else task.parts()
+
+
+def follow(suite: Suite, embeddings: Embeddings, patches: PatchFn, image_size: int | None, takes_texts: bool) -> None:
+    """Computes what `run` computes on the devices, after its parts were embedded: for the hosts that do not score."""
+    for task in suite.tasks:
+        if isinstance(task, Dense):
+            _of_pixels(task, embeddings, patches, image_size, takes_texts)
+
+
+def _of_pixels(task: Dense, embeddings: Embeddings, patches, image_size: int | None, takes_texts: bool) -> Scored:
+    names = parts_of(task, takes_texts).get("names")
+    return task.score_patches(patches, None if names is None else embeddings.get(names), image_size)
 
 
 def means(scores: dict[str, dict[str, dict[str, float]]], suite: Suite) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
+from embed.evaluation.pictures import Row
 from embed.evaluation.views import View
 from embed.types import SearchFn
 
@@ -21,10 +22,11 @@ Vectors = Callable[[str], np.ndarray]  # name of a part -> its float32 vectors [
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """All scores of a task, and what its main one is made of."""
+    """All scores of a task, and what its main one is made of. `pictures` draws examples, where a task has images."""
 
     scores: dict[str, float]
     sample: Sample
+    pictures: Callable[[], Sequence[Row]] | None = None
 
 
 class Task(Protocol):

@@ -16,9 +16,14 @@ from embed.data import image_values, images
 from embed.errors import DataError
 from embed.inference.plan import batches_of_one_size
 from embed.inference.program import Program, check_finite
+from embed.models import api
 from embed.types import Model, Params
 
 _AHEAD = 3  # batches that are opened before the device asks for them
+
+
+def _patches_of(model: Model, mesh: Mesh) -> Program:
+    return Program(lambda params, arrays: model.apply(params, arrays, method="image_tokens")[1], mesh, "patches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,15 @@ class ImageEncoder:
 
     @functools.cached_property
     def _patch_program(self) -> Program:
-        return Program(lambda p, arrays: self.model.apply(p, arrays, method="image_tokens")[1], self.mesh, "patches")
+        return _patches_of(self.model, self.mesh)
+
+    @functools.cached_property
+    def _value_program(self) -> Program:
+        """That of the same tower whose last block attends to values alone; it has the same parameters."""
+        changed = lambda tower: {**tower, "encoder": {**tower["encoder"], "attend_values": True}}  # noqa: E731
+        described = self.model.description
+        described = {**described, "image": changed(described["image"])} if "image" in described else changed(described)
+        return _patches_of(api.build(api.from_description(described)), self.mesh)
 
     @property
     def batch_size(self) -> int:
@@ -73,15 +86,21 @@ class ImageEncoder:
             check_finite(out, "image")
         return out
 
-    def patches(self, params: Params, values: Sequence[Any], locations: Sequence[str]) -> tuple[np.ndarray, int, int]:
-        """Returns (float32 vectors of patches [n, P, D], rows, columns) of images, after the encoder's last norm."""
+    def patches(
+        self, params: Params, values: Sequence[Any], locations: Sequence[str], *, attend_values: bool = False
+    ) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns) of images, after the encoder's last norm.
+
+        `attend_values` is that of `vit.VisionTransformer`.
+        """
         batches = batches_of_one_size(len(values), self.batch_size, sharding.batch_shards(self.mesh))
         parts: list[np.ndarray] = []
 
         def done(number: int, vectors: np.ndarray) -> None:
             parts.append(vectors[: len(batches[number][0])])
 
-        self._patch_program.run(params, self._arrays(values, locations, batches), done)
+        program = self._value_program if attend_values else self._patch_program
+        program.run(params, self._arrays(values, locations, batches), done)
         side, vectors = -(-self.size // self.patch_size), np.concatenate(parts)
         if vectors.shape[1] != side * side:
             raise DataError(

@@ -24,16 +24,16 @@ class ItemEncoder:
     texts: Encoder | None = None
     images: ImageEncoder | None = None
 
-    def patches(self, params: Params, items: Sequence[Any]) -> tuple[np.ndarray, int, int]:
-        """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each."""
+    def patches(self, params: Params, items: Sequence[Any], *, values: bool = False) -> tuple[np.ndarray, int, int]:
+        """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each (`types.PatchFn`)."""
         if self.images is None:
             raise UsageError("the model has no image tower; only images have patches")
         listed = items_of(items, takes_images=True)
         check_images(listed)
         check_single_images(listed)
-        values = [item.images[0] for item in listed]
+        images = [item.images[0] for item in listed]
         locations = [f"the image of item {row} of {len(listed)}" for row in range(len(listed))]
-        return self.images.patches(params, values, locations)
+        return self.images.patches(params, images, locations, attend_values=values)
 
     def __call__(
         self,

@@ -57,6 +57,11 @@ class EmbeddingModel:
         return None if self.encoder.texts is None else self.encoder.texts.max_length
 
     @property
+    def image_size(self) -> int | None:
+        """The side of the square that images are resized to, in pixels; None of a model without images."""
+        return None if self.encoder.images is None else self.encoder.images.size
+
+    @property
     def takes_images(self) -> bool:
         return self.encoder.images is not None
 
@@ -99,13 +104,14 @@ class EmbeddingModel:
         vectors = self.encoder(self.params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
         return vectors if dims is None else truncate_numpy(vectors, int(dims))
 
-    def patches(self, items: Sequence[Any]) -> tuple[np.ndarray, int, int]:
+    def patches(self, items: Sequence[Any], *, values: bool = False) -> tuple[np.ndarray, int, int]:
         """Returns (float32 vectors of patches [n, P, D], rows, columns), after the image tower's last norm.
 
-        `items` are images in the forms of `encode`, one an item. Other items are a DataError with their position, and a model
-        without an image tower a UsageError.
+        `items` are images in the forms of `encode`, one an item. With `values` the tokens of the last block attend to themselves
+        alone (MaskCLIP), and patches may be compared with the embeddings of texts. Other items are a DataError with their
+        position, and a model without an image tower a UsageError.
         """
-        return self.encoder.patches(self.params, items)
+        return self.encoder.patches(self.params, items, values=values)
 
 
 def open_model(

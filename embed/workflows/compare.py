@@ -7,18 +7,19 @@ from typing import Any
 
 from embed import files, markdown
 from embed.evaluation import outputs, plots, report
+from embed.evaluation.pictures import Rows
 
 
 def run(results: Sequence[str], output, *, against: str | None = None) -> None:
     """Writes the report of several results.json as the new folder `output`, each model compared with the model `against`."""
-    merged, samples = outputs.merge([pathlib.Path(path) for path in results], against)
-    write(merged, samples, output)
+    merged, samples, drawn = outputs.merge([pathlib.Path(path) for path in results], against)
+    write(merged, samples, output, drawn)
 
 
-def write(results: Mapping[str, Any], samples: Mapping[str, Any], output) -> None:
-    """Writes results, samples, tables and plots as the new folder `output`, and prints the table."""
+def write(results: Mapping[str, Any], samples: Mapping[str, Any], output, drawn: Rows | None = None) -> None:
+    """Writes results, samples, tables, plots and the pictures `drawn` as the new folder `output`, and prints the table."""
     with files.new_folder(output) as folder:
-        written = outputs.write(results, samples, folder)
+        written = outputs.write(results, samples, folder, drawn or {})
     print(f"\n{report.table(results, markdown.printable)}")
     if not plots.available():
         print("no plots: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)

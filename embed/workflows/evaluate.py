@@ -77,7 +77,7 @@ def run(
             print("bm25: no task of the suite ranks documents, so it has no row")
         else:
             collected.add_level("bm25", bm25.DESCRIPTION, scored)
-    compare.write(collected.results(against), collected.samples, output)
+    compare.write(collected.results(against), collected.samples, output, collected.pictures)
 
 
 def _say(line: str) -> None:
@@ -135,14 +135,26 @@ class _Scoring:
         self._check_modalities(name, model)
         kept = None if random or not hosts.is_main() else _vectors_folder(self._vectors, model)
         embeddings = Embeddings(model.encode, prompt_template, kept, _say, hosts.agree)
-        parts = [part for task in self._suite.tasks for part in task.parts().values()]
+        takes_texts = model.max_length is not None
+        parts = [part for task in self._suite.tasks for part in runner.parts_of(task, takes_texts).values()]
         new, total = len(embeddings.missing(parts)), sum(map(len, parts))
         _say(f"{name}: {new} items to embed, {total} in all tasks, as {', '.join(view.name for view in served)}")
         if not hosts.is_main():
             embeddings.embed(parts)
+            runner.follow(self._suite, embeddings, model.patches, model.image_size, takes_texts)
             return
         with console.text_bar(new, every_minute=True) as progress:
-            scores = runner.run(self._suite, embeddings, served, search.top_k, _say, progress, model.patches)
+            scores = runner.run(
+                self._suite,
+                embeddings,
+                served,
+                search.top_k,
+                _say,
+                progress,
+                model.patches,
+                model.image_size,
+                takes_texts=takes_texts,
+            )
         facts = {
             "model": str(path),
             "folder": str(model.folder),
@@ -159,7 +171,9 @@ class _Scoring:
             "embedding_dim": size,
             "texts": {"all": total, "embedded_now": new, "cut_at_max_length": num_cut[0]},
             "prompts": {
-                task.name: {part: prompt_template(texts.prompt) for part, texts in task.parts().items()}
+                task.name: {
+                    part: prompt_template(texts.prompt) for part, texts in runner.parts_of(task, takes_texts).items()
+                }
                 for task in self._suite.tasks
             },
         }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -244,8 +245,10 @@ def _evaluator(recipe, model, mesh):
     def evaluate(params) -> dict[str, float]:
         encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
         embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
-        patches = lambda items: encoder.patches(params, items)  # noqa: E731
-        scores = runner.run(suite, embeddings, [view], search.top_k, patches=patches).scores
+        patches = functools.partial(encoder.patches, params)
+        image_size = None if encoder.images is None else encoder.images.size
+        results = runner.run(suite, embeddings, [view], search.top_k, patches=patches, image_size=image_size)
+        scores = results.scores
         values = {f"{task}/{n}": v for task, views in scores.items() for n, v in views[view.name].items()}
         shown = {n: values[n] for n in values if n in known or n == name}
         return {**shown, **runner.means(scores, suite)[view.name]}

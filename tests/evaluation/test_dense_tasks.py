@@ -1,5 +1,6 @@
 """Tasks of pixels through files and a stand-in's patches: good patches score high, poor ones at the floor; maps that do not fit."""
 
+import dataclasses
 import json
 import types
 
@@ -46,16 +47,19 @@ def task(tmp_path_factory):
     return read("dense", folder)
 
 
-def seeing(items):
+def seeing(items, values=False):
     """Patches that know their block's class."""
     blocks = []
     for item in items:
+        if isinstance(item.images[0], Image.Image):
+            blocks.append(np.asarray(item.images[0])[1::4, 1::4, 0].reshape(-1) // 80)
+            continue
         with Image.open(item.images[0]) as image:
             blocks.append(np.asarray(image)[::4, ::4].reshape(-1) // 80)
     return np.eye(3, dtype=np.float32)[np.array(blocks)], GRID, GRID
 
 
-def blind(items):
+def blind(items, values=False):
     return np.zeros((len(items), GRID * GRID, 2), np.float32), GRID, GRID
 
 
@@ -64,6 +68,29 @@ def test_patches_that_know_their_class_score_high_and_others_do_not(task):
     assert good["miou"] > 0.7 and good["miou_ridge"] > 0.6 and good["ari"] == pytest.approx(1.0)
     assert poor["miou"] < 0.45 and abs(poor["ari"]) < 0.2
     assert good["depth_rmse"] < 0.6 * poor["depth_rmse"] and good["normals_degrees"] < 0.8 * poor["normals_degrees"]
+
+
+def test_classes_are_told_by_their_names_where_they_have_some(task):
+    """The vectors of two texts a class; the last one of class 0 points elsewhere."""
+    named = dataclasses.replace(task, labels={0: ["zero", "nought"], 1: ["one", "first"], 2: ["two", "second"]})
+    assert named.parts()["names"].items == ["zero", "nought", "one", "first", "two", "second"]
+    assert task.parts() == {} and "zero_shot_miou" not in task.score_patches(seeing).scores
+    vectors = np.eye(3, dtype=np.float32).repeat(2, 0)
+    right = named.score_patches(seeing, vectors, SIZE).scores["zero_shot_miou"]
+    wrong = named.score_patches(seeing, vectors[::-1], SIZE).scores["zero_shot_miou"]
+    assert right > 0.55 and right > wrong + 0.2
+    some = dataclasses.replace(task, labels={0: ["zero"], 2: ["two"]})
+    with pytest.raises(DataError, match="class 1 has no name in labels.jsonl; add it"):
+        some.score_patches(seeing, np.eye(18, 3, dtype=np.float32), SIZE)
+
+
+def test_examples_are_drawn_with_every_map(task):
+    rows = task.score_patches(seeing).pictures()
+    assert len(rows) == 6
+    maps = ["classes", "depth", "normals"]
+    named = [label for name in maps for label in (f"{name}, predicted", name)]
+    assert [panel.label for panel in rows[0]] == ["image", "components of patches", *named]
+    assert all(panel.png.startswith(b"\x89PNG") for row in rows for panel in row)
 
 
 def test_the_score_is_that_of_the_confusions_of_all_images(task):

@@ -253,7 +253,7 @@ def test_results_of_other_data_say_so_in_every_report(written):
     assert "remarks" not in outputs.merge([one, two])[0]
     content = json.loads((two / "results.json").read_text())
     digests.write_sealed(two / "results.json", {**content, "suite_digest": "another"})
-    found, samples = outputs.merge([one, two])
+    found, samples, _ = outputs.merge([one, two])
     (remark,) = found["remarks"]
     assert "compare only where the tasks are the same" in remark
     both = two.parent / "both"
@@ -264,7 +264,7 @@ def test_results_of_other_data_say_so_in_every_report(written):
 
 def test_results_are_merged_with_their_samples(written):
     one, two = written("one", "m", command=["first"]), written("two", "other", "third", command=["second"])
-    found, samples = outputs.merge([one, two / "results.json"], "m")
+    found, samples, _ = outputs.merge([one, two / "results.json"], "m")
     assert list(found["models"]) == ["m", "other", "third"] and list(found["tasks"]) == ["foxes", "pairs"]
     assert found["suite"] == "made up" and found["format"] == outputs.FORMAT
     assert [s["command"] for s in found["sources"]] == [["first"], ["second"]]
@@ -277,16 +277,16 @@ def test_results_are_merged_with_their_samples(written):
 
 
 def test_merged_results_are_written_as_any(written, tmp_path):
-    found, samples = outputs.merge([written("one", "m"), written("two", "other")])
+    found, samples, _ = outputs.merge([written("one", "m"), written("two", "other")])
     (tmp_path / "all").mkdir()
     outputs.write(found, samples, tmp_path / "all")
-    again, kept = outputs.merge([tmp_path / "all"])
+    again, kept, _ = outputs.merge([tmp_path / "all"])
     assert again["models"] == json.loads(json.dumps(found["models"])) and set(kept) == set(samples)
 
 
 def test_a_name_that_two_results_have_gets_its_folder_in_front(written):
     one, two = written("one", "m"), written("two", "m", "other")
-    found, samples = outputs.merge([one, two], "m")
+    found, samples, _ = outputs.merge([one, two], "m")
     assert list(found["models"]) == ["m", "two/m", "other"]
     assert {"m/foxes/12", "two/m/foxes/12", "other/foxes/12"} <= set(samples)
     rows = {(r["model"], r["task"]): r["difference"] for r in found["differences"]["rows"]}
@@ -297,9 +297,9 @@ def test_a_name_that_two_results_have_gets_its_folder_in_front(written):
 
 def test_a_name_that_begins_another_keeps_its_own_samples(written):
     folder = written("one", "m", "m/b")
-    _, samples = outputs.merge([folder])
+    _, samples, _ = outputs.merge([folder])
     assert len(samples) == 12 and {"m/foxes/12", "m/b/foxes/12"} <= set(samples)
-    clashing, samples = outputs.merge([written("two", "m"), folder])
+    clashing, samples, _ = outputs.merge([written("two", "m"), folder])
     assert list(clashing["models"]) == ["m", "one/m", "m/b"]
     assert {k.rsplit("/", 2)[0] for k in samples} == {"m", "one/m", "m/b"}
 
@@ -307,7 +307,7 @@ def test_a_name_that_begins_another_keeps_its_own_samples(written):
 def test_results_without_samples_are_merged_without_differences(written):
     one, two = written("one", "m"), written("two", "other")
     (two / "samples.npz").unlink()
-    found, samples = outputs.merge([one, two], "m")
+    found, samples, _ = outputs.merge([one, two], "m")
     assert found["differences"]["rows"] == [] and {k.split("/")[0] for k in samples} == {"m"}
     (remark,) = found["remarks"]
     assert str(two / "results.json") in remark and "has no samples.npz beside it" in remark
@@ -325,7 +325,7 @@ def test_scores_that_are_not_defined_give_the_same_tables_again(evaluate, tmp_pa
     results = collected.results()
     assert math.isnan(results["models"]["flat"]["results"]["pairs"]["12"]["cosine_spearman"])
     outputs.write(results, collected.samples, tmp_path)
-    found, samples = outputs.merge([tmp_path])
+    found, samples, _ = outputs.merge([tmp_path])
     assert report.table(found) == report.table(results) and report.loss_table(found) == report.loss_table(results)
     (tmp_path / "again").mkdir()
     outputs.write(found, samples, tmp_path / "again")
@@ -339,7 +339,7 @@ def test_scores_that_are_not_defined_are_drawn_and_compared(evaluate, tmp_path, 
     with monkeypatch.context() as undrawn:
         undrawn.setattr(plots, "available", lambda: False)
         outputs.write(collected.results("other"), collected.samples, tmp_path)
-    found, samples = outputs.merge([tmp_path], "other")
+    found, samples, _ = outputs.merge([tmp_path], "other")
     (tmp_path / "again").mkdir()
     assert "types.png" in outputs.write(found, samples, tmp_path / "again")
 

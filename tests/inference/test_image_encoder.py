@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from embed import arrays, sharding
-from embed.data import images
+from embed.data import image_values, images
 from embed.errors import DataError, NumericError
+from embed.models import api
 from embed.sharding import MeshShape
 
 PICTURES = [np.random.default_rng(i).integers(0, 256, (9 + i % 4, 11, 3)).astype(np.uint8) for i in range(37)]
@@ -67,6 +68,22 @@ def test_patches_are_the_encoders_and_a_grid_that_does_not_fit_is_refused(dual_m
     assert (patches.shape, rows, columns) == ((5, 4, 16), 2, 2)
     with pytest.raises(DataError, match="gives 4 patches of an image, and 1 x 1 were expected; give it patch_size"):
         dataclasses.replace(encoder, patch_size=16).patches(dual_model.params, PICTURES[:5], LOCATIONS)
+
+
+def test_patches_of_values_are_those_of_the_tower_that_attends_to_them(dual_model, encoder):
+    """The parameters as they are laid out for serving are those of both towers."""
+    tower = encoder.model.description["image"]
+    described = {
+        **encoder.model.description,
+        "image": {**tower, "encoder": {**tower["encoder"], "attend_values": True}},
+    }
+    model = api.build(api.from_description(described))
+    params = arrays.load_numpy(dual_model.folder)
+    pixels = np.stack([images.resized(image_values.opened(picture, ""), encoder.size) for picture in PICTURES[:5]])
+    expected = model.apply(params, {"pixels": pixels}, method="image_tokens")[1]
+    patches, _, _ = encoder.patches(dual_model.params, PICTURES[:5], LOCATIONS, attend_values=True)
+    np.testing.assert_allclose(patches, expected, rtol=0, atol=1e-5)
+    assert np.abs(patches - encoder.patches(dual_model.params, PICTURES[:5], LOCATIONS)[0]).max() > 1e-3
 
 
 def test_an_image_that_cannot_be_opened_is_named(dual_model, encoder):
