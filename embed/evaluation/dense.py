@@ -149,15 +149,16 @@ def colours(features: Float[np.ndarray, "n P D"], kept: Sequence[int] | None = N
 
     The components are those of up to 100,000 patches of the images `kept` (all).
     """
-    from sklearn.decomposition import PCA
-
     if features.shape[-1] < 3:
         features = np.pad(features, ((0, 0), (0, 0), (0, 3 - features.shape[-1])))
     chosen = features if kept is None else features[list(kept)]
     flat = chosen.reshape(-1, features.shape[-1])
     if len(flat) > 100_000:
         flat = flat[np.random.default_rng(seed).choice(len(flat), 100_000, replace=False)]
-    fitted = PCA(3, random_state=seed).fit(flat)
-    components = fitted.transform(features.reshape(-1, features.shape[-1]))
-    whitened = components / np.sqrt(np.maximum(fitted.explained_variance_, 1e-12))
+    mean = flat.mean(0, dtype=np.float64)
+    variances, vectors = np.linalg.eigh(np.cov(flat - mean, rowvar=False))
+    vectors = vectors[:, ::-1][:, :3]
+    vectors *= np.sign(vectors[np.abs(vectors).argmax(0), range(3)])  # of the two signs the one of the largest entry
+    components = (features.reshape(-1, features.shape[-1]) - mean) @ vectors
+    whitened = components / np.sqrt(np.maximum(variances[::-1][:3], 1e-12))
     return (1 / (1 + np.exp(-2 * whitened))).reshape(*features.shape[:2], 3)
