@@ -31,19 +31,10 @@ ALONE = {
     "search": ("search", "model", "red river", "--corpus=texts.jsonl"),
     "curate prompts": ("curate", "prompts", "--output=OUT"),
     "curate queries": ("curate", "queries", "--input=texts.jsonl", "--endpoint=URL", "--model=tiny", "--output=OUT"),
-    "compile": ("compile", "--gin_file=tiny.gin"),
     "reproduce": ("reproduce", "--list"),
-    "tune": ("tune", "--gin_file=searched.gin", "--output=OUT", "--factors=1"),
     "refused": ("encode", "model", "--input=nowhere.jsonl", "--output=OUT"),
 }
 ON_TWO_HOSTS = ("average", "encode", "mine", "evaluate")
-SEARCHED = """
-EVALUATE_EVERY = 1
-TRAIN_STEPS = 2
-WARMUP_STEPS = 0
-recipe.Recipe.suite = 'suite.json'
-recipe.Recipe.best_metric = 'pairs/ndcg_at_10'
-"""
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +45,6 @@ def folder(trained, tmp_path_factory, run_embed, write_suite):
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": row["query"]}) + "\n" for row in rows))
     write_suite(folder, [{"question": row["query"], "answer": row["positive"]} for row in rows])
-    names = [line.partition(" = ")[0] for line in SEARCHED.splitlines() if line]
-    lines = [x for x in (folder / "tiny.gin").read_text().splitlines() if x.partition(" = ")[0] not in names]
-    (folder / "searched.gin").write_text("\n".join(lines) + SEARCHED)
     for command in (
         ("export", "model", "exported"),
         ("export", "model", "program", "--format=stablehlo"),

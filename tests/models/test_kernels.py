@@ -139,8 +139,16 @@ def test_bfloat16_is_near(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 4), (1, 2, 2)])
-@pytest.mark.parametrize("heads", [(4, 4, 32), (4, 2, 32), (4, 1, 32)])
+@pytest.mark.parametrize(
+    ("shape", "heads"),
+    [
+        ((4, 1, 1), (4, 4, 32)),
+        ((1, 1, 4), (4, 4, 32)),
+        ((1, 1, 4), (4, 1, 32)),
+        ((1, 2, 2), (4, 2, 32)),
+        ((1, 2, 2), (4, 1, 32)),
+    ],
+)
 def test_splash_runs_on_every_device_for_its_own_texts_and_heads(shape, heads):
     if len(jax.devices()) < 4:
         pytest.skip("needs simulated devices")

@@ -67,7 +67,7 @@ def assert_same_training(folder, run: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "mesh"),
-    [(8, "2,2,2"), pytest.param(2, "1,2,1", marks=pytest.mark.slow), pytest.param(4, "4,1,1", marks=pytest.mark.slow)],
+    [(8, "2,2,2"), (4, "4,1,1")],
 )
 def test_the_command_line_on_simulated_devices(one_device, run_embed, devices, mesh):
     train_on(one_device, run_embed, f"on{devices}", devices, mesh)
@@ -75,7 +75,7 @@ def test_the_command_line_on_simulated_devices(one_device, run_embed, devices, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("hosts", [4])
 def test_processes_over_gloo(one_device, run_on_hosts, hosts):
     mesh = ("--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2", *SAME)
     printed = run_on_hosts(one_device, hosts, *TRAIN, f"--run_dir=hosts{hosts}", *mesh, devices=4 // hosts)
@@ -84,7 +84,7 @@ def test_processes_over_gloo(one_device, run_on_hosts, hosts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hosts", [2])
 def test_a_run_goes_on_on_another_number_of_hosts(one_device, run_embed, run_on_hosts, hosts):
     """Two steps on several hosts, the third on one; what is averaged of either is the same."""
     mesh = ("--gin.sharding.MeshShape.data=1", "--gin.sharding.MeshShape.fsdp=4", *SAME)
