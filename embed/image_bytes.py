@@ -87,6 +87,13 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def jpeg(image: Any, quality: int) -> bytes:
+    """Returns a Pillow image in RGB as the bytes of a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def resized(image: Any, width: int, height: int) -> Any:
     """Returns a Pillow image of that size, by an antialiased linear filter."""
     from PIL import Image

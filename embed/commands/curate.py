@@ -6,30 +6,35 @@ Redirects are not followed, and replies are read up to 8 MiB. Every reply is che
 is counted with its reason. A budget well spent exits with 75, one spent on failures with 69. Text of your corpus is put
 between marks that nobody can guess, and a reply that gives them away is refused. pick --likelihood fuses the grade with the
 query's likelihood after the text, as Gemini Embedding does (vLLM tells it; chat endpoints do not). Needs the extra [curation].
+
+captions asks a model that sees images: each is sent as a JPEG of at most 512 pixels with the text that was found beside it. The
+rows are the records with `synthetic_caption`, and paths that start at --output: train on them with sources.ImageFiles.
 """
 
 from embed.commands import options
 
 SUMMARY = (
     "Have a language model write or judge training data. WHAT is: queries (for the passages of --input), texts (of given "
-    "--labels), filter (drop pairs whose target does not answer, and negatives that do), pick (of mined negatives those that "
-    "rank lowest), or prompts (write our prompts to a folder, to be edited and given back with --prompts). Every reply is kept: "
-    "run the same command again after a stop, and nothing is asked twice."
+    "--labels), captions (of the images of --input), filter (drop pairs whose target does not answer, and negatives that do), "
+    "pick (of mined negatives those that rank lowest), or prompts (write our prompts to a folder, to be edited and given back "
+    "with --prompts). Every reply is kept: run the same command again after a stop, and nothing is asked twice."
 )
 
 log_path = options.log_beside_output
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("what", metavar="WHAT", help="queries, texts, filter, pick or prompts")
+    parser.add_argument("what", metavar="WHAT", help="queries, texts, captions, filter, pick or prompts")
     parser.add_argument(
         "--output", required=True, type=options.path, help="folder: rows.jsonl.gz, summary.json and the replies"
     )
     options.add_endpoint_arguments(parser)
     parser.add_argument(
-        "--input", type=options.path, help="queries: texts (jsonl, tsv, txt, parquet); filter and pick: jsonl of pairs"
+        "--input",
+        type=options.path,
+        help="queries: texts (jsonl, tsv, txt, parquet); captions: jsonl with paths of images; filter and pick: jsonl of pairs",
     )
-    parser.add_argument("--sample", type=options.count, help="queries: take this many of the passages, drawn")
+    parser.add_argument("--sample", type=options.count, help="queries and captions: take this many, drawn")
     parser.add_argument(
         "--least", type=options.up_to(5, 0), help="least rating of a query (4 of 5) or grade of a target (2 of 3)"
     )
@@ -43,6 +48,8 @@ def add_arguments(parser) -> None:
         const=True,
         help="pick: fuse the grade with the query's likelihood after the negative (needs a completions endpoint with echo: vLLM)",
     )
+    parser.add_argument("--image_field", help="captions: field of the image's path, from the file's folder (image)")
+    parser.add_argument("--caption_field", help="captions: field of the text of the web beside the image (caption)")
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")

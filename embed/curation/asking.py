@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from embed.curation.endpoint import Endpoint, Refused
 from embed.curation.ledger import Ledger
 from embed.curation.prompt_templates import PromptTemplate
-from embed.curation.requests import AnyRequest, Continuation, Reply, Request
+from embed.curation.requests import AnyRequest, Continuation, ImageRequest, Picture, Reply, Request
 from embed.curation.secret import printable
 from embed.curation.sending import Budget, Sender
 from embed.errors import DataError, EndpointError, UsageError
@@ -51,16 +51,19 @@ class Asker:
         seed: int = 0,
         temperature: float = 0.7,
         max_tokens: int = 512,
+        picture: Picture | None = None,
         **values: str,
     ) -> dict[str, Any]:
-        """Returns the answer to a prompt: an object of the schema. Raises Rejected when none of the tries gives one."""
+        """Returns the answer to a prompt, with a picture if there is one: an object of the schema.
+
+        Raises Rejected when none of the tries gives one.
+        """
         system, user, forbidden = prompt_template.fill(self._salt, texts, **values)
         forbidden = (*forbidden, self.endpoint.secret.mark)
         reason = ""
         for attempt in range(_TRIES):
-            request = Request(
-                prompt_template.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt
-            )
+            given = (prompt_template.name, system, user, schema, temperature, max_tokens, seed + 1_000_003 * attempt)
+            request = Request(*given) if picture is None else ImageRequest(*given, picture)
             reply = await self.reply(request)
             answer, reason = _answer(reply.text, schema, forbidden)
             if answer is not None:

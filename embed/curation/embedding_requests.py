@@ -30,6 +30,10 @@ class Embeddings:
     max_tokens = 0
     holds_text = False  # numbers alone are kept
 
+    def max_tokens_in(self, body: bytes) -> int:
+        """Returns the most tokens that the model can have read: no token is less than a byte."""
+        return len(body)
+
     @property
     def max_reply_bytes(self) -> int:
         """The size that a reply may have."""

@@ -129,7 +129,7 @@ class Connection:
             raise Again(self._clean(str(e) or type(e).__name__)) from None
         self._check_status(response, data, request)
         try:
-            reply = parse(data, request, len(body))
+            reply = parse(data, request, request.max_tokens_in(body))
         except Malformed as e:
             raise Again(str(e)) from None
         return (

@@ -3,6 +3,7 @@
 Texts to embed are in `embedding_requests`.
 """
 
+import base64
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from embed import documents
 
+_PICTURE_TOKENS = 4096  # of one picture of a few hundred pixels; models count from 250 to some 1,500
 _MAX_USAGE = 10_000_000  # tokens; no model reads or writes more at once
 
 
@@ -41,6 +43,10 @@ class AnyRequest(Protocol):
     max_reply_bytes: int
     holds_text: bool
 
+    def max_tokens_in(self, body: bytes) -> int:
+        """Returns the most tokens that the model can have read of the JSON that is sent."""
+        ...
+
     def key(self, model: str, structured: bool) -> str:
         """Returns the digest of all that decides the reply, which it is kept by."""
         ...
@@ -59,6 +65,10 @@ class _OfChoices:
 
     max_reply_bytes = 0
     holds_text = True
+
+    def max_tokens_in(self, body: bytes) -> int:
+        """Returns the most tokens that the model can have read: no token is less than a byte."""
+        return len(body)
 
     def reply_text(self, value: Any) -> str:
         """Returns the text of the first choice in the JSON of a reply."""
@@ -113,6 +123,42 @@ class Request(_OfChoices):
         if content is not None and not isinstance(content, str):
             raise Malformed(f"a message whose content is a JSON {type(content).__name__}")
         return content or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image that goes with a question: the bytes of a JPEG, and the digest of the file that it was made from."""
+
+    jpeg: bytes = dataclasses.field(repr=False)
+    digest: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRequest(Request):
+    """One question about a picture, which comes before the user's part, as the protocol of OpenAI has it."""
+
+    picture: Picture = Picture(b"")
+
+    def max_tokens_in(self, body: bytes) -> int:
+        """Returns the most tokens that the model can have read: those of the text, and what a picture counts at most."""
+        return max(0, len(body) - len(self._encoded())) + _PICTURE_TOKENS
+
+    def _encoded(self) -> str:
+        return base64.b64encode(self.picture.jpeg).decode()
+
+    def key(self, model: str, structured: bool) -> str:
+        """Returns the digest of all that decides the reply, the picture by its digest."""
+        identity = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "picture"}
+        documents.json_bytes(identity)
+        return documents.digest_json([model, structured, identity, self.picture.digest])
+
+    def body(self, model: str, structured: bool) -> bytes:
+        """Returns the JSON that is sent."""
+        body = json.loads(super().body(model, structured))
+        url = f"data:image/jpeg;base64,{self._encoded()}"
+        text = {"type": "text", "text": self.user}
+        body["messages"][1]["content"] = [{"type": "image_url", "image_url": {"url": url}}, text]
+        return json.dumps(body, ensure_ascii=False).encode()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Sender:
     async def _try(self, request: AnyRequest, body: bytes, key: str) -> Reply:
         """Sends the request once. A failure counts with all that it can have cost, unless the model surely did not work."""
         # No tokenizer makes more tokens than there are bytes; the names in the body outweigh what a chat template adds.
-        max_cost = len(body) + request.max_tokens
+        max_cost = request.max_tokens_in(body) + request.max_tokens
         number = await self._reserve(key, max_cost)
         try:
             reply = await self._connection.send(request, body, key)

@@ -18,7 +18,7 @@ from embed.workflows import curate_plans, curate_rows
 from embed.workflows.curate_plans import KEY_VARIABLE, Options, Plan
 
 LEDGER, JOB, SALT = "replies.jsonl", "job.json", "salt"
-WHATS = ("queries", "texts", "filter", "pick", "prompts")
+WHATS = ("queries", "texts", "captions", "filter", "pick", "prompts")
 
 
 def run(what: str, output, **options) -> None:
@@ -53,6 +53,7 @@ def write_prompts(output: pathlib.Path) -> None:
 OPTIONS = {
     "queries": {"input": None, "sample": None, "least": 4},
     "texts": {"labels": None, "kind": None, "count": 100},
+    "captions": {"input": None, "sample": None, "image_field": "image", "caption_field": "caption"},
     "filter": {"input": None, "least": 2},
     "pick": {"input": None, "keep": 1, "likelihood": False},
 }
@@ -72,7 +73,7 @@ def check(given: Options) -> None:
     low, high = (1, 5) if given.what == "queries" else (0, 3)
     if given.least is not None and not low <= given.least <= high:
         raise UsageError(f"--least={given.least}: the scale goes from {low} to {high}")
-    for name in ("model", "labels", "kind", *_FIELDS):
+    for name in ("model", "labels", "kind", "image_field", "caption_field", *_FIELDS):
         if not (getattr(given, name) or "").isprintable():  # bytes that are no UTF-8 are not either
             raise UsageError(f"--{name}: holds control characters or bytes that are no UTF-8; write it without them")
     if "input" in defaults:
@@ -177,7 +178,11 @@ class Job:
     def _plan(self) -> Plan:
         """Returns the plan after saying what it asks for at most. Texts are drawn from lists that are asked for first."""
         given, inputs = self._given, self._inputs
-        plans = {"texts": curate_plans.plan_lists, "queries": curate_plans.plan_queries}
+        plans = {
+            "texts": curate_plans.plan_lists,
+            "queries": curate_plans.plan_queries,
+            "captions": curate_plans.plan_captions,
+        }
         plan = plans.get(given.what, curate_plans.plan_judged)(given, self._asker, self._prompts, inputs)
         self._announce(plan)
         if given.what != "texts":

@@ -6,34 +6,38 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from embed.curation import judging, prompt_templates, synthesis
+from embed.curation import captions, judging, prompt_templates, synthesis
 from embed.curation.asking import Asker
 from embed.errors import DataError, UsageError
 from embed.sources.fields import map_fields
 from embed.sources.input_texts import Text, read_texts
 from embed.sources.lines import read_json_lines
+from embed.text import clean
 
 # WHAT -> its prompts, and the names that each is filled in with
 FIELDS = {
     "queries": {n: synthesis.FIELDS[n] for n in ("query", "rate_query")},
     "texts": {n: synthesis.FIELDS[n] for n in ("people", "subjects", "labelled_text")},
+    "captions": captions.FIELDS,
     "filter": judging.FIELDS,
     "pick": judging.FIELDS,
 }
 
 
 KEY_VARIABLE = "EMBED_API_KEY"
+_IMAGE_TOKENS = 600  # of an image of 512 pixels, about
 
 
 @dataclasses.dataclass
 class Options:
-    """What is asked of which model. `what` is queries, texts, filter or pick; an option that is None is not given.
+    """What is asked of which model. `what` is queries, texts, captions, filter or pick; an option that is None is not given.
 
     `endpoint` is a base URL such as http://localhost:8000/v1, and `key_variable` names the environment variable with the key.
     queries takes `input` (a file of texts), `sample` (that many of them, drawn) and `least` (rating, 1 to 5; 4). texts takes
-    `labels` (separated by commas), `kind` and `count` (100). filter takes `input` (jsonl of pairs) and `least` (grade, 0 to 3;
-    2). pick takes `input`, `keep` (1) and `likelihood`. `max_requests` and `max_tokens` are budgets over all runs, `price` is of
-    a million tokens in and out, times are in seconds.
+    `labels` (separated by commas), `kind` and `count` (100). captions takes `input` (jsonl of records with the path of an image
+    in `image_field`, and maybe a text of the web in `caption_field`) and `sample`. filter takes `input` (jsonl of pairs) and
+    `least` (grade, 0 to 3; 2). pick takes `input`, `keep` (1) and `likelihood`. `max_requests` and `max_tokens` are budgets over
+    all runs, `price` is of a million tokens in and out, times are in seconds.
     """
 
     what: str
@@ -49,6 +53,8 @@ class Options:
     count: int | None = None
     keep: int | None = None
     likelihood: bool | None = None
+    image_field: str | None = None
+    caption_field: str | None = None
     query_field: str = "query"
     target_field: str = "positive"
     negatives_field: str = "negative"
@@ -101,12 +107,37 @@ def read_labels(given: Options) -> list[str]:
 def read_passages(given: Options) -> list[Text]:
     """Returns the passages that queries are written for."""
     passages = list(read_texts(given.input, title_field="title", titles_may_lack=True))
+    return _sampled(given, passages, "passages")
+
+
+def _sampled(given: Options, inputs: list[Any], unit: str) -> list[Any]:
+    """Returns `sample` of the inputs in their order, all without it."""
     if given.sample is None:
-        return passages
-    if given.sample > len(passages):
-        raise UsageError(f"--sample={given.sample}: {given.input} has {len(passages):,} passages; leave out --sample")
-    chosen = random.Random(given.seed).sample(range(len(passages)), given.sample)
-    return [passages[i] for i in sorted(chosen)]
+        return inputs
+    if given.sample > len(inputs):
+        raise UsageError(f"--sample={given.sample}: {given.input} has {len(inputs):,} {unit}; leave out --sample")
+    chosen = random.Random(given.seed).sample(range(len(inputs)), given.sample)
+    return [inputs[i] for i in sorted(chosen)]
+
+
+def read_images(given: Options) -> list[captions.Captioned]:
+    """Returns the images that captions are written for. One whose file is not there is a DataError with its line."""
+    folder, records = pathlib.Path(given.input).parent, []
+    for location, raw in read_json_lines(given.input):
+        name, alt = raw.get(given.image_field), raw.get(given.caption_field)
+        if not isinstance(name, str) or not name:
+            raise DataError(
+                f"{location}: field {given.image_field!r} is {type(name).__name__}, expected the path of an image; name the field "
+                "with --image_field"
+            )
+        if not (folder / name).is_file():
+            raise DataError(f"{location}: {folder / name}: no such file; paths start at the folder of {given.input}")
+        if alt is not None and not isinstance(alt, str):
+            raise DataError(
+                f"{location}: field {given.caption_field!r} is {type(alt).__name__}, expected a text or none"
+            )
+        records.append(captions.Captioned(raw, location, folder / name, clean(alt or "")))
+    return _sampled(given, records, "images")
 
 
 def read_pairs(given: Options) -> list[judging.Pair]:
@@ -120,8 +151,10 @@ def read_pairs(given: Options) -> list[judging.Pair]:
 
 
 def read_inputs(given: Options) -> list[Any]:
-    """Returns what the job is about, checked: labels, passages or pairs."""
-    inputs = {"texts": read_labels, "queries": read_passages}.get(given.what, read_pairs)(given)
+    """Returns what the job is about, checked: labels, passages, images or pairs."""
+    inputs = {"texts": read_labels, "queries": read_passages, "captions": read_images}.get(given.what, read_pairs)(
+        given
+    )
     if not inputs:
         raise DataError(f"{given.input}: holds no record; give a file with some")
     return inputs
@@ -136,6 +169,19 @@ def plan_queries(
     fixed = sum(estimated_tokens(prompt.system + prompt.user) for prompt in prompts.values())
     count = len(passages)
     return Plan(work, passages, "passages", 2 * count, 2 * size + count * fixed, 60 * count)
+
+
+def plan_captions(
+    given: Options,
+    asker: Asker,
+    prompts: dict[str, prompt_templates.PromptTemplate],
+    images: Sequence[captions.Captioned],
+) -> Plan:
+    """Returns the plan for captions: one of each image."""
+    work = captions.Captions(asker, prompts, given.image_field, pathlib.Path(given.output), given.seed)
+    fixed = estimated_tokens(prompts["caption"].system + prompts["caption"].user) + _IMAGE_TOKENS
+    size = sum(estimated_tokens(image.alt) for image in images)
+    return Plan(work, images, "images", len(images), size + fixed * len(images), 60 * len(images))
 
 
 def plan_lists(

@@ -12,9 +12,11 @@ import signal
 
 import pytest
 from language_model import Server, answer, broken, mute, number, send, texts_of
+from PIL import Image
 
 from embed.commands.main import main
 from embed.documents import read_json
+from embed.sources import ImageFiles, JsonLines
 
 WORDS = ["red", "green", "river", "stone", "engine", "paper", "winter", "quick", "cloud", "small"]
 
@@ -83,6 +85,41 @@ def curate_here(server, folder, monkeypatch):
 def rows_of(folder):
     with gzip.open(folder / "rows.jsonl.gz", "rt", encoding="utf-8") as f:
         return [json.loads(line) for line in f]
+
+
+def test_captions_of_images(curate_here, folder, server):
+    (folder / "png").mkdir()
+    rows = []
+    for i in range(6):
+        Image.new("RGB", (40 + i, 30), (40 * i, 0, 0)).save(folder / "png" / f"{i}.png")
+        rows.append({"image": f"png/{i}.png", "id": i, **({"caption": f"alt {i}"} if i % 2 else {})})
+    (folder / "png" / "5.png").write_bytes(b"no image")
+    (folder / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = curate_here("captions", "out", "--input=images.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "left out   1: an image that cannot be read, the first: png/5.png: no image that Pillow reads" in done.stdout
+    written = rows_of(folder / "out")
+    assert [row["id"] for row in written] == [0, 1, 2, 3, 4] and written[0]["image"] == "../png/0.png"
+    assert written[1]["synthetic_caption"].endswith("found with: alt 1") and written[0]["synthetic_caption"].endswith(
+        ": none"
+    )
+    asked = server.received
+    assert curate_here("captions", "out", "--input=images.jsonl").returncode == 0 and server.received == asked
+    records = list(ImageFiles(JsonLines(str(folder / "out" / "rows.jsonl.gz"), {"image": "image"})).examples())
+    assert len(records) == 5 and records[0][1]["image"] == (folder / "png" / "0.png").read_bytes()
+
+
+def test_images_that_are_not_there_and_options_of_other_work_are_refused(curate_here, folder):
+    (folder / "images.jsonl").write_text('{"image": "png/none.png"}\n')
+    done = curate_here("captions", "out", "--input=images.jsonl")
+    assert (
+        done.returncode == 65
+        and "images.jsonl:1: png/none.png: no such file; paths start at the folder of" in done.stderr
+    )
+    done = curate_here("captions", "out", "--input=images.jsonl", "--image_field=picture")
+    assert done.returncode == 65 and "field 'picture' is NoneType, expected the path of an image" in done.stderr
+    done = curate_here("queries", "out", "--input=passages.jsonl", "--image_field=picture")
+    assert done.returncode == 64 and "--image_field goes with captions, not with queries" in done.stderr
 
 
 def test_queries_for_passages(curate, folder, server):
