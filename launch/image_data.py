@@ -3,6 +3,9 @@
 Every set has train.jsonl and test.jsonl, whose rows name images by a path in the folder. A row is for testing when the sha256 of
 what it shows (a stamp, an emoji, a tile) says so: one in eight. The set `arrays` makes such a folder of FILE.npz, whose rows are in
 FILE.jsonl.gz beside it: image_data.py arrays FILE.npz OUTPUT. All of it is for training.
+
+scenes, stamps and emoji also get suite.json, which `embed evaluate` scores models on, and the folders of its tasks
+(image_suites.py).
 """
 
 import gzip
@@ -14,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import image_suites
 import numpy as np
 import scenes
 from PIL import Image
@@ -146,10 +150,10 @@ SCENES = 3500  # one in eight for testing
 
 
 def made_scenes(package: pathlib.Path, output: pathlib.Path) -> Rows:
-    """Yields pictures made by rule: {"id", "image", "classes", "depth", "normals", "caption", "synthetic_caption"}.
+    """Yields pictures made by rule: {"id", "image", "classes", "depth", "normals", "caption", "synthetic_caption", "name"}.
 
     `classes` is an image of positions in scenes.SHAPES, `depth` one of 16 bits in thousandths, and `normals` one of colours from 0
-    to 255 for -1 to 1. `package` is not read.
+    to 255 for -1 to 1. `name` is that of the largest object, such as "red sphere". `package` is not read.
     """
     del package
     for number in range(SCENES):
@@ -164,7 +168,14 @@ def made_scenes(package: pathlib.Path, output: pathlib.Path) -> Rows:
         }
         for layer, array in arrays.items():
             Image.fromarray(array).save(output / paths[layer])
-        yield {"id": name, **paths, "caption": made.caption, "synthetic_caption": made.synthetic_caption}
+        largest = max(made.things, key=lambda thing: thing.area, default=None)
+        yield {
+            "id": name,
+            **paths,
+            "caption": made.caption,
+            "synthetic_caption": made.synthetic_caption,
+            "name": "floor" if largest is None else largest.name,
+        }
 
 
 SETS = {"scenes": made_scenes, "stamps": stamps, "emoji": emoji, "earth": earth, "arrays": arrays}
@@ -174,13 +185,13 @@ def main(name: str, package: pathlib.Path, output: pathlib.Path) -> None:
     """Writes a set; an output folder of an earlier run is written anew."""
     shutil.rmtree(output, ignore_errors=True)
     (output / "images").mkdir(parents=True)
-    split: dict[str, list[str]] = {"train": [], "test": []}
+    split: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for row in SETS[name](package, output):
-        split["test" if name != "arrays" and is_test(row["id"]) else "train"].append(
-            json.dumps(row, ensure_ascii=False)
-        )
-    for part, lines in split.items():
-        (output / f"{part}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        split["test" if name != "arrays" and is_test(row["id"]) else "train"].append(row)
+    for part, rows in split.items():
+        image_suites.write_rows(output / f"{part}.jsonl", rows)
+    if name in image_suites.SUITES:
+        image_suites.write(name, output, split["train"], split["test"])
     print(f"wrote      {output}: {len(split['train']):,} rows for training, {len(split['test']):,} for testing")
 
 

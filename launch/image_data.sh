@@ -10,7 +10,7 @@
 #         earth    tiles of the Earth: colours, heights, and which pixels are water (NASA's images)
 #         All of them when none is named.
 #
-# Needs apt-get and dpkg-deb for stamps, npm for the others, and the environment of launch/setup.sh with the extra [images].
+# scenes, stamps and emoji have a suite.json for `embed evaluate`. Needs apt-get and dpkg-deb for stamps, npm for the others, and the environment of launch/setup.sh with the extra [images].
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"

@@ -28,6 +28,7 @@ RECIPES = sorted([*(GIN / "recipes").rglob("*.gin"), *(GIN / "claims" / "recipes
 CLAIMS = sorted((GIN / "claims").glob("*.gin"))
 # What a user must give, per recipe.
 SMALL = ["PAIRS='data/pairs/*.jsonl'", "VOCABULARY='words.model'", "CACHE_DIR='cache'", "ONLY=()", "PROMPTS={}"]
+SCENES = ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'", "CACHE_DIR='cache'"]
 LANGUAGE = SMALL[:3]
 LABELS = [f"{name}='labels.jsonl'" for name in ("TOPICS", "QUESTIONS", "OPINIONS")]
 REQUIRED = {
@@ -63,6 +64,8 @@ REQUIRED = {
     "recipes/tips/g14_pod.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'"],
     "recipes/tips/distill.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'", "TEACHER='g14'"],
     "recipes/tips/high_resolution.gin": ["PICTURES='pictures/*.jsonl'", "START='minilm'"],
+    "claims/recipes/scenes.gin": SCENES,
+    "claims/recipes/scenes_one_caption.gin": SCENES,
     "claims/recipes/small.gin": SMALL,
     "claims/recipes/student.gin": SMALL,
     "claims/recipes/taught_student.gin": [*SMALL, "TEACHER_VECTORS='taught'"],

@@ -17,7 +17,8 @@ class Comparison:
     """`better` and `than` name arms. `metric` is a mean of the suite ('mean of the types', a type) or 'task/score'; `view` a size.
 
     `kind` 'better' claims that it is, by `least` points; 'no worse' that it loses no more than `least`; 'shown' is
-    printed and not judged: the other side of a trade, or what a reader will ask. With `from_view` each arm's score is what it gains
+    printed and not judged: the other side of a trade, or what a reader will ask. Of a score that is an error, `is_error`, the lower
+    one is better. With `from_view` each arm's score is what it gains
     from that view to `view`, below zero where it loses: 'better' is then the arm that loses less.
     """
 
@@ -28,6 +29,7 @@ class Comparison:
     least: float = 0.0
     kind: str = "better"
     from_view: str | None = None
+    is_error: bool = False
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -42,7 +44,7 @@ class Comparison:
         at_view = "" if self.view is None else f" at {self.view}"
         if self.from_view is not None:
             at_view = f" from {self.from_view} to {self.view}"
-        sign = ">=" if self.kind == "no worse" else ">"
+        sign = (">=", "<=")[self.is_error] if self.kind == "no worse" else ("><"[self.is_error])
         return f"{self.better} {sign} {self.than}: {self.metric}{at_view}"
 
 

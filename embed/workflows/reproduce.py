@@ -205,7 +205,7 @@ class Experiment:
             [self._score(records[arm][seed], comparison) for seed in seeds]
             for arm in (comparison.better, comparison.than)
         )
-        difference = verdicts.paired(better, than)
+        difference = verdicts.paired(than, better) if comparison.is_error else verdicts.paired(better, than)
         return {
             "comparison": comparison.name,
             "better": better,

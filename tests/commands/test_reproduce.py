@@ -213,6 +213,9 @@ def test_what_is_lost_from_one_view_to_another_is_compared(tmp_path):
     result = experiment(tmp_path, claim).result()["comparisons"][0]
     assert result["better"] == pytest.approx([-0.01] * 3) and result["than"] == pytest.approx([-0.03] * 3)
     assert result["mean"] == pytest.approx(2.0) and result["verdict"] == "reproduced"
+    error = dataclasses.replace(SMALL_CLAIM, comparisons=[Comparison("two", "one", view="2", is_error=True)])
+    worse = experiment(tmp_path, error).result()["comparisons"][0]
+    assert worse["comparison"] == "two < one: mean of the types at 2" and worse["mean"] < 0  # the lower score is better
     unknown = dataclasses.replace(SMALL_CLAIM, comparisons=[dataclasses.replace(comparison, from_view="8")])
     with pytest.raises(DataError, match="nothing called '8' was scored"):
         experiment(tmp_path, unknown).result()

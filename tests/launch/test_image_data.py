@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embed.evaluation import suites
+
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 
 
@@ -30,6 +32,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def image_data(scenes):
+    script("image_suites")
     return script("image_data")
 
 
@@ -133,6 +136,40 @@ def test_scenes_as_files_hold_their_truth(image_data, scenes, tmp_path, monkeypa
     np.testing.assert_allclose(read["depth"] / 1000, made.depth, atol=6e-4)
     np.testing.assert_allclose(read["normals"] / 127.5 - 1, made.normals, atol=5e-3)
     assert rows[3]["synthetic_caption"] == made.synthetic_caption
+
+
+def test_scenes_have_a_suite_whose_tasks_can_be_read(image_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_data, "SCENES", 200)
+    image_data.main("scenes", tmp_path, tmp_path / "out")
+    suite = suites.read_suite(tmp_path / "out" / "suite.json")
+    kinds = {task.name.removeprefix("scenes-"): task.type for task in suite.tasks}
+    assert kinds == {
+        "pixels": "dense",
+        "text-to-image": "image_retrieval",
+        "image-to-text": "image_text_retrieval",
+        "names": "image_classification",
+        "zero-shot": "zero_shot_classification",
+    }
+    tasks = {task.name.removeprefix("scenes-"): task for task in suite.tasks}
+    assert tasks["pixels"].labels[1] == ["sphere", "a sphere"] and "depth" in tasks["pixels"].test_maps
+    names = {row["name"] for row in rows_of(tmp_path / "out")}
+    assert any(name.endswith("sphere") for name in names) and len(names) > 10
+
+
+def test_stamps_and_emoji_have_suites(image_data, tmp_path):
+    rows = [
+        {"id": f"{i}", "image": f"images/{i}.png", "vendor": "v", "caption": f"thing {i // 2}", "category": "ab"[i % 2]}
+        for i in range(8)
+    ]
+    (tmp_path / "images").mkdir()
+    for row in rows:
+        Image.new("RGB", (4, 4)).save(tmp_path / row["image"])
+    sys.modules["image_suites"].write("emoji", tmp_path, rows[:4], rows[4:])
+    suite = suites.read_suite(tmp_path / "suite.json")
+    assert [task.name for task in suite.tasks] == ["emoji-categories", "emoji-text-to-image", "emoji-image-to-text"]
+    (retrieval,) = suite.tasks[1].subsets.values()
+    assert [query.text for query in retrieval.queries] == ["thing 2", "thing 3"] and len(retrieval.corpus) == 4
+    assert sorted(map(len, retrieval.qrels.values())) == [2, 2]
 
 
 def test_scenes_are_functions_of_seed_and_number(scenes):

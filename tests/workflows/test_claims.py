@@ -26,6 +26,8 @@ def claim(**changes) -> Claim:
         ({"kind": "no worse", "least": 0.5}, "a >= b: mean of the types"),
         ({"kind": "shown", "metric": "task/score"}, "a > b: task/score"),
         ({"from_view": "64", "view": "64 binary"}, "a > b: mean of the types from 64 to 64 binary"),
+        ({"metric": "t/rmse", "is_error": True}, "a < b: t/rmse"),
+        ({"metric": "t/rmse", "is_error": True, "kind": "no worse"}, "a <= b: t/rmse"),
     ],
 )
 def test_a_comparison_is_named_by_what_it_claims(given, name):
