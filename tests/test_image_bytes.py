@@ -135,3 +135,40 @@ def test_maps_keep_their_numbers():
         image_bytes.read_map(written(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "f")
     with pytest.raises(DataError, match="^f: a damaged image"):
         image_bytes.read_map(written(Image.fromarray(COLOURS))[:300], "f")
+
+
+def photograph(width: int, height: int, **options) -> bytes:
+    """A JPEG of soft colours, as photographs have them."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / 40 + y / 90), np.cos(x / 70 - y / 30), np.sin(x / 110)]
+    file = io.BytesIO()
+    pixels = np.uint8(127.5 + 100 * np.stack(waves, -1))
+    Image.fromarray(pixels).save(file, "JPEG", quality=92, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"), [(1.2, (800, 600)), (0.51, (800, 600)), (0.5, (400, 300)), (0.2, (200, 150)), (0.01, (100, 75))]
+)
+def test_a_jpeg_is_unpacked_in_fewer_pixels_and_never_in_too_few(scale, size):
+    content, asked = photograph(800, 600), []
+    image = image_bytes.open_scaled(content, "x", lambda width, height: asked.append((width, height)) or scale)
+    assert image.size == size and asked == [(800, 600)] and image.mode == "RGB"
+    whole = image_bytes.open_image(content, "x").resize(size, Image.Resampling.BOX)
+    assert np.abs(np.int32(image) - np.int32(whole)).mean() < 3
+
+
+def test_a_jpeg_on_its_side_is_asked_for_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content, asked = photograph(800, 600, exif=exif), []
+    image = image_bytes.open_scaled(content, "x", lambda width, height: asked.append((width, height)) or 0.25)
+    assert asked == [(600, 800)] and image.size == (150, 200)
+
+
+def test_other_files_are_unpacked_whole():
+    file = io.BytesIO()
+    Image.new("RGB", (80, 60)).save(file, "PNG")
+    assert image_bytes.open_scaled(file.getvalue(), "x", lambda width, height: 0.1).size == (80, 60)
+    with pytest.raises(DataError, match="an image of more than 100 pixels"):
+        image_bytes.open_scaled(photograph(80, 60), "x", lambda width, height: 0.1, max_pixels=100)

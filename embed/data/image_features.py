@@ -10,7 +10,7 @@ import numpy as np
 from embed import image_bytes, ranges
 from embed.data import images
 from embed.data.features import Example, Feature, Role, Unit, split_ids
-from embed.data.images import Crop
+from embed.data.images import Box, Crop
 from embed.data.records import Field
 from embed.errors import ConfigError
 from embed.ranges import Natural, Share, Size
@@ -128,18 +128,27 @@ class Views(Image):
         return {**arrays, **self.ids(unit)}
 
     def _views(self, example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Returns the arrays of one example."""
-        image = self.opened(example)
-        mask = images.random_mask if self.masking == "random" else images.block_mask
-        views = {f"{self.name}_global": self._cropped(image, self.whole, rng)}
-        if self.local_crops:
-            crops = [self._cropped(image, self.local, rng) for _ in range(self.local_crops)]
-            views[f"{self.name}_local"] = np.stack(crops)
-        return {**views, f"{self.name}_mask": mask(self._grid, self._grid, self.mask_share, rng)}
+        """Returns the arrays of one example. The image is opened in as many pixels as its crops need."""
+        drawn: list[tuple[Crop, Box, bool]] = []
+        size = (0, 0)
 
-    def _cropped(self, image: Any, crop: Crop, rng: np.random.Generator) -> np.ndarray:
-        view = images.resized(image, crop.size, crop.box(*image.size, rng))
-        return view[:, ::-1] if self.flip and rng.random() < 0.5 else view
+        def needed(width: int, height: int) -> float:
+            nonlocal size
+            size = (width, height)
+            for crop in (self.whole, *[self.local] * self.local_crops):
+                drawn.append((crop, crop.box(width, height, rng), self.flip and rng.random() < 0.5))
+            return max(crop.size / min(box[2] - box[0], box[3] - box[1]) for crop, box, _ in drawn)
+
+        content = example[f"{self.name}_file"].tobytes()
+        image = image_bytes.open_scaled(content, f"a cached {self.name}", needed, self.max_pixels)
+        crops = [
+            images.resized(image, crop.size, box, size)[:, :: -1 if flipped else 1] for crop, box, flipped in drawn
+        ]
+        mask = images.random_mask if self.masking == "random" else images.block_mask
+        views = {f"{self.name}_global": crops[0]}
+        if self.local_crops:
+            views[f"{self.name}_local"] = np.stack(crops[1:])
+        return {**views, f"{self.name}_mask": mask(self._grid, self._grid, self.mask_share, rng)}
 
     def shapes(self, size, texts):
         del texts

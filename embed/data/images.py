@@ -13,10 +13,20 @@ from embed.errors import ConfigError
 _TRIES = 10  # draws of a crop or of a block before something simpler is taken
 
 
-def resized(image: Any, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """Returns a box (left, top, right, bottom; the whole image) as a square of `size`, by an antialiased linear filter."""
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def resized(image: Any, size: int, box: Box | None = None, box_of: tuple[int, int] | None = None) -> np.ndarray:
+    """Returns a box (the whole image) as a square of `size`, by an antialiased linear filter.
+
+    The box is of an image of `box_of` (width, height), where `image` is one in fewer pixels.
+    """
     from PIL import Image
 
+    if box is not None and box_of not in (None, image.size):
+        across, down = image.width / box_of[0], image.height / box_of[1]
+        part = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=part))
     image = image if box is None else image.crop(box)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
@@ -37,8 +47,8 @@ class Crop:
                 f"Crop.min_area = {self.min_area} must be above 0 and at most max_area = {self.max_area}; correct one of them"
             )
 
-    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Returns a box (left, top, right, bottom) of an image. Where none fits, it is the largest in the middle."""
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Returns a box of an image. Where none fits, it is the largest in the middle."""
         for _ in range(_TRIES):
             area = width * height * rng.uniform(self.min_area, self.max_area)
             ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))

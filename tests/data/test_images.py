@@ -57,3 +57,14 @@ def test_blocks_hang_together():
 def test_crops_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="Crop.min_area = 0.5 must be above 0 and at most max_area = 0.4"):
         Crop(8, 0.5, 0.4)
+
+
+def test_a_box_of_an_image_in_fewer_pixels_is_the_same_part():
+    y, x = np.mgrid[0:240, 0:320]
+    pixels = np.uint8(127 + 100 * np.stack([np.sin(x / 30), np.cos(y / 50), np.sin((x + y) / 60)], -1))
+    whole = Image.fromarray(pixels)
+    half = whole.resize((160, 120), Image.Resampling.BOX)
+    box = (33, 20, 243, 177)
+    one, other = resized(whole, 40, box), resized(half, 40, box, whole.size)
+    assert np.abs(np.int32(one) - other).max() <= 3
+    np.testing.assert_array_equal(resized(whole, 40, box, whole.size), one)

@@ -46,6 +46,15 @@ def test_one_job_alone(benchmark):
     assert sum(x.startswith("+ ") for x in done.stdout.splitlines()) == 1 and "{search}.{md,json}" in done.stdout
 
 
+def test_images(benchmark, tmp_path):
+    assert "launch/benchmarks/views.py --output=" in benchmark("source", "views").stdout
+    (tmp_path / "vit.onnx").touch()
+    done = benchmark("vit.onnx", "encode_images")
+    assert f"launch/benchmarks/encode_images.py {tmp_path / 'vit.onnx'} --output=" in done.stdout
+    refused = benchmark("source", "encode_images")
+    assert refused.returncode == 66 and "source: no file; give a Dinov2 as ONNX" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
