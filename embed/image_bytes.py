@@ -148,10 +148,11 @@ def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.
 
 
 def upright(image: Any) -> Any:
-    """Returns a Pillow image in RGB, turned as its EXIF orientation says."""
+    """Returns a Pillow image in RGB, turned as its EXIF orientation says; one that is so already comes back without a copy."""
     from PIL import ImageOps
 
-    return _rgb(ImageOps.exif_transpose(image))
+    is_turned = image.getexif().get(_ORIENTATION, 1) != 1
+    return _rgb(ImageOps.exif_transpose(image) if is_turned else image)
 
 
 def _rgb(image: Any) -> Any:
@@ -166,4 +167,4 @@ def _rgb(image: Any) -> Any:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
