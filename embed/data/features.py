@@ -225,26 +225,26 @@ class Scores(Feature):
 
 @dataclasses.dataclass(frozen=True)
 class Vectors(Feature):
-    """Vectors of a teacher, computed once and joined by the content id of the text feature `of`: float32 [n, dim] in the batch.
+    """Vectors of a teacher, computed once and joined by the content id of the feature `of`, texts or an image: float32 [n, dim].
 
     For a feature of several texts they are [n, N, dim], 0 where there is no text. `path` is a folder that `vector_store.write`
-    has made; `dim`, where it is given, is the size that its vectors must have, and stands for a folder that is not made yet in
-    `embed compile`. A text without a vector there is a DataError when a
-    run starts. Nothing of it is cached with the records.
+    has made, or several of them (`vector_store.Union`). `dim`, where given, is the size that its vectors must have, and stands for
+    a folder that is not made yet in `embed compile`. An item without a vector there is a DataError when a run starts. Nothing
+    of it is cached with the records.
     """
 
     name: str
     of: str
-    path: str
+    path: str | Sequence[str]
     dim: ranges.Count | None = None
 
     def __post_init__(self):
         ranges.check_fields(self)
 
     @functools.cached_property
-    def store(self) -> vector_store.VectorStore:
-        """The verified folder."""
-        store = vector_store.read(self.path)
+    def store(self) -> vector_store.VectorStore | vector_store.Union:
+        """The verified folder or folders."""
+        store = vector_store.read_all(self.path)
         if self.dim not in (None, store.dim):
             raise DataError(
                 f"{self.path}: holds vectors of {store.dim} values, and Vectors.dim = {self.dim}; give that size"
@@ -256,17 +256,20 @@ class Vectors(Feature):
         return {"vectors": self.store.digest}
 
     def check(self, cache):
-        ids = [np.concatenate([e[f"{self.of}_id"] for e in cache.read(some)]) for some in blocks(len(cache))]
+        ids = [np.atleast_1d(e[f"{self.of}_id"]) for some in blocks(len(cache)) for e in cache.read(some)]
         self.store.of(np.concatenate(ids), self.of)
 
     def collate(self, unit):
+        if self.of not in unit.columns:  # an image, of which a record has one
+            ids = np.array([e[f"{self.of}_id"] for e in unit.examples], np.int64)
+            return {self.name: self.store.of(ids, self.of).astype(np.float32)}
         columns = unit.columns[self.of]
         vectors = np.zeros((*columns.shape, self.store.dim), np.float32)
         vectors[columns >= 0] = self.store.of(drawn_ids(unit, self.of)[columns >= 0], self.of)
         return {self.name: vectors}
 
     def shapes(self, size, texts):
-        return {self.name: ((size, *texts[self.of], self.dim or self.store.dim), np.float32)}
+        return {self.name: ((size, *texts.get(self.of, ()), self.dim or self.store.dim), np.float32)}
 
 
 def blocks(count: int, size: int = 4096) -> list[range]:

@@ -7,6 +7,7 @@ from typing import Any
 from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
 from embed.sources.datasets import HuggingFaceDataset
+from embed.sources.image_files import ImageFiles
 from embed.sources.paths import expand_paths, is_saved_dataset
 from embed.sources.record_files import JsonLines, Parquet, TabSeparated
 
@@ -27,6 +28,7 @@ def task_per_file(
     prompts: Mapping[str, Sequence[str]] | None = None,
     leave_out: Sequence[str] = (),
     only: Sequence[str] = (),
+    image_paths: bool = False,
 ) -> list[Task]:
     """Returns one task per file that `path` names, called as the file without its suffixes.
 
@@ -34,8 +36,8 @@ def task_per_file(
     task, or several of these.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
-    Files in `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a
-    ConfigError.
+    With `image_paths` the field of the role `image` is the path of a file, from the folder of the file that names it. Files in
+    `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a ConfigError.
     """
     # The files need not have what only our own map names.
     optional = ("negatives",) if fields is None else ()
@@ -56,7 +58,8 @@ def task_per_file(
         if name in leave_out or (only and name not in only):
             continue
         query, target = (prompts or {}).get(name, (query_prompt, target_prompt))
-        tasks.append(Task(name, _source(file, suffix, fields, optional), query, target))
+        source = _source(file, suffix, fields, optional)
+        tasks.append(Task(name, ImageFiles(source) if image_paths else source, query, target))
     return tasks
 
 

@@ -1,7 +1,9 @@
 """Features of images: the bytes of the file are cached, and decoding and cropping come with the batch."""
 
 import dataclasses
+import functools
 import hashlib
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from embed.data import images
 from embed.data.features import Example, Feature, Role, Unit, split_ids
 from embed.data.images import Box, Crop
 from embed.data.records import Field
-from embed.errors import ConfigError
+from embed.errors import ConfigError, DataError, did_you_mean
 from embed.ranges import Natural, Share, Size
 
 
@@ -87,6 +89,69 @@ class Image(Feature):
     def flops(self, methods: Mapping[str, Any], cache: Any = None) -> float:
         """Returns the FLOPs of embedding one image."""
         return methods["image"].flops(self.size, self.size) if "image" in methods else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes(Feature):
+    """The class of each record, int32 [n]: its place among the lines of the file `names`, from 0.
+
+    A label that no line has is a DataError at `prepare`.
+    """
+
+    name: str
+    names: str
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        try:
+            lines = pathlib.Path(self.names).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise ConfigError(f"{self.names}: cannot be read ({e}); give a file with the name of a class a line") from e
+        places = {name: number for number, name in enumerate(lines)}
+        if not lines or len(places) < len(lines) or not all(name.strip() for name in lines):
+            raise ConfigError(
+                f"{self.names}: lines are empty or stand twice; give the name of each class a line of its own"
+            )
+        return places
+
+    @property
+    def num_classes(self) -> int:
+        """The lines of the file."""
+        return len(self._places)
+
+    @property
+    def roles(self):
+        return (Role(self.name, "text"),)
+
+    @property
+    def fields(self):
+        return (Field(self.name, "int64", 0),)
+
+    def definition(self) -> dict[str, Any]:
+        """Returns the names in their order."""
+        return {"names": list(self._places)}
+
+    def encode(self, records, context):
+        """Returns the place of each record's label."""
+        del context
+        for record in records:
+            if record[self.name] not in self._places:
+                near = did_you_mean(record[self.name], self._places)
+                raise DataError(
+                    f"{record['location']}: {self.name} {record[self.name]!r} is no line of {self.names}{near}"
+                )
+        return [{self.name: np.int64(self._places[record[self.name]])} for record in records]
+
+    def collate(self, unit):
+        return {self.name: np.array([e[self.name] for e in unit.examples], np.int32)}
+
+    def shapes(self, size, texts):
+        del texts
+        return {self.name: ((size,), np.int32)}
+
+    @property
+    def title(self):
+        return f"{self.name}, one of {self.num_classes:,}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,21 @@ def _check_room(max_length: int, num_special: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class NoTexts:
+    """Stands for the tokenizer of a recipe whose features read no texts."""
+
+    path = "no tokenizer"
+    digest = "no texts"
+    vocab_size = 1
+    pad_id = 0
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> Any:
+        """Raises ConfigError: there is nothing to encode texts with."""
+        del texts, max_length
+        raise ConfigError("the recipe has no tokenizer, and a feature reads texts; bind Recipe.tokenizer")
+
+
+@dataclasses.dataclass(frozen=True)
 class SentencePiece:
     """A SentencePiece vocabulary; ids of unknown, begin, end and padding come from the model file.
 

@@ -34,20 +34,82 @@ class VectorStore:
         return np.load(self.folder / _VECTORS, mmap_mode="r", allow_pickle=False)
 
     @property
+    def identities(self) -> list[Mapping[str, Any]]:
+        """What the vectors are of, as the only one of a list."""
+        return [self.identity]
+
+    @property
     def dim(self) -> int:
         """The number of values of a vector."""
         return self._vectors.shape[1]
 
+    def rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (bool [n], int [n]): which of the ids have a vector, and where it is."""
+        rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        return self._ids[rows] == ids, rows
+
     def of(self, ids: np.ndarray, name: str) -> np.ndarray:
         """Returns float32 [n, dim] for content ids int64 [n] of the feature `name`. An id without a vector is a DataError."""
-        rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-        missing = self._ids[rows] != ids
-        if missing.any():
-            raise DataError(
-                f"{self.folder}: has no vector for {len(np.unique(ids[missing])):,} of {len(np.unique(ids)):,} different texts of "
-                f"{name!r}; write theirs too (embed encode MODEL --gin_file=... --output=...)"
-            )
+        is_there, rows = self.rows(ids)
+        _check(is_there, ids, name, str(self.folder))
         return self._vectors[rows].astype(np.float32)
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the vectors float32 [n, dim] at some rows."""
+        return self._vectors[rows].astype(np.float32)
+
+
+def _check(is_there: np.ndarray, ids: np.ndarray, name: str, location: str) -> None:
+    """Raises DataError with the number of ids that have no vector."""
+    if not is_there.all():
+        raise DataError(
+            f"{location}: has no vector for {len(np.unique(ids[~is_there])):,} of {len(np.unique(ids)):,} different items of "
+            f"{name!r}; write theirs too (embed encode MODEL --gin_file=... --output=...)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Union:
+    """Several folders of vectors as one, such as those of the specialists of several domains.
+
+    Shorter vectors are filled up with zeros, which changes neither cosines nor distances. An id that several folders have is
+    looked up in the first of them.
+    """
+
+    stores: tuple[VectorStore, ...]
+
+    @property
+    def dim(self) -> int:
+        """The number of values of the longest vectors."""
+        return max(store.dim for store in self.stores)
+
+    @property
+    def identities(self) -> list[Mapping[str, Any]]:
+        """What the vectors of each folder are of."""
+        return [store.identity for store in self.stores]
+
+    @property
+    def digest(self) -> str:
+        """The digest of all folders in their order."""
+        return documents.digest_json([store.digest for store in self.stores])
+
+    def of(self, ids: np.ndarray, name: str) -> np.ndarray:
+        """Returns float32 [n, dim] as `VectorStore.of` does."""
+        vectors, left = np.zeros((len(ids), self.dim), np.float32), np.ones(len(ids), bool)
+        for store in self.stores:
+            is_there, rows = store.rows(ids)
+            found = left & is_there
+            vectors[found, : store.dim] = store.at(rows[found])
+            left &= ~found
+        _check(~left, ids, name, ", ".join(str(store.folder) for store in self.stores))
+        return vectors
+
+
+def read_all(folders) -> VectorStore | Union:
+    """Returns the vectors of a folder, or of several as one, verified."""
+    if isinstance(folders, str):
+        return read(folders)
+    return Union(tuple(read(folder) for folder in folders))
 
 
 def write(

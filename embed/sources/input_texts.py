@@ -16,7 +16,7 @@ KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One text to encode; `location` is "file:record", for errors. With `image`, the path of one, it is encoded with the text.
+    """One text to encode; `location` is "file:record", for errors. With `image`, a path or a file's bytes, it is encoded with it.
 
     `image_digest` is the sha256 of the image's file. A text that is None is of an image alone.
     """
@@ -25,7 +25,7 @@ class Text:
     text: str | None
     title: str
     location: str
-    image: pathlib.Path | None = None
+    image: pathlib.Path | bytes | None = None
     image_digest: str = ""
 
 

@@ -20,28 +20,31 @@ def complete(recipe: Recipe) -> Recipe:
     if recipe.init_from is not None:
         folder = foreign.bundle_of(recipe.init_from, recipe.cache_dir, "start")
         description = bundles.read_model_json(folder)
-        if "tokenizer" not in description:
-            raise ConfigError(
-                f"Recipe.init_from: {folder} is a model of images alone, without texts to train with; give a dual encoder"
-            )
-        given = {**description["prompts"], **(recipe.prompts or {})}
+        given = {**description.get("prompts", text.PROMPTS), **(recipe.prompts or {})}
         recipe = dataclasses.replace(
             recipe,
             init_from=str(folder),
             model=recipe.model or _model(_without_decoder(description, recipe, folder), recipe.model_changes),
             model_changes={},
-            tokenizer=recipe.tokenizer or tokenizers.from_folder(folder, description["tokenizer"]),
-            max_length=recipe.max_length or max(description["lengths"].values()),
-            text_normalization=recipe.text_normalization or description["text_normalization"],
+            tokenizer=recipe.tokenizer or _tokenizer(folder, description),
+            max_length=recipe.max_length or max(description.get("lengths", {"": recipe.longest_text}).values()),
+            text_normalization=recipe.text_normalization or description.get("text_normalization"),
         )
     mixture = dataclasses.replace(recipe.mixture, tasks=[_with_prompts(t, given) for t in recipe.mixture.tasks])
     return dataclasses.replace(
         recipe,
         mixture=mixture,
+        tokenizer=recipe.tokenizer or tokenizers.NoTexts(),
         prompts=given,
         max_length=recipe.max_length or recipe.longest_text,
         text_normalization=recipe.text_normalization or text.DEFAULT_NORMALIZATION,
     )
+
+
+def _tokenizer(folder, description: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of a model; of a model of images alone the one that stands for none."""
+    given = description.get("tokenizer")
+    return tokenizers.NoTexts() if given is None else tokenizers.from_folder(folder, given)
 
 
 def _without_decoder(description: dict[str, Any], recipe: Recipe, folder) -> dict[str, Any]:

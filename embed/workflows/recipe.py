@@ -11,6 +11,7 @@ from embed.data.features import Feature, Scores, Vectors, roles_of
 from embed.data.teacher_scores import TeacherScores
 from embed.data.text_features import Lengths, pairs, text_features
 from embed.errors import ConfigError
+from embed.models.dual_encoder import ImageEmbedder
 from embed.models.lora import Lora
 from embed.models.quantization import Quantization
 from embed.objectives.adapters import Adapters
@@ -41,7 +42,8 @@ class Recipe:
     `batch_size` is the global batch in examples, which are all compared with each other. It is computed in `micro_batches`, to
     the same result (cached gradients); None takes as few as fit into memory. `init_from` is a MODEL, or a folder of Hugging Face
     or sentence-transformers, whose parameters replace the random ones; where `model`, `tokenizer`, `prompts` or
-    `text_normalization` (a name of `text.NORMALIZATIONS`) are not given, those of `init_from` are taken. `model_changes` replaces
+    `text_normalization` (a name of `text.NORMALIZATIONS`) are not given, those of `init_from` are taken. A model of images alone
+    (`dual_encoder.ImageEmbedder`) needs no tokenizer. `model_changes` replaces
     fields of that model, e.g. {'encoder.dtype': 'bfloat16', 'matryoshka_dims': (256, 128)}. `max_length` is what a text is cut at
     when the model is used, in tokens (default: as in `init_from`, else the longer side of `lengths`). `suite` is scored every
     `schedule.evaluate_every` steps, and so is the loss on `validation_share` of the examples, which are not learned
@@ -106,7 +108,7 @@ class Recipe:
         if self.text_normalization is not None:
             text.normalizer(self.text_normalization)
         self._check_features()
-        for name in ("model", "tokenizer"):
+        for name in ("model",) if isinstance(self.model, ImageEmbedder) else ("model", "tokenizer"):
             if getattr(self, name) is None and self.init_from is None:
                 raise ConfigError(f"Recipe.{name} is not bound; bind it, or Recipe.init_from to a model that has one")
         if getattr(self.model, "decoder", None) is not None and not getattr(self.objective, "trains_decoder", False):
@@ -192,6 +194,9 @@ class Recipe:
             self._check_unused_lists(task, fields or {}, getattr(source, "optional", ()))
             self._check_scores(task, fields or {})
         self._check_hardness()
+        check = getattr(self.objective, "check_features", None)
+        if check is not None:
+            check(self.record_features)
 
     def _check_prompts(self) -> None:
         """Raises ConfigError for prompts of tasks where no feature reads texts in prompts."""

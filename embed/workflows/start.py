@@ -65,7 +65,9 @@ class Start:
 
     def _added_tokens(self) -> dict[int, list[int]]:
         """Returns the pieces of the tokens that the recipe's tokenizer has more. Another vocabulary is a DataError."""
-        recipe, options = self._recipe, bundles.read_model_json(self._folder)["tokenizer"]
+        recipe, options = self._recipe, bundles.read_model_json(self._folder).get("tokenizer")
+        if options is None:
+            return {}
         if options["digest"] == recipe.tokenizer.digest:
             return {}
         added = tokenizers.added_tokens(tokenizers.from_folder(self._folder, options), recipe.tokenizer)

@@ -6,6 +6,7 @@ from typing import Any
 from embed import bundles
 from embed.data.cache import Cache
 from embed.data.features import Vectors
+from embed.data.image_features import Image
 from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.losses.distillation import EmbeddingDistillation
@@ -41,16 +42,18 @@ def notes_of_tasks(recipe: Recipe, caches: Sequence[Cache]) -> list[str]:
 
 def _side_of(recipe: Recipe, feature: Vectors) -> str:
     sides = {text.name: text.side for text in text_features(recipe.record_features)}
+    sides |= {f.name: "image" for f in recipe.record_features if isinstance(f, Image)}
     if feature.of not in sides:
         raise ConfigError(
-            f"Vectors.of = {feature.of!r}: no feature of texts has this name{did_you_mean(feature.of, sides)}"
+            f"Vectors.of = {feature.of!r}: no feature of texts or images has this name{did_you_mean(feature.of, sides)}"
         )
     return sides[feature.of]
 
 
 def _check_side(recipe: Recipe, feature: Vectors) -> None:
-    stored, side = feature.store.identity.get("side"), _side_of(recipe, feature)
-    if stored not in (None, side):
+    side = _side_of(recipe, feature)
+    stored = next((x for x in (i.get("side") for i in feature.store.identities) if x not in (None, side)), None)
+    if stored is not None:
         raise DataError(
             f"{feature.path}: holds the vectors of the {stored} side, and {feature.of!r} is on the {side} side; give the folder "
             f"{side!r} beside it"
@@ -78,7 +81,11 @@ def _check_sizes(recipe: Recipe, model: Model, vectors: Sequence[Vectors]) -> No
 def _notes_of_prompts(recipe: Recipe, vectors: Sequence[Vectors]) -> list[str]:
     notes = []
     for feature in vectors:
-        side, before = _side_of(recipe, feature), feature.store.identity.get("tasks", {})
+        side, before = _side_of(recipe, feature), {}
+        if side == "image":
+            continue
+        for identity in feature.store.identities:
+            before |= identity.get("tasks", {})
         for task in recipe.mixture.tasks:
             now = getattr(task, f"{side}_prompt")
             if before.get(task.name, now) != now:
@@ -121,9 +128,12 @@ def _notes_of_itself(recipe: Recipe, model: Model, vectors: Sequence[Vectors]) -
 
 def _is_of(feature: Vectors, recipe: Recipe, digest: str) -> bool:
     """Returns whether vectors are those of the model with this digest, in the prompts of the recipe's tasks."""
-    prompts = {getattr(task, f"{_side_of(recipe, feature)}_prompt") for task in recipe.mixture.tasks}
-    identity = feature.store.identity
-    return identity.get("source") == digest and set(identity.get("prompts", ())) == prompts
+    side = _side_of(recipe, feature)
+    is_of_it = all(identity.get("source") == digest for identity in feature.store.identities)
+    if side == "image":
+        return is_of_it
+    prompts = {getattr(task, f"{side}_prompt") for task in recipe.mixture.tasks}
+    return is_of_it and all(set(identity.get("prompts", ())) == prompts for identity in feature.store.identities)
 
 
 def _as_lists(value: Any) -> Any:

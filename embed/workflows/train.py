@@ -67,7 +67,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     batches = Batches(
         examples,
         sharding.batch_shards(mesh),
-        packs=model.methods["text"].packs,
+        packs="text" in model.methods and model.methods["text"].packs,
         tokenizer=recipe.tokenizer,
         max_shapes=recipe.max_shapes,
     )
@@ -169,7 +169,8 @@ def _came_from(recipe, run_dir: pathlib.Path) -> dict:
 def _contents(recipe, model, examples, run_dir: pathlib.Path):
     """Returns the function that gives the small files of a checkpoint."""
 
-    tokenizer = recipe.tokenizer.content()
+    has_texts = not architectures.takes_no_text(model.description)
+    tokenizer = recipe.tokenizer.content() if has_texts else b""
     came_from = _came_from(recipe, run_dir)
     start = {} if recipe.init_from is None else bundles.read_model_json(bundles.resolve(recipe.init_from))
     kept = {name: start[name] for name in ("default_prompt_name",) if name in start}
@@ -177,6 +178,15 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
         kept["quantization"] = recipe.quantization.describe()
 
     def contents(step: int) -> dict[str, bytes]:
+        lineage = {
+            **came_from,
+            "step": step,
+            "batch_size": recipe.batch_size,
+            "mixture": {c.name: share for c, share in zip(examples.caches, examples.shares)},
+        }
+        if not has_texts:
+            dims = model.matryoshka_dims
+            return bundles.contents(bundles.image_model_json(model.description, matryoshka_dims=dims, lineage=lineage))
         description = bundles.model_json(
             model.description,
             tokenizer_options=recipe.tokenizer.options(),
@@ -189,12 +199,7 @@ def _contents(recipe, model, examples, run_dir: pathlib.Path):
                 **{f.name: f.length for f in text_features(examples.features) if f.each == ()},
                 "inference": recipe.max_length,
             },
-            lineage={
-                **came_from,
-                "step": step,
-                "batch_size": recipe.batch_size,
-                "mixture": {c.name: share for c, share in zip(examples.caches, examples.shares)},
-            },
+            lineage=lineage,
         )
         return bundles.contents(description, recipe.tokenizer.filename, tokenizer)
 
@@ -238,7 +243,12 @@ def _evaluator(recipe, model, mesh):
     if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
         raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
     normalization = {"text_normalization": recipe.text_normalization}
-    texts = Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
+    has_texts = not architectures.takes_no_text(model.description)
+    texts = (
+        Encoder(model, recipe.tokenizer, recipe.prompts, recipe.max_length, mesh, **normalization)
+        if has_texts
+        else None
+    )
     encoder = ItemEncoder(model, mesh, texts, image_encoder(model, mesh))
     view = View(model.embedding_dim)
 
@@ -247,7 +257,8 @@ def _evaluator(recipe, model, mesh):
         embeddings = Embeddings(encode, lambda prompt: template(prompt, dict(recipe.prompts)))
         patches = functools.partial(encoder.patches, params)
         image_size = None if encoder.images is None else encoder.images.size
-        results = runner.run(suite, embeddings, [view], search.top_k, patches=patches, image_size=image_size)
+        given = {"patches": patches, "image_size": image_size, "takes_texts": has_texts}
+        results = runner.run(suite, embeddings, [view], search.top_k, **given)
         scores = results.scores
         values = {f"{task}/{n}": v for task, views in scores.items() for n, v in views[view.name].items()}
         shown = {n: values[n] for n in values if n in known or n == name}

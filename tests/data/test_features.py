@@ -173,7 +173,7 @@ def test_a_missing_vector_is_an_error_before_the_run(store):
         def read(self, indices):
             return [encoded("query", [[1]], [(5, 6, 6)[i]]) for i in indices]
 
-    with pytest.raises(DataError, match="has no vector for 1 of 2 different texts of 'query'; write theirs too"):
+    with pytest.raises(DataError, match="has no vector for 1 of 2 different items of 'query'; write theirs too"):
         Vectors("teacher", "query", str(store.folder), 3).check(Cache())
 
 

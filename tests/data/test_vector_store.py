@@ -52,5 +52,5 @@ def test_what_is_no_folder_of_vectors_is_refused(tmp_path):
     (store.folder / "vectors.npy").write_bytes(bytes(data))
     with pytest.raises(DataError, match="sha256 differs"):
         vector_store.read(store.folder)
-    with pytest.raises(DataError, match="has no vector for 1 of 1 different texts of 'query'"):
+    with pytest.raises(DataError, match="has no vector for 1 of 1 different items of 'query'"):
         store.of(np.array([4]), "query")
