@@ -127,6 +127,6 @@ def test_bad_inputs_drawn_from_all_declarations(folder, tmp_path):
 @pytest.mark.timeout(3000)
 def test_many_bad_inputs(folder, tmp_path):
     cases = [*bad_inputs.of_options(), *bad_inputs.of_gin(), *of_files(folder)]
-    drawn = bad_inputs.drawn(cases, int(os.environ.get("EMBED_MANY_BAD_INPUTS", "250")), seed=1)
+    drawn = bad_inputs.drawn(cases, int(os.environ.get("EMBED_MANY_BAD_INPUTS", "80")), seed=1)
     wrong = [problem for case in drawn if (problem := check(case, folder, tmp_path / "work"))]
     assert not wrong, f"{len(wrong)} of {len(drawn)}:\n" + "\n".join(wrong)

@@ -19,22 +19,17 @@ CLOSED, OPEN = "closed-output", "open-output"
 # The command lines; OUT is the output, and what a command without one prints is no result.
 ALONE = {
     "prepare": ("prepare", "--gin_file=tiny.gin", "--gin.CACHE_DIR=OUT"),
-    "average": ("average", "run", "model", "--output=OUT"),
     "encode": ("encode", "model", "--input=texts.jsonl", "--format=npy", "--output=OUT"),
     "mine": ("mine", "model", "--pairs", "pairs.jsonl", "--ranks=1:5", "--ceiling=off", "--output=OUT"),
     "evaluate": ("evaluate", "model", "--suite=suite.json", "--baselines=bm25", "--vectors=off", "--output=OUT"),
-    "compare": ("evaluate", "--compare", "scores", "--output=OUT"),
-    "export": ("export", "model", "OUT"),
     "export stablehlo": ("export", "model", "OUT", "--format=stablehlo"),
-    "convert": ("convert", "exported", "OUT"),
     "verify": ("verify", "program"),
     "search": ("search", "model", "red river", "--corpus=texts.jsonl"),
     "curate prompts": ("curate", "prompts", "--output=OUT"),
     "curate queries": ("curate", "queries", "--input=texts.jsonl", "--endpoint=URL", "--model=tiny", "--output=OUT"),
-    "reproduce": ("reproduce", "--list"),
     "refused": ("encode", "model", "--input=nowhere.jsonl", "--output=OUT"),
 }
-ON_TWO_HOSTS = ("average", "encode", "mine", "evaluate")
+ON_TWO_HOSTS = ("encode", "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,7 @@ def folder(trained, tmp_path_factory, run_embed, write_suite):
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": row["query"]}) + "\n" for row in rows))
     write_suite(folder, [{"question": row["query"], "answer": row["positive"]} for row in rows])
-    for command in (
-        ("export", "model", "exported"),
-        ("export", "model", "program", "--format=stablehlo"),
-        ("evaluate", "model", "--suite=suite.json", "--vectors=off", "--output=scores"),
-    ):
+    for command in (("export", "model", "program", "--format=stablehlo"),):
         done = run_embed(folder, *command)
         assert done.returncode == 0, done.stderr
     return folder

@@ -107,4 +107,4 @@ def test_no_damage_to_exports_and_scores_is_silent(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_none_of_many_damages_is_silent(folder, tmp_path):
-    check(folder, tmp_path, int(os.environ.get("EMBED_CORRUPTIONS", "200")), 1000)
+    check(folder, tmp_path, int(os.environ.get("EMBED_CORRUPTIONS", "80")), 1000)
