@@ -16,6 +16,7 @@ KINDS = (
     "visual_sts",
     "compositionality",
     "dense",
+    "universal_retrieval",
 )
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3)).astype(np.uint8)
 
@@ -54,6 +55,11 @@ def write(kind: str, folder, suffix: str = "") -> pathlib.Path:
             rows[i] |= {"depth": map_of("depth", PICTURES[i, ..., 1].astype(np.uint16) * 20), "normals": name}
         for split in ("train", "test"):
             write_json(folder / f"{split}.jsonl{suffix}", rows)
+    elif kind == "universal_retrieval":
+        for number, domain in enumerate(("one", "two")):
+            index = [{"image": f"../{name}", "label": "xy"[i % 2]} for i, name in enumerate(names[number:])]
+            write_json(folder / domain / f"index.jsonl{suffix}", index)
+        write_json(folder / "two" / f"queries.jsonl{suffix}", index[:3])
     elif kind == "compositionality":
         pairs = [{"images": names[i : i + 2], "texts": [f"picture {i}", f"picture {i + 1}"]} for i in (0, 2, 4)]
         write_json(folder / f"test.jsonl{suffix}", pairs)

@@ -4,6 +4,7 @@ A task is a folder of jsonl files whose rows name images by a path in the folder
 width] or [n, height, width, 3]. Labels are in it as `labels`; names and texts are in the rows of NAME.jsonl beside it.
 """
 
+import collections
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from embed.evaluation import ranked_readers
 from embed.evaluation.dense_tasks import MAPS
 from embed.evaluation.ranked_tasks import Retrieval
 from embed.evaluation.reading import Entry, finite, label_of, part, some, text_or_empty
+from embed.evaluation.universal_tasks import Domain
 from embed.sources.fields import checked_text, rows_by_id
 from embed.sources.lines import read_json_lines
 from embed.types import Item
@@ -281,6 +283,49 @@ def read_compositionality(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     return {"images": some(images, path), "texts": texts}
 
 
+def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl where queries are not it.
+
+    Folders without index.jsonl are no domains.
+    """
+    domains, remarks = {}, []
+    for folder in sorted(path.iterdir()) if path.is_dir() else ():
+        file = _beside(folder, "index.jsonl")
+        if file is None:
+            continue
+        index, labels = _labelled(file, folder)
+        queries, query_labels = None, []
+        file = _beside(folder, "queries.jsonl")
+        if file is not None:
+            queries, query_labels = _labelled(file, folder)
+        domains[folder.name] = Domain(index, labels, queries, query_labels)
+        alone = _alone(domains[folder.name])
+        if alone == len(domains[folder.name].labels):
+            raise DataError(
+                f"{folder}: no query has another image of its label in the index; give every label two images"
+            )
+        if alone:
+            remarks.append(f"{alone} queries of {folder.name} have no image to find and are left out")
+    if len(domains) < 2:
+        raise DataError(
+            f"{path}: a universal retrieval task is a folder with a folder for each domain, which holds index.jsonl; it has "
+            f"{len(domains)}, and two are needed"
+        )
+    return {"domains": domains, "remarks": remarks}
+
+
+def _beside(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Returns the path of a file in a folder, plain or packed; None where it is not there."""
+    return next((folder / n for n in (name, f"{name}.gz") if (folder / n).is_file()), None)
+
+
+def _alone(domain: Domain) -> int:
+    """Returns how many queries have nothing to find."""
+    counts = collections.Counter(domain.index_labels)
+    itself = domain.queries is None
+    return sum(counts[label] - itself < 1 for label in domain.labels)
+
+
 def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder with train.jsonl and test.jsonl of {"image", "classes", "depth"?, "normals"?}: images as paths in the folder.
 
@@ -305,7 +350,7 @@ def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 
 def _names(path: pathlib.Path) -> dict[int, list[str]] | None:
     """Returns the texts of each class of labels.jsonl by its number; None where there is no such file."""
-    file = next((path / name for name in ("labels.jsonl", "labels.jsonl.gz") if (path / name).is_file()), None)
+    file = _beside(path, "labels.jsonl")
     if file is None:
         return None
     names: dict[int, list[str]] = {}

@@ -15,6 +15,7 @@ from embed.evaluation import (
     ranked_tasks,
     ranking,
     tasks,
+    universal_tasks,
 )
 from embed.evaluation import image_readers as images
 from embed.evaluation import ranked_readers as ranked
@@ -54,6 +55,7 @@ TYPES = {
     "visual_sts": (image_tasks.VisualSts, images.read_visual_sts, "none", "cosine_spearman"),
     "compositionality": (image_tasks.Compositionality, images.read_compositionality, "query", "accuracy"),
     "dense": (dense_tasks.Dense, images.read_dense, "none", "miou"),
+    "universal_retrieval": (universal_tasks.UniversalRetrieval, images.read_universal, "none", "r1"),
 }  # fmt: skip
 
 IMAGE_RANKED = ("image_retrieval", "image_text_retrieval")
@@ -71,6 +73,7 @@ _MAINS = {
     "image_clustering": ("nmi", "cluster_accuracy"),
     "visual_sts": ("cosine_spearman", "cosine_pearson"),
     "compositionality": ("accuracy", "text_acc", "image_acc"),
+    "universal_retrieval": ("r1", "mmp_at_5", "r1_separate", "mmp_at_5_separate"),
     "dense": ("miou", "miou_ridge", "ari"),  # depths, normals and names are not in every task
 }
 

@@ -36,6 +36,7 @@ PROMPTS = {
     "visual_sts": "none",
     "compositionality": "query",
     "dense": "none",
+    "universal_retrieval": "none",
 }
 
 
@@ -61,6 +62,7 @@ MAIN = {
     "visual_sts": "cosine_spearman",
     "compositionality": "accuracy",
     "dense": "miou",
+    "universal_retrieval": "r1",
 }
 
 

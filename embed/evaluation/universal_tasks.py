@@ -1,0 +1,132 @@
+"""Instances of several domains found in one index: R@1 and mMP@5 as UnED defines them (arXiv:2309.01858).
+
+A hit is an image of the same label and domain. In the merged index the images of all domains compete, in a separate index those of
+the query's own. A query that is in the index is not its own hit.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from embed.evaluation import pictures
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Items
+from embed.evaluation.pictures import Panel
+from embed.evaluation.tasks import Base, Scored, Vectors, mean
+from embed.evaluation.views import View
+from embed.types import Item, SearchFn
+
+DEPTH = 5  # of mMP@5
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The index of a domain and its labels. Without `queries` every image of the index is a query too."""
+
+    index: Sequence[Item]
+    index_labels: Sequence[str]
+    queries: Sequence[Item] | None = None
+    query_labels: Sequence[str] = ()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The labels of the queries."""
+        return self.index_labels if self.queries is None else self.query_labels
+
+
+@dataclasses.dataclass(frozen=True)
+class UniversalRetrieval(Base):
+    """Images of several domains, each with its own labels.
+
+    `r1` is the share of queries whose nearest image of the merged index is a hit, `mmp_at_5` the mean over queries of the share of
+    hits among the first min(n, 5), of a query with n images to be found; both are means of the domains' means. `r1_separate` and
+    `mmp_at_5_separate` are those of separate indexes, and `r1/DOMAIN` that of one domain in the merged index. Queries with nothing
+    to be found are left out.
+    """
+
+    type = "universal_retrieval"
+    domains: Mapping[str, Domain]
+
+    def parts(self) -> dict[str, Items]:
+        parts = {}
+        for name, domain in self.domains.items():
+            parts[f"index {name}"] = Items(domain.index, "none")
+            if domain.queries is not None:
+                parts[f"queries {name}"] = Items(domain.queries, "none")
+        return parts
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        names = list(self.domains)
+        indexes = [_compared(view, view.documents(vectors(f"index {name}"))) for name in names]
+        starts = np.cumsum([0, *map(len, indexes)])
+        merged, labels = np.concatenate(indexes), self._labels()
+        of_domain = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
+        scores: dict[str, float] = {}
+        found: dict[str, list[np.ndarray]] = {}
+        confusion = np.zeros((len(names), len(names)))
+        for number, (name, domain) in enumerate(self.domains.items()):
+            is_in_index = domain.queries is None
+            part = f"index {name}" if is_in_index else f"queries {name}"
+            queries = _compared(view, view.queries(vectors(part)))
+            own = labels[number][1]
+            right = np.array([np.sum(labels[number][0] == label) for label in own]) - is_in_index
+            asked = np.flatnonzero(right > 0)
+            for kind, corpus, start in (("", merged, 0), ("_separate", indexes[number], starts[number])):
+                rows = _found(search, queries[asked], corpus, (asked + starts[number] - start) if is_in_index else None)
+                rows = rows + start
+                hits = (of_domain[rows] == number) & (
+                    np.concatenate([x for x, _ in labels])[rows] == own[asked][:, None]
+                )
+                found.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
+                found.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
+                if not kind:
+                    np.add.at(confusion[number], of_domain[rows[:, 0]], 1.0)
+        for metric, of_domains in found.items():
+            scores[metric] = mean(np.array([mean(values) for values in of_domains if len(values)]))
+        scores |= {f"r1/{name}": mean(values) for name, values in zip(names, found["r1"])}
+        groups = np.repeat(np.arange(len(names)), list(map(len, found["r1"])))
+        sample = Sample("macro_mean", np.concatenate(found[self.main]), groups)
+        return Scored(scores, sample, lambda: [self._row(confusion)])
+
+    def _labels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns the labels of each domain's index and queries."""
+        return [
+            (np.array(domain.index_labels, object), np.array(domain.labels, object)) for domain in self.domains.values()
+        ]
+
+    def _row(self, confusion: np.ndarray) -> list[Panel]:
+        """Returns the picture of which domain the nearest image is of, and its shares in words."""
+        shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        names = list(self.domains)
+        wrong = [
+            f"{names[i]} for {names[j]}: {shares[i, j]:.0%}"
+            for i in range(len(names))
+            for j in range(len(names))
+            if i != j and shares[i, j] >= 0.005
+        ]
+        panel = pictures.of_depths(1 - shares, 0.0, 1.0)
+        text = "; ".join(wrong[:8]) or "no query finds another domain first"
+        return [Panel(f"domain of the query (rows) and of what it finds: {', '.join(names)}", panel, text)]
+
+
+def _compared(view: View, vectors: np.ndarray) -> np.ndarray:
+    return np.sign(vectors) if view.is_binary else vectors
+
+
+def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np.ndarray | None) -> np.ndarray:
+    """Returns the rows of the nearest images [n, DEPTH], fewer where the index has fewer, without the query's own row."""
+    depth = min(DEPTH + (itself is not None), len(corpus))
+    _, rows = search(queries, corpus, depth)
+    rows = np.asarray(rows)
+    if itself is None:
+        return rows
+    kept = [[row for row in found if row != own][: depth - 1] for found, own in zip(rows.tolist(), itself.tolist())]
+    return np.array(kept, np.int64).reshape(len(kept), -1)
+
+
+def _precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the share of hits among the first min(n, 5) of each query, of which n are to be found."""
+    counted = np.minimum(right, DEPTH)
+    is_counted = np.arange(hits.shape[1])[None] < counted[:, None]
+    return (hits & is_counted).sum(1) / counted

@@ -1,0 +1,101 @@
+"""R@1 and mMP@5 against loops, in a merged and in separate indexes; a query does not find itself."""
+
+import json
+
+import numpy as np
+import pytest
+from image_files import write
+from task_files import read, refused
+
+from embed.evaluation.universal_tasks import Domain, UniversalRetrieval
+from embed.evaluation.views import View
+from embed.inference.search import top_k
+from embed.types import Item
+
+SIZES = {"cars": (9, None, 3), "food": (14, 6, 4), "toys": (7, None, 2)}
+
+
+def drawn(random, count):
+    x = random.normal(size=(count, 8)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def made():
+    """Three domains with equal labels in all of them: a task and the vectors of its parts."""
+    random, domains, vectors = np.random.default_rng(4), {}, {}
+    for name, (count, queries, labels) in SIZES.items():
+        items = [Item(images=(f"{name}{i}.png",)) for i in range(count)]
+        of_index = [f"label {x}" for x in random.integers(0, labels, count)]
+        vectors[f"index {name}"] = drawn(random, count)
+        given = ()
+        if queries:
+            of_queries = [f"label {x}" for x in random.integers(0, labels + 1, queries)]
+            vectors[f"queries {name}"] = drawn(random, queries)
+            given = (items[:queries], of_queries)
+        domains[name] = Domain(items, of_index, *given)
+    return UniversalRetrieval("t", "none", "r1", (), domains=domains), vectors
+
+
+def by_loops(task, vectors, merged: bool):
+    """Returns {domain: (R@1 of each query, mMP@5 of each query)} of queries with something to find."""
+    index = [(d, i) for d, domain in task.domains.items() for i in range(len(domain.index))]
+    result = {}
+    for name, domain in task.domains.items():
+        itself = domain.queries is None
+        queries = vectors[f"index {name}" if itself else f"queries {name}"]
+        r1, mmp = [], []
+        for q, label in enumerate(domain.labels):
+            others = [(d, i) for d, i in index if (merged or d == name) and not (itself and (d, i) == (name, q))]
+            values = [float(np.float64(queries[q]) @ vectors[f"index {d}"][i]) for d, i in others]
+            ranked = [others[k] for k in np.argsort(-np.array(values), kind="stable")]
+            is_hit = [d == name and task.domains[d].index_labels[i] == label for d, i in ranked]
+            if sum(is_hit):
+                count = min(sum(is_hit), 5)
+                r1.append(float(is_hit[0]))
+                mmp.append(sum(is_hit[:count]) / count)
+        result[name] = (r1, mmp)
+    return result
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_scores_are_those_of_loops(made, merged):
+    task, vectors = made
+    scores = task.score(vectors.__getitem__, View(8), top_k).scores
+    expected, suffix = by_loops(task, vectors, merged), "" if merged else "_separate"
+    assert scores[f"r1{suffix}"] == pytest.approx(np.mean([np.mean(r1) for r1, _ in expected.values()]), abs=1e-12)
+    assert scores[f"mmp_at_5{suffix}"] == pytest.approx(np.mean([np.mean(m) for _, m in expected.values()]), abs=1e-12)
+    if merged:
+        for name, (r1, _) in expected.items():
+            assert scores[f"r1/{name}"] == pytest.approx(np.mean(r1), abs=1e-12)
+
+
+def test_the_merged_index_never_finds_more(made):
+    task, vectors = made
+    scores = task.score(vectors.__getitem__, View(8), top_k).scores
+    assert scores["r1"] <= scores["r1_separate"] and scores["mmp_at_5"] <= scores["mmp_at_5_separate"]
+
+
+def test_the_sample_is_the_mean_of_the_domains(made):
+    task, vectors = made
+    scored = task.score(vectors.__getitem__, View(8), top_k)
+    assert scored.sample.of(np.arange(len(scored.sample))) == pytest.approx(scored.scores["r1"], abs=1e-12)
+    ((panel,),) = scored.pictures()
+    assert panel.png.startswith(b"\x89PNG") and "cars, food, toys" in panel.label and " for " in panel.text
+
+
+def test_folders_that_are_no_domains_and_labels_alone(tmp_path):
+    folder = write("universal_retrieval", tmp_path / "t")
+    task = read("universal_retrieval", folder)
+    assert list(task.domains) == ["one", "two"] and task.domains["one"].queries is None
+    assert len(task.domains["two"].queries) == 3 and set(task.parts()) == {"index one", "index two", "queries two"}
+    rows = [json.loads(line) for line in (folder / "one" / "index.jsonl").read_text().splitlines()]
+    rows[0]["label"] = "alone"
+    (folder / "one" / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read("universal_retrieval", folder).remarks == ("1 queries of one have no image to find and are left out",)
+    different = "".join(json.dumps({**row, "label": str(i)}) + "\n" for i, row in enumerate(rows))
+    (folder / "one" / "index.jsonl").write_text(different)
+    refused("universal_retrieval", folder, "no query has another image of its label in the index")
+    (folder / "two" / "index.jsonl").unlink()
+    (folder / "one" / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused("universal_retrieval", folder, "it has 1, and two are needed")
