@@ -63,6 +63,13 @@ REQUIRED = {
     "recipes/tips/b14.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'"],
     "recipes/tips/g14_pod.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'"],
     "recipes/tips/distill.gin": ["PICTURES='pictures/*.jsonl'", "VOCABULARY='words.model'", "TEACHER='g14'"],
+    "recipes/universal/specialist.gin": [
+        "DOMAINS='data/pairs/*.jsonl'",
+        "START='minilm'",
+        "CLASSES='classes.txt'",
+        "NUM_CLASSES=2",
+    ],
+    "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
     "recipes/tips/high_resolution.gin": ["PICTURES='pictures/*.jsonl'", "START='minilm'"],
     "claims/recipes/scenes.gin": SCENES,
     "claims/recipes/scenes_one_caption.gin": SCENES,
@@ -125,6 +132,7 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     (tmp_path / "data" / "pairs").mkdir(parents=True)
     for name in ("mine", *_named(path)):
         (tmp_path / "data" / "pairs" / f"{name}.jsonl").write_text('{"query": "a", "positive": "b"}\n')
+    (tmp_path / "classes.txt").write_text("a\nb\n")
     monkeypatch.chdir(tmp_path)
     recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))
     assert recipe.mixture.tasks

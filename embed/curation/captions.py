@@ -60,9 +60,9 @@ class Captions:
         caption = clean(reply["caption"])
         if not caption:
             raise Rejected("caption: blank")
-        made = {"model": self.asker.endpoint.model, "prompts": {"caption": template.digest}, "seed": self.seed}
+        origin = {"model": self.asker.endpoint.model, "prompts": {"caption": template.digest}, "seed": self.seed}
         path = pathlib.PurePath(os.path.relpath(record.path, self.output)).as_posix()
-        return {**record.raw, self.image_field: path, "synthetic_caption": caption, "made": made}
+        return {**record.raw, self.image_field: path, "synthetic_caption": caption, "made": origin}
 
 
 def picture(path: pathlib.Path) -> Picture:

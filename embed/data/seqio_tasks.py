@@ -165,7 +165,7 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
             tfds_name=task.source.name,
             tfds_data_dir=task.source.data_dir,
             splits={"train": task.source.split},
-            decoders=_decoders(task.source.fields, roles),
+            decoders=task.source.decoders([name for name, role in roles.items() if role.kind == "bytes"]),
         )
 
     def rows():
@@ -192,14 +192,6 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
         return tf.data.Dataset.from_generator(failures.generator(rows), output_signature=signature)
 
     return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
-
-
-def _decoders(fields: Mapping[str, str], roles: Mapping[str, Role]):
-    """Returns the decoders of TFDS that keep images as the bytes of their files."""
-    import tensorflow_datasets as tfds
-
-    images = [fields.get(name, name) for name, role in roles.items() if role.kind == "bytes"]
-    return {field: tfds.decode.SkipDecoding() for field in images} or None
 
 
 def _as_kind(value, kind: str):

@@ -98,9 +98,9 @@ class Union:
         vectors, left = np.zeros((len(ids), self.dim), np.float32), np.ones(len(ids), bool)
         for store in self.stores:
             is_there, rows = store.rows(ids)
-            found = left & is_there
-            vectors[found, : store.dim] = store.at(rows[found])
-            left &= ~found
+            taken = left & is_there
+            vectors[taken, : store.dim] = store.at(rows[taken])
+            left &= ~taken
         _check(~left, ids, name, ", ".join(str(store.folder) for store in self.stores))
         return vectors
 

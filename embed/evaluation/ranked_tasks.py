@@ -85,9 +85,9 @@ class Retrieval(_Judged):
         for row in (asked[i] for i in chosen):
             query = self.query_ids[row]
             relevant = self.qrels.get(query, {})
-            found = list(kept.get(query, {}).items())[:_FOUND]
+            best = list(kept.get(query, {}).items())[:_FOUND]
             panels = [_panel(self.queries[row], "query", None)]
-            for place, (document, value) in enumerate(found):
+            for place, (document, value) in enumerate(best):
                 is_right = relevant.get(document, 0) > 0
                 panels.append(_panel(self.corpus[index[document]], f"{place + 1}. {value:.2f}", is_right))
             rows.append(panels)

@@ -63,30 +63,30 @@ class UniversalRetrieval(Base):
         merged, labels = np.concatenate(indexes), self._labels()
         of_domain = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
         scores: dict[str, float] = {}
-        found: dict[str, list[np.ndarray]] = {}
+        values: dict[str, list[np.ndarray]] = {}
         confusion = np.zeros((len(names), len(names)))
         for number, (name, domain) in enumerate(self.domains.items()):
             is_in_index = domain.queries is None
             part = f"index {name}" if is_in_index else f"queries {name}"
             queries = _compared(view, view.queries(vectors(part)))
-            own = labels[number][1]
-            right = np.array([np.sum(labels[number][0] == label) for label in own]) - is_in_index
+            asked_labels = labels[number][1]
+            right = np.array([np.sum(labels[number][0] == label) for label in asked_labels]) - is_in_index
             asked = np.flatnonzero(right > 0)
             for kind, corpus, start in (("", merged, 0), ("_separate", indexes[number], starts[number])):
                 rows = _found(search, queries[asked], corpus, (asked + starts[number] - start) if is_in_index else None)
                 rows = rows + start
                 hits = (of_domain[rows] == number) & (
-                    np.concatenate([x for x, _ in labels])[rows] == own[asked][:, None]
+                    np.concatenate([x for x, _ in labels])[rows] == asked_labels[asked][:, None]
                 )
-                found.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
-                found.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
+                values.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
+                values.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
                 if not kind:
                     np.add.at(confusion[number], of_domain[rows[:, 0]], 1.0)
-        for metric, of_domains in found.items():
-            scores[metric] = mean(np.array([mean(values) for values in of_domains if len(values)]))
-        scores |= {f"r1/{name}": mean(values) for name, values in zip(names, found["r1"])}
-        groups = np.repeat(np.arange(len(names)), list(map(len, found["r1"])))
-        sample = Sample("macro_mean", np.concatenate(found[self.main]), groups)
+        for metric, of_domains in values.items():
+            scores[metric] = mean(np.array([mean(one) for one in of_domains if len(one)]))
+        scores |= {f"r1/{name}": mean(one) for name, one in zip(names, values["r1"])}
+        groups = np.repeat(np.arange(len(names)), list(map(len, values["r1"])))
+        sample = Sample("macro_mean", np.concatenate(values[self.main]), groups)
         return Scored(scores, sample, lambda: [self._row(confusion)])
 
     def _labels(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -121,7 +121,7 @@ def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np
     rows = np.asarray(rows)
     if itself is None:
         return rows
-    kept = [[row for row in found if row != own][: depth - 1] for found, own in zip(rows.tolist(), itself.tolist())]
+    kept = [[row for row in near if row != query][: depth - 1] for near, query in zip(rows.tolist(), itself.tolist())]
     return np.array(kept, np.int64).reshape(len(kept), -1)
 
 

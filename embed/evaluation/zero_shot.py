@@ -31,7 +31,7 @@ _STRIDE = 3 / 4  # of a window
 
 def texts_of(names: Sequence[Sequence[str]]) -> list[list[str]]:
     """Returns the texts of each class: its own where it has several, or its one name in the templates."""
-    return [list(own) if len(own) > 1 else [t.format(own[0]) for t in TEMPLATES] for own in names]
+    return [list(texts) if len(texts) > 1 else [t.format(texts[0]) for t in TEMPLATES] for texts in names]
 
 
 def class_vectors(vectors: Float[np.ndarray, "n E"], counts: Sequence[int]) -> Float[np.ndarray, "C E"]:

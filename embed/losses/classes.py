@@ -52,8 +52,8 @@ class ByClass:
 
     def _by_proxies(self, params: Params, x: Array, classes: Array) -> tuple[Array, Metrics]:
         logits = self.scale * jnp.einsum("be,ce->bc", x, normalize(params["proxies"]))
-        own = jnp.take_along_axis(logits, classes[:, None], 1)[:, 0]
-        value = jnp.mean(jax.nn.logsumexp(logits, -1) - own)
+        of_class = jnp.take_along_axis(logits, classes[:, None], 1)[:, 0]
+        value = jnp.mean(jax.nn.logsumexp(logits, -1) - of_class)
         return value, {"accuracy": jnp.mean(jnp.argmax(logits, -1) == classes)}
 
     def _by_pairs(self, x: Array, classes: Array) -> tuple[Array, Metrics]:

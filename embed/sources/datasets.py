@@ -107,6 +107,12 @@ class Tfds:
         sizes = [[str(p.relative_to(folder)), p.stat().st_size] for p in sorted(folder.rglob("*")) if p.is_file()]
         return names | ({"files": digest_json([sizes, [sha256_file(p) for p in described]])} if described else {})
 
+    def decoders(self, images: Sequence[str]) -> dict[str, Any] | None:
+        """Returns what keeps the fields of these roles as the bytes of image files; None where there are none."""
+        import tensorflow_datasets as tfds
+
+        return {self.fields.get(role, role): tfds.decode.SkipDecoding() for role in images} or None
+
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("name[split]:row", raw record), for sources that are made from it."""
         import tensorflow_datasets as tfds
