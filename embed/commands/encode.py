@@ -10,7 +10,8 @@ With --gin_file instead of --input the texts are those that the recipe trains on
 as MODEL has them, or in --query_prompt and --target_prompt (hard negatives are on the target's side). MODEL may then also be
 a folder of Hugging Face or sentence-transformers, or a name of the Hub, which is converted once into the recipe's cache_dir. A
 student learns from the folder: recipe.Recipe.teacher_vectors = 'FOLDER', and a loss such as
-losses.distillation.EmbeddingDistillation.
+losses.distillation.EmbeddingDistillation. Of a recipe of images alone the images are encoded, into FOLDER/image, which
+data.features.Vectors reads: what specialists teach one model (gin/recipes/universal/universal.gin).
 
 With --endpoint and --model instead of MODEL the vectors are asked of an OpenAI-compatible server, such as Gemini's: POST
 ENDPOINT/embeddings with the key from EMBED_API_KEY alone. A text is sent without a prompt unless one is given, and --dims as

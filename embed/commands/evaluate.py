@@ -26,6 +26,11 @@ Of images, for models that take them; rows name an image by its path in the fold
   image_clustering        folder: test.jsonl of {"image", "label"}                                             NMI
   visual_sts              folder: test.jsonl of {"image1", "image2", "score"}                                  Spearman
   compositionality        folder: test.jsonl of {"images": [...], "texts": [...]}                              accuracy
+  universal_retrieval     a folder a domain: index.jsonl, queries.jsonl? of {"image", "label"}                 R@1
+  dense                   folder: train.jsonl, test.jsonl of {"image", "classes", "depth"?, "normals"?}        mean IoU
+                          and labels.jsonl?, the classes' names: pixels are then told by them too
+
+The report shows pictures: what queries of images found, and of dense tasks the patches' components and the maps.
 
 Each text is embedded once for all tasks, sizes and precisions that need it, and kept under ~/.cache/embed/vectors
 (--vectors=DIR): a run that was killed goes on. On the same embeddings every score is MTEB's to 1e-6. Two rules differ on
