@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up the environment with the test extras, then checks style and runs the tests. --slow runs the slow tests too. The programs
 # of all tests are compiled in little time (tests/compiling.py), but for the slow tests that are marked as compiled: these run last,
-# and their programs are compiled as users compile them.
+# and their programs are compiled as users compile them. --long with it runs those that take minutes too, which CI leaves out.
 # --parity makes a second environment with torch, transformers, sentence-transformers and mteb and runs the tests that
 # compare with them; with --slow also against an older pair of them, in a third.
 # Further arguments go to pytest: ./launch/test.sh tests/losses -k golden
@@ -30,10 +30,12 @@ TESTS_FAILED=1
 NO_TESTS=5
 
 slow=no
+long=no
 parity=no
 while [ $# -gt 0 ]; do
     case "$1" in
         --slow) slow=yes ;;
+        --long) long=yes ;;
         --parity) parity=yes ;;
         *) break ;;
     esac
@@ -45,7 +47,8 @@ if [ "$parity" = yes ]; then
     setup_parity_environment "$folder"
     marks="parity and not slow"
     if [ "$slow" = yes ]; then
-        marks="parity"
+        marks="parity and not long"
+        [ "$long" = no ] || marks="parity"
         setup_old_stack "$folder-old"
         export EMBED_OLD_STACK_PYTHON="$PWD/$folder-old/bin/python"
         case "$folder" in /*) export EMBED_OLD_STACK_PYTHON="$folder-old/bin/python" ;; esac
@@ -59,8 +62,10 @@ python="${EMBED_VENV:-.venv}/bin/python"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [ "$slow" = yes ]; then
-    run_tests "$python" 1 "not compiled" "$@"
-    EMBED_TESTS_COMPILE=fully run_tests "$python" 1 "compiled" "$@"
+    without=" and not long"
+    [ "$long" = no ] || without=""
+    run_tests "$python" 1 "not compiled$without" "$@"
+    EMBED_TESTS_COMPILE=fully run_tests "$python" 1 "compiled$without" "$@"
 else
     run_tests "$python" 1 "not slow" "$@"
 fi

@@ -123,6 +123,7 @@ def test_bad_inputs_drawn_from_all_declarations(folder, tmp_path):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_many_bad_inputs(folder, tmp_path):

@@ -93,6 +93,7 @@ def test_an_error_keeps_its_exit_code_when_nobody_reads_it(open_run):
     assert code == 65
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_on_two_hosts_the_others_do_not_wait_for_ever(open_run, port):
     """The main host's output is closed after its first line; both end, with the parameters of a run that was read."""
@@ -159,6 +160,7 @@ def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     assert not (open_run / run / "config.gin").exists() or moment == "start"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line(open_run):
     """Files of more than 20 kB cannot be written: caches, checkpoints, averages and exports end with 74 and one line."""

@@ -135,6 +135,7 @@ def test_alone(folder, command):
         server.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ON_TWO_HOSTS)
 def test_on_two_hosts(folder, command, port):
     check(folder, (*ALONE[command], "--distributed"), port)

@@ -55,6 +55,7 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
     assert data["model_flops"] == fsdp["model_flops"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_table_is_added_to(folder, run_embed):
     for name, mesh in (("b", "2,1,1"), ("a", "1,2,1"), ("a", "2,1,1")):
@@ -77,6 +78,7 @@ def test_a_table_is_added_to(folder, run_embed):
     assert table.count("| family/") == 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
     two = {"XLA_FLAGS": on_devices(2)}

@@ -104,6 +104,7 @@ def test_no_damage_to_exports_and_scores_is_silent(folder, tmp_path):
     check(folder, tmp_path, 30)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_none_of_many_damages_is_silent(folder, tmp_path):

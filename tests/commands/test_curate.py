@@ -273,7 +273,7 @@ def test_a_prompt_that_cannot_be_used_is_named(curate_here, folder, text, messag
         ),
         (["queries", "--input=passages.jsonl", "--least=6"], 64, "--least: 6: expected an integer <= 5"),
         (["filter", "--input=pairs.jsonl", "--least=4"], 64, "the scale goes from 0 to 3"),
-        (["pick", "--input=pairs.jsonl", "--sample=3"], 64, "--sample goes with queries, not with pick"),
+        (["pick", "--input=pairs.jsonl", "--sample=3"], 64, "--sample goes with queries and captions, not with pick"),
         (["queries", "--input=passages.jsonl", "--sample=-1"], 64, "--sample: -1: expected an integer >= 1"),
         (["queries", "--input=passages.jsonl", "--endpoint=http://127.0.0.1:port/v1"], 64, "not a base URL"),
         (["queries", "--input=passages.jsonl", "--endpoint=localhost"], 64, "not a base URL"),

@@ -78,6 +78,7 @@ def flat(tree, at: str = "") -> dict:
     return {path: value for name, inner in tree.items() for path, value in flat(inner, f"{at}/{name}").items()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("hosts", [4])
 def test_evaluation_gives_the_same_scores(alone, run_on_hosts, hosts):
@@ -184,7 +185,7 @@ def launched(folder, run: str, **environment) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.timeout(6000)
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, victim, trained):
     work = folder.parent / f"killed-{victim}"
     shutil.copytree(trained, work)

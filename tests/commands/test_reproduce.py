@@ -57,6 +57,7 @@ def folder(prepared, tmp_path_factory, write_retrieval):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):

@@ -167,6 +167,7 @@ def test_a_failed_trial_stands_in_the_table(lines, tmp_path, capsys):
     assert "mixture 3 of 5 (Dirichlet) failed: it ended with 70: embed: it went wrong" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_rates_follow_from_steps_and_the_best_of_the_grid_is_written(folder, run_embed):
@@ -194,6 +195,7 @@ def test_rates_follow_from_steps_and_the_best_of_the_grid_is_written(folder, run
     assert other.returncode == 65 and "was begun with another factors" in other.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_a_search_of_twelve_trials_killed_twice_repeats_none(folder, run_embed):

@@ -134,6 +134,7 @@ tldr/sources.JsonLines.path = 'DATA/train/tldr-command.jsonl.gz'
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_gin_file_alone_trains_on_a_mixture_of_real_files(shared_data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -87,6 +87,7 @@ def measured(folder, *arguments: str) -> tuple[str, float]:
     return done.stdout, int(done.stdout.split("peak")[-1]) * 1024 / 1e9
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_model_of_308_million_parameters_stays_within_six_gigabytes(tmp_path):

@@ -152,7 +152,7 @@ def test_terms_of_weight_zero_have_no_parameters_and_need_no_crops():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 8])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.long), 8])
 def test_every_mesh_trains_alike(size):
     def train(size):
         shape = {1: (1, 1, 1), 2: (2, 1, 1), 4: (2, 2, 1), 8: (2, 2, 2)}[size]

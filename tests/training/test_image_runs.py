@@ -144,7 +144,9 @@ def test_the_run_says_what_it_learns_and_reports_every_term(folder):
     assert described["type"] == "DualEncoder" and described["image"]["encoder"]["type"] == "VisionTransformer"
 
 
-@pytest.mark.parametrize("place", ["train.after_step_3", "checkpoint.before_manifest"])
+@pytest.mark.parametrize(
+    "place", ["train.after_step_3", pytest.param("checkpoint.before_manifest", marks=pytest.mark.long)]
+)
 def test_killed_and_resumed_is_the_same_to_the_bit(folder, run_embed, place):
     run = f"killed-{place}"
     killed = run_embed(folder, *TRAIN, f"--run_dir={run}", EMBED_FAIL_AT=place)
@@ -157,6 +159,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(folder, run_embed, place):
     assert any(path.startswith("moving/centres/") for path in expected)
 
 
+@pytest.mark.long
 def test_two_hosts_see_the_views_of_one(folder, run_on_hosts):
     run_on_hosts(folder, 2, *TRAIN, "--run_dir=hosts")
     losses = [

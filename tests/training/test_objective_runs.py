@@ -136,6 +136,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(whole, run_embed, place):
     assert digests(whole, place) == digests(whole, "run")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_hosts_train_as_one(whole, run_embed, run_on_hosts):
     mesh = ("--gin.sharding.MeshShape.data=4", "--gin.gemma.Gemma.dropout=0.0")

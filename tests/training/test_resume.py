@@ -109,6 +109,7 @@ def test_sigterm_saves_exits_75_and_goes_on_to_the_same_bits(uninterrupted, work
     assert digests(work) == digests(uninterrupted)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_killed_at_random_moments_again_and_again(uninterrupted, work):
