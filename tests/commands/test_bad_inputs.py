@@ -114,6 +114,7 @@ def check(case: bad_inputs.Case, folder: pathlib.Path, work: pathlib.Path) -> st
     return None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bad_inputs_drawn_from_all_declarations(folder, tmp_path):
     cases = [*bad_inputs.of_options(), *bad_inputs.of_gin(), *of_files(folder)]

@@ -29,6 +29,7 @@ ALONE = {
     "curate queries": ("curate", "queries", "--input=texts.jsonl", "--endpoint=URL", "--model=tiny", "--output=OUT"),
     "refused": ("encode", "model", "--input=nowhere.jsonl", "--output=OUT"),
 }
+TAKE_LONG = ("prepare", "evaluate", "export stablehlo", "search")
 ON_TWO_HOSTS = ("encode", "evaluate")
 
 
@@ -125,7 +126,9 @@ def check(folder: pathlib.Path, command, port: int | None = None, expected: int 
         assert not (folder / OPEN).exists() and not (folder / CLOSED).exists()
 
 
-@pytest.mark.parametrize("command", ALONE)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.long) if name in TAKE_LONG else name for name in ALONE]
+)
 def test_alone(folder, command):
     server = Server()
     try:

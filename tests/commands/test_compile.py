@@ -42,6 +42,7 @@ def test_micro_batches_take_less_memory_and_one_more_forward_pass(folder, run_em
     assert 1.2 < ratio < 1.4  # four passes where there were three
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_meshes_exchange_and_split_the_work(folder, run_embed):
     eight = {"XLA_FLAGS": on_devices(8)}

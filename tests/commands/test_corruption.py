@@ -99,6 +99,7 @@ def check(folder, work, count, seed=0):
     assert counts[corruption.REFUSED] > 0.4 * count
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_damage_to_exports_and_scores_is_silent(folder, tmp_path):
     check(folder, tmp_path, 30)

@@ -75,6 +75,7 @@ def test_killed_and_run_again_gives_the_same_files(place, folder, run_embed):
     assert files_of(folder / name) == files_of(folder / f"whole-{name}")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_thousands_of_texts_killed_at_any_time(folder, run_embed):
     """SIGKILL at two moments of the clock; nothing is encoded twice beyond one shard."""

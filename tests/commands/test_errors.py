@@ -120,6 +120,7 @@ def test_a_vocabulary_larger_than_the_table(here, capsys):
     assert code == 78 and "vocab_size = 100" in one_line(err)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_wrong_vocabulary_for_a_checkpoint(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0

@@ -49,7 +49,7 @@ def alone(folder, run_embed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hosts", [4])
+@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_encoding_is_divided_over_hosts(alone, run_on_hosts, hosts):
     output = f"encoded-{hosts}"
     run_on_hosts(alone, hosts, *ENCODE, f"--output={output}", devices=2)
@@ -109,7 +109,7 @@ def three(alone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "hosts"), [("weighted", 2), ("greedy", 4)])
+@pytest.mark.parametrize(("method", "hosts"), [("weighted", 2), pytest.param("greedy", 4, marks=pytest.mark.long)])
 def test_averaging_gives_the_same_model(three, run_embed, run_on_hosts, method, hosts):
     more = {"weighted": "--weights=0.25,0.25,0.5", "greedy": "--suite=suite.json"}[method]
     given = ("average", "noise", "other", "model", "--unrelated", f"--method={method}", more)
@@ -184,8 +184,9 @@ def launched(folder, run: str, **environment) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(6000)
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("victim", [1, 0])
 def test_a_killed_host_is_noticed_and_the_run_ends_with_the_same_bits(folder, victim, trained):
     work = folder.parent / f"killed-{victim}"
     shutil.copytree(trained, work)

@@ -106,7 +106,7 @@ def test_claims_are_listed_with_what_they_need(folder, run_embed):
             [],
             65,
             "nothing called 'pairs/ndcg_at_11' was scored; did you mean",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.long],
         ),
         (("claims.Claim.dims", "claims.Claim.seeds = (0, 1)\nclaims.Claim.dims"), [], 78, "at least three"),
     ],

@@ -30,6 +30,7 @@ COMMANDS = {
     "prompts": (("curate", "prompts", "--output=OUT"), ("curate", "prompts", "--output=OUT")),
     "train": (TRAIN, (*TRAIN, "--gin.SEED=1")),
 }  # fmt: skip
+TAKE_LONG = ("convert", "evaluate", "export", "mine")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,9 @@ def ends_together(folder: pathlib.Path, commands, output: str) -> list[tuple[int
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.long) if name in TAKE_LONG else name for name in COMMANDS]
+)
 def test_one_writer_wins_and_the_other_is_refused(folder, command):
     for number in range(PAIRS):
         output = f"{command}-{number}"

@@ -65,6 +65,7 @@ def test_from_pairs_to_search(here, capsys, suite):
     assert "  1. " in shown and "  2. " in shown and "  3. " not in shown
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_gets_no_better_ends_early_and_stays_ended(here, capsys, suite):
     command = (

@@ -63,6 +63,7 @@ def folder(tmp_path_factory, run_embed):
     return folder
 
 
+@pytest.mark.long
 def test_both_learn_and_say_what_they_start_from(folder):
     for run in ("causal", "adapted"):
         values = losses(folder / run)
