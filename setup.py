@@ -58,7 +58,7 @@ EXTRAS = {
         "onnxscript>=0.5,<1",
         "onnxruntime>=1.20,<2",
     ],
-    "images": ["pillow>=11,<14"],
+    "images": ["pillow>=11,<14", "httpx2>=2.12,<3"],
     "gguf": ["gguf>=0.19,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [

@@ -110,6 +110,15 @@ def file_of(value: Any, location: str) -> Any:
     return value
 
 
+def kind(content: bytes) -> str:
+    """Returns Pillow's name of the kind of an image file that it opens, such as 'JPEG'."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(content)).format or ""
+
+
 def png(pixels: np.ndarray) -> bytes:
     """Returns uint8 [height, width], or [height, width, channels] with 1, 3 or 4 of them, as the bytes of a PNG file."""
     from PIL import Image

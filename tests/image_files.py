@@ -17,6 +17,7 @@ KINDS = (
     "compositionality",
     "dense",
     "universal_retrieval",
+    "mixed_retrieval",
 )
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3)).astype(np.uint8)
 
@@ -55,6 +56,12 @@ def write(kind: str, folder, suffix: str = "") -> pathlib.Path:
             rows[i] |= {"depth": map_of("depth", PICTURES[i, ..., 1].astype(np.uint16) * 20), "normals": name}
         for split in ("train", "test"):
             write_json(folder / f"{split}.jsonl{suffix}", rows)
+    elif kind == "mixed_retrieval":
+        queries = [{"id": f"q{i}", "text": "[MASK_0] once more", "images": [name]} for i, name in enumerate(names[:4])]
+        write_json(folder / f"queries.jsonl{suffix}", queries)
+        write_json(folder / f"corpus.jsonl{suffix}", [{"id": f"i{i}", "image": name} for i, name in enumerate(names)])
+        judged = [(f"q{i}", f"i{i + 1}", "1") for i in range(4)]
+        write_tsv(folder / f"qrels.tsv{suffix}", "query-id corpus-id score", judged)
     elif kind == "universal_retrieval":
         for number, domain in enumerate(("one", "two")):
             index = [{"image": f"../{name}", "label": "xy"[i % 2]} for i, name in enumerate(names[number:])]

@@ -52,7 +52,7 @@ HOMES = {
     "orbax": {"checkpoints"},
     "tensorstore": {"arrays"},
     "matplotlib": {"evaluation"},
-    "httpx2": {"curation"},
+    "httpx2": {"curation", "sources"},
     "tenacity": {"curation"},
     "jsonschema": {"curation"},
     "bm25s": {"evaluation"},

@@ -31,12 +31,13 @@ Example = Mapping[str, np.ndarray]  # a cached record: array by the name of its 
 class Role:
     """A value of a record: its name, which a source's `fields` map, and its kind.
 
-    'text' is a text; 'texts' one or several; 'numbers' a number or a list of them; 'bytes' raw bytes, such as those of an image.
+    'text' is a text; 'texts' one or several; 'numbers' a number or a list of them; 'bytes' raw bytes, such as those of an image;
+    'files' the bytes of one file or of several.
     A record may lack a role that is `optional`: it then has no text, no numbers, no bytes.
     """
 
     name: str
-    kind: Literal["text", "texts", "numbers", "bytes"]
+    kind: Literal["text", "texts", "numbers", "bytes", "files"]
     optional: bool = False
 
 
@@ -319,7 +320,7 @@ def roles_of(features: Sequence[Feature]) -> dict[str, Role]:
 
 
 def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
-    """Returns a value of a record in its role's kind: str, [str, ...], [float, ...] or bytes, cleaned and checked.
+    """Returns a value of a record in its role's kind: str, [str, ...], [float, ...], bytes or [bytes, ...], cleaned and checked.
 
     An image may be the bytes of its file, an array of its pixels, or {"bytes": ..., "path": ...}, as Hugging Face has it.
 
@@ -327,6 +328,8 @@ def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
     """
     if role.kind == "bytes":
         value = image_bytes.file_of(value, f"{location}: field {field!r}")
+    if role.kind == "files":
+        return _files(value, role, field, location)
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     listed = list(value) if isinstance(value, list | tuple) else [value]
     if all(one is None or isinstance(one, str | bytes) and not one.strip() for one in listed):
@@ -339,12 +342,28 @@ def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
         return _numbers(value, field, location)
     if role.kind == "bytes":
         if not isinstance(value, bytes):
-            raise DataError(
-                f"{location}: field {field!r} is {type(value).__name__}, expected the bytes of a file; for paths of images put "
-                "sources.ImageFiles around the source"
-            )
+            raise DataError(f"{location}: field {field!r} {_no_bytes(value)}")
         return value
     return _label(value, field, location)
+
+
+def _files(value: Any, role: Role, field: str, location: str) -> list[bytes]:
+    """Returns the bytes of the files of a value: one of them, or a list."""
+    listed = list(value) if isinstance(value, list | tuple) or np.ndim(value) == 1 else [value]
+    files = [image_bytes.file_of(one, f"{location}: field {field!r}") for one in listed if one is not None]
+    for content in files:
+        if not isinstance(content, bytes):
+            raise DataError(f"{location}: field {field!r} {_no_bytes(content)}")
+    if not files and not role.optional:
+        raise DataError(f"{location}: field {field!r} is empty; fill it or remove the record")
+    return files
+
+
+def _no_bytes(value: Any) -> str:
+    return (
+        f"is {type(value).__name__}, expected the bytes of a file; for paths of images put sources.ImageFiles around the "
+        "source"
+    )
 
 
 def _numbers(value: Any, field: str, location: str) -> list[float]:

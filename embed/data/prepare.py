@@ -99,6 +99,10 @@ def ensure_caches(
 ) -> list[cache.Cache]:
     """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks."""
     mixture.check()
+    for task in mixture.tasks:
+        fetch = getattr(getattr(task, "source", None), "fetch", None)
+        if fetch is not None:
+            fetch(say)
     ensure_vocabulary(tokenizer, mixture, features, say)
     caches = []
     for task in mixture.tasks:

@@ -165,7 +165,7 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
             tfds_name=task.source.name,
             tfds_data_dir=task.source.data_dir,
             splits={"train": task.source.split},
-            decoders=task.source.decoders([name for name, role in roles.items() if role.kind == "bytes"]),
+            decoders=task.source.decoders([name for name, role in roles.items() if role.kind in ("bytes", "files")]),
         )
 
     def rows():
@@ -186,7 +186,8 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
 
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed
-        kinds = {"texts": tf.TensorSpec([None], tf.string), "numbers": tf.TensorSpec([None], tf.float64)}
+        several = tf.TensorSpec([None], tf.string)
+        kinds = {"texts": several, "files": several, "numbers": tf.TensorSpec([None], tf.float64)}
         one = tf.TensorSpec([], tf.string)
         signature = {"location": one, **{name: kinds.get(role.kind, one) for name, role in roles.items()}}
         return tf.data.Dataset.from_generator(failures.generator(rows), output_signature=signature)
@@ -194,11 +195,14 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
     return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
 
 
+_LISTS = ("texts", "files", "numbers")  # kinds of roles with several values
+
+
 def _as_kind(value, kind: str):
     """Returns a tensor of an example as its role's kind has it; None is for a value that is not there."""
     _, tf = _libraries()
-    if kind in ("texts", "numbers"):
-        dtype = tf.string if kind == "texts" else tf.float64
+    if kind in _LISTS:
+        dtype = tf.float64 if kind == "numbers" else tf.string
         return tf.zeros([0], dtype) if value is None else tf.cast(tf.reshape(value, [-1]), dtype)
     if value is None:
         return tf.constant("")
@@ -234,7 +238,7 @@ def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failur
     """Returns the preprocessor from the values of records to the arrays of a cache, in batches for the tokenizers' sake."""
     _, tf = _libraries()
     fields = _written(encoder.features)
-    lists = [name for name, role in roles.items() if role.kind in ("texts", "numbers")]
+    lists = [name for name, role in roles.items() if role.kind in _LISTS]
 
     def encode(locations, *arrays):
         columns = {}

@@ -11,6 +11,7 @@ from embed import ranges
 from embed.data.draws import Draws
 from embed.data.features import Context, Example, Feature, Role, Unit, drawn_ids, split_ids
 from embed.data.records import Field
+from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError
 from embed.sources.fields import Record
 from embed.text import apply_prompt, content_id, target_id
@@ -103,6 +104,14 @@ class TextFeature(Feature):
     def titled(self) -> bool:
         """Whether its texts have titles."""
         return False
+
+    @property
+    def title(self):
+        return f"{'' if self.each == () else f'{sum(self.each)} '}{self.name} of {self.length} tokens"
+
+    def readable(self, tokenizer: Tokenizer, tokens: np.ndarray) -> str:
+        """Returns the text of one of its cached texts, for people."""
+        return tokenizer.decode(tokens)
 
     def id_of(self, record: Record, text: str, title: str) -> np.int64:
         """Returns the content id of one of the record's texts: that of the record's key, where it has one."""
@@ -258,11 +267,6 @@ class Lengths:
     def negatives(self) -> int:
         """Hard negatives are on the target's side and as long."""
         return self.target
-
-
-def describe(feature: TextFeature) -> str:
-    """Returns what an example has of a feature, for people."""
-    return f"{'' if feature.each == () else f'{sum(feature.each)} '}{feature.name} of {feature.length} tokens"
 
 
 def pairs(

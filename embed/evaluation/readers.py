@@ -1,5 +1,5 @@
-"""The types of tasks: class, reader, prompt and scores of each. The file formats are in `ranked_readers`, `text_readers` and
-`image_readers`."""
+"""The types of tasks: class, reader, prompt and scores of each. The file formats are in `ranked_readers`, `text_readers`,
+`image_readers` and `image_ranked_readers`."""
 
 import json
 import pathlib
@@ -8,6 +8,7 @@ from embed.errors import DataError, did_you_mean
 from embed.evaluation import (
     dense_tasks,
     image_tasks,
+    mixed_tasks,
     paired_tasks,
     pairs,
     probe_tasks,
@@ -17,6 +18,7 @@ from embed.evaluation import (
     tasks,
     universal_tasks,
 )
+from embed.evaluation import image_ranked_readers as image_ranked
 from embed.evaluation import image_readers as images
 from embed.evaluation import ranked_readers as ranked
 from embed.evaluation import text_readers as texts
@@ -43,8 +45,8 @@ TYPES = {
     ),
     "regression": (probe_tasks.Regression, texts.read_regression, "none", "kendalltau"),
     "clustering": (probe_tasks.Clustering, texts.read_clustering, "clustering", "v_measure"),
-    "image_retrieval": (image_tasks.SubsetRetrieval, images.read_image_retrieval, "query", "ndcg_at_10"),
-    "image_text_retrieval": (image_tasks.ImageTextRetrieval, images.read_image_text_retrieval, "query", "ndcg_at_10"),
+    "image_retrieval": (image_tasks.SubsetRetrieval, image_ranked.read_image_retrieval, "query", "ndcg_at_10"),
+    "image_text_retrieval": (image_tasks.ImageTextRetrieval, image_ranked.read_image_text_retrieval, "query", "ndcg_at_10"),
     "image_classification": (
         image_tasks.ImageClassification, images.read_image_classification, "none", "accuracy",
     ),
@@ -55,7 +57,8 @@ TYPES = {
     "visual_sts": (image_tasks.VisualSts, images.read_visual_sts, "none", "cosine_spearman"),
     "compositionality": (image_tasks.Compositionality, images.read_compositionality, "query", "accuracy"),
     "dense": (dense_tasks.Dense, images.read_dense, "none", "miou"),
-    "universal_retrieval": (universal_tasks.UniversalRetrieval, images.read_universal, "none", "r1"),
+    "universal_retrieval": (universal_tasks.UniversalRetrieval, image_ranked.read_universal, "none", "r1"),
+    "mixed_retrieval": (mixed_tasks.MixedRetrieval, image_ranked.read_mixed, "query", "r1"),
 }  # fmt: skip
 
 IMAGE_RANKED = ("image_retrieval", "image_text_retrieval")
@@ -74,6 +77,7 @@ _MAINS = {
     "visual_sts": ("cosine_spearman", "cosine_pearson"),
     "compositionality": ("accuracy", "text_acc", "image_acc"),
     "universal_retrieval": ("r1", "mmp_at_5", "r1_separate", "mmp_at_5_separate"),
+    "mixed_retrieval": ("r1", "r5", "r10", "mrr"),
     "dense": ("miou", "miou_ridge", "ari"),  # depths, normals and names are not in every task
 }
 

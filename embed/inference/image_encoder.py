@@ -44,6 +44,10 @@ class ImageEncoder:
         return Program(lambda params, arrays: self.model.apply(params, arrays, method="image"), self.mesh, "images")
 
     @functools.cached_property
+    def _inserted_program(self) -> Program:
+        return Program(lambda params, arrays: self.model.apply(params, arrays, method="inserted"), self.mesh, "images")
+
+    @functools.cached_property
     def _patch_program(self) -> Program:
         return _patches_of(self.model, self.mesh)
 
@@ -73,18 +77,34 @@ class ImageEncoder:
 
         What cannot be opened is a DataError that begins with its location. A vector that is not finite is a NumericError.
         """
-        out = np.empty((len(values), self.model.embedding_dim), np.float32)
+        if not len(values):
+            return np.empty((0, self.model.embedding_dim), np.float32)
+        vectors = self._run(self._program, params, values, locations, progress)
+        check_finite(vectors, "image")
+        return vectors
+
+    def inserted(self, params: Params, values: Sequence[Any], locations: Sequence[str]) -> np.ndarray:
+        """Returns the vectors of images in a text, float32 [n, K, T, D]: for each number that an image may have there."""
+        return self._run(self._inserted_program, params, values, locations)
+
+    def _run(
+        self,
+        program: Program,
+        params: Params,
+        values: Sequence[Any],
+        locations: Sequence[str],
+        progress: Callable[[int], None] = lambda images: None,
+    ) -> np.ndarray:
+        """Returns what a program gives for at least one image, in their order."""
         batches = batches_of_one_size(len(values), self.batch_size, sharding.batch_shards(self.mesh))
+        parts: list[np.ndarray] = []
 
-        def done(number: int, vectors: np.ndarray) -> None:
-            rows, _ = batches[number]
-            out[rows.start : rows.stop] = vectors[: len(rows)]
+        def done(number: int, result: np.ndarray) -> None:
+            parts.append(result[: len(batches[number][0])])
 
-        if batches:
-            arrays = self._arrays(values, locations, batches)
-            self._program.run(params, arrays, done, lambda number: progress(len(batches[number][0])))
-            check_finite(out, "image")
-        return out
+        arrays = self._arrays(values, locations, batches)
+        program.run(params, arrays, done, lambda number: progress(len(batches[number][0])))
+        return np.concatenate(parts)
 
     def patches(
         self, params: Params, values: Sequence[Any], locations: Sequence[str], *, attend_values: bool = False
@@ -93,15 +113,8 @@ class ImageEncoder:
 
         `attend_values` is that of `vit.VisionTransformer`.
         """
-        batches = batches_of_one_size(len(values), self.batch_size, sharding.batch_shards(self.mesh))
-        parts: list[np.ndarray] = []
-
-        def done(number: int, vectors: np.ndarray) -> None:
-            parts.append(vectors[: len(batches[number][0])])
-
         program = self._value_program if attend_values else self._patch_program
-        program.run(params, self._arrays(values, locations, batches), done)
-        side, vectors = -(-self.size // self.patch_size), np.concatenate(parts)
+        side, vectors = -(-self.size // self.patch_size), self._run(program, params, values, locations)
         if vectors.shape[1] != side * side:
             raise DataError(
                 f"the encoder gives {vectors.shape[1]} patches of an image, and {side} x {side} were expected; give it patch_size"

@@ -1,17 +1,20 @@
 """Items of texts and images to unit vectors, with the towers that a model has."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from embed.data.interleaved import check_masks
 from embed.errors import UsageError
 from embed.inference import arguments
 from embed.inference.encoder import Encoder
 from embed.inference.image_encoder import ImageEncoder
 from embed.inference.items import check_filled, check_images, check_single_images, items_of
+from embed.inference.mixed_encoder import MixedEncoder, slots_of
 from embed.types import Item, Model, Params
 
 
@@ -23,6 +26,12 @@ class ItemEncoder:
     mesh: Mesh
     texts: Encoder | None = None
     images: ImageEncoder | None = None
+
+    @functools.cached_property
+    def mixed(self) -> MixedEncoder | None:
+        """What encodes texts with images in them; None where the model does not read them."""
+        slots = slots_of(self.model.description)
+        return None if slots is None else MixedEncoder(self.texts, self.images, slots)
 
     def patches(self, params: Params, items: Sequence[Any], *, values: bool = False) -> tuple[np.ndarray, int, int]:
         """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each (`types.PatchFn`)."""
@@ -46,8 +55,10 @@ class ItemEncoder:
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is called with numbers of items as they come.
 
-        The vector of an item of several parts, a text and images, is the sum of the parts' unit vectors, scaled to unit length, as
-        MTEB fuses them. What is no item is a DataError with its position, and so is an empty text unless `allow_empty`.
+        An item of a text and images is read as a whole where the model reads images in texts: `[MASK_0]` in the text stands for the
+        first of them. Otherwise its vector is the sum of the parts' unit vectors, scaled to unit length, as MTEB fuses them, and
+        so is that of several images without a text. What is no item is a DataError with its position, and so is an empty text
+        unless `allow_empty`.
         """
         if self.images is None:
             return self.texts(params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
@@ -56,17 +67,26 @@ class ItemEncoder:
             check_images(listed)
         elif not arguments.truth(allow_empty, "allow_empty"):
             check_filled(listed)
-        has_text = [row for row, item in enumerate(listed) if item.text is not None]
-        images = [(row, image) for row, item in enumerate(listed) for image in item.images]
-        if not images:
-            return self.texts(params, listed, prompt=prompt, progress=progress, allow_empty=True)
-        locations = [f"the image of item {row} of {len(listed)}" for row, _ in images]
+        locations = [f"item {row} of {len(listed)}" for row in range(len(listed))]
+        if self.mixed is not None:
+            for item, location in zip(listed, locations):
+                if item.text is not None:
+                    check_masks(item.text, len(item.images), location, self.mixed.slots.max_images)
+        is_mixed = [self.mixed is not None and item.text is not None and len(item.images) > 0 for item in listed]
+        mixed, others = np.flatnonzero(is_mixed), np.flatnonzero(np.logical_not(is_mixed))
         vectors = np.zeros((len(listed), self.model.embedding_dim), np.float32)
-        of_images = self.images(params, [image for _, image in images], locations, progress)
-        np.add.at(vectors, [row for row, _ in images], of_images)
-        if has_text:
+        if len(mixed):
+            chosen = [listed[row] for row in mixed], [locations[row] for row in mixed]
+            vectors[mixed] = self.mixed(params, *chosen, prompt=prompt, progress=progress)
+        has_text = [row for row in others if listed[row].text is not None]
+        if has_text or (self.texts is not None and not listed):
             texts = [Item(listed[row].text, listed[row].title) for row in has_text]
-            vectors[has_text] += self.texts(params, texts, prompt=prompt, progress=progress, allow_empty=True)
-        several = [row for row, item in enumerate(listed) if len(item.images) + (item.text is not None) > 1]
+            vectors[has_text] = self.texts(params, texts, prompt=prompt, progress=progress, allow_empty=True)
+        images = [(row, image) for row in others for image in listed[row].images]
+        if images:
+            where = [f"the image of {locations[row]}" for row, _ in images]
+            of_images = self.images(params, [image for _, image in images], where, progress)
+            np.add.at(vectors, [row for row, _ in images], of_images)
+        several = [row for row in others if len(listed[row].images) + (listed[row].text is not None) > 1]
         vectors[several] /= np.maximum(np.linalg.norm(vectors[several], axis=1, keepdims=True), 1e-12)
         return vectors

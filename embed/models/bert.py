@@ -46,7 +46,7 @@ class Bert(TransformerEncoder):
         )
 
     @nn.nowrap
-    def read(self, tokens, positions, is_training):
+    def read(self, x, tokens, positions, is_training):
         max_length = self.max_positions - self.position_offset
         if positions.ndim == 1 and isinstance(tokens.shape[1], int) and tokens.shape[1] > max_length:
             raise DataError(
@@ -56,7 +56,7 @@ class Bert(TransformerEncoder):
             self._position_ids(tokens, positions)
         )
         types = Embedding(self.num_token_types, self.width, name="type_embedding")(jnp.zeros((1, 1), jnp.int32))
-        x = Embedding(self.vocab_size, self.width, name="embedding")(tokens) + types + table
+        x = x + types + table
         x = self.blocks().norm.make("embedding_norm")(constrain(x, "batch", "length", None))
         return nn.Dropout(self.dropout, deterministic=not is_training)(x)
 

@@ -1,5 +1,6 @@
 """A text tower and an image tower with one space of embeddings. Source: arXiv:2103.00020, arXiv:2410.16512."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +10,14 @@ from jaxtyping import Array, Float
 
 from embed.errors import ConfigError
 from embed.models.embedder import Embedder
-from embed.models.layers import project
+from embed.models.layers import Linear, project
 from embed.models.vit import VisionTransformer
 from embed.ranges import Natural, Size
 from embed.types import Method
 from embed.vectors import normalize
 
 IMAGE, TOKENS, MASKED = "image", "image_tokens", "masked_image_tokens"
+INSERTED, MIXED = "inserted", "mixed"
 
 
 class ImageEmbedder(nn.Module):
@@ -85,12 +87,19 @@ class ImageEmbedder(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Texts and images to unit vectors of one size. The embeddings of a text and of an image are compared by their cosine."""
+    """Texts and images to unit vectors of one size. The embeddings of a text and of an image are compared by their cosine.
+
+    With `max_images` a text may hold up to so many images, each in the place of a token: the class token that embeds the image,
+    mapped to the width of the text tower, and a vector of its number in the text are added. Source: arXiv:2506.02291; the
+    paper's encoder is not published, and this one is our choice.
+    """
 
     text: Embedder
     image: ImageEmbedder
     matryoshka_dims: tuple[int, ...] = ()
+    max_images: Natural = 0
     towers = ("text", "image")
+    tokens_per_image = 1  # in a text
 
     @property
     def dropout(self) -> float:
@@ -100,7 +109,12 @@ class DualEncoder(nn.Module):
     @nn.nowrap
     def methods(self) -> dict[str, Method]:
         """Returns the methods of both towers."""
-        return {**self.text.methods(), **self.image.methods()}
+        methods = {**self.text.methods(), **self.image.methods()}
+        if self.max_images:
+            methods[INSERTED] = Method(("pixels",), self.image.token_flops)
+            text = methods["text"]
+            methods[MIXED] = dataclasses.replace(text, inputs=(*text.inputs, INSERTED))
+        return methods
 
     @nn.nowrap
     def examples(self) -> dict[str, dict[str, Array]]:
@@ -111,8 +125,25 @@ class DualEncoder(nn.Module):
         """Calls all that the model has, so that all its parameters are made."""
         self.text.initialise()
         self.image.initialise()
+        if self.max_images:
+            self.inserted(**self.image.examples()[IMAGE])
+
+    @nn.compact
+    def inserted(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B K 1 D"]:
+        """Returns the vectors of images in a text, of each for every number K that it may have there."""
+        token = self.image.encoder(pixels, None, is_training)[0][:, self.image.class_token]
+        width = self.text.encoder.width
+        vectors = Linear("BD,DE->BE", (token.shape[-1], width), (None, "width"), name="image_input")(token)
+        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), (None, "width"))
+        numbers = self.param("image_numbers", init, (self.max_images, width), jnp.float32)
+        scale = self.text.encoder.embedding_scale
+        return (vectors[:, None] + numbers)[:, :, None] * scale
 
     def run(self, method: str, inputs: Mapping[str, Array], is_training: bool, max_segments: int | None) -> Any:
         """Returns what a method of `methods` gives."""
+        if method == INSERTED:
+            return self.inserted(**inputs, is_training=is_training)
+        if method == MIXED:
+            return self.text(**inputs, is_training=is_training, max_segments=max_segments)
         tower = self.image if method in self.image.methods() else self.text
         return tower.run(method, inputs, is_training, max_segments)

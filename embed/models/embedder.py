@@ -53,14 +53,17 @@ class Embedder(nn.Module):
         is_training: bool = False,
         max_segments: int | None = None,
         with_intermediate: bool = False,
+        inserted: Float[Array, "B L D"] | None = None,
     ) -> Float[Array, "B *S E"] | tuple[Float[Array, "B *S E"], Float[Array, "B *S U"]]:
         """Returns [B, E] for one text a row (`segment_ids` is its mask), or [B, S, E] for rows of several texts
         (`segment_ids` numbers each token's text from 1, 0 is padding).
 
         `with_intermediate` returns the intermediate embedding beside it, what the last of several linear maps is applied to, at
-        unit length: EmbeddingGemma's 3,072 values.
+        unit length: EmbeddingGemma's 3,072 values. `inserted` holds the vectors of tokens below 0: those of images in a text.
         """
-        pooled = self.pooling(self.encoder(tokens, segment_ids, is_training), segment_ids, max_segments)
+        more = {} if inserted is None else {"inserted": inserted}
+        states = self.encoder(tokens, segment_ids, is_training, **more)
+        pooled = self.pooling(states, segment_ids, max_segments)
         intermediate, final = [pooled, *project(pooled, self.projection)][-2:]
         return (normalize(final), normalize(intermediate)) if with_intermediate else normalize(final)
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 from embed.errors import ConfigError
 from embed.models.attention import Heads
 from embed.models.kernels import Reach
-from embed.models.layers import Embedding, Linear, Norm
+from embed.models.layers import Linear, Norm
 from embed.models.periods import Periods, PeriodStack, global_layers
 from embed.models.transformer import Blocks, TransformerEncoder
 from embed.ranges import Layers, Positive, Size
@@ -83,10 +83,9 @@ class EmbeddingGemma2(TransformerEncoder):
     def _periods(self) -> Periods:
         return Periods(self.blocks(), self.global_blocks(), self.global_every, self.per_layer_dim)
 
-    @nn.nowrap
-    def read(self, tokens, positions, is_training):
-        del positions, is_training
-        return Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)
+    @property
+    def embedding_scale(self) -> float:
+        return self.width**0.5
 
     @nn.nowrap
     def finish(self, x):

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from embed.models.attention import Heads
 from embed.models.kernels import Reach
-from embed.models.layers import Embedding, Norm
+from embed.models.layers import Norm
 from embed.models.transformer import Blocks, TransformerEncoder
 from embed.ranges import Layers, Natural, Positive, Size
 
@@ -62,7 +62,6 @@ class Gemma(TransformerEncoder):
             branch_gain=self.branch_gain,
         )
 
-    @nn.nowrap
-    def read(self, tokens, positions, is_training):
-        del positions, is_training
-        return Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)
+    @property
+    def embedding_scale(self) -> float:
+        return self.width**0.5

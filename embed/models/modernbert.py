@@ -4,7 +4,7 @@ import flax.linen as nn
 
 from embed.models.attention import Heads
 from embed.models.kernels import Reach
-from embed.models.layers import Embedding, Norm
+from embed.models.layers import Norm
 from embed.models.transformer import Blocks, TransformerEncoder
 from embed.ranges import Layers, Natural, Positive, Size
 
@@ -59,8 +59,7 @@ class ModernBert(TransformerEncoder):
         )
 
     @nn.nowrap
-    def read(self, tokens, positions, is_training):
-        del positions
-        x = Embedding(self.vocab_size, self.width, name="embedding")(tokens)
+    def read(self, x, tokens, positions, is_training):
+        del tokens, positions
         x = self.blocks().norm.make("embedding_norm")(x)
         return nn.Dropout(self.dropout, deterministic=not is_training)(x)

@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from embed.models.attention import Heads
 from embed.models.kernels import Reach
-from embed.models.layers import Embedding, Norm
+from embed.models.layers import Norm
 from embed.models.transformer import Blocks, TransformerEncoder
 from embed.ranges import Layers, Natural, Positive, Size
 
@@ -58,10 +58,9 @@ class T5GemmaEncoder(TransformerEncoder):
             return Reach(max(self.window - 1, 0), 0, self.rope_base)
         return Reach(self.window, self.window, self.rope_base)
 
-    @nn.nowrap
-    def read(self, tokens, positions, is_training):
-        del positions, is_training
-        return Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)
+    @property
+    def embedding_scale(self) -> float:
+        return self.width**0.5
 
 
 class T5GemmaDecoder(T5GemmaEncoder):

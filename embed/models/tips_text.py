@@ -6,7 +6,7 @@ import numpy as np
 
 from embed.models.attention import equal_heads
 from embed.models.kernels import Reach
-from embed.models.layers import Embedding, Norm
+from embed.models.layers import Norm
 from embed.models.transformer import Blocks, TransformerEncoder
 from embed.ranges import Layers, Positive, Size
 
@@ -49,8 +49,12 @@ class TipsText(TransformerEncoder):
             reach=Reach(),
         )
 
+    @property
+    def embedding_scale(self) -> float:
+        return self.width**0.5
+
     @nn.nowrap
-    def read(self, tokens, positions, is_training):
-        x = Embedding(self.vocab_size, self.width, scale=self.width**0.5, name="embedding")(tokens)
+    def read(self, x, tokens, positions, is_training):
+        del tokens
         x = x + sinusoids(jnp.atleast_2d(positions), self.width)
         return nn.Dropout(self.dropout, deterministic=not is_training)(x)

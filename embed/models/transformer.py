@@ -233,11 +233,26 @@ class TransformerEncoder(nn.Module):
         """Returns how the stack is run."""
         return Running(self.dropout, self.remat, min(self.unroll, self.num_layers), self.dtype, self.attention)
 
+    @property
+    def embedding_scale(self) -> float:
+        """What the vectors of the token table are multiplied by."""
+        return 1.0
+
     @nn.nowrap
-    def read(self, tokens: Int[Array, "B L"], positions: Array, is_training: bool) -> Float[Array, "B L D"]:
-        """Returns the input of the first block; called inside `__call__`. `positions` are [L] or [B, L]."""
-        del positions, is_training
-        return Embedding(self.vocab_size, self.width, name="embedding")(tokens)
+    def read(self, x: Float[Array, "B L D"], tokens: Int[Array, "B L"], positions: Array, is_training: bool):
+        """Returns the input of the first block [B, L, D], of the vectors of the tokens; called inside `__call__`. `positions` are
+        [L] or [B, L]."""
+        del tokens, positions, is_training
+        return x
+
+    @nn.nowrap
+    def embed_tokens(self, tokens, positions, is_training: bool, inserted=None) -> Float[Array, "B L D"]:
+        """Returns the input of the first block, with `inserted` as in `__call__`, inside of which it is called."""
+        table = Embedding(self.vocab_size, self.width, scale=self.embedding_scale, name="embedding")
+        if inserted is None:
+            return self.read(table(tokens), tokens, positions, is_training)
+        x = jnp.where(tokens[..., None] < 0, inserted, table(jnp.maximum(tokens, 0)))
+        return self.read(x, tokens, positions, is_training)
 
     @nn.nowrap
     def make_stack(self) -> nn.Module:
@@ -256,17 +271,18 @@ class TransformerEncoder(nn.Module):
         segment_ids: Bool[Array, "B L"] | Int[Array, "B L"],
         is_training: bool = False,
         context: tuple[Array, Array] | None = None,
+        inserted: Float[Array, "B L D"] | None = None,
     ) -> Float[Array, "B L D"]:
         """`segment_ids` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
         other, the number of each token's text from 1, 0 for padding.
 
         With `context`, the states [B, L', D'] of an encoder and its segment ids, the stack is a decoder: every block attends to the
-        states of its own text too.
+        states of its own text too. `inserted` holds the vectors of tokens below 0, which the table has none of: those of images.
         """
         self.check()
         one_a_row = segment_ids.dtype == bool
         positions = jnp.arange(tokens.shape[1]) if one_a_row else segment_positions(segment_ids)
-        x = constrain(self.read(tokens, positions, is_training), "batch", "length", None)
+        x = constrain(self.embed_tokens(tokens, positions, is_training, inserted), "batch", "length", None)
         stack = self.make_stack()
         given = () if context is None else (context,)
         return self.finish(stack(x, segment_ids, positions, is_training, *given))

@@ -20,7 +20,7 @@ from embed.losses.self_distillation import Centre, Temperatures, assignment_sums
 from embed.models import heads
 from embed.models.heads import PrototypeHead
 from embed.objectives.frozen_teacher import TOWER, FrozenTeacher
-from embed.objectives.texts import INDEX, embed_texts
+from embed.objectives.items import INDEX, embed_texts
 from embed.ranges import Natural, NonNegative, OpenShare
 from embed.types import Batch, Loss, Metrics, Model, Outputs, PairEmbeddings, Params, Variables
 from embed.vectors import normalize

@@ -1,4 +1,4 @@
-"""Contrastive training on pairs of texts. Source: arXiv:2503.07891 s3.3 and arXiv:2509.20354 s2.2."""
+"""Contrastive training on pairs of texts, images, or texts with images. Source: arXiv:2503.07891 s3.3, arXiv:2509.20354 s2.2."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float
 
 from embed.errors import ConfigError
-from embed.objectives.texts import embed_texts
+from embed.objectives.items import embed_items
 from embed.types import (
     EMBEDDINGS,
     INTERMEDIATE,
@@ -31,6 +31,9 @@ _BESIDE = tuple(f.name for f in dataclasses.fields(PairEmbeddings) if f.name not
 @dataclasses.dataclass(frozen=True)
 class Pairs:
     """Queries, their targets and hard negatives, embedded by one model and compared by `loss_fn` across the whole batch.
+
+    `query` and `target` are features of texts, of images (`image_features.Image`), or of texts with images
+    (`interleaved.Interleaved`).
 
     The parameters are {"model": the model's, "loss": the loss's own, such as a learned temperature}. The trainer sets `model`.
     Intermediate embeddings are computed, in the same forward pass, where a loss needs them.
@@ -64,7 +67,8 @@ class Pairs:
         """Returns the embeddings of a micro-batch as rows."""
         del step
         dropout = key if self.model.dropout else None
-        return Outputs(embed_texts(self.model, variables.params[MODEL], batch, dropout, self._needs_intermediate), {})
+        given = (self.model, variables.params[MODEL], batch, _TOWERS, dropout, self._needs_intermediate)
+        return Outputs(embed_items(*given), {})
 
     def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss of the whole batch and its metrics."""

@@ -10,17 +10,22 @@ as `score`, `scores` and `label` (`data.features`). Texts are cleaned and not em
 from embed.sources.beir import BeirFolder, HuggingFaceBeir
 from embed.sources.datasets import HuggingFaceDataset, Tfds
 from embed.sources.derived import Choices, Entailments, TitleAndBody
+from embed.sources.entities import EntityQueries
+from embed.sources.fetcher import Fetching
 from embed.sources.image_files import ImageFiles
 from embed.sources.joined import Joined
 from embed.sources.labelled_texts import LabelledTexts
 from embed.sources.python_functions import PythonFunctions
 from embed.sources.record_files import JsonLines, Parquet, TabSeparated
 from embed.sources.tar_shards import TarShards
+from embed.sources.web_images import WebImages
 
 __all__ = [
     "BeirFolder",
     "Choices",
     "Entailments",
+    "EntityQueries",
+    "Fetching",
     "HuggingFaceBeir",
     "HuggingFaceDataset",
     "ImageFiles",
@@ -33,4 +38,5 @@ __all__ = [
     "TarShards",
     "Tfds",
     "TitleAndBody",
+    "WebImages",
 ]

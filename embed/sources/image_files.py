@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed import image_bytes, ranges
@@ -15,7 +15,10 @@ from embed.sources.fields import Record
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles(Derived):
-    """The records of `source`, with the bytes of a file in place of its path in the role `role`.
+    """The records of `source`, with the bytes of files in place of their paths in the role `role`, or in several of them.
+
+    A role may hold one path or a list of them, and then it becomes one file's bytes or a list. One that is `optional` in the source
+    may hold none.
 
     A relative path starts at `folder`, or else at the folder of the file that holds the record. `source` maps its own fields. A
     file that is not there is a bad record, which `source.on_bad_record` leaves out or makes an error. Where bad records are left
@@ -23,7 +26,7 @@ class ImageFiles(Derived):
     feature that reads the image names it.
     """
 
-    role: str = "image"
+    role: str | Sequence[str] = "image"
     folder: str | None = None
 
     def __post_init__(self):
@@ -33,41 +36,55 @@ class ImageFiles(Derived):
         """Yields (location, record) of the images that can be read."""
         for location, record in self.source.examples():
             try:
-                yield location, {**record, self.role: self._content(record, location)}
+                contents = {role: self._contents(record, role, location) for role in self._roles}
+                yield location, {**record, **contents}
             except DataError as e:
                 if self.bad_records is None:
                     raise
                 self.bad_records.refuse(e, was_read=True)
         self._check()
 
-    def _path(self, record: Mapping[str, Any], location: str) -> pathlib.Path:
-        """Returns the path of a record's image."""
-        path = record.get(self.role)
-        if not path or not isinstance(path, str):
-            kind = type(path).__name__
-            raise DataError(f"{location}: {self.role} is {kind}, expected the path of a file; map it in the source")
-        return (pathlib.Path(self.folder) if self.folder is not None else _folder_of(location)) / path
+    @property
+    def _roles(self) -> list[str]:
+        return [self.role] if isinstance(self.role, str) else list(self.role)
 
-    def _content(self, record: Mapping[str, Any], location: str) -> bytes:
-        path = self._path(record, location)
+    def _paths(self, record: Mapping[str, Any], role: str, location: str) -> list[pathlib.Path]:
+        """Returns the paths of a record's images of one role."""
+        value = record.get(role)
+        if value is None and role in getattr(self.source, "optional", ()):
+            return []
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        for path in listed:
+            if not path or not isinstance(path, str):
+                kind = type(path).__name__
+                raise DataError(f"{location}: {role} is {kind}, expected the path of a file; map it in the source")
+        folder = pathlib.Path(self.folder) if self.folder is not None else _folder_of(location)
+        return [folder / path for path in listed]
+
+    def _contents(self, record: Mapping[str, Any], role: str, location: str) -> bytes | list[bytes]:
+        """Returns the bytes of the file of a role, or of its files where it holds a list."""
+        contents = [self._content(path, role, location) for path in self._paths(record, role, location)]
+        return contents[0] if isinstance(record.get(role), str) else contents
+
+    def _content(self, path: pathlib.Path, role: str, location: str) -> bytes:
         try:
             content = path.read_bytes()
         except OSError as e:
             reason = "no such file" if isinstance(e, FileNotFoundError) else e.strerror or type(e).__name__
             advice = "correct the path, or set ImageFiles.folder to where the images are"
-            raise DataError(f"{location}: {self.role} {str(path)!r}: {reason}; {advice}") from e
+            raise DataError(f"{location}: {role} {str(path)!r}: {reason}; {advice}") from e
         if self.bad_records is not None and self.bad_records.skips:
-            image_bytes.open_image(content, f"{location}: {self.role} {str(path)!r}")
+            image_bytes.open_image(content, f"{location}: {role} {str(path)!r}")
         return content
 
     def fingerprint(self) -> dict[str, str]:
         """Returns that of the source, and a digest of the names, sizes and times of the images that its records name."""
         stats = {}
         for location, record in self.source.examples():
-            path = self._path(record, location)
-            if path.is_file():
-                stat = path.stat()
-                stats[str(path)] = [stat.st_size, stat.st_mtime_ns]
+            for path in (path for role in self._roles for path in self._paths(record, role, location)):
+                if path.is_file():
+                    stat = path.stat()
+                    stats[str(path)] = [stat.st_size, stat.st_mtime_ns]
         return self.source.fingerprint() | {"images": digest_json(sorted(stats.items()))}
 
 

@@ -13,7 +13,7 @@ from embed.ranges import Share
 from embed.sources.fields import DEFAULT_BAD_SHARE, DEFAULT_FIELDS, BadRecords, Record, map_records
 from embed.sources.lines import read_json_lines
 from embed.sources.paths import expand_paths
-from embed.sources.tables import read_table
+from embed.sources.tables import read_table, text_of_bytes
 
 
 class Mapped:
@@ -79,13 +79,18 @@ class JsonLines(Files):
 class TabSeparated(Files):
     """Tables with a header line, .tsv or .csv, also .gz; `fields` maps our roles to column names.
 
-    `quoting` is 'csv', 'none' or 'auto' (`lines.read_table`).
+    `quoting` is 'csv', 'none' or 'auto' (`tables.read_table`). With `python_bytes` cells such as b'caf\\xc3\\xa9' are read as the
+    texts whose bytes they show; so are those of the files of MMIR.
     """
 
     quoting: str = "auto"
+    python_bytes: bool = False
 
     def rows(self, path):
-        return read_table(path, self.quoting, self.bad_records.refuse)
+        rows = read_table(path, self.quoting, self.bad_records.refuse)
+        if not self.python_bytes:
+            return rows
+        return ((where, {name: text_of_bytes(cell, where) for name, cell in row.items()}) for where, row in rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Rows of text tables (.tsv, .csv), each with its location, with and without quotes."""
 
+import codecs
 import csv
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 
 from embed.errors import ConfigError, DataError, did_you_mean
@@ -45,6 +47,22 @@ def read_table(path: str, quoting: str = "auto", refuse: Refuse = raise_it) -> I
             )
         else:
             yield location, dict(zip(header, cells))
+
+
+_BYTES = re.compile(r"""b(['"])(.*)\1""", re.DOTALL)
+
+
+def text_of_bytes(cell: str, location: str) -> str:
+    """Returns the text that a cell shows as Python's bytes, such as b'caf\\xc3\\xa9'; other cells are returned as they are."""
+    shown = _BYTES.fullmatch(cell)
+    if shown is None:
+        return cell
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a backslash that escapes nothing
+            return codecs.escape_decode(shown[2].encode("ascii"))[0].decode("utf-8")
+    except (ValueError, Warning) as e:
+        raise DataError(f"{location}: {cell[:60]!r} shows no bytes of a UTF-8 text ({e}); correct it") from e
 
 
 def _separator(path: str) -> str:

@@ -92,9 +92,7 @@ class _Slice:
         )
         shapes = jax.eval_shape(api.build(recipe.model).init, jax.random.key(0))
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-        texts = ", ".join(
-            text_features.describe(f) for f in text_features.text_features(recipe.record_features) if f.each != (0,)
-        )
+        texts = ", ".join(f.title for f in text_features.text_features(recipe.record_features) if f.each != (0,))
         print(
             f"recipe     {self._name}: {count:,} parameters, {recipe.batch_size:,} examples a batch"
             + (f", each with {texts}" if texts else ""),

@@ -71,8 +71,10 @@ def _first_texts(recipe: Recipe, examples: Examples) -> list[str]:
     one_text = [c for c in examples.choose(draws, examples.features) if c.feature.each == ()]
     lines = []
     for i, example in enumerate(examples.read(draws)):
-        texts = [x for c in one_text for x in c.feature.texts(example, c.columns[i])]
-        lines.append("first      " + "  ->  ".join(_one_line(recipe.tokenizer.decode(x)) for x in texts))
+        texts = [
+            c.feature.readable(recipe.tokenizer, x) for c in one_text for x in c.feature.texts(example, c.columns[i])
+        ]
+        lines.append("first      " + "  ->  ".join(map(_one_line, texts)))
     if one_text:
         return lines
     unit = Unit(examples.read(draws), draws, {}, {}, recipe.tokenizer)

@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from embed.curation import judging, prompt_templates, synthesis
+from embed.curation import captions, judging, prompt_templates, synthesis
 from embed.curation.prompt_templates import PromptTemplate
 from embed.errors import DataError
 
@@ -60,7 +60,7 @@ def test_one_wording_is_told_from_another():
 # our own
 
 
-FIELDS = {**synthesis.FIELDS, **judging.FIELDS, **judging.LIKELIHOOD_FIELDS}
+FIELDS = {**captions.FIELDS, **synthesis.FIELDS, **judging.FIELDS, **judging.LIKELIHOOD_FIELDS}
 
 
 def test_every_prompt_that_is_asked_has_a_file_and_every_file_is_asked():

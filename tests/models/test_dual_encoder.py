@@ -117,3 +117,61 @@ def test_towers_of_different_sizes_are_refused():
     with pytest.raises(ConfigError, match="the model has no method 'images'; did you mean 'image'"):
         model = api.build(ImageEmbedder(VIT, image_size=6))
         model.apply(model.init(jax.random.key(0)), {"pixels": jnp.zeros((1, 6, 6, 3))}, method="images")
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    model = api.build(DualEncoder(TEXT, ImageEmbedder(VIT, image_size=6), max_images=3))
+    return model, jax.jit(model.init)(jax.random.key(1))
+
+
+def test_images_in_a_text_are_their_class_token_their_number_and_nothing_else(mixed):
+    model, params = mixed
+    assert list(model.methods)[-2:] == ["inserted", "mixed"] and model.methods["mixed"].inputs[-1] == "inserted"
+    vectors = model.apply(params, {"pixels": PIXELS}, method="inserted")
+    assert vectors.shape == (3, 3, 1, 8)
+    token = np.asarray(model.apply(params, {"pixels": PIXELS}, method="image_tokens")[0][:, 0])
+    expected = (token @ params["image_input"]["kernel"])[:, None] + params["image_numbers"]
+    np.testing.assert_allclose(vectors[:, :, 0], expected * 8**0.5, atol=1e-5)
+
+
+def test_a_text_with_vectors_of_its_own_words_is_that_text(mixed):
+    model, params = mixed
+    table = np.asarray(params["text"]["encoder"]["embedding"]["table"]) * 8**0.5
+    tokens = TOKENS["tokens"].copy()
+    inserted = np.zeros((*tokens.shape, 8), np.float32)
+    for row, column in ((0, 0), (1, 3), (1, 4)):
+        inserted[row, column], tokens[row, column] = table[tokens[row, column]], -1
+    inputs = {"tokens": tokens, "segment_ids": TOKENS["segment_ids"], "inserted": inserted}
+    found = model.apply(params, inputs, method="mixed")
+    np.testing.assert_allclose(found, model.apply(params, TOKENS), atol=1e-6)
+    other = model.apply(params, {**inputs, "inserted": -inserted}, method="mixed")
+    assert np.abs(np.asarray(other) - np.asarray(found)).max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "gemma", "t5gemma", "embedding_gemma2"])
+def test_every_family_takes_vectors_in_place_of_words(family):
+    from embed.models.bert import Bert
+    from embed.models.embedding_gemma2 import EmbeddingGemma2
+    from embed.models.gemma import Gemma
+    from embed.models.modernbert import ModernBert
+    from embed.models.t5gemma import T5GemmaEncoder
+
+    sizes = {"vocab_size": 30, "width": 8, "num_layers": 2, "num_heads": 2, "mlp_dim": 12}
+    encoder = {
+        "bert": lambda: Bert(**sizes, max_positions=16),
+        "modernbert": lambda: ModernBert(**sizes),
+        "gemma": lambda: Gemma(**sizes, num_kv_heads=1, head_dim=4),
+        "t5gemma": lambda: T5GemmaEncoder(**sizes, num_kv_heads=1, head_dim=4),
+        "embedding_gemma2": lambda: EmbeddingGemma2(
+            **sizes, num_kv_heads=1, head_dim=4, global_head_dim=8, per_layer_dim=4, output_dim=8, global_every=2
+        ),
+    }[family]()
+    model = api.build(DualEncoder(Embedder(encoder, MeanPooling()), ImageEmbedder(VIT, image_size=6), max_images=1))
+    params = jax.jit(model.init)(jax.random.key(1))
+    table = np.asarray(params["text"]["encoder"]["embedding"]["table"]) * encoder.embedding_scale
+    tokens = TOKENS["tokens"].copy()
+    inserted = np.zeros((*tokens.shape, 8), np.float32)
+    inserted[1, 2], tokens[1, 2] = table[tokens[1, 2]], -1
+    inputs = {"tokens": tokens, "segment_ids": TOKENS["segment_ids"], "inserted": inserted}
+    np.testing.assert_allclose(model.apply(params, inputs, method="mixed"), model.apply(params, TOKENS), atol=2e-6)

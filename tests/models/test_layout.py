@@ -94,7 +94,7 @@ def test_an_encoder_that_arranges_its_stacks_itself_stays_as_it_is(monkeypatch):
         @nn.compact
         def __call__(self, tokens, segment_ids, is_training=False):
             positions = segment_positions(segment_ids.astype(jnp.int32))
-            x = self.read(tokens, positions, is_training)
+            x = self.embed_tokens(tokens, positions, is_training)
             for name in ("first", "second"):
                 x = Stack(self.blocks(), self.running(), name=name)(x, segment_ids, positions, is_training)
             return self.finish(x)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from embed.objectives.moving_average import moving_average
 from embed.objectives.pairs import Pairs
-from embed.objectives.texts import embed_texts
+from embed.objectives.items import embed_texts
 from embed.types import Outputs, Variables
 
 

@@ -10,7 +10,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
-from embed.objectives.texts import embed_texts
+from embed.objectives.items import embed_texts, place
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,24 @@ def test_embeddings_are_split_over_the_batch(gemma):
     for x in found.values():
         assert x.sharding.is_equivalent_to(sharding.batch_sharding(mesh), x.ndim)
         assert {s.data.shape[0] for s in x.addressable_shards} == {2}
+
+
+def test_images_are_put_where_the_tokens_of_their_text_stand_for_them():
+    random = np.random.default_rng(0)
+    rows_, length, segments, count, slots, width = 3, 12, 4, 2, 2, 5
+    tokens = random.integers(1, 9, (rows_, length)).astype(np.int32)
+    segment_ids = np.repeat([[1, 1, 1, 2, 2, 2, 2, 3, 3, 0, 0, 0]], rows_, 0).astype(np.int32)
+    tokens[segment_ids == 0] = 0
+    for row, column, token in [(0, 1, -1), (0, 2, -2), (0, 4, -4), (1, 0, -3), (1, 8, -1), (2, 5, -2)]:
+        tokens[row, column] = token
+    index = np.array([4, 0, 1, 6], np.int32)  # texts 0..3 are segment 0 of row 1, 0 and 1 of row 0, 2 of row 1
+    vectors = random.normal(size=(4, count, slots, width)).astype(np.float32)
+    expected = np.zeros((rows_, length, width), np.float32)
+    for text, segment in enumerate(index):
+        row, number = divmod(int(segment), segments)
+        for column in np.flatnonzero((segment_ids[row] == number + 1) & (tokens[row] < 0)):
+            image, slot = divmod(-1 - int(tokens[row, column]), slots)
+            expected[row, column] = vectors[text, image, slot]
+    found = place(tokens, segment_ids, index, vectors, segments)
+    np.testing.assert_array_equal(found, expected)
+    assert expected[2].max() == 0 and np.abs(expected[1, 8]).max() > 0  # row 2 holds texts of another feature

@@ -1,0 +1,196 @@
+"""The file formats of tasks in which images are found: by texts, by images, and by both together."""
+
+import collections
+import hashlib
+import pathlib
+from typing import Any
+
+from embed import documents
+from embed.data.interleaved import check_masks
+from embed.errors import DataError, did_you_mean
+from embed.evaluation import ranked_readers
+from embed.evaluation.image_readers import beside, item_of, items_of, read_arrays, read_labelled, rows_beside
+from embed.evaluation.mixed_tasks import Query
+from embed.evaluation.ranked_tasks import Retrieval
+from embed.evaluation.reading import Entry, label_of, part, some
+from embed.evaluation.universal_tasks import Domain
+from embed.sources.fields import checked_text, rows_by_id
+from embed.sources.lines import read_json_lines
+from embed.types import Item
+
+
+def _retrieval(entry: Entry, queries, corpus, qrels) -> Retrieval:
+    """Returns the task of {id: item} of queries and documents."""
+    return Retrieval(
+        name=entry["name"],
+        prompt=entry.get("prompt", "query"),
+        main=entry.get("main", "ndcg_at_10"),
+        languages=(),
+        query_ids=list(queries),
+        queries=list(queries.values()),
+        corpus_ids=list(corpus),
+        corpus=list(corpus.values()),
+        titles=None,
+        qrels=qrels,
+        rules=ranked_readers.rules(entry),
+    )
+
+
+def _named(path: pathlib.Path, entry: Entry) -> tuple[dict[str, Item], dict[str, tuple[dict, dict]]]:
+    """Returns images by id, and for each language ({id: name}, {name: {id of every image called so: 1}})."""
+    items, by_language = items_of(read_arrays(path)), {}
+    rows = rows_beside(path, len(items))
+    languages = list(entry.get("languages", ())) or sorted({lang for _, row in rows for lang in row.get("names", {})})
+    images: dict[str, Item] = {}
+    for (location, row), item in zip(rows, items):
+        key = str(row.get("id", row.get("index")))
+        if key in images:
+            raise DataError(f"{location}: the id {key!r} stands twice; make ids different")
+        images[key] = item
+    for language in languages:
+        names, called = {}, {}
+        for key, (location, row) in zip(images, rows):
+            name = row.get("names", {}).get(language)
+            if name is not None:
+                names[key] = checked_text(name, f"names.{language}", location)
+                called.setdefault(names[key], {})[key] = 1.0
+        if not names:
+            raise DataError(f"{path}: no image has a name in {language!r}; correct 'languages'")
+        by_language[language] = names, called
+    return images, by_language
+
+
+def read_image_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads texts and the images that they find.
+
+    A folder is BEIR's, whose queries and documents have `text`, `image` or both. Of an .npz file with names the queries are the
+    names, language by language, and all images are searched.
+    """
+    if path.is_dir():
+        return {"subsets": {"all": _folder(path, entry)}}
+    images, by_language = _named(path, entry)
+    subsets = {
+        language: _retrieval(entry, {name: name for name in called}, images, called)
+        for language, (_, called) in by_language.items()
+    }
+    return {"subsets": subsets}
+
+
+def read_image_text_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads images and the texts that they find: BEIR's folder, or an .npz file with names."""
+    if path.is_dir():
+        return {"subsets": {"all": _folder(path, entry)}}
+    subsets = {}
+    images, by_language = _named(path, entry)
+    for language, (names, called) in by_language.items():
+        judged = {key: {name: 1.0} for key, name in names.items()}
+        subsets[language] = _retrieval(entry, images, {name: name for name in called}, judged)
+    return {"subsets": subsets}
+
+
+def _folder(path: pathlib.Path, entry: Entry) -> Retrieval:
+    what = "a retrieval task is a folder with queries, corpus and qrels"
+    read = {}
+    for name in ("queries", "corpus"):
+        rows = rows_by_id(read_json_lines(part(path, what, f"{name}.jsonl")))
+        read[name] = {key: item_of(row, path, location) for location, key, row in rows}
+    qrels, _ = ranked_readers.judgements(ranked_readers.qrels_path(path), read["queries"], read["corpus"])
+    return _retrieval(entry, read["queries"], read["corpus"], qrels)
+
+
+def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl where queries are not it.
+
+    Folders without index.jsonl are no domains.
+    """
+    domains, remarks = {}, []
+    for folder in sorted(path.iterdir()) if path.is_dir() else ():
+        file = beside(folder, "index.jsonl")
+        if file is None:
+            continue
+        index, labels = read_labelled(file, folder)
+        queries, query_labels = None, []
+        file = beside(folder, "queries.jsonl")
+        if file is not None:
+            queries, query_labels = read_labelled(file, folder)
+        domains[folder.name] = Domain(index, labels, queries, query_labels)
+        alone = _alone(domains[folder.name])
+        if alone == len(domains[folder.name].labels):
+            raise DataError(
+                f"{folder}: no query has another image of its label in the index; give every label two images"
+            )
+        if alone:
+            remarks.append(f"{alone} queries of {folder.name} have no image to find and are left out")
+    if len(domains) < 2:
+        raise DataError(
+            f"{path}: a universal retrieval task is a folder with a folder for each domain, which holds index.jsonl; it has "
+            f"{len(domains)}, and two are needed"
+        )
+    return {"domains": domains, "remarks": remarks}
+
+
+def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
+    """Reads a folder of queries.jsonl, corpus.jsonl and qrels: texts with `[MASK_k]`, their images, and the images they find.
+
+    A query is {"_id", "text", "images": [path, ...], "unmasked"?, "own"?: [ids of the gallery], and any of "language", "kind"}. An
+    image of the gallery with the bytes of one of the query's is its own too. Queries without a judgement are left out.
+    ceilings.json may say what a perfect reader could have.
+    """
+    what = "a mixed retrieval task is a folder with queries, corpus and qrels"
+    rows = {
+        name: list(rows_by_id(read_json_lines(part(path, what, f"{name}.jsonl")))) for name in ("queries", "corpus")
+    }
+    gallery = {key: item_of(row, path, location) for location, key, row in rows["corpus"]}
+    for location, key, _ in rows["corpus"]:
+        if len(gallery[key].images) != 1 or gallery[key].text is not None:
+            raise DataError(f"{location}: an image of the gallery has one field, 'image'; correct the line")
+    position = {key: row for row, key in enumerate(gallery)}
+    items = {key: item_of(row, path, location) for location, key, row in rows["queries"]}
+    qrels, _ = ranked_readers.judgements(ranked_readers.qrels_path(path), items, gallery)
+    shown: dict[bytes, set[int]] = {}
+    for key, item in gallery.items():
+        shown.setdefault(_digest(item.images[0]), set()).add(position[key])
+    queries = []
+    for location, key, row in rows["queries"]:
+        targets = frozenset(position[one] for one, gain in qrels.get(key, {}).items() if gain > 0)
+        if not targets:
+            continue
+        item = items[key]
+        check_masks(item.text or "", len(item.images), location, len(item.images))
+        if not item.images:
+            raise DataError(f"{location}: a query has at least one image; add it, or remove the line")
+        hidden = {place for image in item.images for place in shown.get(_digest(image), ())}
+        for one in row.get("own") or ():
+            if one not in position:
+                raise DataError(
+                    f"{location}: own names {one!r}, which is not in the gallery{did_you_mean(str(one), position)}"
+                )
+            hidden.add(position[one])
+        if targets <= hidden:
+            raise DataError(
+                f"{location}: all that the query is to find are its own images; correct qrels, or remove it"
+            )
+        groups = {name: label_of(row[name], location) for name in ("language", "kind") if row.get(name) is not None}
+        unmasked = None if row.get("unmasked") is None else checked_text(row["unmasked"], "unmasked", location)
+        queries.append(Query(item, targets - hidden, frozenset(hidden), unmasked, groups))
+    return {"queries": some(queries, path), "gallery": list(gallery.values()), "remarks": _ceilings(path)}
+
+
+def _ceilings(path: pathlib.Path) -> list[str]:
+    """Returns what ceilings.json says that a perfect reader could have, {score: value}, for people; [] where it is not there."""
+    file = path / "ceilings.json"
+    if not file.is_file():
+        return []
+    ceilings = documents.read_json(file, dict[str, float])
+    return ["a perfect reader has at most " + ", ".join(f"{name} {value:.3f}" for name, value in ceilings.items())]
+
+
+def _digest(path: Any) -> bytes:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).digest()
+
+
+def _alone(domain: Domain) -> int:
+    """Returns how many queries have nothing to find."""
+    counts = collections.Counter(domain.index_labels)
+    itself = domain.queries is None
+    return sum(counts[label] - itself < 1 for label in domain.labels)

@@ -1,0 +1,193 @@
+"""Queries of a text and images together, and the image that they find: MMIR (arXiv:2506.02291).
+
+The paper publishes neither its metric nor its gallery. Ours are R@1, R@5, R@10 and MRR over one gallery of all images, without the
+query's own images, and the same scores of what a query is made of: its images alone, its text alone, and the sum of both.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from embed.data.interleaved import without_masks
+from embed.evaluation import pictures
+from embed.evaluation.bootstrap import Sample
+from embed.evaluation.embeddings import Items
+from embed.evaluation.pictures import Panel
+from embed.evaluation.tasks import Base, Scored, Vectors, mean
+from embed.evaluation.views import View
+from embed.types import Item, SearchFn
+
+CUTS = (1, 5, 10)
+_DRAWN, _FOUND = 4, 5  # queries that are drawn, as many right as wrong ones, and images of each
+Ranks = np.ndarray  # of the first image that answers each query, from 1; inf where none is found
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """A text with `[MASK_k]` and its images. `targets` are rows of the gallery, and `shown` those with its own images.
+
+    `unmasked` is the text with the names of the images in the places of the masks. `groups` are what scores are split by, such as
+    {'language': 'de'}.
+    """
+
+    item: Item
+    targets: frozenset[int]
+    shown: frozenset[int] = frozenset()
+    unmasked: str | None = None
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedRetrieval(Base):
+    """Queries of a text and images, and a gallery of images.
+
+    `r1`, `r5`, `r10` and `mrr` (of the first 100) are those of the queries as they are; `images/...` of the sum of their images'
+    vectors, `text/...` of the text without its masks, `sum/...` of both added (late fusion), and `unmasked/...` of the text with
+    names. `own_kept/...`
+    leaves the query's own images in the gallery. `r1/1 image`, `images/r1/kind KIND` and the like are of a part of the queries.
+    """
+
+    type = "mixed_retrieval"
+    queries: Sequence[Query]
+    gallery: Sequence[Item]
+
+    @property
+    def _images(self) -> dict[object, int]:
+        """Every image of a query once, and its row."""
+        images = dict.fromkeys(image for query in self.queries for image in query.item.images)
+        return {image: row for row, image in enumerate(images)}
+
+    @property
+    def _texts(self) -> dict[str, int]:
+        """Every text without its masks once, and its row; those that are masks alone are not there."""
+        texts = (without_masks(query.item.text) for query in self.queries)
+        return {text: row for row, text in enumerate(dict.fromkeys(filter(None, texts)))}
+
+    @property
+    def _named(self) -> list[int]:
+        """The queries that have an unmasked text."""
+        return [row for row, query in enumerate(self.queries) if query.unmasked]
+
+    def parts(self) -> dict[str, Items]:
+        unmasked = [self.queries[row].unmasked for row in self._named]
+        return {
+            "queries": Items([query.item for query in self.queries], self.prompt),
+            "images": Items([Item(images=(image,)) for image in self._images], "none"),
+            "gallery": Items(self.gallery, "none"),
+            **({"texts": Items(list(self._texts), self.prompt)} if self._texts else {}),
+            **({"unmasked": Items(unmasked, self.prompt)} if unmasked else {}),
+        }
+
+    def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
+        gallery = view.documents(vectors("gallery"))
+        every = list(range(len(self.queries)))
+        of_images, of_texts, has_text = self._fused(vectors)
+        kinds = {
+            "": (vectors("queries"), every),
+            "images/": (of_images, every),
+            "sum/": (of_images + of_texts, every),
+            "text/": (of_texts[has_text], has_text),
+        }
+        if self._named:
+            kinds["unmasked/"] = (vectors("unmasked"), self._named)
+        scores: dict[str, float] = {}
+        ranked: dict[str, tuple[Ranks, np.ndarray]] = {}
+        groups = self._groups()
+        for name, (queries, rows) in kinds.items():
+            if len(rows):
+                ranked[name] = self._ranks(_queries(view, queries), gallery, rows, search)
+                ranks = ranked[name][0]
+                scores |= _scores(ranks, name)
+                for group, members in groups.items():
+                    of_group = ranks[np.isin(rows, members)]
+                    scores[f"{name}r1/{group}"] = mean(of_group <= 1)
+        ranks = ranked[""][0]
+        kept, _ = self._ranks(_queries(view, vectors("queries")), gallery, every, search, keep_own=True)
+        scores |= _scores(kept, "own_kept/")
+        values = {f"r{k}": (ranks <= k).astype(float) for k in CUTS} | {"mrr": 1 / ranks}
+        return Scored(scores, Sample("mean", values[self.main]), lambda: self._drawn(ranks, ranked[""][1]))
+
+    def _fused(self, vectors: Vectors) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Returns the sums of each query's images' vectors at unit length, its text's vector, and which queries have a text.
+
+        A text that is masks alone has the vector 0.
+        """
+        images, image_rows = vectors("images"), self._images
+        sums = np.stack([images[[image_rows[x] for x in q.item.images]].sum(0) for q in self.queries])
+        sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        of_texts, text_rows = np.zeros_like(sums), self._texts
+        has_text = [row for row, q in enumerate(self.queries) if without_masks(q.item.text) in text_rows]
+        if has_text:
+            of_texts[has_text] = vectors("texts")[
+                [text_rows[without_masks(self.queries[row].item.text)] for row in has_text]
+            ]
+        return sums, of_texts, has_text
+
+    def _ranks(
+        self, queries: np.ndarray, gallery: np.ndarray, rows: Sequence[int], search: SearchFn, keep_own: bool = False
+    ) -> tuple[Ranks, np.ndarray]:
+        """Returns the ranks of the first targets, and the rows of the first images found, -1 where there are fewer.
+
+        Where vectors are equal the images stand in the order of the gallery.
+        """
+        most_own = 0 if keep_own else max(len(self.queries[row].shown) for row in rows)
+        depth = min(len(gallery), 100 + most_own)
+        _, nearest = search(queries, gallery, depth)
+        ranks = np.full(len(rows), np.inf)
+        first = np.full((len(rows), _FOUND), -1, np.int64)
+        for i, (row, near) in enumerate(zip(rows, np.asarray(nearest).tolist())):
+            query = self.queries[row]
+            left = near if keep_own else [x for x in near if x not in query.shown]
+            first[i, : len(left[:_FOUND])] = left[:_FOUND]
+            ranks[i] = next((place for place, x in enumerate(left, 1) if x in query.targets), np.inf)
+        return ranks, first
+
+    def _groups(self) -> dict[str, np.ndarray]:
+        """Returns the queries of each part, where there are several parts of a kind."""
+        parts: dict[str, dict[str, list[int]]] = {}
+        for row, query in enumerate(self.queries):
+            count = len(query.item.images)
+            groups = {
+                "images": f"{count} image{'' if count == 1 else 's'}",
+                **{k: f"{k} {v}" for k, v in query.groups.items()},
+            }
+            for kind, name in groups.items():
+                parts.setdefault(kind, {}).setdefault(name, []).append(row)
+        several = (names for names in parts.values() if len(names) > 1)
+        return {name: np.array(rows) for names in several for name, rows in sorted(names.items())}
+
+    def _drawn(self, ranks: Ranks, first: np.ndarray) -> list[list[Panel]]:
+        """Returns a few queries with what they found, right ones and wrong ones."""
+        right, wrong = np.flatnonzero(ranks == 1), np.flatnonzero(ranks != 1)
+        spread = lambda rows: rows[np.unique(np.linspace(0, len(rows) - 1, _DRAWN).astype(int))] if len(rows) else rows  # noqa: E731
+        rows = []
+        for row in [*spread(right), *spread(wrong)]:
+            query = self.queries[row]
+            panels = [
+                Panel(
+                    f"query, [MASK_{k}]", pictures.thumbnail(pictures.opened(image)), query.item.text if not k else ""
+                )
+                for k, image in enumerate(query.item.images)
+            ]
+            for place, x in enumerate(first[row]):
+                if x >= 0:
+                    image = pictures.thumbnail(pictures.opened(self.gallery[x].images[0]))
+                    panels.append(Panel(f"{place + 1}.", image, "", int(x) in query.targets))
+            rows.append(panels)
+        return rows
+
+
+def _queries(view: View, vectors: np.ndarray) -> np.ndarray:
+    """Returns vectors at unit length, as queries of an index of this view."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    queries = view.queries(unit.astype(np.float32))
+    return np.sign(queries) if view.is_binary else queries
+
+
+def _scores(ranks: Ranks, prefix: str = "") -> dict[str, float]:
+    scores: dict[str, Callable[[], float]] = {
+        **{f"r{k}": lambda k=k: mean(ranks <= k) for k in CUTS},
+        "mrr": lambda: mean(1 / ranks),
+    }
+    return {prefix + name: score() for name, score in scores.items()}

@@ -1,0 +1,106 @@
+"""Texts with images in them to unit vectors: the images first, then the texts with the images' vectors in their places."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from embed.data.interleaved import Slots, encode_texts
+from embed.inference.encoder import Encoder
+from embed.inference.image_encoder import ImageEncoder
+from embed.inference.plan import MAX_SEGMENTS, Batch
+from embed.inference.program import Program, check_finite
+from embed.text import prompted, template
+from embed.types import Item, Params
+
+
+def slots_of(description: Mapping[str, Any]) -> Slots | None:
+    """Returns how a model reads the images in a text, from its description; None where it reads none."""
+    count = description.get("max_images", 0)
+    return Slots(count) if count else None
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedEncoder:
+    """Encodes texts with images in them, with any parameters of the model of `texts` and `images`."""
+
+    texts: Encoder
+    images: ImageEncoder
+    slots: Slots
+
+    @functools.cached_property
+    def _program(self) -> Program:
+        model, packs = self.texts.model, self.texts.model.methods["mixed"].packs
+
+        def run(params, arrays):
+            tokens, segment_ids = arrays["tokens"], arrays["segment_ids"]
+            inserted = jnp.take_along_axis(arrays["vectors"], arrays["slot"][..., None], axis=1)
+            inputs = {"tokens": tokens, "segment_ids": segment_ids if packs else segment_ids > 0, "inserted": inserted}
+            vectors = model.apply(params, inputs, method="mixed", max_segments=MAX_SEGMENTS if packs else None)
+            return vectors.reshape(-1, vectors.shape[-1])
+
+        return Program(run, self.texts.mesh, "texts with images")
+
+    def __call__(
+        self,
+        params: Params,
+        items: Sequence[Item],
+        locations: Sequence[str],
+        *,
+        prompt: str,
+        progress: Callable[[int], None] = lambda items: None,
+    ) -> np.ndarray:
+        """Returns float32 unit vectors [n, E] of items with a text and at least one image each.
+
+        The text names each image (`interleaved.check_masks`).
+        """
+        prompt_template = template(prompt, dict(self.texts.prompts))
+        read = functools.partial(prompted, prompt_template, normalization=self.texts.text_normalization)
+        inputs = [read(item.text, item.title or "") for item in items]
+        rows, cut = encode_texts(self.texts.tokenizer, inputs, self.texts.max_length, self.slots, locations)
+        self.texts.overflow(sum(cut), len(cut))
+        values = [image for item in items for image in item.images]
+        of_images = [f"image {k} of {where}" for item, where in zip(items, locations) for k in range(len(item.images))]
+        vectors = self.images.inserted(params, values, of_images)
+        first = np.cumsum([0, *(len(item.images) for item in items)])
+        # What token -1 - i of a text stands for is row i of its vectors.
+        inserted = [_in_text(vectors[first[i] : first[i + 1]]) for i in range(len(items))]
+        batches = self.texts.plan(rows)
+        out = np.empty((len(items), self.texts.model.embedding_dim), np.float32)
+
+        def done(number: int, embedded: np.ndarray) -> None:
+            out[batches[number].texts] = embedded[batches[number].segment_index]
+
+        arrays = (_arrays(batch, rows, inserted, self.texts.tokenizer.pad_id) for batch in batches)
+        self._program.run(params, arrays, done, lambda number: progress(len(batches[number].texts)))
+        check_finite(out, "text")
+        return out
+
+
+def _in_text(vectors: np.ndarray) -> np.ndarray:
+    """Returns the vectors [K * T, D] of the images of one text, each by its number, of [K, numbers, T, D]."""
+    count, numbers = vectors.shape[:2]
+    return vectors[np.arange(count), np.arange(count) % numbers].reshape(-1, vectors.shape[-1])
+
+
+def _arrays(
+    batch: Batch, rows: Sequence[np.ndarray], inserted: Sequence[np.ndarray], pad_id: int
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a batch: tokens and segments, `vectors` [height, M, D] of the images of each row, and `slot`
+    int32 [height, length], which of them a token below 0 stands for; 0 of other tokens."""
+    tokens, segment_ids = batch.arrays(rows, pad_id)
+    needed = max(sum(len(inserted[i]) for i in row) for row in batch.rows)
+    room = 1 << (needed - 1).bit_length()  # few shapes
+    vectors = np.zeros((batch.height, room, inserted[0].shape[-1]), np.float32)
+    slot = np.zeros(tokens.shape, np.int32)
+    for r, row in enumerate(batch.rows):
+        start = 0
+        for s, i in enumerate(row):
+            vectors[r, start : start + len(inserted[i])] = inserted[i]
+            is_image = (segment_ids[r] == s + 1) & (tokens[r] < 0)
+            slot[r, is_image] = start - 1 - tokens[r, is_image]
+            start += len(inserted[i])
+    return {"tokens": tokens, "segment_ids": segment_ids, "vectors": vectors, "slot": slot}

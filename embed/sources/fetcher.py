@@ -1,0 +1,323 @@
+"""Fetches the images of a list of URLs politely: few at a time from a host, as its robots.txt says, and waiting where it asks to.
+
+What a server sends is not trusted: redirects are followed to public addresses alone, bodies are read up to a size, and what is no
+image that Pillow opens is refused.
+"""
+
+import asyncio
+import dataclasses
+import email.utils
+import random
+import time
+import urllib.parse
+import urllib.robotparser
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import embed
+from embed import image_bytes, ranges
+from embed.errors import ConfigError, DataError, UsageError
+from embed.ranges import Count, Positive
+from embed.sources.addresses import host_of, resolve
+from embed.sources.image_shards import ImageShards
+
+_REDIRECTS = 5
+_ROBOTS_BYTES = 512 << 10  # RFC 9309 asks for 500 KiB
+_EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetching:
+    """How images are fetched. `contact`, an address of yours, is part of the user agent, as large hosts require.
+
+    `per_host` requests run at once on one host, at least `seconds_between` apart, `at_once` in all. A request that has not ended
+    after `deadline` seconds is broken off. What may pass, such as too many requests, is tried `attempts` times, after the wait that
+    the server asks for or a doubling one, of at most `longest_wait` seconds. Images are at most `max_bytes` and `max_pixels` large.
+    `allow_private` also asks hosts of this machine and of private networks.
+    """
+
+    contact: str
+    at_once: Count = 32
+    per_host: Count = 2
+    seconds_between: ranges.NonNegative = 0.1
+    deadline: Positive = 60.0
+    attempts: Count = 4
+    first_wait: Positive = 1.0
+    longest_wait: Positive = 300.0
+    max_bytes: Count = 32 << 20
+    max_pixels: image_bytes.Pixels = image_bytes.MAX_PIXELS
+    allow_private: bool = False
+
+    def __post_init__(self):
+        ranges.check_fields(self)
+        if not self.contact.strip() or not self.contact.isprintable():
+            raise ConfigError(
+                "Fetching.contact is empty; give an e-mail address or a web page of yours, which hosts ask for"
+            )
+
+    @property
+    def user_agent(self) -> str:
+        """What hosts see."""
+        return f"embed/{embed.__version__} ({self.contact.strip()})"
+
+
+class _Failed(Exception):
+    """A URL without an image. `retriable` says that another run may get it, and `after` the wait in seconds that was asked for."""
+
+    def __init__(self, reason: str, retriable: bool = False, after: float | None = None):
+        super().__init__(reason)
+        self.retriable, self.after = retriable, after
+
+
+@dataclasses.dataclass
+class _Host:
+    """What is known of a host: when it may be asked again, how many requests run, and its robots.txt."""
+
+    slots: asyncio.Semaphore
+    order: asyncio.Lock
+    free_at: float = 0.0
+    between: float = 0.0
+    robots: urllib.robotparser.RobotFileParser | None = None
+    unreachable: str = ""
+
+
+def fetch(
+    urls: Iterable[str], shards: ImageShards, options: Fetching, say: Callable[[str], None] = print, every: float = 10.0
+) -> None:
+    """Fetches the images of URLs that `shards` knows nothing of, or that failed for a reason that may pass.
+
+    `say` is given a line every so many seconds, and one at the end.
+    """
+    wanted = [url for url in dict.fromkeys(urls) if url not in shards.entries or shards.entries[url].retriable]
+    if not wanted:
+        return
+    try:
+        import httpx2
+    except ImportError as e:
+        raise UsageError("fetching images needs a package; run: pip install 'embed[images]'") from e
+    asyncio.run(_Fetcher(httpx2, shards, options, say, every).run(wanted))
+
+
+class _Fetcher:
+    """Fetches for the time of an event loop."""
+
+    def __init__(self, httpx, shards: ImageShards, options: Fetching, say, every: float):
+        self._httpx, self._shards, self._options, self._say, self._every = httpx, shards, options, say, every
+        self._hosts: dict[tuple[str, int], _Host] = {}
+        self._all = asyncio.Semaphore(options.at_once)
+        self._got = self._bytes = self._failed = 0
+
+    async def run(self, urls: list[str]) -> None:
+        """Fetches all of them. The tasks take URLs from one queue, and no host keeps the others waiting."""
+        headers = {"User-Agent": self._options.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        limits = self._httpx.Limits(
+            max_connections=self._options.at_once, max_keepalive_connections=self._options.at_once
+        )
+        self._client = self._httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
+        self._begin, self._total = time.monotonic(), len(urls)
+        waiting = _by_host(urls)
+        reporter = asyncio.create_task(self._report())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for of_host in waiting.values():
+                    for _ in range(min(self._options.per_host, len(of_host))):
+                        group.create_task(self._work(of_host))
+        except BaseExceptionGroup as e:
+            raise e.exceptions[0] from None  # such as a disk that is full
+        finally:
+            reporter.cancel()
+            await self._client.aclose()
+            self._shards.close()
+        self._say(self._line())
+
+    async def _work(self, urls: list[str]) -> None:
+        """Fetches URLs of one host until none is left."""
+        while urls:
+            url = urls.pop()
+            try:
+                content, extension = await self._image(url)
+            except _Failed as e:
+                self._shards.refuse(url, str(e), e.retriable)
+                self._failed += 1
+            else:
+                self._shards.add(url, content, extension)
+                self._got += 1
+                self._bytes += len(content)
+
+    async def _image(self, url: str) -> tuple[bytes, str]:
+        """Returns the bytes of an image and the extension of its kind, after several tries where another may help."""
+        for attempt in range(1, self._options.attempts + 1):
+            try:
+                content, kind = await self._followed(url)
+                break
+            except _Failed as e:
+                if not e.retriable or attempt == self._options.attempts:
+                    raise
+                backoff = self._options.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+                await asyncio.sleep(min(backoff if e.after is None else e.after, self._options.longest_wait))
+        try:
+            image = await asyncio.to_thread(image_bytes.open_image, content, "the answer", self._options.max_pixels)
+        except DataError as e:
+            raise _Failed(f"{e} (content type {kind or 'not told'})") from e
+        del image
+        return content, _extension(content)
+
+    async def _followed(self, url: str) -> tuple[bytes, str]:
+        """Returns the body and content type of what a URL leads to."""
+        for _ in range(_REDIRECTS + 1):
+            status, headers, body = await self._asked(url)
+            if status in (301, 302, 303, 307, 308):
+                target = headers.get("location", "")
+                if not target:
+                    raise _Failed(f"status {status} without a target")
+                url = urllib.parse.urljoin(url, target)
+                continue
+            return body, headers.get("content-type", "").partition(";")[0].strip().lower()
+        raise _Failed(f"more than {_REDIRECTS} redirects")
+
+    async def _asked(self, url: str) -> tuple[int, Any, bytes]:
+        """Returns what one request gives, if the host's robots.txt allows it, in the host's turn."""
+        try:
+            scheme, name, port = host_of(url)
+        except DataError as e:
+            raise _Failed(str(e)) from e
+        host = self._hosts.setdefault((name, port), self._new_host())
+        async with host.slots:
+            await self._read_robots(host, f"{scheme}://{_netloc(name, port, scheme)}/robots.txt")
+            if host.robots is not None and not host.robots.can_fetch(self._options.user_agent, url):
+                raise _Failed("its host's robots.txt forbids it")
+            await self._turn(host)
+            status, headers, body = await self._request(url, self._options.max_bytes)
+        if status == 429 or status >= 500 or status == 408:
+            after = _retry_after(headers)
+            if after is not None:
+                host.free_at = max(host.free_at, time.monotonic() + min(after, self._options.longest_wait))
+            raise _Failed(f"status {status}", True, after)
+        if not (200 <= status < 400):
+            raise _Failed(f"status {status}")
+        return status, headers, body
+
+    def _new_host(self) -> _Host:
+        return _Host(asyncio.Semaphore(self._options.per_host), asyncio.Lock(), between=self._options.seconds_between)
+
+    async def _turn(self, host: _Host) -> None:
+        """Waits until the host may be asked again."""
+        async with host.order:
+            wait = host.free_at - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            host.free_at = max(host.free_at, time.monotonic()) + host.between
+
+    async def _read_robots(self, host: _Host, url: str) -> None:
+        """Reads robots.txt once, as RFC 9309 says: none (400 to 499) allows all; one that cannot be read allows nothing."""
+        async with host.order:
+            if host.unreachable:
+                raise _Failed(host.unreachable, True)
+            if host.robots is not None:
+                return
+            parser = urllib.robotparser.RobotFileParser()
+            for _ in range(_REDIRECTS + 1):
+                try:
+                    status, headers, body = await self._request(url, _ROBOTS_BYTES, cut=True)
+                except _Failed as e:
+                    if e.retriable:
+                        host.unreachable = f"robots.txt: {e}"
+                    raise
+                if status not in (301, 302, 303, 307, 308):
+                    break
+                url = urllib.parse.urljoin(url, headers.get("location", ""))
+            if status >= 500 or status == 429:
+                host.unreachable = f"robots.txt: status {status}"
+                raise _Failed(host.unreachable, True)
+            parser.parse(body.decode("utf-8", "replace").splitlines() if status == 200 else [])
+            delay = parser.crawl_delay(self._options.user_agent)
+            host.between = max(host.between, min(float(delay or 0), self._options.longest_wait))
+            host.robots = parser
+
+    async def _request(self, url: str, max_bytes: int, cut: bool = False) -> tuple[int, Any, bytes]:
+        """Returns status, headers and body of one request. A body that is too large fails, or is cut."""
+        scheme, name, port = host_of(url)
+        try:
+            async with self._all, asyncio.timeout(self._options.deadline):
+                address = await resolve(name, port, self._options.allow_private)
+                target = self._httpx.URL(url).copy_with(host=address)
+                request = self._client.build_request(
+                    "GET", target, headers={"Host": _netloc(name, port, scheme)}, extensions={"sni_hostname": name}
+                )
+                response = await self._client.send(request, stream=True)
+                try:
+                    return response.status_code, response.headers, await _body(response, max_bytes, cut)
+                finally:
+                    await response.aclose()
+        except DataError as e:
+            raise _Failed(str(e)) from e
+        except TimeoutError:
+            raise _Failed(f"no answer within {self._options.deadline:g} s", True) from None
+        except (OSError, UnicodeError, self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError) as e:
+            reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
+            raise _Failed(f"cannot be reached ({reason})", True) from e
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            self._say(self._line())
+
+    def _line(self) -> str:
+        done, seconds = self._got + self._failed, max(time.monotonic() - self._begin, 1e-9)
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        size, rate = f"{self._bytes / 1e6:,.1f} MB", f"{done / seconds:.1f} a second"
+        return f"fetched    {self._got:,} of {self._total:,} images{failed}, {size}, {rate}"
+
+
+async def _body(response, max_bytes: int, cut: bool) -> bytes:
+    """Returns a body as it came over the wire."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a few bytes can stand for gigabytes
+        raise _Failed(f"is compressed as {encoding[:20]}, which was not asked for")
+    length = response.headers.get("content-length", "")
+    if not cut and length.isdigit() and int(length) > max_bytes:
+        raise _Failed(f"{int(length):,} bytes, and at most {max_bytes:,} are read")
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > max_bytes:
+            if cut:
+                break
+            raise _Failed(f"more than {max_bytes:,} bytes")
+    if not cut and length.isdigit() and len(data) < int(length):
+        raise _Failed(f"ended after {len(data):,} of {int(length):,} bytes", True)
+    return bytes(data[:max_bytes])
+
+
+def _extension(content: bytes) -> str:
+    return _EXTENSIONS.get(image_bytes.kind(content), "img")
+
+
+def _netloc(name: str, port: int, scheme: str) -> str:
+    host = f"[{name}]" if ":" in name else name
+    return host if port == (443 if scheme == "https" else 80) else f"{host}:{port}"
+
+
+def _by_host(urls: list[str]) -> dict[str, list[str]]:
+    """Returns URLs by their host, each list with the first URL at its end."""
+    by_host: dict[str, list[str]] = {}
+    for url in reversed(urls):
+        try:
+            _, name, port = host_of(url)
+        except DataError:
+            name, port = "", 0
+        by_host.setdefault(f"{name}:{port}", []).append(url)
+    return by_host
+
+
+def _retry_after(headers) -> float | None:
+    """Returns the seconds in the header Retry-After, which may be a number or a date; None where it says nothing."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError, TypeError):
+            return None
+    return max(0.0, seconds) if seconds == seconds else None
