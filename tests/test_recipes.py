@@ -70,6 +70,12 @@ REQUIRED = {
         "NUM_CLASSES=2",
     ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
+    "recipes/universal/udon.gin": [
+        "DOMAINS='data/pairs/*.jsonl'",
+        "START='minilm'",
+        "CLASSES='classes.txt'",
+        "CLASS_COUNTS=(1, 1)",
+    ],
     "recipes/tips/high_resolution.gin": ["PICTURES='pictures/*.jsonl'", "START='minilm'"],
     "claims/recipes/scenes.gin": SCENES,
     "claims/recipes/scenes_one_caption.gin": SCENES,

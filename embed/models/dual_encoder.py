@@ -17,6 +17,7 @@ from embed.types import Method
 from embed.vectors import normalize
 
 IMAGE, TOKENS, MASKED = "image", "image_tokens", "masked_image_tokens"
+WITH_TOKEN = "image_with_token"
 INSERTED, MIXED = "inserted", "mixed"
 
 
@@ -40,20 +41,30 @@ class ImageEmbedder(nn.Module):
         return self.encoder.stochastic_depth
 
     @nn.compact
-    def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B E"]:
-        """Returns the embeddings of images; `pixels` as in `vit.VisionTransformer`."""
+    def __call__(
+        self, pixels: Float[Array, "B Y X 3"], is_training: bool = False, with_token: bool = False
+    ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], Float[Array, "B D"]]:
+        """Returns the embeddings of images; `pixels` as in `vit.VisionTransformer`.
+
+        `with_token` returns beside them the class tokens that they are made of.
+        """
         if self.class_token >= self.encoder.num_class_tokens:
             raise ConfigError(
                 f"ImageEmbedder.class_token = {self.class_token}, and the encoder has {self.encoder.num_class_tokens} class "
                 "tokens, counted from 0; take one of them"
             )
         token = self.encoder(pixels, None, is_training)[0][:, self.class_token]
-        return normalize(project(token, self.projection)[-1])
+        embedding = normalize(project(token, self.projection)[-1])
+        return (embedding, token) if with_token else embedding
 
     @nn.nowrap
     def methods(self) -> dict[str, Method]:
         """Returns how the model may be called. `image_tokens` are class tokens and patches, as the encoder gives them."""
-        methods = {IMAGE: Method(("pixels",), self.forward_flops), TOKENS: Method(("pixels",), self.token_flops)}
+        methods = {
+            IMAGE: Method(("pixels",), self.forward_flops),
+            WITH_TOKEN: Method(("pixels",), self.forward_flops),
+            TOKENS: Method(("pixels",), self.token_flops),
+        }
         if self.encoder.mask_token:
             methods[MASKED] = Method(("pixels", "patch_mask"), self.token_flops)
         return methods
@@ -70,8 +81,8 @@ class ImageEmbedder(nn.Module):
     def run(self, method: str, inputs: Mapping[str, Array], is_training: bool, max_segments: int | None) -> Any:
         """Returns what a method of `methods` gives."""
         del max_segments
-        if method == IMAGE:
-            return self(**inputs, is_training=is_training)
+        if method in (IMAGE, WITH_TOKEN):
+            return self(**inputs, is_training=is_training, with_token=method == WITH_TOKEN)
         return self.encoder(inputs["pixels"], inputs.get("patch_mask"), is_training)
 
     @nn.nowrap

@@ -7,14 +7,17 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from embed.errors import ConfigError
 from embed.losses.classes import ByClass
 from embed.losses.relational import Relational
+from embed.losses.udon import Udon
 from embed.types import Batch, Metrics, Model, Outputs, Params, Variables
+from embed.vectors import normalize
 
-MODEL, LOSS = "model", "loss"
+MODEL, LOSS, TEACHERS = "model", "loss", "teachers"
 IMAGE, TEACHER, CLASS = "image", "teacher", "label"
 
 
@@ -41,14 +44,18 @@ class _Images:
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the embeddings of a micro-batch as rows."""
         del step
+        self._check(batch)
+        dropout = key if self.model.dropout else None
+        inputs = {"pixels": batch[IMAGE]}
+        return Outputs({IMAGE: self.model.apply(variables.params[MODEL], inputs, method="image", key=dropout)}, {})
+
+    def _check(self, batch: Batch) -> None:
+        """Raises ConfigError for what the batch lacks."""
         for name in self.needed:
             if name not in batch:
                 raise ConfigError(
                     f"{type(self).__name__} reads {name!r}, which no feature gives; put it into Recipe.features"
                 )
-        dropout = key if self.model.dropout else None
-        inputs = {"pixels": batch[IMAGE]}
-        return Outputs({IMAGE: self.model.apply(variables.params[MODEL], inputs, method="image", key=dropout)}, {})
 
     def update(self, variables: Variables, outputs: Outputs, step) -> dict[str, Any]:
         """Returns {}: nothing moves."""
@@ -104,6 +111,71 @@ class Classified(_Images):
         """Returns the loss of the whole batch and its metrics."""
         del step
         return self.loss_fn(params[LOSS], outputs.rows[IMAGE], batch[CLASS])
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught(_Images):
+    """Images and their classes, by UDON: the model is the student, and each domain has a linear teacher on the same backbone.
+
+    The batch has `image` and `label` (`image_features.Classes`), whose list of classes is ordered by domain. From step 1,000 on the
+    paper draws hard domains more often. Here the mixture's rates decide, as a batch must follow from its number alone: that is what
+    makes a resumed run equal to the bit.
+    Source: arXiv:2406.08332.
+    """
+
+    loss_fn: Udon
+    needed = (IMAGE, CLASS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.model is not None and self.model.embedding_dim != self.loss_fn.student_dim:
+            raise ConfigError(
+                f"Udon.student_dim = {self.loss_fn.student_dim}, and the model's embeddings have {self.model.embedding_dim} "
+                "values; make them equal"
+            )
+
+    def check_features(self, features) -> None:
+        """Raises ConfigError unless the classes of the data are as many as those of all domains."""
+        for feature in features:
+            count = getattr(feature, "num_classes", None)
+            if count not in (None, self.loss_fn.num_classes):
+                raise ConfigError(
+                    f"Udon.domains have {self.loss_fn.num_classes} classes, and {feature.names} names {count}; make them equal"
+                )
+
+    @property
+    def _width(self) -> int:
+        return self.model.description["encoder"]["width"]
+
+    def init(self, key, start: Params | None = None) -> Variables:
+        """Returns the first variables; the heads of the teachers are float32 [domains, D, T]."""
+        keys = jax.random.split(key, 3)
+        shape = (len(self.loss_fn.domains), self._width, self.loss_fn.teacher_dim)
+        teachers = jax.random.normal(keys[2], shape) / self._width**0.5
+        model = self.model.init(keys[0]) if start is None else start
+        return Variables({MODEL: model, LOSS: self.loss_fn.init(keys[1]), TEACHERS: teachers}, {}, {})
+
+    def axes(self) -> Variables:
+        """Returns the logical axes of the variables."""
+        params = {MODEL: self.model.axes, LOSS: self.loss_fn.axes(), TEACHERS: (None, "width", "embedding")}
+        return Variables(params, {}, {})
+
+    def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
+        """Returns the embeddings of the student and of the teachers as rows."""
+        del step
+        self._check(batch)
+        given = (variables.params[MODEL], {"pixels": batch[IMAGE]})
+        student, token = self.model.apply(*given, method="image_with_token", key=key if self.model.dropout else None)
+        every = jnp.einsum("bd,ndt->bnt", token, variables.params[TEACHERS])
+        domain = self.loss_fn.domain_of(batch[CLASS])
+        teacher = normalize(jnp.take_along_axis(every, domain[:, None, None], 1)[:, 0])
+        return Outputs({IMAGE: student, TEACHER: teacher}, {})
+
+    def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:
+        """Returns the loss of the whole batch and its metrics."""
+        del step
+        rows = outputs.rows
+        return self.loss_fn(params[LOSS], rows[IMAGE], rows[TEACHER], batch[CLASS], batch.get(f"{IMAGE}_id"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from encoded_pairs import Letters, encoded
 from embed.data.draws import Draws
 from embed.data.features import Unit, drawn_ids
 from embed.data.record_encoder import RecordEncoder
-from embed.data.text_features import Lengths, Text, Texts, describe, pairs
+from embed.data.text_features import Lengths, Text, Texts, pairs
 from embed.errors import ConfigError, DataError
 from embed.text import content_id, target_id
 
@@ -115,7 +115,7 @@ def test_the_arrays_of_a_batch():
 
 def test_the_features_of_pairs():
     query, target, negatives = pairs(Lengths(5, 7), 2, "first")
-    assert [describe(f) for f in (query, target, negatives)] == [
+    assert [f.title for f in (query, target, negatives)] == [
         "query of 5 tokens", "target of 7 tokens", "2 negatives of 7 tokens"
     ]  # fmt: skip
     assert (negatives.query, negatives.positives, negatives.draw) == ("query", "target", "first")

@@ -37,6 +37,7 @@ PROMPTS = {
     "compositionality": "query",
     "dense": "none",
     "universal_retrieval": "none",
+    "mixed_retrieval": "query",
 }
 
 
@@ -63,6 +64,7 @@ MAIN = {
     "compositionality": "accuracy",
     "dense": "miou",
     "universal_retrieval": "r1",
+    "mixed_retrieval": "r1",
 }
 
 

@@ -56,7 +56,7 @@ TOKENS = {"tokens": np.arange(10, dtype=np.int32).reshape(2, 5), "segment_ids": 
 
 
 def test_each_method_gives_what_its_tower_gives(model, params):
-    assert list(model.methods) == ["text", "image", "image_tokens", "masked_image_tokens"]
+    assert list(model.methods) == ["text", "image", "image_with_token", "image_tokens", "masked_image_tokens"]
     assert (model.embedding_dim, model.matryoshka_dims) == (8, (8, 4))
     apply = jax.jit(model.apply, static_argnames="method")
     texts = apply(params, TOKENS)
