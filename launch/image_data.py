@@ -5,7 +5,7 @@ what it shows (a stamp, an emoji, a tile) says so: one in eight. The set `arrays
 FILE.jsonl.gz beside it: image_data.py arrays FILE.npz OUTPUT. All of it is for training.
 
 scenes, stamps and emoji also get suite.json, which `embed evaluate` scores models on, and the folders of its tasks
-(image_suites.py).
+(image_suites.py). The set `composed` has files of its own (composed.py).
 """
 
 import gzip
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import composed
 import image_suites
 import numpy as np
 import scenes
@@ -185,6 +186,9 @@ def main(name: str, package: pathlib.Path, output: pathlib.Path) -> None:
     """Writes a set; an output folder of an earlier run is written anew."""
     shutil.rmtree(output, ignore_errors=True)
     (output / "images").mkdir(parents=True)
+    if name == "composed":
+        print(f"wrote      {output}: {composed.write(package, output)}")
+        return
     split: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for row in SETS[name](package, output):
         split["test" if name != "arrays" and is_test(row["id"]) else "train"].append(row)

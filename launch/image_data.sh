@@ -8,9 +8,11 @@
 #         stamps   Tux Paint's stamps: drawings and photographs with captions in many languages, and categories (GPL-2)
 #         emoji    the emoji of two vendors with names and categories (art of Google and Twitter: Apache 2.0, CC BY 4.0)
 #         earth    tiles of the Earth: colours, heights, and which pixels are water (NASA's images)
+#         composed queries of a text and emoji whose answer is another emoji (Google's font: OFL; names of emoji: BSD)
 #         All of them when none is named.
 #
-# scenes, stamps and emoji have a suite.json for `embed evaluate`. Needs apt-get and dpkg-deb for stamps, npm for the others, and the environment of launch/setup.sh with the extra [images].
+# All but earth have a suite.json for `embed evaluate`. Needs apt-get and dpkg-deb for stamps and composed, pip for composed, npm for
+# emoji and earth, and the environment of launch/setup.sh with the extra [images].
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"
@@ -18,7 +20,7 @@ source "$here/launch/common.sh"
 output=$1
 shift
 sets=("$@")
-[ $# -gt 0 ] || sets=(scenes stamps emoji earth)
+[ $# -gt 0 ] || sets=(scenes stamps emoji earth composed)
 python="${PYTHON:-$here/.venv/bin/python}"
 packages="$output/packages"
 
@@ -38,6 +40,12 @@ fetched() {
     whole "$file" "$digest" || die 65 "$file: is another version than the one known, or damaged; remove it, and get sha256 $digest"
 }
 
+# opened FILE.deb FOLDER: unpacks a Debian package of `packages` into a folder.
+opened() {
+    command -v dpkg-deb >/dev/null 2>&1 || die 69 "dpkg-deb opens $1; install dpkg"
+    dpkg-deb --extract "$packages/$1" "$2"
+}
+
 mkdir -p "$packages"
 for name in "${sets[@]}"; do
     case "$name" in
@@ -45,9 +53,16 @@ for name in "${sets[@]}"; do
         stamps)
             fetched tuxpaint-stamps-default_2022.06.04-1_all.deb 6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34 \
                 apt-get download tuxpaint-stamps-default=2022.06.04-1
-            command -v dpkg-deb >/dev/null 2>&1 || die 69 "dpkg-deb opens the package of stamps; install dpkg"
             rm -rf "$packages/stamps"
-            dpkg-deb --extract "$packages/tuxpaint-stamps-default_2022.06.04-1_all.deb" "$packages/stamps"
+            opened tuxpaint-stamps-default_2022.06.04-1_all.deb "$packages/stamps"
+            ;;
+        composed)
+            font=fonts-noto-color-emoji_2.042-0+deb12u1_all.deb names=emoji-2.16.0-py3-none-any.whl
+            fetched "$font" a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751 apt-get download fonts-noto-color-emoji=2.042-0+deb12u1
+            fetched "$names" c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330 "$python" -m pip download --no-deps emoji==2.16.0
+            rm -rf "$packages/composed"
+            opened "$font" "$packages/composed"
+            "$python" -m zipfile --extract "$packages/$names" "$packages/composed"
             ;;
         emoji | earth)
             if [ "$name" = emoji ]; then
@@ -61,7 +76,7 @@ for name in "${sets[@]}"; do
             mkdir -p "$packages/$name"
             tar -xzf "$packages/$file" -C "$packages/$name"
             ;;
-        *) die 64 "no set is called $name; known: scenes, stamps, emoji, earth" ;;
+        *) die 64 "no set is called $name; known: scenes, stamps, emoji, earth, composed" ;;
     esac
     "$python" "$here/launch/image_data.py" "$name" "$packages/$name" "$output/$name"
     rm -rf "${packages:?}/$name"

@@ -1,28 +1,17 @@
 """Pictures from packages and by rule: a small package of each kind becomes images and rows, and scenes are true to themselves."""
 
 import gzip
-import importlib.util
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from launch_scripts import LAUNCH, script
 from PIL import Image
 
 from embed.evaluation import suites
-
-LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-
-
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, LAUNCH / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +20,7 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def image_data(scenes):
-    script("image_suites")
+def image_data():
     return script("image_data")
 
 
@@ -164,7 +152,7 @@ def test_stamps_and_emoji_have_suites(image_data, tmp_path):
     (tmp_path / "images").mkdir()
     for row in rows:
         Image.new("RGB", (4, 4)).save(tmp_path / row["image"])
-    sys.modules["image_suites"].write("emoji", tmp_path, rows[:4], rows[4:])
+    script("image_suites").write("emoji", tmp_path, rows[:4], rows[4:])
     suite = suites.read_suite(tmp_path / "suite.json")
     assert [task.name for task in suite.tasks] == ["emoji-categories", "emoji-text-to-image", "emoji-image-to-text"]
     (retrieval,) = suite.tasks[1].subsets.values()
@@ -214,7 +202,10 @@ def test_a_set_that_is_not_known_and_packages_that_are_damaged_or_cannot_be_fetc
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     refused = run("cats")
-    assert refused.returncode == 64 and "no set is called cats; known: scenes, stamps, emoji, earth" in refused.stderr
+    assert (
+        refused.returncode == 64
+        and "no set is called cats; known: scenes, stamps, emoji, earth, composed" in refused.stderr
+    )
     (tmp_path / "out" / "packages" / "three-globe-2.45.2.tgz").write_bytes(b"cut")
     gone = run("earth")
     assert gone.returncode == 69 and "npm could not fetch three-globe-2.45.2.tgz; look at its settings" in gone.stderr

