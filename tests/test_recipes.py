@@ -70,6 +70,13 @@ REQUIRED = {
         "NUM_CLASSES=2",
     ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
+    "recipes/mmir/b14.gin": [
+        "TABLES='data/pairs/*.jsonl'",
+        "FOLDER='images'",
+        "CONTACT='me'",
+        "START='minilm'",
+        "MATRYOSHKA_DIMS=(384,)",
+    ],
     "recipes/universal/udon.gin": [
         "DOMAINS='data/pairs/*.jsonl'",
         "START='minilm'",

@@ -11,12 +11,13 @@ from PIL import Image as Pillow
 from training_batches import fast
 
 import embed
-from embed import sharding
+from embed import sharding, trees
 from embed.data.examples import Examples
 from embed.data.image_features import Image
 from embed.data.interleaved import Interleaved
 from embed.data.loader import Batches
 from embed.data.tasks import Mixture, Task
+from embed.data.text_features import Text
 from embed.errors import ConfigError, DataError
 from embed.losses.contrastive import Contrastive
 from embed.models.dual_encoder import DualEncoder
@@ -30,6 +31,7 @@ from embed.workflows import prepare, train
 from embed.workflows.recipe import Recipe
 
 FIELDS = {"query": "text", "query_images": "images", "target": "target"}
+ONE = {"schedule": Schedule(steps=1, checkpoint_every=1, log_every=1)}
 
 
 @pytest.fixture
@@ -128,3 +130,13 @@ def test_models_and_data_must_fit(folder, recipe_of):
         train.run(recipe_of(max_images=0), folder / "run")
     with pytest.raises(ConfigError, match="'query' has up to 2 images in a text, and DualEncoder.max_images = 3"):
         train.run(recipe_of(max_images=3), folder / "run")
+
+
+def test_a_model_without_images_in_texts_learns_to_read_them(folder, recipe_of):
+    train.run(recipe_of(max_images=0, features=[Text("query", 16), Image("target", size=12)], **ONE), folder / "first")
+    start = {"model": None, "tokenizer": None, "init_from": str(folder / "first"), "model_changes": {"max_images": 2}}
+    train.run(recipe_of(**start), folder / "second")
+    first, second = embed.load(folder / "first"), embed.load(folder / "second")
+    added = set(trees.flatten(second.params)) - set(trees.flatten(first.params))
+    assert added == {"image_input/kernel", "image_numbers"}
+    assert second.encode(items(folder)[:1], prompt="none").shape == (1, second.encoder.model.embedding_dim)
