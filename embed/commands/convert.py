@@ -56,6 +56,11 @@ def add_arguments(parser) -> None:
         help="let every token of a causal decoder see the whole text: a start for training, not the same model",
     )
     parser.add_argument(
+        "--texts_alone",
+        action="store_true",
+        help="leave out the image tower of an EmbeddingGemma 2; by default texts, images and texts with images are read",
+    )
+    parser.add_argument(
         "--with_decoder",
         action="store_true",
         help="read the decoder of an encoder-decoder (T5Gemma) too, to train both as a language model",
@@ -76,6 +81,7 @@ def run(arguments) -> None:
         text_normalization=arguments.text_normalization,
         bidirectional=arguments.bidirectional,
         with_decoder=arguments.with_decoder,
+        texts_alone=arguments.texts_alone,
     )
     print(f"try        embed search {arguments.output} --corpus=FILE 'a query'", file=sys.stderr)
 

@@ -6,7 +6,7 @@ image k, counted from 0, is -1 - (k * tokens_per_image + s).
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,24 @@ class Slots:
                 f"{tokenizer.path}: has no token {token!r}, which stands beside images; take the model's own"
             )
         return [number]
+
+
+def slots_of(description: Mapping[str, Any], size: int | None = None) -> Slots | None:
+    """Returns how a model reads the images in a text, from its description; None where it reads none.
+
+    `size` is that of the images, where it is not the model's own.
+    """
+    count = description.get("max_images", 0)
+    if description.get("type") != "MixedEmbedder":
+        return Slots(count) if count else None
+    image = description["image"]
+    side = (size or image["image_size"]) // (image["encoder"]["patch_size"] * image["encoder"]["pooling"])
+    return Slots(count, side**2, description["before"], description["after"])
+
+
+def mask(number: int) -> str:
+    """Returns what stands in a text for an image."""
+    return f"[MASK_{number}]"
 
 
 def check_masks(text: str, count: int, location: str, max_images: int) -> None:
@@ -129,7 +147,7 @@ def readable(tokenizer: Tokenizer, tokens: Sequence[int], per_image: int = 1) ->
         parts += [tokenizer.decode(run)] if run else []
         run = []
         if token is not None and (-1 - token) % per_image == 0:
-            parts.append(f"[MASK_{(-1 - token) // per_image}]")
+            parts.append(mask((-1 - token) // per_image))
     return " ".join(parts)
 
 

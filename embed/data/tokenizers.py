@@ -125,6 +125,11 @@ class SentencePiece:
         number = processor.piece_to_id(token)
         return number if processor.id_to_piece(number) == token else None
 
+    def token(self, number: int) -> str | None:
+        """Returns the token of an id; None where there is no such."""
+        processor = _sentencepiece(self.path)
+        return processor.id_to_piece(number) if 0 <= number < processor.get_piece_size() else None
+
     def check_length(self, max_length: int) -> None:
         """Raises ConfigError for a length that leaves no room for a text."""
         _check_room(max_length, self.add_bos + self.add_eos)
@@ -251,6 +256,10 @@ class HuggingFace:
     def token_id(self, token: str) -> int | None:
         """Returns the id of a token; None where there is no such."""
         return self._open()[0].token_to_id(token)
+
+    def token(self, number: int) -> str | None:
+        """Returns the token of an id; None where there is no such."""
+        return self._open()[0].id_to_token(number) if number >= 0 else None
 
     def check_length(self, max_length: int) -> None:
         """Raises ConfigError for a length that leaves no room for a text."""

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from embed.data.interleaved import check_masks
+from embed.data.interleaved import check_masks, mask, slots_of
 from embed.errors import UsageError
 from embed.inference import arguments
 from embed.inference.encoder import Encoder
 from embed.inference.image_encoder import ImageEncoder
 from embed.inference.items import check_filled, check_images, check_single_images, items_of
-from embed.inference.mixed_encoder import MixedEncoder, slots_of
+from embed.inference.mixed_encoder import MixedEncoder
 from embed.types import Item, Model, Params
 
 
@@ -35,8 +35,10 @@ class ItemEncoder:
 
     def patches(self, params: Params, items: Sequence[Any], *, values: bool = False) -> tuple[np.ndarray, int, int]:
         """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each (`types.PatchFn`)."""
-        if self.images is None:
-            raise UsageError("the model has no image tower; only images have patches")
+        if "image_tokens" not in self.model.methods:
+            raise UsageError(
+                "the model has no image tower that embeds patches; only those of an image tower have vectors"
+            )
         listed = items_of(items, takes_images=True)
         check_images(listed)
         check_single_images(listed)
@@ -57,8 +59,9 @@ class ItemEncoder:
 
         An item of a text and images is read as a whole where the model reads images in texts: `[MASK_0]` in the text stands for the
         first of them. Otherwise its vector is the sum of the parts' unit vectors, scaled to unit length, as MTEB fuses them, and
-        so is that of several images without a text. What is no item is a DataError with its position, and so is an empty text
-        unless `allow_empty`.
+        so is that of several images without a text. Where images are embedded by the tower of texts alone, such items are texts of
+        nothing but images, without a prompt. What is no item is a DataError with its position, and so is an empty text unless
+        `allow_empty`.
         """
         if self.images is None:
             return self.texts(params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
@@ -68,16 +71,20 @@ class ItemEncoder:
         elif not arguments.truth(allow_empty, "allow_empty"):
             check_filled(listed)
         locations = [f"item {row} of {len(listed)}" for row in range(len(listed))]
+        is_alone = ["image" not in self.model.methods and item.text is None for item in listed]
+        listed = [_as_text(item) if alone else item for item, alone in zip(listed, is_alone)]
         if self.mixed is not None:
             for item, location in zip(listed, locations):
                 if item.text is not None:
                     check_masks(item.text, len(item.images), location, self.mixed.slots.max_images)
         is_mixed = [self.mixed is not None and item.text is not None and len(item.images) > 0 for item in listed]
-        mixed, others = np.flatnonzero(is_mixed), np.flatnonzero(np.logical_not(is_mixed))
         vectors = np.zeros((len(listed), self.model.embedding_dim), np.float32)
-        if len(mixed):
-            chosen = [listed[row] for row in mixed], [locations[row] for row in mixed]
-            vectors[mixed] = self.mixed(params, *chosen, prompt=prompt, progress=progress)
+        for alone, prompt_of_them in ((False, prompt), (True, "none")):
+            rows = [row for row in np.flatnonzero(is_mixed) if is_alone[row] == alone]
+            if rows:
+                chosen = [listed[row] for row in rows], [locations[row] for row in rows]
+                vectors[rows] = self.mixed(params, *chosen, prompt=prompt_of_them, progress=progress)
+        others = np.flatnonzero(np.logical_not(is_mixed))
         has_text = [row for row in others if listed[row].text is not None]
         if has_text or (self.texts is not None and not listed):
             texts = [Item(listed[row].text, listed[row].title) for row in has_text]
@@ -90,3 +97,8 @@ class ItemEncoder:
         several = [row for row in others if len(listed[row].images) + (listed[row].text is not None) > 1]
         vectors[several] /= np.maximum(np.linalg.norm(vectors[several], axis=1, keepdims=True), 1e-12)
         return vectors
+
+
+def _as_text(item: Item) -> Item:
+    """Returns an item of images alone as a text of nothing else."""
+    return Item(" ".join(map(mask, range(len(item.images)))), images=item.images)

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +14,6 @@ from embed.inference.plan import MAX_SEGMENTS, Batch
 from embed.inference.program import Program, check_finite
 from embed.text import prompted, template
 from embed.types import Item, Params
-
-
-def slots_of(description: Mapping[str, Any]) -> Slots | None:
-    """Returns how a model reads the images in a text, from its description; None where it reads none."""
-    count = description.get("max_images", 0)
-    return Slots(count) if count else None
 
 
 @dataclasses.dataclass(frozen=True)

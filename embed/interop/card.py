@@ -12,6 +12,7 @@ from embed.errors import DataError
 from embed.interop import prompts, readers, tokenizer_json
 from embed.interop.origin import Trained
 from embed.interop.parity import FILE
+from embed.models.mixed_embedder import MixedEmbedder
 
 _FRONT = """---
 library_name: sentence-transformers
@@ -59,8 +60,7 @@ def write(
         f"{_KINDS[kind]}: {dims[0]} dimensions, {_sizes(text, image)}, Matryoshka sizes {', '.join(map(str, dims))}. Trained and "
         "exported with embed (JAX).\n",
         "## Use\n",
-        _usage(text, form, folder_name, prompts.exported(text.description["prompts"]), bool(image)) if text else "",
-        image_usage(form, folder_name) if image else "",
+        *_usages(trained, form, folder_name),
         _UNIT.format(small=dims[-1]),
         "## Inputs\n",
         _NORMALIZATION[text.description["text_normalization"]] if text else "",
@@ -80,6 +80,21 @@ def write(
             f"{markdown.code_block(recipe)}\n\n</details>\n"
         )
     return "\n".join(part for part in parts if part)
+
+
+def _usages(trained: Trained, form: str, folder_name: str) -> list[str]:
+    """Returns the code that embeds texts, and the one that embeds images, with an export."""
+    text, image = trained.text, trained.image
+    if isinstance(trained.module, MixedEmbedder):
+        prompt = prompts.exported(text.description["prompts"]).get("query", "")
+        open_folder = readers.open_embedding_gemma2
+        code = f"embed = {open_folder.__name__}({folder_name!r})\n"
+        code += f"vector = embed({prompt!r}, 'What is this? ', pathlib.Path('picture.png'))"
+        return [markdown.code_block(f"import pathlib\n\n{readers.source(open_folder)}\n\n{code}", "python") + "\n"]
+    of_text = (
+        [_usage(text, form, folder_name, prompts.exported(text.description["prompts"]), bool(image))] if text else []
+    )
+    return of_text + ([image_usage(form, folder_name)] if image else [])
 
 
 _KINDS = {

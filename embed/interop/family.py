@@ -45,8 +45,8 @@ class Family:
     without that entry is exported with, and the limit of one with a table of positions. `tensors` name everything below
     `encoder/`, in some families depending on the encoder (`tensors_of`); they are read under the prefix of `prefixes` that fits
     and written under `write_prefix`. `decoder` says the same of the decoder of an encoder-decoder. `load_options` go to the
-    constructor in transformers. `owns` tells whether an encoder of this module belongs here. `notes(config)` says what of a folder
-    is left out.
+    constructor in transformers. `owns` tells whether an encoder of this module belongs here. `notes(config, parts)` says what of a
+    folder is left out; `parts` are the entries of config.json that somebody else reads.
     """
 
     model_type: str
@@ -66,7 +66,7 @@ class Family:
     load_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     owns: Callable[[Any], bool] = lambda encoder: True
     decoder: DecoderPart | None = None
-    notes: Callable[[dict], Sequence[str]] = lambda config: ()
+    notes: Callable[[dict, Sequence[str]], Sequence[str]] = lambda config, parts: ()
 
     def tensors_of(self, encoder) -> Sequence[Tensor]:
         """Returns the tensors of an encoder of this family."""
@@ -102,6 +102,9 @@ _MAX_SIZES = {
     "local_attention": 1 << 24,
     "global_attn_every_n_layers": 1000,
     "sliding_window_pattern": 1000,
+    "patch_size": 1 << 10,
+    "pooling_kernel_size": 1 << 10,
+    "position_embedding_size": 1 << 20,
     "_sliding_window_pattern": 1000,
 }
 # entries.check and its kin name the folder's file in front; families only see what is in it.

@@ -12,6 +12,7 @@ from embed.data import tokenizers
 from embed.models import api
 from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
+from embed.models.mixed_embedder import MixedEmbedder
 
 SPECIAL = ("unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token")
 
@@ -22,7 +23,7 @@ class Trained:
 
     folder: pathlib.Path
     description: dict[str, Any]
-    module: Embedder | ImageEmbedder | DualEncoder
+    module: Embedder | ImageEmbedder | DualEncoder | MixedEmbedder
     tokenizer: tokenizers.Tokenizer | None
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
@@ -36,14 +37,14 @@ class Trained:
     @property
     def text(self) -> "Trained | None":
         """The tower of texts as a model of its own; None where there is none."""
-        if isinstance(self.module, DualEncoder):
+        if isinstance(self.module, DualEncoder | MixedEmbedder):
             return self._tower("text", self.module.text)
         return None if isinstance(self.module, ImageEmbedder) else self
 
     @property
     def image(self) -> "Trained | None":
         """The tower of images as a model of its own; None where there is none."""
-        if isinstance(self.module, DualEncoder):
+        if isinstance(self.module, DualEncoder | MixedEmbedder):
             return self._tower("image", self.module.image)
         return self if isinstance(self.module, ImageEmbedder) else None
 

@@ -33,6 +33,47 @@ def open_sentence_transformers(folder):
     return lambda texts, prompt_name=None: model.encode(texts, prompt_name=prompt_name, show_progress_bar=False)
 
 
+def open_embedding_gemma2(folder):
+    """Returns embed(*parts) of the folder; the parts of an item are texts, a prompt first, and paths of images, in their order."""
+    import json
+
+    import numpy as np
+    import torch
+    from PIL import Image
+    from tokenizers import Tokenizer
+    from transformers import EmbeddingGemma2Model
+
+    model = EmbeddingGemma2Model.from_pretrained(folder).eval()
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    with open(f"{folder}/processor_config.json", encoding="utf-8") as f:
+        size = json.load(f)["image_processor"]["size"]["height"]
+    patch, pooled = model.config.vision_config.patch_size, model.config.vision_config.pooling_kernel_size
+    side = size // patch
+    columns, rows = np.meshgrid(np.arange(side), np.arange(side))
+    positions = torch.tensor(np.stack([columns, rows], -1).reshape(1, side * side, 2))
+    names = [tokenizer.id_to_token(getattr(model.config, f"{name}_token_id")) for name in ("boi", "image", "eoi")]
+    image_text = names[0] + names[1] * (side // pooled) ** 2 + names[2]
+
+    def patches(path):
+        image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        pixels = (np.float32(image) / 255).reshape(side, patch, side, patch, 3).transpose(0, 2, 1, 3, 4)
+        return torch.tensor(pixels.reshape(1, side * side, -1))
+
+    def embed(*parts):
+        is_text = [isinstance(part, str) for part in parts]
+        text = "".join(part if known else image_text for part, known in zip(parts, is_text))
+        images = [patches(part) for part, known in zip(parts, is_text) if not known]
+        more = {}
+        if images:
+            more = {"pixel_values": torch.cat(images), "image_position_ids": positions.repeat(len(images), 1, 1)}
+        with torch.no_grad():
+            states = model(torch.tensor([tokenizer.encode(text).ids]), **more).last_hidden_state[0]
+        vector = states.mean(0).numpy()
+        return vector / np.linalg.norm(vector)
+
+    return embed
+
+
 def open_onnx(folder, prompted):
     """Returns embed(text, prompt) of the folder. Pooling, linear maps and the scaling to unit length are in the graph."""
     import numpy as np

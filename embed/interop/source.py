@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import documents
@@ -46,9 +46,10 @@ def read(
     max_length: int | None = None,
     changes: Mapping[str, Any] | None = None,
     with_decoder: bool = False,
+    parts: Sequence[str] = (),
 ) -> Source:
     """Returns what the folder holds. `changes` replace fields of the encoder (e.g. causal). `with_decoder` reads the decoder of an
-    encoder-decoder too, for training it as a language model.
+    encoder-decoder too, for training it as a language model. `parts` are entries of config.json that the caller reads.
 
     Raises DataError, one line, for whatever we would compute differently from the tool that wrote it.
     """
@@ -65,7 +66,7 @@ def read(
         )
     loading = sentence_config.loading(path.parent, modules.given)
     config = {**documents.read_json(path), **loading.config}
-    family, inner, notes = _family(config, path)
+    family, inner, notes = _family(config, path, parts)
     encoder = family.module(**{**_fields(family, inner, path), **_changes(family, changes, path)})
     width = output_dim(encoder)
     sizes, dense_notes = folder_modules.dense_sizes(modules, width)
@@ -125,12 +126,12 @@ def _unread_notes(folder: pathlib.Path, modules: folder_modules.Modules) -> list
     return notes
 
 
-def _family(config: dict, path: pathlib.Path) -> tuple[Family, dict, list[str]]:
+def _family(config: dict, path: pathlib.Path, parts: Sequence[str]) -> tuple[Family, dict, list[str]]:
     """Returns the family of a config.json, the object in it that describes the encoder, and notes."""
     _refuse_code(config, path)
     family = families.of_config(config, path)
     notes = [
-        *(f"{path}: {note}" for note in family.notes(config)),
+        *(f"{path}: {note}" for note in family.notes(config, parts)),
         *entries.check(path, config, _outer(family, config)),
     ]
     name = family.inner.get(config["model_type"])

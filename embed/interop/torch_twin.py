@@ -39,19 +39,19 @@ def need(*names: str, extra: str = "export") -> None:
         raise UsageError(f"this needs {', '.join(missing)}; run: pip install 'embed[{extra}]'")
 
 
-def opened(open_folder: Callable, folder: str):
-    """Returns the function embed(texts, prompt_name) that `open_folder` gives, its result as float32, without third parties'
-    prints. What stops the folder from loading is a DataError."""
-    need("torch", "sentence_transformers")
+def opened(open_folder: Callable, folder: str, package: str = "sentence-transformers"):
+    """Returns the function that `open_folder` gives, such as embed(texts, prompt_name), its result as float32, without third
+    parties' prints. What stops the folder from loading is a DataError, which names the `package` that reads it."""
+    need("torch", package.replace("-", "_"))
     with quiet():
         try:
             embed = open_folder(folder)
         except Exception as e:  # of many types
-            raise DataError(f"{folder}: sentence-transformers cannot load it ({first_line(e)})") from e
+            raise DataError(f"{folder}: {package} cannot load it ({first_line(e)})") from e
 
-    def quietly(texts, prompt_name):
+    def quietly(*arguments):
         with quiet():
-            return np.asarray(embed(texts, prompt_name), np.float32)
+            return np.asarray(embed(*arguments), np.float32)
 
     return quietly
 

@@ -18,7 +18,9 @@ from embed.models import (
     embedder,
     embedding_gemma2,
     gemma,
+    gemma_vision,
     layout,
+    mixed_embedder,
     modernbert,
     pooling,
     qwen3,
@@ -26,6 +28,7 @@ from embed.models import (
     tips_text,
     vit,
 )
+from embed.models.gemma_vision import GemmaVision
 from embed.models.transformer import TransformerEncoder
 from embed.models.vit import VisionTransformer
 from embed.types import Model, Params
@@ -37,6 +40,9 @@ _REGISTRY: dict[str, type[nn.Module]] = {
     "Bert": bert.Bert,
     "EmbeddingGemma2": embedding_gemma2.EmbeddingGemma2,
     "Gemma": gemma.Gemma,
+    "GemmaVision": gemma_vision.GemmaVision,
+    "ImageTokens": mixed_embedder.ImageTokens,
+    "MixedEmbedder": mixed_embedder.MixedEmbedder,
     "ModernBert": modernbert.ModernBert,
     "Qwen3": qwen3.Qwen3,
     "T5GemmaEncoder": t5gemma.T5GemmaEncoder,
@@ -158,7 +164,7 @@ def _apart(module: nn.Module, axes: Params) -> Callable[[Params], Params] | None
     towers = [axes[name] for name in module.towers] if module.towers else [axes]
     encoders = [getattr(module, name).encoder for name in module.towers] or [module.encoder]
     known = all(
-        isinstance(encoder, TransformerEncoder | VisionTransformer)
+        isinstance(encoder, TransformerEncoder | VisionTransformer | GemmaVision)
         and layout.is_known(tower["encoder"].get("stack", {}))
         for encoder, tower in zip(encoders, towers)
     )

@@ -23,10 +23,19 @@ def segment_positions(segment_ids: Int[Array, "B L"]) -> Int[Array, "B L"]:
     return jnp.where(segment_ids > 0, positions, 0)
 
 
-def rotary_table(positions: Array, head_dim: int, base: float, scale: float = 1.0) -> Float[Array, "2 *P K"]:
-    """Returns cosines and sines of position / scale * base^(-2i/K), the K/2 angles repeated for both halves of a head."""
-    exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+def rotary_table(
+    positions: Array, head_dim: int, base: float, scale: float = 1.0, axes: int = 1
+) -> Float[Array, "2 *P K"]:
+    """Returns cosines and sines of position / scale * base^(-2i/K), the K/2 angles repeated for both halves of a head.
+
+    With several `axes`, such as the column and the row of a patch, the last axis of `positions` holds them, and the angles of each
+    are those of a head of K / axes values, one after the other.
+    """
+    size = head_dim // axes
+    exponents = jnp.arange(0, size, 2, dtype=jnp.float32) / size
     angles = positions.astype(jnp.float32)[..., None] * (1.0 / base**exponents / scale)
+    if axes > 1:
+        angles = angles.reshape(*angles.shape[:-2], -1)
     angles = jnp.concatenate([angles, angles], -1)
     return jnp.stack([jnp.cos(angles), jnp.sin(angles)])
 

@@ -1,7 +1,7 @@
 """A text tower and an image tower with one space of embeddings. Source: arXiv:2103.00020, arXiv:2410.16512."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,13 @@ from embed.vectors import normalize
 IMAGE, TOKENS, MASKED = "image", "image_tokens", "masked_image_tokens"
 WITH_TOKEN = "image_with_token"
 INSERTED, MIXED = "inserted", "mixed"
+
+
+def reading_images(methods: Mapping[str, Method], flops: Callable[[int, int], float]) -> dict[str, Method]:
+    """Returns `methods` and those of reading images in texts. `flops` are of one image of so many pixels."""
+    text = methods["text"]
+    mixed = dataclasses.replace(text, inputs=(*text.inputs, INSERTED))
+    return {**methods, INSERTED: Method(("pixels",), flops), MIXED: mixed}
 
 
 class ImageEmbedder(nn.Module):
@@ -121,11 +128,7 @@ class DualEncoder(nn.Module):
     def methods(self) -> dict[str, Method]:
         """Returns the methods of both towers."""
         methods = {**self.text.methods(), **self.image.methods()}
-        if self.max_images:
-            methods[INSERTED] = Method(("pixels",), self.image.token_flops)
-            text = methods["text"]
-            methods[MIXED] = dataclasses.replace(text, inputs=(*text.inputs, INSERTED))
-        return methods
+        return reading_images(methods, self.image.token_flops) if self.max_images else methods
 
     @nn.nowrap
     def examples(self) -> dict[str, dict[str, Array]]:

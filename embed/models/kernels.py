@@ -24,12 +24,16 @@ _CUDNN_DIM, _HOPPER_DIM = 128, 256  # the largest head that cuDNN's kernel takes
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
-    """How far one kind of layer sees, in tokens to each side (None: to the end), and the base of its rotary positions."""
+    """How far one kind of layer sees, in tokens to each side (None: to the end), and the base of its rotary positions.
+
+    Positions have `rope_axes` numbers each: one in a text, and two in a picture.
+    """
 
     left: int | None = None
     right: int | None = None
     rope_base: float | None = None
     rope_scale: float = 1.0
+    rope_axes: int = 1
 
     def covers(self, length: int) -> bool:
         """Returns whether a text of `length` tokens is seen as if there were no limit."""

@@ -185,7 +185,8 @@ class Stack(nn.Module):
             local = None
         size = self.blocks.heads.head_dim
         return tuple(
-            None if r is None else rotary_table(positions, size, r.rope_base, r.rope_scale) for r in (local, full)
+            None if r is None else rotary_table(positions, size, r.rope_base, r.rope_scale, r.rope_axes)
+            for r in (local, full)
         )
 
     @nn.nowrap

@@ -1,10 +1,12 @@
-"""A foreign tower of images, or a pair of towers, read and understood: TIPSv2 and Dinov2 of Hugging Face, TIPS' .npz, ONNX."""
+"""A foreign tower of images, or a pair of towers, read and understood: TIPSv2, Dinov2 and EmbeddingGemma 2 of Hugging Face, TIPS'
+.npz, ONNX."""
 
 import pathlib
+from typing import Any
 
 from embed import documents
 from embed.errors import DataError
-from embed.towers import hugging_face, single_files, stored
+from embed.towers import embedding_gemma2, hugging_face, single_files, stored
 from embed.towers.towers import KINDS, ImageSource
 
 
@@ -17,17 +19,25 @@ def is_one(path) -> bool:
         return False
     config = path / "config.json"
     if config.is_file():
-        return documents.read_json(config).get("model_type") in KINDS
+        return documents.read_json(config).get("model_type") in KINDS or embedding_gemma2.is_one(path)
     return any(path.glob("*.npz"))
 
 
-def read(path) -> ImageSource:
+def takes_options(path) -> bool:
+    """Returns whether `read` takes options of texts for what a folder holds."""
+    return pathlib.Path(path).is_dir() and embedding_gemma2.is_one(pathlib.Path(path))
+
+
+def read(path, **options: Any) -> ImageSource:
     """Returns what a folder of Hugging Face, a folder with TIPS' .npz files, or an .npz or ONNX file of one tower holds.
 
-    TIPS' files are named *_vision.npz and *_text.npz, and the vocabulary beside them is tokenizer.model. Raises DataError, one
-    line, for whatever would be computed differently from the tool that wrote it.
+    TIPS' files are named *_vision.npz and *_text.npz, and the vocabulary beside them is tokenizer.model. `options` are those of
+    `interop.source.read`, where `takes_options` says so. Raises DataError, one line, for whatever would be computed differently
+    from the tool that wrote it.
     """
     path = pathlib.Path(path)
+    if takes_options(path):
+        return embedding_gemma2.read(path, **options)
     if path.is_file():
         if path.suffix == ".onnx":
             return single_files.of_onnx(path, stored.of_onnx(path))

@@ -15,6 +15,7 @@ from embed.interop.tensors import Tensor, read_all
 from embed.models import api
 from embed.models.dual_encoder import DualEncoder, ImageEmbedder
 from embed.models.embedder import Embedder
+from embed.models.mixed_embedder import MixedEmbedder
 from embed.towers import names
 from embed.towers.names import Dialect
 
@@ -37,7 +38,7 @@ class ImageSource:
     location: pathlib.Path
     kind: str
     files: tuple[pathlib.Path, ...]
-    module: DualEncoder | ImageEmbedder
+    module: DualEncoder | ImageEmbedder | MixedEmbedder
     params: Callable[[], dict[str, np.ndarray]]
     tokenizer: tokenizers.Tokenizer | None = None
     max_length: int | None = None

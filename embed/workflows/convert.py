@@ -14,6 +14,7 @@ from embed.models import api
 from embed.models.embedder import output_dim
 from embed.towers import convert as image_convert
 from embed.towers import source as images
+from embed.towers.towers import ImageSource
 
 
 def run(
@@ -27,48 +28,56 @@ def run(
     text_normalization: str = "none",
     bidirectional: bool = False,
     with_decoder: bool = False,
+    texts_alone: bool = False,
 ) -> None:
     """Writes the bundle `output` of a folder, or of a name on the Hugging Face Hub at `revision`.
 
     `prompts` are templates by name that replace the folder's. `matryoshka_dims` and `max_length` in tokens default to what the
     folder says. `text_normalization` is a name of `text.NORMALIZATIONS`. `bidirectional` lets every token of a causal
     decoder see the whole text: a start for training, not the same model. `with_decoder` reads the decoder of an encoder-decoder
-    too, which language-model objectives train.
+    too, which language-model objectives train. `texts_alone` leaves out the image tower of an EmbeddingGemma 2.
     """
     files.check_new(output)
     if text_normalization not in text.NORMALIZATIONS:
         known = did_you_mean(text_normalization, text.NORMALIZATIONS)
         raise UsageError(f"--text_normalization={text_normalization}{known}")
     folder = hub.fetch(source, revision)
-    if images.is_one(folder):
+    of_texts = {
+        "prompt_overrides": dict(prompts or {}),
+        "matryoshka_dims": tuple(matryoshka_dims),
+        "max_length": max_length,
+        "changes": {"causal": False} if bidirectional else None,
+        "with_decoder": with_decoder,
+    }
+    if texts_alone and not images.takes_options(folder):
+        raise UsageError(
+            "--texts_alone leaves out the image tower of an EmbeddingGemma 2, which this is not; leave it out"
+        )
+    if not texts_alone and images.takes_options(folder):
+        _write_images(source, images.read(folder, **of_texts), output, text_normalization)
+        return
+    if images.is_one(folder) and not texts_alone:
         given = {
             "prompts": prompts,
             "matryoshka_dims": matryoshka_dims,
             "max_length": max_length,
             "bidirectional": bidirectional,
+            "with_decoder": with_decoder,
         }
-        _convert_images(source, folder, output, {**given, "with_decoder": with_decoder})
+        for option, value in given.items():
+            if value:
+                raise UsageError(f"--{option} has no effect on towers of images and their texts; leave it out")
+        _write_images(source, images.read(folder), output)
         return
-    opened = sources.read(
-        folder,
-        prompt_overrides=dict(prompts or {}),
-        matryoshka_dims=tuple(matryoshka_dims),
-        max_length=max_length,
-        changes={"causal": False} if bidirectional else None,
-        with_decoder=with_decoder,
-    )
+    opened = sources.read(folder, **of_texts)
     for line in summary(opened):
         print(line, flush=True)
     convert.convert(opened, output, source, console.progress_bar("reading"), text_normalization)
     print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
 
 
-def _convert_images(name: str, folder, output, options: Mapping) -> None:
-    """Writes the bundle of a tower of images, or of a pair of towers; `options` of texts have no effect on them."""
-    for option, value in options.items():
-        if value:
-            raise UsageError(f"--{option} has no effect on towers of images and their texts; leave it out")
-    opened = images.read(folder)
+def _write_images(name: str, opened: ImageSource, output, text_normalization: str = "none") -> None:
+    """Writes the bundle of a tower of images, or of a pair of towers."""
     model = api.build(opened.module)
     count = sum(math.prod(s.shape) for s in trees.flatten(jax.eval_shape(model.init, jax.random.key(0))).values())
     image = getattr(opened.module, "image", opened.module)
@@ -81,7 +90,7 @@ def _convert_images(name: str, folder, output, options: Mapping) -> None:
         print(f"texts      {text.num_layers} layers of width {text.width}, {vocabulary}, cut at {opened.max_length}")
     for note in opened.notes:
         print(f"note       {note}", flush=True)
-    image_convert.convert(opened, output, name)
+    image_convert.convert(opened, output, name, text_normalization)
     print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
 
 

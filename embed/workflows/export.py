@@ -14,8 +14,9 @@ from embed.inference import model as inference
 from embed.interop import card, origin, parity, sentence_transformers, stablehlo, torch_twin
 from embed.interop import prompts as foreign
 from embed.interop.origin import Trained
+from embed.models.mixed_embedder import MixedEmbedder
 from embed.text import prompted
-from embed.towers import hugging_face_writer, pictures, tips_writer
+from embed.towers import embedding_gemma2, hugging_face_writer, pictures, tips_writer
 from embed.workflows import packed_bundle
 
 BUNDLE = "bundle"
@@ -94,6 +95,10 @@ def _check_towers(trained: Trained, format: str) -> None:
     if format in _OF_TEXTS and trained.image is not None:
         others = ", ".join(name for name in FORMATS if name not in _OF_TEXTS)
         raise UsageError(f"--format={format} holds no image tower, and {trained.folder} has one; choose {others}")
+    if isinstance(trained.module, MixedEmbedder) and format != FORMATS[0]:
+        raise UsageError(
+            f"--format={format} holds towers of their own, and {trained.folder} reads images in texts; choose {FORMATS[0]}"
+        )
 
 
 def _write(trained: Trained, format: str, dtype: str, folder, plan: gguf_writer.Plan | None) -> None:
@@ -102,6 +107,8 @@ def _write(trained: Trained, format: str, dtype: str, folder, plan: gguf_writer.
     elif format in _OF_IMAGES:
         tips_writer.write(folder, trained, format)
         files.write_json(folder / "model.json", origin.public_description(trained))
+    elif isinstance(trained.module, MixedEmbedder):
+        embedding_gemma2.write(folder, trained, dtype)
     elif trained.image is not None and format == "sentence-transformers":
         hugging_face_writer.write(folder, trained, dtype)
     elif trained.image is not None and format == "onnx":
@@ -206,6 +213,13 @@ def _notes(trained, format: str, dtype: str, plan: gguf_writer.Plan | None, fold
     of_texts = [] if trained.text is None else origin.text_notes(trained.text, format)
     of_images = [] if trained.image is None else origin.image_notes(trained.image)
     of_images += tips_writer.notes(trained) if format in _OF_IMAGES else []
+    if isinstance(trained.module, MixedEmbedder):
+        of_images.append(
+            "sentence-transformers reads the folder through a processor that needs torchvision and resizes otherwise; the code "
+            "above needs transformers alone"
+        )
+    elif getattr(trained.module, "max_images", 0):
+        of_images.append("texts with images in them are not read by the export, which holds both towers by themselves")
     return [*of_texts, *of_images, *origin.value_notes(trained, dtype)]
 
 

@@ -10,6 +10,7 @@ from embed import architectures, bundles, console, documents, environment, files
 from embed.data import cache, prepare
 from embed.data.examples import ORDER, Examples
 from embed.data.holdout import Subset, split
+from embed.data.interleaved import Interleaved, slots_of
 from embed.data.loader import Batches
 from embed.data.tasks import Mixture, describe
 from embed.data.text_features import text_features
@@ -56,6 +57,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
+    _check_slots(model, recipe.record_features)
     for note in [*teacher.check(recipe, model), *teacher.notes_of_tasks(recipe, caches)]:
         console.say(f"note       {note}")
     for feature in recipe.record_features:
@@ -125,6 +127,19 @@ def _check_vocabulary(model, tokenizer) -> None:
         raise ConfigError(
             f"{tokenizer.path}: {tokenizer.vocab_size} pieces, but the encoder has vocab_size = {size}; set it to at least that"
         )
+
+
+def _check_slots(model, features) -> None:
+    """Raises ConfigError where a feature lays images into texts in another way than the model reads them."""
+    for feature in features:
+        read = slots_of(model.description, feature.size) if isinstance(feature, Interleaved) else None
+        for name in ("per_image", "before", "after") if read is not None else ():
+            given, expected = getattr(feature, name), getattr(read, name)
+            if given != expected:
+                raise ConfigError(
+                    f"Interleaved.{name} of {feature.name!r} is {given!r}, and the model reads images of {feature.size} pixels "
+                    f"with {expected!r}; set it to that"
+                )
 
 
 def _identity(recipe, examples) -> dict:

@@ -19,7 +19,7 @@ from embed.inference import model as inference
 from embed.interop import parity, readers, stablehlo, torch_twin
 from embed.interop.prompts import PLAIN
 from embed.interop.tensors import stored_dtypes
-from embed.towers import convert, pictures, source, tips_writer
+from embed.towers import convert, embedding_gemma2, pictures, source, tips_writer
 
 
 def run(folder, *, tolerance: float | None = None) -> float:
@@ -73,6 +73,9 @@ def _text_folder(folder: pathlib.Path) -> pathlib.Path:
 def _image_vectors(folder: pathlib.Path, images) -> tuple[str, np.ndarray]:
     """Returns (what ran it, vectors [n, E]) of an export's pictures, by the code of its README."""
     path = str(folder.resolve())
+    if embedding_gemma2.is_one(folder):
+        embed = torch_twin.opened(readers.open_embedding_gemma2, path, "transformers")
+        return "transformers", np.stack([embed(check.path) for check in images])
     if (folder / "modules.json").is_file():
         embed = torch_twin.opened(readers.open_sentence_transformers, path)
         return "sentence-transformers", embed(
@@ -172,6 +175,9 @@ def _vectors(folder: pathlib.Path, checks, content):
     prompted = readers.PROMPTED[content["text_normalization"]]
     folder = _text_folder(folder)
     path = str(folder.resolve())
+    if embedding_gemma2.is_one(folder):
+        embed = torch_twin.opened(readers.open_embedding_gemma2, path, "transformers")
+        return "transformers", np.stack([embed(check.prompted) for check in checks])
     if (folder / "modules.json").is_file():
         embed = torch_twin.opened(readers.open_sentence_transformers, path)
         return "sentence-transformers", _by_prompt(embed, checks, content["prompts"])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from embed.inference.mixed_encoder import _arrays, _in_text, slots_of
+from embed.data.interleaved import slots_of
+from embed.inference.mixed_encoder import _arrays, _in_text
 from embed.inference.plan import Batch
 
 

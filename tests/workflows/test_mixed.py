@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from image_towers import image_tower, text_tower
+from mixed_models import mixed_embedder
 from PIL import Image as Pillow
 from training_batches import fast
 
@@ -81,11 +82,12 @@ def items(folder):
     ]
 
 
-def check_against_the_trainer(recipe, model, queries, targets, shards):
+def check_against_the_trainer(recipe, model, queries, targets, shards, side=12):
     """Compares with the trainer's own forward pass, of the same records in packed rows."""
     examples = Examples(recipe.mixture, prepare.run(recipe), recipe.record_features, 8, 0)
-    batch = Batch(Batches(examples, shards, tokenizer=recipe.tokenizer).at(0), 8)
-    assert batch["tokens"].min() < 0 and batch["query_images"].shape[-4:] == (2, 12, 12, 3)
+    batches = Batches(examples, shards, tokenizer=recipe.tokenizer)
+    batch = Batch(batches.at(0), batches.max_segments)
+    assert batch["tokens"].min() < 0 and batch["query_images"].shape[-4:] == (2, side, side, 3)
     part = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[3:])), batch)
     with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:shards])):
         found = fast(lambda b: embed_items(model.encoder.model, model.params, b, ("query", "target")))(part)
@@ -121,6 +123,42 @@ def test_what_is_served_is_what_was_trained(folder, recipe_of):
     ):
         with pytest.raises(DataError, match=message):
             model.encode([item])
+
+
+def in_texts(name: str, **fields) -> Interleaved:
+    return Interleaved(name, 32, name, max_images=2, size=8, **{"per_image": 4, **fields})
+
+
+@pytest.fixture
+def one_tower(folder, recipe_of):
+    """The recipe of a model that reads images in texts alone: targets are texts of one image."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    rows = [row | {"words": "[MASK_0]", "target": [row["target"]]} for row in rows]
+    (folder / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"query": "text", "query_images": "images", "target": "words", "target_images": "target"}
+    source = ImageFiles(JsonLines(str(folder / "one.jsonl"), fields), role=("query_images", "target_images"))
+
+    def make(**given):
+        features = [in_texts("query", **given), in_texts("target", **given)]
+        mixture = Mixture("mixed", [Task("one", source, "none", "none")])
+        return recipe_of(model=mixed_embedder(), features=features, mixture=mixture)
+
+    return make
+
+
+def test_a_tower_of_texts_alone_is_trained_and_served(folder, one_tower):
+    recipe = one_tower()
+    train.run(recipe, folder / "run")
+    model = embed.load(folder / "run")
+    queries = model.encode(items(folder), prompt="none")
+    targets = model.encode([folder / f"{i}.png" for i in (1, 4, 5, 7)])
+    check_against_the_trainer(recipe, model, queries, targets, 1, side=8)
+    fields = (("per_image", 1, 4), ("before", "a", None), ("after", "b", None))
+    for name, wrong, right in fields:
+        message = f"Interleaved.{name} of 'query' is {wrong!r}, and the model reads images of 8 pixels with {right!r}"
+        with pytest.raises(ConfigError, match=message):
+            train.run(one_tower(**{name: wrong}), folder / "other")
+    assert not (folder / "other").exists()
 
 
 def test_models_and_data_must_fit(folder, recipe_of):

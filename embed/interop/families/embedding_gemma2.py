@@ -1,8 +1,11 @@
 """EmbeddingGemma 2: its text model, alone or out of a folder that has parts for images and audio too.
 
+The tower of images is read by `towers.embedding_gemma2`.
+
 transformers reads no older form of config.json in this family: what is written has the new entries alone.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from embed.errors import DataError
@@ -216,15 +219,16 @@ def _config(encoder: EmbeddingGemma2) -> dict:
     }
 
 
-def _notes(config: dict) -> list[str]:
+def _notes(config: dict, parts: Sequence[str]) -> list[str]:
     """Returns what of a folder for texts, images, videos and audio is left out."""
     if config["model_type"] != _COMPOSITE:
         return []
-    parts = [name for name in ("vision_config", "audio_config") if config.get(name) is not None]
-    left_out = f"the parts of {' and '.join(parts)} are left out, and " if parts else ""
+    others = [n for n in ("vision_config", "audio_config") if config.get(n) is not None and n not in parts]
+    left_out = f"the parts of {' and '.join(others)} are left out, and " if others else ""
+    embedded = "texts and images" if parts else "texts"
     return [
-        f"{left_out}texts alone are embedded, here and by an export; a text that spells out a placeholder of an image, a video or "
-        "audio gets another vector than in transformers, which reads padding there"
+        f"{left_out}{embedded} alone are embedded, here and by an export; a text that spells out a placeholder of an image, a "
+        "video or audio gets another vector than in transformers, which reads padding there"
     ]
 
 
