@@ -258,7 +258,8 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
         for number in range(DRAWINGS - 1)
     ]
     for name, listed in (("train", rows), ("names", called), ("same", same)):
-        write_rows(output / f"{name}.jsonl", listed)
+        # For models that read an image as a text of nothing else.
+        write_rows(output / f"{name}.jsonl", [{**row, "target_text": "[MASK_0]"} for row in listed])
     tasks = []
     for name, asked, languages in (
         ("combinations", parts["combinations"], ("en",)),
