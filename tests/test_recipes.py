@@ -77,6 +77,13 @@ REQUIRED = {
         "START='minilm'",
         "MATRYOSHKA_DIMS=(384,)",
     ],
+    "recipes/mmir/embeddinggemma2.gin": [
+        "TABLES='data/pairs/*.jsonl'",
+        "FOLDER='images'",
+        "CONTACT='me'",
+        "START='minilm'",
+        "MATRYOSHKA_DIMS=(384,)",
+    ],
     "recipes/universal/udon.gin": [
         "DOMAINS='data/pairs/*.jsonl'",
         "START='minilm'",

@@ -20,7 +20,8 @@ class EntityQueries(Derived):
     in `entities`, a list or its text in JSON. Their images are in the field `images` in the same order; or, where that is None, in
     the table `known`, whose rows have `name` and `image`. Every entity has to stand in the text, letter by letter but for case, and
     is replaced there each time. Images are what the source has of them, such as URLs for `WebImages`. Without `entities` the
-    text has its masks already.
+    text has its masks already. With `target_in_text` the target is a text of nothing but its image, {target: '[MASK_0]',
+    target_images: [image]}, for models that read images in texts alone.
     """
 
     text: str = "text"
@@ -30,6 +31,7 @@ class EntityQueries(Derived):
     known: Any = None
     name: str = "name"
     image: str = "image_url"
+    target_in_text: bool = False
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -61,14 +63,18 @@ class EntityQueries(Derived):
         text = text_of(_field(raw, self.text, location), self.text, location)
         target = _field(raw, self.target, location)
         if self.entities is None:
-            return {"query": text, "query_images": _listed(raw, self.images, location), "target": target}
+            return {"query": text, "query_images": _listed(raw, self.images, location), **self._target(target)}
         names = _listed(raw, self.entities, location)
         images = (
             [self._image_of(n, location) for n in names] if self.images is None else _listed(raw, self.images, location)
         )
         if len(images) != len(names):
             raise DataError(f"{location}: {len(names)} entities and {len(images)} images; give each entity one")
-        return {"query": masked(text, names, location), "query_images": images, "target": target, "unmasked": text}
+        query = {"query": masked(text, names, location), "query_images": images, "unmasked": text}
+        return {**query, **self._target(target)}
+
+    def _target(self, image: str) -> Record:
+        return {"target": "[MASK_0]", "target_images": [image]} if self.target_in_text else {"target": image}
 
     def _image_of(self, name: str, location: str) -> str:
         images = self.__dict__["_images_of"]

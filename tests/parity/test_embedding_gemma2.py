@@ -1,7 +1,9 @@
 """EmbeddingGemma 2 with texts and images against transformers: read, trained and written, with equal vectors."""
 
 import json
+import math
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,12 @@ from PIL import Image
 
 from embed.inference import model as inference
 from embed.interop import readers
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.embedding_gemma2 import EmbeddingGemma2
+from embed.models.gemma_vision import GemmaVision
+from embed.models.mixed_embedder import ImageTokens, MixedEmbedder
+from embed.models.pooling import MeanPooling
 from embed.types import Item
 
 VISION = {
@@ -178,3 +186,15 @@ def test_the_default_has_the_size_of_the_default_in_transformers():
         model = transformers.EmbeddingGemma2TextModel(transformers.EmbeddingGemma2TextConfig())
     constants = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith("layer_scalar"))
     assert sum(p.numel() for p in model.parameters()) + constants == 271_002_648
+    with torch.device("meta"):
+        config = transformers.EmbeddingGemma2Config(vision_config={"model_type": "gemma4_vision"})
+        whole = transformers.EmbeddingGemma2Model(config)
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in whole.named_children()}
+    ours = api.build(MixedEmbedder(Embedder(EmbeddingGemma2(), MeanPooling()), ImageTokens(GemmaVision())))
+    shapes = jax.eval_shape(ours.init, jax.random.key(0))
+    counts = {name: sum(math.prod(x.shape) for x in jax.tree.leaves(part)) for name, part in shapes.items()}
+    assert counts == {
+        "text": parts["language_model"] + constants,
+        "image": parts["vision_tower"],
+        "image_input": parts["embed_vision"],
+    }

@@ -36,6 +36,12 @@ def test_names_become_masks_and_images_come_from_the_row(tmp_path):
     }
 
 
+def test_a_target_may_be_a_text_of_nothing_but_its_image(tmp_path):
+    row = {**ROW, "pictures": ["http://h/neil.jpg", "http://h/moon.jpg"]}
+    ((_, record),) = EntityQueries(rows(tmp_path, row), images="pictures", target_in_text=True).examples()
+    assert (record["target"], record["target_images"]) == ("[MASK_0]", ["http://h/walk.jpg"])
+
+
 def test_names_become_masks_and_images_come_from_a_table_that_shows_bytes(tmp_path):
     table = tmp_path / "entities.tsv.gz"
     cells = [
