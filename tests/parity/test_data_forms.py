@@ -16,6 +16,7 @@ from embed.data.folders import task_per_file  # noqa: E402
 from embed.data.image_features import Image  # noqa: E402
 from embed.data.tasks import Mixture, Task  # noqa: E402
 from embed.data.text_features import Lengths, pairs  # noqa: E402
+from embed.data.tokenizers import NoTexts  # noqa: E402
 from embed.errors import DataError  # noqa: E402
 from embed.text import content_id  # noqa: E402
 
@@ -75,7 +76,7 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path):
 def files(source) -> list[bytes]:
     """Returns the image files of the records of a source, as a cache holds them."""
     task = Task("pictures", source)
-    rows = seqio_tasks.examples(task, None, (Image(),))
+    rows = seqio_tasks.examples(task, NoTexts(), (Image(),))
     return [row["image_file"].tobytes() for row in rows]
 
 

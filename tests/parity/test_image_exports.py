@@ -15,8 +15,7 @@ from PIL import Image
 import embed
 from embed import files
 from embed.errors import NumericError
-from embed.interop import convert, pictures
-from embed.towers import source
+from embed.towers import convert, pictures, source
 from embed.workflows import export, verify
 
 pytestmark = pytest.mark.parity
