@@ -34,7 +34,7 @@ def folder(trained, tmp_path_factory, run_embed, write_retrieval):
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        pytest.param("greedy", [], marks=pytest.mark.slow),
+        pytest.param("greedy", [], marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("learned", ["--trials=8"], marks=pytest.mark.slow),
         pytest.param("uniform", [], marks=pytest.mark.slow),
         pytest.param("weighted", ["--weights=0.25,0.75"], marks=pytest.mark.slow),

@@ -77,6 +77,7 @@ def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_closed_terminal_does_not_end_a_run(open_run):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [sys.executable, "-c", BEFORE, "-", *TRAIN, "--run_dir=hung-up"]

@@ -30,6 +30,7 @@ def test_every_step_is_told_and_written(folder, run_embed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_micro_batches_take_less_memory_and_one_more_forward_pass(folder, run_embed):
     found = {}
     for parts in (1, 4):
@@ -95,6 +96,7 @@ def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_adapters_take_less_than_the_whole_model(folder, run_embed):
     text = "\n".join(x for x in (folder / "tiny.gin").read_text().splitlines() if "ema_decay" not in x)
     (folder / "tiny.gin").write_text(text)
