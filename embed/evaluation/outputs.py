@@ -59,7 +59,14 @@ class Collected:
             for mean in report.MEANS:  # of some types alone, it compares with nobody's
                 self._models[name]["means"]["all"].pop(mean)
         for task, s in scored.items():
-            self._add_sample(f"{name}/{task}/all", s.sample)
+            if s.sample is not None:
+                self._add_sample(f"{name}/{task}/all", s.sample)
+
+    def first_scores(self, task: str) -> dict[str, dict[str, float]]:
+        """Returns the scores of each model on a task, of its first view."""
+        return {
+            name: next(iter(m["results"][task].values())) for name, m in self._models.items() if task in m["results"]
+        }
 
     def _add_sample(self, key: str, sample: bootstrap.Sample) -> None:
         if key in self.samples:

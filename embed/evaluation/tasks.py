@@ -22,10 +22,11 @@ Vectors = Callable[[str], np.ndarray]  # name of a part -> its float32 vectors [
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """All scores of a task, and what its main one is made of. `pictures` draws examples, where a task has images."""
+    """All scores of a task, and what its main one is made of (None: of scores of others). `pictures` draws examples, where a task
+    has images."""
 
     scores: dict[str, float]
-    sample: Sample
+    sample: Sample | None
     pictures: Callable[[], Sequence[Row]] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Instances of several domains found in one index: R@1 and mMP@5 as UnED defines them (arXiv:2309.01858).
+"""Instances of several domains found in one index: R@1 and mMP@5 as UnED defines them (arXiv:2309.01858), and mAP.
 
 A hit is an image of the same label and domain. In the merged index the images of all domains compete, in a separate index those of
 the query's own. A query that is in the index is not its own hit.
@@ -18,6 +18,9 @@ from embed.evaluation.views import View
 from embed.types import Item, SearchFn
 
 DEPTH = 5  # of mMP@5
+MAP_DEPTH = 1000  # of the mean average precision, as in ILIAS (arXiv:2502.11748)
+SPECIALISTS = "specialists"
+DESCRIPTION = "every domain by the model of its name, in an index of its own: the domain is known"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +43,10 @@ class UniversalRetrieval(Base):
     """Images of several domains, each with its own labels.
 
     `r1` is the share of queries whose nearest image of the merged index is a hit, `mmp_at_5` the mean over queries of the share of
-    hits among the first min(n, 5), of a query with n images to be found; both are means of the domains' means. `r1_separate` and
-    `mmp_at_5_separate` are those of separate indexes, and `r1/DOMAIN` that of one domain in the merged index. Queries with nothing
-    to be found are left out.
+    hits among the first min(n, 5), of a query with n images to be found, and `map_at_1000` the mean average precision, the sum of
+    the precisions at the hits among the first 1,000 over n; all are means of the domains' means. `r1_separate` and the like are
+    those of separate indexes, and `r1/DOMAIN` and `r1_separate/DOMAIN` those of one domain. Queries with nothing to be found are
+    left out.
     """
 
     type = "universal_retrieval"
@@ -80,11 +84,13 @@ class UniversalRetrieval(Base):
                 )
                 values.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
                 values.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
+                values.setdefault(f"map_at_1000{kind}", []).append(_average_precision(hits, right[asked]))
                 if not kind:
                     np.add.at(confusion[number], of_domain[rows[:, 0]], 1.0)
         for metric, of_domains in values.items():
             scores[metric] = mean(np.array([mean(one) for one in of_domains if len(one)]))
-        scores |= {f"r1/{name}": mean(one) for name, one in zip(names, values["r1"])}
+        for metric, of_domains in values.items():
+            scores |= {f"{metric}/{name}": mean(one) for name, one in zip(names, of_domains) if len(one)}
         groups = np.repeat(np.arange(len(names)), list(map(len, values["r1"])))
         sample = Sample("macro_mean", np.concatenate(values[self.main]), groups)
         return Scored(scores, sample, lambda: [self._row(confusion)])
@@ -115,8 +121,8 @@ def _compared(view: View, vectors: np.ndarray) -> np.ndarray:
 
 
 def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np.ndarray | None) -> np.ndarray:
-    """Returns the rows of the nearest images [n, DEPTH], fewer where the index has fewer, without the query's own row."""
-    depth = min(DEPTH + (itself is not None), len(corpus))
+    """Returns the rows of the nearest images [n, MAP_DEPTH], fewer where the index has fewer, without the query's own row."""
+    depth = min(MAP_DEPTH + (itself is not None), len(corpus))
     _, rows = search(queries, corpus, depth)
     rows = np.asarray(rows)
     if itself is None:
@@ -127,6 +133,27 @@ def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np
 
 def _precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Returns the share of hits among the first min(n, 5) of each query, of which n are to be found."""
-    counted = np.minimum(right, DEPTH)
+    counted, hits = np.minimum(right, DEPTH), hits[:, :DEPTH]
     is_counted = np.arange(hits.shape[1])[None] < counted[:, None]
     return (hits & is_counted).sum(1) / counted
+
+
+def _average_precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the sum of the precisions at the hits of each query, of which n are to be found, over n."""
+    precisions = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
+    return (precisions * hits).sum(1) / right
+
+
+def of_specialists(domains: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns the scores where every domain is searched in its own index by the model of its name.
+
+    `scores` are those of each model. A domain whose queries have nothing to find is left out. There is no merged index: `r1` is
+    `r1_separate`, and so on.
+    """
+    result = {}
+    for metric in ("r1", "mmp_at_5", "map_at_1000"):
+        key = f"{metric}_separate"
+        own = {name: scores[name][f"{key}/{name}"] for name in domains if f"{key}/{name}" in scores[name]}
+        result[metric] = result[key] = mean(np.array(list(own.values())))
+        result |= {f"{kind}/{name}": value for kind in (metric, key) for name, value in own.items()}
+    return result

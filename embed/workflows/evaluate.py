@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from embed import bundles, console, environment, files, hosts, markdown
 from embed.errors import ConfigError, UsageError, did_you_mean
-from embed.evaluation import bm25, outputs, runner, suites, views
+from embed.evaluation import bm25, outputs, runner, suites, universal_tasks, views
 from embed.evaluation.embeddings import Embeddings
+from embed.evaluation.tasks import Scored
 from embed.inference import model as inference
 from embed.inference import search
 from embed.inference import weights as precisions
 from embed.text import template
 from embed.workflows import compare
 
-BASELINES = ("random", "bm25")
+BASELINES = ("random", "bm25", universal_tasks.SPECIALISTS)
 
 
 def run(
@@ -36,8 +37,9 @@ def run(
 
     `tasks` names those of the suite that are run. `dims` default to each model's Matryoshka sizes. `precisions` are those of the
     vectors (float32, int8, binary, binary-rescored), `weights` those of the weights, each scored as a model of its own.
-    `baselines` are of BASELINES; random has untrained weights of the first model. `against` names the model that the others are
-    compared with, item by item. `vectors` is where embedded texts are kept ('off' keeps none), `command` what is written down as
+    `baselines` are of BASELINES; random has untrained weights of the first model, specialists are the models with the names of
+    a universal retrieval task's domains, each in its own. `against` names the model that the others are compared with, item by
+    item. `vectors` is where embedded texts are kept ('off' keeps none), `command` what is written down as
     having made the results.
     """
     for baseline in baselines:
@@ -53,6 +55,8 @@ def run(
     if against is not None and against not in (*names, *baselines):
         raise UsageError(f"--against={against}{did_you_mean(against, [*names, *baselines])}")
     opened = suites.read_suite(suite, tasks)
+    if universal_tasks.SPECIALISTS in baselines:
+        _check_specialists(opened, names)
     if hosts.is_main():
         files.check_new(pathlib.Path(output))
     collected = outputs.Collected(opened, environment.describe(), list(command))
@@ -77,7 +81,29 @@ def run(
             print("bm25: no task of the suite ranks documents, so it has no row")
         else:
             collected.add_level("bm25", bm25.DESCRIPTION, scored)
+    if universal_tasks.SPECIALISTS in baselines:
+        scored = {}
+        for task in _universal(opened):
+            scores = collected.first_scores(task.name)
+            scored[task.name] = Scored(universal_tasks.of_specialists(list(task.domains), scores), None)
+        collected.add_level(universal_tasks.SPECIALISTS, universal_tasks.DESCRIPTION, scored)
     compare.write(collected.results(against), collected.samples, output, collected.pictures)
+
+
+def _universal(suite) -> list[universal_tasks.UniversalRetrieval]:
+    return [task for task in suite.tasks if isinstance(task, universal_tasks.UniversalRetrieval)]
+
+
+def _check_specialists(suite, names: Sequence[str]) -> None:
+    """Raises UsageError unless every domain of a universal retrieval task has a model of its name."""
+    domains = {name for task in _universal(suite) for name in task.domains}
+    if not domains:
+        raise UsageError("--baselines=specialists needs a task of the type universal_retrieval, and the suite has none")
+    missing = sorted(domains - set(names))
+    if missing:
+        raise UsageError(
+            f"--baselines=specialists: no model is called {missing[0]!r}, a domain; give each domain its model: {missing[0]}=MODEL"
+        )
 
 
 def _say(line: str) -> None:

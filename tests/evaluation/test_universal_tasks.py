@@ -7,7 +7,7 @@ import pytest
 from image_files import write
 from task_files import read, refused
 
-from embed.evaluation.universal_tasks import Domain, UniversalRetrieval
+from embed.evaluation.universal_tasks import Domain, UniversalRetrieval, of_specialists
 from embed.evaluation.views import View
 from embed.inference.search import top_k
 from embed.types import Item
@@ -38,13 +38,13 @@ def made():
 
 
 def by_loops(task, vectors, merged: bool):
-    """Returns {domain: (R@1 of each query, mMP@5 of each query)} of queries with something to find."""
+    """Returns {domain: (R@1, mMP@5, AP of each query)} of queries with something to find."""
     index = [(d, i) for d, domain in task.domains.items() for i in range(len(domain.index))]
     result = {}
     for name, domain in task.domains.items():
         itself = domain.queries is None
         queries = vectors[f"index {name}" if itself else f"queries {name}"]
-        r1, mmp = [], []
+        r1, mmp, ap = [], [], []
         for q, label in enumerate(domain.labels):
             others = [(d, i) for d, i in index if (merged or d == name) and not (itself and (d, i) == (name, q))]
             values = [float(np.float64(queries[q]) @ vectors[f"index {d}"][i]) for d, i in others]
@@ -54,7 +54,8 @@ def by_loops(task, vectors, merged: bool):
                 count = min(sum(is_hit), 5)
                 r1.append(float(is_hit[0]))
                 mmp.append(sum(is_hit[:count]) / count)
-        result[name] = (r1, mmp)
+                ap.append(sum(sum(is_hit[: k + 1]) / (k + 1) for k, hit in enumerate(is_hit) if hit) / sum(is_hit))
+        result[name] = (r1, mmp, ap)
     return result
 
 
@@ -63,11 +64,24 @@ def test_the_scores_are_those_of_loops(made, merged):
     task, vectors = made
     scores = task.score(vectors.__getitem__, View(8), top_k).scores
     expected, suffix = by_loops(task, vectors, merged), "" if merged else "_separate"
-    assert scores[f"r1{suffix}"] == pytest.approx(np.mean([np.mean(r1) for r1, _ in expected.values()]), abs=1e-12)
-    assert scores[f"mmp_at_5{suffix}"] == pytest.approx(np.mean([np.mean(m) for _, m in expected.values()]), abs=1e-12)
-    if merged:
-        for name, (r1, _) in expected.items():
-            assert scores[f"r1/{name}"] == pytest.approx(np.mean(r1), abs=1e-12)
+    for number, metric in enumerate(("r1", "mmp_at_5", "map_at_1000")):
+        of_domains = {name: np.mean(values[number]) for name, values in expected.items()}
+        assert scores[f"{metric}{suffix}"] == pytest.approx(np.mean(list(of_domains.values())), abs=1e-12)
+        for name, value in of_domains.items():
+            assert scores[f"{metric}{suffix}/{name}"] == pytest.approx(value, abs=1e-12)
+
+
+def test_specialists_are_each_in_their_own_index(made):
+    task, vectors = made
+    scores = {}
+    for seed, name in enumerate(task.domains):
+        random = np.random.default_rng(seed)
+        turned = {part: x @ np.linalg.qr(random.normal(size=(8, 8)))[0][:, :4] for part, x in vectors.items()}
+        scores[name] = task.score(turned.__getitem__, View(4), top_k).scores
+    found = of_specialists(list(task.domains), scores)
+    own = [scores[name][f"r1_separate/{name}"] for name in task.domains]
+    assert found["r1"] == found["r1_separate"] == pytest.approx(np.mean(own)) and found["r1/food"] == own[1]
+    assert found["map_at_1000"] != found["r1"]
 
 
 def test_the_merged_index_never_finds_more(made):

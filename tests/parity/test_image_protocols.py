@@ -179,6 +179,70 @@ def test_retrieval_with_the_query_in_the_index(rule, tmp_path):
     equal(mine, scores, RANKED)
 
 
+def opened_by_content(items, *, prompt, progress=None):
+    """Returns the vectors of items as `Lookup` gives them; a text decides where there is one."""
+    images = [None if item.text is not None else np.asarray(Image.open(item.images[0])).tobytes() for item in items]
+    return np.array([vector(item.text.encode() if image is None else image) for item, image in zip(items, images)])
+
+
+def scored(kind: str, folder) -> dict:
+    task = readers.read({"name": "t", "type": kind}, folder)
+    embeddings = Embeddings(opened_by_content, lambda prompt: prompt)
+    return runner.run(Suite("s", [task], {"t": kind}, "digest"), embeddings, [View(DIM)], search.top_k).scores["t"][
+        str(DIM)
+    ]
+
+
+def test_universal_retrieval(tmp_path):
+    """Every domain's queries in the merged index, a query left out of it."""
+    domains = {"one": range(70), "two": range(70, 180)}
+    for name, rows in domains.items():
+        (tmp_path / name).mkdir()
+        for i in rows:
+            Image.fromarray(PICTURES[i]).save(tmp_path / name / f"{i}.png")
+        lines = [json.dumps({"image": f"{i}.png", "label": str(LABELS[i])}) + "\n" for i in rows]
+        (tmp_path / name / "index.jsonl").write_text("".join(lines))
+    mine, means = scored("universal_retrieval", tmp_path), []
+    for name, rows in domains.items():
+        for suffix, found in (("", range(180)), ("_separate", rows)):
+            relevant = {f"p{i}": {f"p{j}": 1 for j in rows if LABELS[j] == LABELS[i] and j != i} for i in rows}
+            of = lambda chosen: Dataset.from_dict({"id": [f"p{i}" for i in chosen], "image": pictures(chosen)})  # noqa: E731
+            data = {"queries": of(rows), "corpus": of(found), "relevant_docs": relevant, "top_ranked": None}
+            kind = ("Any2AnyRetrieval", "map_at_1000", "i2i", {"default": {"test": data}})
+            scores = theirs(AbsTaskRetrieval, *kind, ignore_identical_ids=True)
+            assert mine[f"map_at_1000{suffix}/{name}"] == pytest.approx(scores["map_at_1000"], abs=1e-6)
+            assert mine[f"r1{suffix}/{name}"] == pytest.approx(scores["precision_at_1"], abs=1e-6)
+            # All labels have more than five images, so that the share of hits among the first five is counted alike.
+            assert mine[f"mmp_at_5{suffix}/{name}"] == pytest.approx(scores["precision_at_5"], abs=1e-6)
+            assert 0.1 < scores["map_at_1000"] < 0.98
+            means += [scores["map_at_1000"]] if not suffix else []
+    assert mine["map_at_1000"] == pytest.approx(np.mean(means), abs=1e-6)
+
+
+def test_mixed_retrieval(tmp_path):
+    rows = range(120)
+    for i in rows:
+        Image.fromarray(PICTURES[i]).save(tmp_path / f"{i}.png")
+    texts = [f"[MASK_0] {NAMES[i]}" for i in rows]
+    queries = [{"_id": f"q{i}", "text": texts[i], "images": [f"{119 - i}.png"], "own": []} for i in rows]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    corpus = [{"_id": f"p{i}", "image": f"{i}.png"} for i in rows]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\tp{i}\t1\n" for i in rows))
+    data = {
+        "queries": Dataset.from_dict({"id": [f"q{i}" for i in rows], "text": texts}),
+        "corpus": Dataset.from_dict({"id": [f"p{i}" for i in rows], "image": pictures(rows)}),
+        "relevant_docs": {f"q{i}": {f"p{i}": 1} for i in rows},
+        "top_ranked": None,
+    }
+    kind = ("Any2AnyRetrieval", "ndcg_at_10", "t2i", {"default": {"test": data}})
+    scores, mine = theirs(AbsTaskRetrieval, *kind), scored("mixed_retrieval", tmp_path)
+    for k in (1, 5, 10):
+        assert mine[f"own_kept/r{k}"] == pytest.approx(scores[f"recall_at_{k}"], abs=1e-6)
+    assert mine["own_kept/mrr"] == pytest.approx(scores["mrr_at_100"], abs=1e-6)
+    assert mine["own_kept/r10"] > mine["own_kept/r1"]
+
+
 def test_classification(tmp_path):
     path = write_arrays(tmp_path / "p.npz", images=PICTURES, labels=LABELS)
     splits = {"train": range(0, 240, 2), "test": range(1, 240, 2)}
