@@ -1,6 +1,7 @@
 """`embed search`: the texts and images of a corpus nearest to a query.
 
-With a model of texts and images a query may be the path of an image, and rows of the corpus may have one.
+With a model of texts and images a query may be the path of an image, and rows of the corpus may have one. --image gives the query
+an image beside its text: "[MASK_0] as an astronaut" --image=woman.png, where the model reads images in texts.
 """
 
 from embed import environment
@@ -20,6 +21,14 @@ def add_arguments(parser) -> None:
         type=options.path,
         help="jsonl or jsonl.gz; fields: text or image (a path), and if there: id, title, file, line",
     )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        type=options.path,
+        metavar="PATH",
+        help="an image of the query beside its text, [MASK_0] in it where the model reads images in texts; may be repeated",
+    )
     parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
     parser.add_argument("--top", type=options.count, default=5, help="results per query (default 5)")
     parser.add_argument("--dims", type=options.count, help="use this Matryoshka size")
@@ -34,6 +43,7 @@ def run(arguments) -> None:
         arguments.model,
         arguments.queries,
         arguments.corpus,
+        images=arguments.image,
         prompt=arguments.prompt,
         top=arguments.top,
         dims=arguments.dims,

@@ -24,12 +24,21 @@ class Result:
 
 
 def run(
-    model, queries: Sequence[str], corpus, *, prompt: str = "query", top: int = 5, dims: int | None = None
+    model,
+    queries: Sequence[str],
+    corpus,
+    *,
+    images: Sequence[Any] = (),
+    prompt: str = "query",
+    top: int = 5,
+    dims: int | None = None,
 ) -> list[list[Result]]:
     """Returns for each query the `top` nearest texts and images of a jsonl file, best first.
 
     Rows of `corpus` have a field `text`, `image` (a path, from the file's folder) or both, and may have `id`, `title`, `file` and
-    `line`. A query that is the path of an image is that image, where the model takes images. `dims` is the Matryoshka size to use.
+    `line`. A query that is the path of an image is that image, where the model takes images. Every query has the `images` beside
+    its text, which a model that reads images in texts finds in the places of `[MASK_0]`, `[MASK_1]`, ... `dims` is the Matryoshka
+    size to use.
     """
     for number, query in enumerate(queries, 1):
         if not query.strip():
@@ -43,7 +52,10 @@ def run(
     with_image = next((location for (location, _), item in zip(rows, items) if item.images), None)
     if with_image is not None and not opened.takes_images:
         raise UsageError(f"{with_image}: has an image, and {opened.folder} embeds texts only; take a model of both")
-    query_vectors = opened.encode(queries, prompt=prompt, dims=dims)
+    if images and not opened.takes_images:
+        raise UsageError(f"the query has an image, and {opened.folder} embeds texts only; take a model of both")
+    asked = [Item(query, images=tuple(images)) for query in queries] if images else queries
+    query_vectors = opened.encode(asked, prompt=prompt, dims=dims)
     print(f"{opened.folder}: encoding {len(rows)} items", file=sys.stderr, flush=True)
     corpus_vectors = opened.encode(items, prompt="document", dims=dims)
     scores, indices = search.top_k(query_vectors, corpus_vectors, top)

@@ -48,10 +48,15 @@ def test_images_are_found_by_texts_and_by_images(tmp_path, monkeypatch):
     results = search.run("m", queries, tmp_path / "c.jsonl", top=2)
     assert [[r.location for r in ranked] for ranked in results] == [["blue", "red"], ["green", "words"]]
     assert results[1][1].row["text"] == "green things"
+    (beside,) = search.run("m", ["[MASK_0] at night"], tmp_path / "c.jsonl", images=[tmp_path / "red.png"], top=1)
+    assert beside[0].location == "red"
     texts_only = types.SimpleNamespace(**{**vars(model), "takes_images": False})
     monkeypatch.setattr(search.inference, "open_model", lambda path: texts_only)
     with pytest.raises(UsageError, match="c.jsonl:1: has an image, and m embeds texts only; take a model of both"):
         search.run("m", ["a"], tmp_path / "c.jsonl")
+    (tmp_path / "t.jsonl").write_text('{"text": "green things"}\n')
+    with pytest.raises(UsageError, match="the query has an image, and m embeds texts only; take a model of both"):
+        search.run("m", ["a"], tmp_path / "t.jsonl", images=[tmp_path / "red.png"])
 
 
 def _number(item, names) -> int:
