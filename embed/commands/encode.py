@@ -3,8 +3,9 @@
 Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
 changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
 
-With --image_field the records are images, for models that take them, and with --text_field too an image and its text are one item.
-Images are opened as they are encoded; the whole file is read before for their digests.
+With --image_field the records are images, one or a list of them, for models that take them, and with --text_field too the images
+and their text are one item: a text with [MASK_0] where the model reads images in texts. Images are opened as they are encoded; the
+whole file is read before for their digests.
 
 With --gin_file instead of --input the texts are those that the recipe trains on, each once, in the prompts of the recipe's tasks
 as MODEL has them, or in --query_prompt and --target_prompt (hard negatives are on the target's side). MODEL may then also be
@@ -57,7 +58,9 @@ def add_arguments(parser) -> None:
         "--max_length", type=options.count, help="tokens a text is cut at (default: what the model was made for)"
     )
     parser.add_argument("--text_field", help="field or column of the text (text; with --image_field none)")
-    parser.add_argument("--image_field", help="the records are images: field of the path, from the file's folder")
+    parser.add_argument(
+        "--image_field", help="the records are images: field of the path or of a list of paths, from the file's folder"
+    )
     parser.add_argument("--id_field", help="field or column of the id (default: id, or else the record's number)")
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")
     parser.add_argument("--shard_size", type=options.count, default=8192, help="texts a shard (8192)")

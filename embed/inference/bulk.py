@@ -90,8 +90,7 @@ def _shards(texts: Iterable[Text], size: int) -> Iterator[list[Text]]:
 
 
 def _line(text: Text) -> bytes:
-    parts = [text.id, text.text, text.title]
-    return json.dumps([*parts, text.image_digest] if text.image is not None else parts).encode()
+    return json.dumps([text.id, text.text, text.title, *text.image_digests]).encode()
 
 
 def _check_unique(ids: np.ndarray, read: Callable[[], Iterable[Text]]) -> None:

@@ -16,17 +16,17 @@ KINDS = (".jsonl", ".json", ".tsv", ".csv", ".txt", ".parquet")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """One text to encode; `location` is "file:record", for errors. With `image`, a path or a file's bytes, it is encoded with it.
+    """One text to encode; `location` is "file:record", for errors. `images`, paths or files' bytes, are encoded with it.
 
-    `image_digest` is the sha256 of the image's file. A text that is None is of an image alone.
+    `image_digests` are the sha256 of the images' files. A text that is None is of images alone.
     """
 
     id: str
     text: str | None
     title: str
     location: str
-    image: pathlib.Path | bytes | None = None
-    image_digest: str = ""
+    images: tuple[pathlib.Path | bytes, ...] = ()
+    image_digests: tuple[str, ...] = ()
 
 
 def read_texts(
@@ -60,25 +60,32 @@ def read_texts(
 
 
 def read_images(path, image_field: str, text_field: str | None = None, id_field: str | None = None) -> Iterator[Text]:
-    """Yields the images that the records of a file name by a path from its folder, each with its text where `text_field` is given.
+    """Yields the images that the records of a file name by a path from its folder, with their text where `text_field` is given.
 
-    Every image is read once for its digest. One that is not there is a DataError that names the record.
+    A record names one image or a list of them; with a text the list may be empty. Every image is read once for its digest. One
+    that is not there is a DataError that names the record.
     """
     folder = pathlib.Path(path).parent
     for number, (location, row) in enumerate(_rows(path)):
         for field in (image_field, text_field, id_field):
             if field is not None and field not in row:
                 raise DataError(f"{location}: no field {field!r}{did_you_mean(field, row)}")
-        image = folder / checked_text(row[image_field], image_field, location)
-        try:
-            with image.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as e:
-            raise DataError(
-                f"{location}: the image {image}: {e.strerror}; correct the path, or remove the record"
-            ) from e
+        named = row[image_field] if isinstance(row[image_field], list) else [row[image_field]]
+        if not named and text_field is None:
+            raise DataError(f"{location}: field {image_field!r} names no image; add one, or remove the record")
+        images = tuple(folder / checked_text(name, image_field, location) for name in named)
+        digests = tuple(_digest(image, location) for image in images)
         text = None if text_field is None else checked_text(row[text_field], text_field, location)
-        yield Text(_identity(row, id_field, number, location), text, "", location, image, digest)
+        yield Text(_identity(row, id_field, number, location), text, "", location, images, digests)
+
+
+def _digest(image: pathlib.Path, location: str) -> str:
+    """Returns the sha256 of a file."""
+    try:
+        with image.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise DataError(f"{location}: the image {image}: {e.strerror}; correct the path, or remove the record") from e
 
 
 def _identity(row, id_field: str | None, number: int, location: str) -> str:

@@ -48,7 +48,8 @@ def run(
     `prompt` is a prompt's name or a template (by default 'document', and of a served model the text alone), `format` one of
     `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
     `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens. With `image_field` the records are
-    images, by a path from the file's folder, each with its text where `text_field` is given; else `text_field` is 'text'.
+    images, one or a list, by a path from the file's folder, with their text where `text_field` is given; else `text_field` is
+    'text'.
     """
     for name, given, known in (("format", format, FORMATS), ("quantize", precision, PRECISIONS)):
         if given not in known:
@@ -228,7 +229,7 @@ class Opened(Encoding):
 
 
 def _item(text: Text) -> Item:
-    return Item(text.text, text.title) if text.image is None else Item(text.text, None, (text.image,))
+    return Item(text.text, None, text.images) if text.images else Item(text.text, text.title)
 
 
 def _warn(line: str) -> None:

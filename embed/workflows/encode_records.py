@@ -124,7 +124,7 @@ class _CachedImages:
             identity = str(int(example[f"{self._name}_id"]))
             location = f"{self._caches[number].name}, example {row}"
             content = example[f"{self._name}_file"].tobytes()
-            yield Text(identity, None, "", location, content, identity)
+            yield Text(identity, None, "", location, (content,), (identity,))
 
 
 def _check_output(output: pathlib.Path) -> None:

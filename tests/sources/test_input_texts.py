@@ -96,12 +96,19 @@ def test_images_come_with_a_digest_and_their_text_where_it_is_asked_for(tmp_path
     rows = [{"id": name, "image": f"png/{name}.png", "caption": f"the letter {name}"} for name in "ab"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     one, two = read_images(tmp_path / "rows.jsonl", "image")
-    assert (one.id, one.text, one.image) == ("a", None, tmp_path / "png" / "a.png")
-    assert two.image_digest == hashlib.sha256(b"b").hexdigest() != one.image_digest
+    assert (one.id, one.text, one.images) == ("a", None, (tmp_path / "png" / "a.png",))
+    assert two.image_digests == (hashlib.sha256(b"b").hexdigest(),) != one.image_digests
     assert [t.text for t in read_images(tmp_path / "rows.jsonl", "image", "caption")] == [
         "the letter a",
         "the letter b",
     ]
+    several = [{"image": ["png/a.png", "png/b.png"], "text": "both"}, {"image": [], "text": "none"}]
+    (tmp_path / "several.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
+    both, none = read_images(tmp_path / "several.jsonl", "image", "text")
+    assert [path.name for path in both.images] == ["a.png", "b.png"] and len(set(both.image_digests)) == 2
+    assert (none.text, none.images, none.image_digests) == ("none", (), ())
+    with pytest.raises(DataError, match="several.jsonl:2: field 'image' names no image; add one, or remove the record"):
+        list(read_images(tmp_path / "several.jsonl", "image"))
     with pytest.raises(DataError, match="rows.jsonl:1: no field 'picture'"):
         list(read_images(tmp_path / "rows.jsonl", "picture"))
     (tmp_path / "png" / "b.png").unlink()
