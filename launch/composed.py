@@ -39,7 +39,7 @@ HELD_OUT = ("\U0001f680", "\U0001f373", "\U0001f3a8")  # rocket, frying pan, pal
 COMPONENT, QUALIFIED = 1, 2  # the status of tones and hair, and of sequences that are meant to be shown as emoji
 STRIKE, UNIT = 109, 136  # the font's one size, and the width of a picture in it
 SIDE = 64  # pixels of an image
-DRAWINGS = 4  # of each emoji for training, on other grounds; the gallery has the plain one
+DRAWINGS = 4  # of each emoji for training, on other grounds, beside the plain one, which the gallery has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,11 +225,13 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
     parts = split(every)
     tested = {q.target for q in every} - {q.target for q in parts["train"]}
     image = lambda one, number: f"images/{code(one)}{'.png' if number < 0 else f'-{number}.jpg'}"  # noqa: E731
+    # The plain picture of an emoji, or one of its drawings, in turn.
+    in_turn = lambda one, turn: image(one, turn % (DRAWINGS + 1) - 1)  # noqa: E731
     rows = []
-    for q in parts["train"]:
+    for turn, q in enumerate(parts["train"]):
         for number, language in enumerate(x for x in LANGUAGES if x in q.text):
-            shown = [image(x, (number + k) % DRAWINGS) for k, x in enumerate(q.images)]
-            target = image(q.target, (number + 1) % DRAWINGS)
+            shown = [in_turn(x, turn + number + k) for k, x in enumerate(q.images)]
+            target = in_turn(q.target, turn + number + len(shown))
             rows.append(
                 {"text": q.text[language], "images": shown, "target": target, "kind": q.kind, "language": language}
             )
@@ -237,25 +239,25 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
         {
             "text": names[language][one],
             "images": [],
-            "target": image(one, number % DRAWINGS),
+            "target": in_turn(one, turn + number),
             "kind": "name",
             "language": language,
         }
-        for one in drawn
+        for turn, one in enumerate(drawn)
         if one not in tested
         for number, language in enumerate(x for x in LANGUAGES if one in names[x])
     ]
     same = [
         {
             "text": "[MASK_0]",
-            "images": [image(one, 0)],
-            "target": image(one, 1 + number),
+            "images": [in_turn(one, turn)],
+            "target": in_turn(one, turn + 1),
             "kind": "same",
             "language": "en",
         }
         for one in drawn
         if one not in tested
-        for number in range(DRAWINGS - 1)
+        for turn in range(DRAWINGS + 1)
     ]
     for name, listed in (("train", rows), ("names", called), ("same", same)):
         # For models that read an image as a text of nothing else.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -121,7 +122,10 @@ def test_the_suite_and_the_rows(composed, names, tmp_path, monkeypatch):
     suite = suites.read_suite(tmp_path / "out" / "suite.json")
     tasks = {task.name.removeprefix("composed-"): task for task in suite.tasks}
     assert list(tasks) == ["combinations", "objects", "languages"]
-    trained = {row["target"].rpartition("-")[0] for row in itertools.chain(*rows.values())}
+    every_row = list(itertools.chain(*rows.values()))
+    seen = {image for row in every_row for image in (*row["images"], row["target"])}
+    trained = {re.sub(r"(-\d\.jpg|\.png)$", "", image) for image in seen}
+    assert {image.endswith(".png") for row in rows["names"] for image in [row["target"]]} == {True, False}
     for task in tasks.values():
         assert len(task.gallery) == len(glyphs) and all(isinstance(item, Item) for item in task.gallery)
         for query in task.queries:
