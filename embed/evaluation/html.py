@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from embed import markdown
-from embed.evaluation import references, report
+from embed.evaluation import part_scores, references, report
 from embed.evaluation.pictures import Panel, Rows
 
 _STYLE = """
@@ -63,6 +63,7 @@ def page(results: Mapping, plots: Mapping[str, bytes], drawn: Rows | None = None
         *(_plot(name, data) for name, data in plots.items()),
         _section("Every task", _tasks(results)),
     ]
+    parts += [_section(title, _cells(cells, 2)) for title, cells in part_scores.tables(results)]
     if results.get("differences"):
         title = f"Differences to {results['differences']['against']}"
         parts.append(_section(title, _cells(report.differences_cells(results), 3)))

@@ -134,7 +134,7 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 
     A query is {"_id", "text", "images": [path, ...], "unmasked"?, "own"?: [ids of the gallery], and any of "language", "kind"}. An
     image of the gallery with the bytes of one of the query's is its own too. Queries without a judgement are left out.
-    ceilings.json may say what a perfect reader could have.
+    ceilings.json may say what a perfect reader could have, {score: value}.
     """
     what = "a mixed retrieval task is a folder with queries, corpus and qrels"
     rows = {
@@ -173,16 +173,9 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         groups = {name: label_of(row[name], location) for name in ("language", "kind") if row.get(name) is not None}
         unmasked = None if row.get("unmasked") is None else checked_text(row["unmasked"], "unmasked", location)
         queries.append(Query(item, targets - hidden, frozenset(hidden), unmasked, groups))
-    return {"queries": some(queries, path), "gallery": list(gallery.values()), "remarks": _ceilings(path)}
-
-
-def _ceilings(path: pathlib.Path) -> list[str]:
-    """Returns what ceilings.json says that a perfect reader could have, {score: value}, for people; [] where it is not there."""
     file = path / "ceilings.json"
-    if not file.is_file():
-        return []
-    ceilings = documents.read_json(file, dict[str, float])
-    return ["a perfect reader has at most " + ", ".join(f"{name} {value:.3f}" for name, value in ceilings.items())]
+    ceilings = documents.read_json(file, dict[str, float]) if file.is_file() else {}
+    return {"queries": some(queries, path), "gallery": list(gallery.values()), "ceilings": ceilings}
 
 
 def _digest(path: Any) -> bytes:

@@ -46,11 +46,13 @@ class MixedRetrieval(Base):
     vectors, `text/...` of the text without its masks, `sum/...` of both added (late fusion), and `unmasked/...` of the text with
     names. `own_kept/...`
     leaves the query's own images in the gallery. `r1/1 image`, `images/r1/kind KIND` and the like are of a part of the queries.
+    `ceilings` are what a perfect reader could have, of any of these scores.
     """
 
     type = "mixed_retrieval"
     queries: Sequence[Query]
     gallery: Sequence[Item]
+    ceilings: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def _images(self) -> dict[object, int]:

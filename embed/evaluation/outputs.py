@@ -7,7 +7,7 @@ from typing import Any
 
 from embed import digests, files
 from embed.errors import DataError, UsageError, did_you_mean
-from embed.evaluation import bootstrap, html, pictures, plots, references, report, runner, stored
+from embed.evaluation import bootstrap, html, part_scores, pictures, plots, references, report, runner, stored
 from embed.evaluation.stored import FORMAT
 from embed.evaluation.suites import Suite
 from embed.evaluation.tasks import Scored
@@ -84,6 +84,7 @@ class Collected:
                 "notes": self._notes.get(t.name, []),
                 "references": references.of_task(self._suite.mteb_tasks.get(t.name)),
                 **({"mteb_task": self._suite.mteb_tasks[t.name]} if t.name in self._suite.mteb_tasks else {}),
+                **({"ceilings": dict(t.ceilings)} if getattr(t, "ceilings", None) else {}),
             }
             for t in self._suite.tasks
         }
@@ -207,6 +208,8 @@ def write(
     digests.write_sealed(folder / "results.json", plain(results))
     kept = report.loss_table(results)
     text = report.table(results) + (f"\nWhat the views keep\n\n{kept}\n" if kept else "")
+    for title, cells in part_scores.tables(results):
+        text += f"\n{title}, percent\n\n{report.align(cells)}\n"
     (folder / "results.md").write_text(text, encoding="utf-8")
     plotted = plots.write_all(results, folder) if plots.available() else []
     pictures.write(folder, drawn or {})

@@ -135,7 +135,7 @@ _ENVIRONMENT = _object(
 )
 _TASK = _object(
     {"type": _name, "group": _name, "main": _name, "languages": _list(_text), "notes": _list(_text)},
-    {"references": _by_name(_score), "mteb_task": _name},
+    {"references": _by_name(_score), "mteb_task": _name, "ceilings": _by_name(_score)},
 )
 _VIEW = _object({"name": _name, "dim": _count, "precision": _name, "bytes": _count})
 _SCORES = _by_name(_by_name(_by_name(_score), some=True))  # task -> view -> score

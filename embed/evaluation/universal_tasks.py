@@ -153,7 +153,7 @@ def of_specialists(domains: Sequence[str], scores: Mapping[str, Mapping[str, flo
     result = {}
     for metric in ("r1", "mmp_at_5", "map_at_1000"):
         key = f"{metric}_separate"
-        own = {name: scores[name][f"{key}/{name}"] for name in domains if f"{key}/{name}" in scores[name]}
-        result[metric] = result[key] = mean(np.array(list(own.values())))
-        result |= {f"{kind}/{name}": value for kind in (metric, key) for name, value in own.items()}
+        of_domain = {name: scores[name][f"{key}/{name}"] for name in domains if f"{key}/{name}" in scores[name]}
+        result[metric] = result[key] = mean(np.array(list(of_domain.values())))
+        result |= {f"{kind}/{name}": value for kind in (metric, key) for name, value in of_domain.items()}
     return result

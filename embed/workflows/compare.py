@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import files, markdown
-from embed.evaluation import outputs, plots, report
+from embed.evaluation import outputs, part_scores, plots, report
 from embed.evaluation.pictures import Rows
 
 
@@ -21,6 +21,8 @@ def write(results: Mapping[str, Any], samples: Mapping[str, Any], output, drawn:
     with files.new_folder(output) as folder:
         written = outputs.write(results, samples, folder, drawn or {})
     print(f"\n{report.table(results, markdown.printable)}")
+    for title, cells in part_scores.tables(results):
+        print(f"{title}, percent\n\n{report.align(cells, markdown.printable)}\n")
     if not plots.available():
         print("no plots: matplotlib is not installed; run: pip install 'embed[plots]'", file=sys.stderr)
     print(f"wrote {output}/: {', '.join(written)}")

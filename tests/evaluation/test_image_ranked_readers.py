@@ -35,7 +35,7 @@ def test_a_folder_is_read_and_its_own_images_are_known_by_their_bytes(folder):
     assert [q.targets for q in task.queries] == [{2}, {3}]  # c has no judgement
     assert [q.shown for q in task.queries] == [{0}, {0, 1, 2}]
     assert task.queries[0].unmasked == "x as b" and task.queries[0].groups == {"language": "en", "kind": "k"}
-    assert task.remarks == ("a perfect reader has at most text/r1 0.050",) and len(task.gallery) >= 4
+    assert task.ceilings == {"text/r1": 0.05} and len(task.gallery) >= 4
 
 
 @pytest.mark.parametrize(
