@@ -70,19 +70,12 @@ REQUIRED = {
         "NUM_CLASSES=2",
     ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
-    "recipes/mmir/b14.gin": [
-        "TABLES='data/pairs/*.jsonl'",
-        "FOLDER='images'",
-        "CONTACT='me'",
-        "START='minilm'",
-        "MATRYOSHKA_DIMS=(384,)",
-    ],
+    "recipes/mmir/b14.gin": ["TABLES='data/pairs/*.jsonl'", "FOLDER='images'", "CONTACT='me'", "START='tips'"],
     "recipes/mmir/embeddinggemma2.gin": [
         "TABLES='data/pairs/*.jsonl'",
         "FOLDER='images'",
         "CONTACT='me'",
-        "START='minilm'",
-        "MATRYOSHKA_DIMS=(384,)",
+        "START='embeddinggemma2'",
     ],
     "recipes/universal/udon.gin": [
         "DOMAINS='data/pairs/*.jsonl'",
