@@ -69,6 +69,17 @@ REQUIRED = {
         "CLASSES='classes.txt'",
         "NUM_CLASSES=2",
     ],
+    "recipes/universal/small_specialist.gin": [
+        "DOMAINS='data/pairs/*.jsonl'",
+        "CLASSES='classes.txt'",
+        "NUM_CLASSES=2",
+    ],
+    "recipes/universal/small_universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "TEACHERS=()"],
+    "recipes/universal/small_udon.gin": [
+        "DOMAINS='data/pairs/*.jsonl'",
+        "CLASSES='classes.txt'",
+        "CLASS_COUNTS=(1, 1)",
+    ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
     "recipes/mmir/b14.gin": ["TABLES='data/pairs/*.jsonl'", "FOLDER='images'", "CONTACT='me'", "START='tips'"],
     "recipes/mmir/embeddinggemma2.gin": [
