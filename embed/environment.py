@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import sys
+import warnings
 
 
 def start(distributed: bool = False) -> None:
@@ -22,6 +23,8 @@ def start(distributed: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     sys.unraisablehook = _without_closed_loops
+    # JAX writes a compiled program in place: another process may read half of it, and compiles it itself.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
     cache = os.environ.get("EMBED_COMPILATION_CACHE", str(pathlib.Path.home() / ".cache" / "embed" / "xla"))
     if cache != "off":
         jax.config.update("jax_compilation_cache_dir", cache)

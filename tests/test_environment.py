@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import types
+import warnings
 
 import jax
 import pytest
@@ -123,3 +124,13 @@ def test_a_machine_is_described_by_what_decides_whether_a_run_can_be_repeated(mo
     assert found["devices"] == {"kind": "cpu", "count": 8, "processes": 1}
     monkeypatch.delenv("XLA_FLAGS")
     assert environment.describe()["XLA_FLAGS"] == ""
+
+
+def test_a_half_written_program_of_another_process_is_compiled_without_a_word(joined, monkeypatch):
+    monkeypatch.setenv("EMBED_COMPILATION_CACHE", "off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environment.start()
+        warnings.warn("Error reading persistent compilation cache entry for 'step': cut", UserWarning, stacklevel=1)
+        with pytest.raises(UserWarning):
+            warnings.warn("another", UserWarning, stacklevel=1)
