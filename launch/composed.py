@@ -8,9 +8,10 @@ query has the pictures of parts and a text for what is missing: "[MASK_0] as an 
     gender       anybody, and woman or man                         other        such as a cat, and a black square
     pair         two persons, and what they do
 
-One query in ten is for testing, and so are all professions of HELD_OUT objects; what they find is in no row for training. Languages
-of TEST_LANGUAGES are in no row for training. A reader of the pictures alone, or of the text alone, can find no more than
-ceilings.json of each task says, as others have the same.
+The rows for training lie in train/KIND.jsonl, with those of two kinds more: `name`, the name of an emoji and its picture, and
+`same`, two pictures of one. One query in ten is for testing, and so are all professions of HELD_OUT objects; what they find is in no
+row for training. Languages of TEST_LANGUAGES are in no row for training. A reader of the pictures alone, or of the text alone, can
+find no more than ceilings.json of each task says, as others have the same.
 """
 
 import collections
@@ -226,7 +227,7 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
     tested = {q.target for q in every} - {q.target for q in parts["train"]}
     image = lambda one, number: f"images/{code(one)}{'.png' if number < 0 else f'-{number}.jpg'}"  # noqa: E731
     # The plain picture of an emoji, or one of its drawings, in turn.
-    in_turn = lambda one, turn: image(one, turn % (DRAWINGS + 1) - 1)  # noqa: E731
+    in_turn = lambda one, turn: f"../{image(one, turn % (DRAWINGS + 1) - 1)}"  # noqa: E731
     rows = []
     for turn, q in enumerate(parts["train"]):
         for number, language in enumerate(x for x in LANGUAGES if x in q.text):
@@ -259,9 +260,15 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
         if one not in tested
         for turn in range(DRAWINGS + 1)
     ]
-    for name, listed in (("train", rows), ("names", called), ("same", same)):
-        # For models that read an image as a text of nothing else.
-        write_rows(output / f"{name}.jsonl", [{**row, "target_text": "[MASK_0]"} for row in listed])
+    # A file for each kind: a batch of one kind is hard, as its targets are alike.
+    (output / "train").mkdir()
+    by_kind = collections.defaultdict(list)
+    for row in (*rows, *called, *same):
+        by_kind[row["kind"]].append(
+            {**row, "target_text": "[MASK_0]"}
+        )  # for models that read an image as a text of nothing else
+    for kind, listed in by_kind.items():
+        write_rows(output / "train" / f"{kind}.jsonl", listed)
     tasks = []
     for name, asked, languages in (
         ("combinations", parts["combinations"], ("en",)),

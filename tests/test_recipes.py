@@ -81,6 +81,8 @@ REQUIRED = {
         "CLASS_COUNTS=(1, 1)",
     ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
+    "recipes/mmir/small_emoji.gin": ["COMPOSED='data/pairs/*.jsonl'", "RATES={'mine': 1.0}"],
+    "recipes/mmir/small_emoji_gemma.gin": ["COMPOSED='data/pairs/*.jsonl'", "RATES={'mine': 1.0}"],
     "recipes/mmir/b14.gin": ["TABLES='data/pairs/*.jsonl'", "FOLDER='images'", "CONTACT='me'", "START='tips'"],
     "recipes/mmir/embeddinggemma2.gin": [
         "TABLES='data/pairs/*.jsonl'",

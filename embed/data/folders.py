@@ -28,7 +28,7 @@ def task_per_file(
     prompts: Mapping[str, Sequence[str]] | None = None,
     leave_out: Sequence[str] = (),
     only: Sequence[str] = (),
-    image_paths: bool = False,
+    image_paths: bool | Sequence[str] = False,
 ) -> list[Task]:
     """Returns one task per file that `path` names, called as the file without its suffixes.
 
@@ -36,8 +36,9 @@ def task_per_file(
     task, or several of these.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
-    With `image_paths` the field of the role `image` is the path of a file, from the folder of the file that names it. Files in
-    `leave_out` are passed over, and where `only` names some all others. A suffix that is no kind of pairs is a ConfigError.
+    With `image_paths` the field of the role `image` is the path of a file, from the folder of the file that names it; or the fields
+    of the roles that it names are, each a path or a list. Files in `leave_out` are passed over, and where `only` names some all
+    others. A suffix that is no kind of pairs is a ConfigError.
     """
     # The files need not have what only our own map names.
     optional = ("negatives",) if fields is None else ()
@@ -59,7 +60,9 @@ def task_per_file(
             continue
         query, target = (prompts or {}).get(name, (query_prompt, target_prompt))
         source = _source(file, suffix, fields, optional)
-        tasks.append(Task(name, ImageFiles(source) if image_paths else source, query, target))
+        if image_paths:
+            source = ImageFiles(source, role="image" if image_paths is True else tuple(image_paths))
+        tasks.append(Task(name, source, query, target))
     return tasks
 
 

@@ -43,3 +43,18 @@ def test_two_files_of_one_name_are_refused(folder):
     (folder / "first.tsv").write_text("query\tpositive\ne\tf\n")
     with pytest.raises(ConfigError, match="two files are called 'first'"):
         task_per_file(str(folder))
+
+
+def test_roles_may_be_paths_of_images(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    (tmp_path / "rows").mkdir()
+    row = {"text": "[MASK_0] and [MASK_1]", "images": ["../a.png", "../b.png"], "target": "../c.png"}
+    (tmp_path / "rows" / "both.jsonl").write_text(json.dumps(row) + "\n")
+    fields = {"query": "text", "query_images": "images", "target": "target"}
+    (task,) = task_per_file(str(tmp_path / "rows"), fields, image_paths=("query_images", "target"))
+    ((_, record),) = task.source.examples()
+    assert (record["query_images"], record["target"]) == ([b"a", b"b"], b"c")
+    (tmp_path / "image.jsonl").write_text(json.dumps({"image": "a.png"}) + "\n")
+    (task,) = task_per_file(str(tmp_path / "image.jsonl"), {"image": "image"}, image_paths=True)
+    assert [record["image"] for _, record in task.source.examples()] == [b"a"]

@@ -109,23 +109,22 @@ def test_the_suite_and_the_rows(composed, names, tmp_path, monkeypatch):
     line = composed.write(tmp_path / "package", tmp_path / "out")
     assert line.startswith(f"{len(glyphs)} emoji; ")
 
-    rows = {
-        name: [json.loads(x) for x in (tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("train", "names", "same")
-    }
-    assert {row["language"] for row in rows["train"]} == set(composed.LANGUAGES)
-    assert all(row["images"] == [] for row in rows["names"]) and all(row["text"] == "[MASK_0]" for row in rows["same"])
+    folder = tmp_path / "out" / "train"
+    rows = {path.stem: [json.loads(x) for x in path.read_text().splitlines()] for path in folder.iterdir()}
+    assert {"profession", "objects", "hair", "tone", "name", "same"} <= set(rows)
+    assert {row["language"] for row in rows["profession"]} == set(composed.LANGUAGES)
+    assert all(row["images"] == [] for row in rows["name"]) and all(row["text"] == "[MASK_0]" for row in rows["same"])
     for row in itertools.chain(*rows.values()):
         for image in (*row["images"], row["target"]):
-            assert (tmp_path / "out" / image).is_file()
+            assert (folder / image).is_file()
 
     suite = suites.read_suite(tmp_path / "out" / "suite.json")
     tasks = {task.name.removeprefix("composed-"): task for task in suite.tasks}
     assert list(tasks) == ["combinations", "objects", "languages"]
     every_row = list(itertools.chain(*rows.values()))
     seen = {image for row in every_row for image in (*row["images"], row["target"])}
-    trained = {re.sub(r"(-\d\.jpg|\.png)$", "", image) for image in seen}
-    assert {image.endswith(".png") for row in rows["names"] for image in [row["target"]]} == {True, False}
+    trained = {re.sub(r"(-\d\.jpg|\.png)$", "", image.removeprefix("../")) for image in seen}
+    assert {image.endswith(".png") for row in rows["name"] for image in [row["target"]]} == {True, False}
     for task in tasks.values():
         assert len(task.gallery) == len(glyphs) and all(isinstance(item, Item) for item in task.gallery)
         for query in task.queries:
