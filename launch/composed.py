@@ -9,9 +9,9 @@ query has the pictures of parts and a text for what is missing: "[MASK_0] as an 
     pair         two persons, and what they do
 
 The rows for training lie in train/KIND.jsonl, with those of two kinds more: `name`, the name of an emoji and its picture, and
-`same`, two pictures of one. One query in ten is for testing, and so are all professions of HELD_OUT objects; what they find is in no
-row for training. Languages of TEST_LANGUAGES are in no row for training. A reader of the pictures alone, or of the text alone, can
-find no more than ceilings.json of each task says, as others have the same.
+`same`, two pictures of one. One query in ten is for testing, and so are all professions of HELD_OUT objects; what they find is in
+no row for training. Languages of TEST_LANGUAGES are in no row for training. A reader of the pictures alone, or of the text alone,
+can find no more than ceilings.json of each task says, as others have the same.
 """
 
 import collections

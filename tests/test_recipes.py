@@ -81,8 +81,6 @@ REQUIRED = {
         "CLASS_COUNTS=(1, 1)",
     ],
     "recipes/universal/universal.gin": ["DOMAINS='data/pairs/*.jsonl'", "START='minilm'", "TEACHERS=()"],
-    "recipes/mmir/small_emoji.gin": ["COMPOSED='data/pairs/*.jsonl'", "RATES={'mine': 1.0}"],
-    "recipes/mmir/small_emoji_gemma.gin": ["COMPOSED='data/pairs/*.jsonl'", "RATES={'mine': 1.0}"],
     "recipes/mmir/b14.gin": ["TABLES='data/pairs/*.jsonl'", "FOLDER='images'", "CONTACT='me'", "START='tips'"],
     "recipes/mmir/embeddinggemma2.gin": [
         "TABLES='data/pairs/*.jsonl'",
@@ -159,6 +157,10 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
     for name in ("mine", *_named(path)):
         (tmp_path / "data" / "pairs" / f"{name}.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     (tmp_path / "classes.txt").write_text("a\nb\n")
+    composed = tmp_path / "pictures" / "composed" / "train"
+    composed.mkdir(parents=True)
+    for kind in ("profession", "tone", "gender", "objects", "pair", "hair", "other", "name", "same"):
+        (composed / f"{kind}.jsonl").write_text('{"text": "a", "images": [], "target": "a.png", "target_text": "a"}\n')
     monkeypatch.chdir(tmp_path)
     recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))
     assert recipe.mixture.tasks
