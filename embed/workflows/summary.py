@@ -45,7 +45,20 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
         summary.append(f"quantised  as {recipe.quantization.name}: {first}; what learns stays float32")
         summary += [f"note       {line}" for line in more]
     summary += _task_lines(examples, steps)
-    return summary + _first_texts(recipe, examples)
+    return summary + _prompt_notes(recipe) + _first_texts(recipe, examples)
+
+
+def _prompt_notes(recipe: Recipe) -> list[str]:
+    """Returns a note where no task trains the prompt of queries that searches and suites use without being told another."""
+    asks = any(isinstance(feature, TextFeature) and feature.side == "query" for feature in recipe.record_features)
+    trained = {getattr(task, "query_prompt", None) for task in recipe.mixture.tasks}
+    template = (recipe.prompts or {}).get("query")
+    if not asks or template is None or not trained.isdisjoint({template, "query", None}):
+        return []
+    return [
+        f"note       no task trains the prompt 'query', {_one_line(template)!r}, which searches and most suites use; set a task's "
+        "query_prompt, or the model's own to what is trained: Recipe.prompts = {'query': '{content}'}"
+    ]
 
 
 def _described(feature: Feature, examples: Examples) -> str:

@@ -46,7 +46,9 @@ def recipe(lora=None, batch_size=4, steps=6, one_task=True, quantization=None):
     return types.SimpleNamespace(
         batch_size=batch_size,
         schedule=types.SimpleNamespace(steps=steps),
-        mixture=types.SimpleNamespace(one_task_per_batch=one_task),
+        mixture=types.SimpleNamespace(one_task_per_batch=one_task, tasks=[]),
+        record_features=(),
+        prompts=None,
         lora=lora,
         quantization=quantization,
         tokenizer=Words(),
@@ -164,3 +166,31 @@ def test_a_long_text_is_cut_to_one_line():
     assert summary._one_line(" a\n b\tc ") == "a b c"
     assert summary._one_line("x" * 90) == "x" * 90
     assert summary._one_line("x" * 91) == "x" * 87 + "..."
+
+
+PROMPT = "find: {content}"
+
+
+@pytest.mark.parametrize(
+    ("trained", "prompt", "is_noted"),
+    [
+        (["{content}"], PROMPT, True),
+        (["{content}", PROMPT], PROMPT, False),
+        (["{content}"], "{content}", False),
+        ([None], PROMPT, False),
+        (["similar: {content}", "{content}"], PROMPT, True),
+    ],
+)
+def test_a_prompt_of_searches_that_no_task_trains_is_noted(trained, prompt, is_noted):
+    """A model whose tasks have other prompts is searched, and scored, by texts that it has not seen the like of."""
+    tasks = [types.SimpleNamespace(query_prompt=one) for one in trained]
+    given = types.SimpleNamespace(
+        record_features=(Text("query", 8, "query"), Text("target", 8)),
+        mixture=types.SimpleNamespace(tasks=tasks),
+        prompts={"query": prompt, "none": "{content}"},
+    )
+    notes = summary._prompt_notes(given)
+    assert len(notes) == is_noted
+    assert all("no task trains the prompt 'query', 'find: {content}'" in note for note in notes)
+    without_queries = types.SimpleNamespace(**{**vars(given), "record_features": (Text("target", 8),)})
+    assert summary._prompt_notes(without_queries) == []
