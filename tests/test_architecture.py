@@ -33,6 +33,7 @@ BASE = {
     "quantized_arrays",
     "packed_arrays",
     "image_bytes",
+    "retry_after",
 }
 SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}

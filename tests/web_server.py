@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.times.append(time.monotonic())
         kind, _, number = path.partition("-")
         if path == "robots.txt":
-            self.answer(*server.robots)
+            self.answer(*server.robots, **server.robots_headers)
         elif kind == "image":
             self.answer(200, picture(int(number)))
         elif kind == "html":
@@ -89,10 +89,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running():
-    """Yields the server while it runs; `asked` counts its paths, `times` says when, `robots` is its answer for robots.txt."""
+    """Yields the server while it runs.
+
+    `asked` counts the paths of requests, `times` are their times, `robots` and `robots_headers` are the answer for robots.txt.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked, server.agents, server.times, server.sent = collections.Counter(), set(), [], 0
-    server.robots = (404,)
+    server.robots, server.robots_headers = (404,), {}
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

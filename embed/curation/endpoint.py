@@ -6,10 +6,9 @@ what an error says of them is freed of the key and of control characters.
 
 import asyncio
 import dataclasses
-import email.utils
-import time
 import urllib.parse
 
+from embed import retry_after
 from embed.curation.requests import AnyRequest, Malformed, Reply, Request, parse
 from embed.curation.secret import Secret, printable
 from embed.errors import EndpointError, UsageError
@@ -173,9 +172,9 @@ class Connection:
         if status == 404:
             raise EndpointError(f"{url}: has no model {self._endpoint.model!r}, or is no such address ({message})")
         if status == 429:
-            raise Again(f"too many requests: {message}", _retry_after(response), free=True)
+            raise Again(f"too many requests: {message}", retry_after.seconds(response.headers), free=True)
         if status >= 500 or status in (408, 409, 425) or status < 300:
-            raise Again(f"status {status}: {message}", _retry_after(response), _is_free(status))
+            raise Again(f"status {status}: {message}", retry_after.seconds(response.headers), _is_free(status))
         hint = (
             "; --plain asks without a JSON schema" if self._endpoint.structured and isinstance(request, Request) else ""
         )
@@ -197,16 +196,3 @@ class Connection:
 
 def _is_free(status: int) -> bool:
     return 300 <= status < 500 or status == _NO_WORK_DONE
-
-
-def _retry_after(response) -> float | None:
-    """Returns the seconds in the header Retry-After, which may be a number or a date; None where it says nothing."""
-    value = response.headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError, TypeError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None

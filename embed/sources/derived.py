@@ -5,7 +5,7 @@ Each takes any source that has `raw()` (files, TFDS, Hugging Face) and yields re
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from embed.errors import ConfigError, DataError, did_you_mean
@@ -30,6 +30,12 @@ class Derived:
     def bad_records(self) -> BadRecords | None:
         """The records that the last `examples` left out; None where the source cannot leave any out."""
         return getattr(self.source, "bad_records", None)
+
+    def fetch(self, say: Callable[[str], None] = print) -> None:
+        """Fetches what the source needs from elsewhere, such as `WebImages`; `embed prepare` calls it before it reads."""
+        fetch_inner = getattr(self.source, "fetch", None)
+        if fetch_inner is not None:
+            fetch_inner(say)
 
     def record(self, raw: Mapping[str, Any], location: str) -> Record | None:
         """Returns the record of a raw row, or None for one that is passed over."""

@@ -6,7 +6,6 @@ image that Pillow opens is refused.
 
 import asyncio
 import dataclasses
-import email.utils
 import random
 import time
 import urllib.parse
@@ -15,13 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import embed
-from embed import image_bytes, ranges
+from embed import image_bytes, ranges, retry_after
 from embed.errors import ConfigError, DataError, UsageError
 from embed.ranges import Count, Positive
 from embed.sources.addresses import host_of, resolve
 from embed.sources.image_shards import ImageShards
 
 _REDIRECTS = 5
+_MOVED = (301, 302, 303, 307, 308)  # the statuses of redirects
 _ROBOTS_BYTES = 512 << 10  # RFC 9309 asks for 500 KiB
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"}
 
@@ -62,11 +62,15 @@ class Fetching:
 
 
 class _Failed(Exception):
-    """A URL without an image. `retriable` says that another run may get it, and `after` the wait in seconds that was asked for."""
+    """A URL without an image.
 
-    def __init__(self, reason: str, retriable: bool = False, after: float | None = None):
+    `retriable` says that a later request may succeed, `after` is the wait in seconds that the server asked for. With `next_run` no
+    more requests go to the host in this run.
+    """
+
+    def __init__(self, reason: str, retriable: bool = False, after: float | None = None, next_run: bool = False):
         super().__init__(reason)
-        self.retriable, self.after = retriable, after
+        self.retriable, self.after, self.next_run = retriable, after, next_run
 
 
 @dataclasses.dataclass
@@ -78,7 +82,7 @@ class _Host:
     free_at: float = 0.0
     between: float = 0.0
     robots: urllib.robotparser.RobotFileParser | None = None
-    unreachable: str = ""
+    failure: _Failed | None = None  # to get its robots.txt, without which nothing may be asked
 
 
 def fetch(
@@ -151,10 +155,9 @@ class _Fetcher:
                 content, kind = await self._followed(url)
                 break
             except _Failed as e:
-                if not e.retriable or attempt == self._options.attempts:
+                if not e.retriable or e.next_run or attempt == self._options.attempts:
                     raise
-                backoff = self._options.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(min(backoff if e.after is None else e.after, self._options.longest_wait))
+                await self._back_off(attempt, e.after)
         try:
             image = await asyncio.to_thread(image_bytes.open_image, content, "the answer", self._options.max_pixels)
         except DataError as e:
@@ -166,7 +169,7 @@ class _Fetcher:
         """Returns the body and content type of what a URL leads to."""
         for _ in range(_REDIRECTS + 1):
             status, headers, body = await self._asked(url)
-            if status in (301, 302, 303, 307, 308):
+            if status in _MOVED:
                 target = headers.get("location", "")
                 if not target:
                     raise _Failed(f"status {status} without a target")
@@ -189,7 +192,7 @@ class _Fetcher:
             await self._turn(host)
             status, headers, body = await self._request(url, self._options.max_bytes)
         if status == 429 or status >= 500 or status == 408:
-            after = _retry_after(headers)
+            after = retry_after.seconds(headers)
             if after is not None:
                 host.free_at = max(host.free_at, time.monotonic() + min(after, self._options.longest_wait))
             raise _Failed(f"status {status}", True, after)
@@ -211,33 +214,46 @@ class _Fetcher:
     async def _read_robots(self, host: _Host, url: str) -> None:
         """Reads robots.txt once, as RFC 9309 says: none (400 to 499) allows all; one that cannot be read allows nothing."""
         async with host.order:
-            if host.unreachable:
-                raise _Failed(host.unreachable, True)
+            if host.failure is not None:
+                raise host.failure
             if host.robots is not None:
                 return
             parser = urllib.robotparser.RobotFileParser()
-            for _ in range(_REDIRECTS + 1):
-                try:
-                    status, headers, body = await self._request(url, _ROBOTS_BYTES, cut=True)
-                except _Failed as e:
-                    if e.retriable:
-                        host.unreachable = f"robots.txt: {e}"
-                    raise
-                if status not in (301, 302, 303, 307, 308):
-                    break
-                url = urllib.parse.urljoin(url, headers.get("location", ""))
-            if status >= 500 or status == 429:
-                host.unreachable = f"robots.txt: status {status}"
-                raise _Failed(host.unreachable, True)
+            status, body = await self._robots_of(host, url)
             parser.parse(body.decode("utf-8", "replace").splitlines() if status == 200 else [])
             delay = parser.crawl_delay(self._options.user_agent)
             host.between = max(host.between, min(float(delay or 0), self._options.longest_wait))
             host.robots = parser
 
+    async def _robots_of(self, host: _Host, url: str) -> tuple[int, bytes]:
+        """Returns the status and the body of a host's robots.txt, asked for several times where that may help."""
+        for attempt in range(1, self._options.attempts + 1):
+            try:
+                address = url
+                for _ in range(_REDIRECTS + 1):
+                    status, headers, body = await self._request(address, _ROBOTS_BYTES, cut=True)
+                    if status not in _MOVED:
+                        break
+                    address = urllib.parse.urljoin(address, headers.get("location", ""))
+                if status < 500 and status != 429:
+                    return status, body
+                raise _Failed(f"status {status}", True, retry_after.seconds(headers))
+            except _Failed as e:
+                if not e.retriable or attempt == self._options.attempts:
+                    host.failure = _Failed(f"robots.txt: {e}", e.retriable, next_run=True)
+                    raise host.failure from e
+                await self._back_off(attempt, e.after)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _back_off(self, attempt: int, after: float | None) -> None:
+        """Waits as long as a server asks, or else twice as long after each attempt."""
+        backoff = self._options.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        await asyncio.sleep(min(backoff if after is None else after, self._options.longest_wait))
+
     async def _request(self, url: str, max_bytes: int, cut: bool = False) -> tuple[int, Any, bytes]:
         """Returns status, headers and body of one request. A body that is too large fails, or is cut."""
-        scheme, name, port = host_of(url)
         try:
+            scheme, name, port = host_of(url)
             async with self._all, asyncio.timeout(self._options.deadline):
                 address = await resolve(name, port, self._options.allow_private)
                 target = self._httpx.URL(url).copy_with(host=address)
@@ -308,16 +324,3 @@ def _by_host(urls: list[str]) -> dict[str, list[str]]:
             name, port = "", 0
         by_host.setdefault(f"{name}:{port}", []).append(url)
     return by_host
-
-
-def _retry_after(headers) -> float | None:
-    """Returns the seconds in the header Retry-After, which may be a number or a date; None where it says nothing."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError, TypeError):
-            return None
-    return max(0.0, seconds) if seconds == seconds else None

@@ -81,7 +81,11 @@ class ImageFiles(Derived):
         """Returns that of the source, and a digest of the names, sizes and times of the images that its records name."""
         stats = {}
         for location, record in self.source.examples():
-            for path in (path for role in self._roles for path in self._paths(record, role, location)):
+            try:
+                paths = [path for role in self._roles for path in self._paths(record, role, location)]
+            except DataError:  # `examples` raises it, or leaves the record out
+                continue
+            for path in paths:
                 if path.is_file():
                     stat = path.stat()
                     stats[str(path)] = [stat.st_size, stat.st_mtime_ns]

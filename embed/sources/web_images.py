@@ -40,13 +40,18 @@ class WebImages(Derived):
         folder.parent.mkdir(parents=True, exist_ok=True)
         wait = lambda holder: say(f"fetched    waiting for {holder}, which fetches into {folder}")  # noqa: E731
         with files.Lock(folder.with_name(f".{folder.name}.fetching"), folder, wait):
-            urls = (
-                url
-                for location, record in self.source.examples()
-                for role in self._roles
-                for url in self._urls(record, role, location)
-            )
-            fetch(urls, ImageShards(folder), self.fetching, say)
+            fetch(self._wanted(), ImageShards(folder), self.fetching, say)
+
+    def _wanted(self) -> Iterator[str]:
+        """Yields the URLs of all records. `examples` counts the records that have none where they should."""
+        for location, record in self.source.examples():
+            try:
+                urls = [url for role in self._roles for url in self._urls(record, role, location)]
+            except DataError:
+                if self.bad_records is None or not self.bad_records.skips:
+                    raise
+                continue
+            yield from urls
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields (location, record) of the records whose images are there."""

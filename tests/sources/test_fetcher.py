@@ -90,9 +90,18 @@ def test_what_no_robots_file_allows_is_asked_later(server, tmp_path):
     server.robots = (503,)
     shards, _ = got(server, tmp_path / "web", "image-1", "image-2")
     assert {e.reason for e in shards.entries.values()} == {"robots.txt: status 503"}
+    assert server.asked == {"robots.txt": QUICK.attempts}  # however many images of the host are wanted
     server.robots = (404,)
     shards, _ = got(server, tmp_path / "web", "image-1", "image-2")
     assert all(e.is_there for e in shards.entries.values())
+
+
+@pytest.mark.parametrize("target", ["ftp://host/robots.txt", "http://a:b@host/"])
+def test_a_robots_file_that_moved_to_what_is_no_url_ends_nothing(server, tmp_path, target):
+    server.robots, server.robots_headers = (302,), {"Location": target}
+    shards, lines = got(server, tmp_path / "web", "image-1", "image-2")
+    assert len(shards.entries) == 2 and not any(e.is_there for e in shards.entries.values())
+    assert all(e.reason for e in shards.entries.values()) and "2 failed" in lines[-1]
 
 
 def test_a_second_run_asks_for_nothing_that_came_or_never_will(server, tmp_path):

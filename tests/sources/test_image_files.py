@@ -69,6 +69,13 @@ def test_a_record_without_a_path_is_told(folder):
         list(ImageFiles(source(folder)).examples())
 
 
+def test_a_record_without_a_path_can_be_left_out(folder):
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write('{"image": 3, "caption": "three"}\n')
+    skipping = ImageFiles(source(folder, on_bad_record="skip", max_bad_share=0.5))
+    assert set(skipping.fingerprint()) == {str(folder / "rows.jsonl"), "images"}
+
+
 def test_an_image_that_changes_changes_the_fingerprint(folder):
     first = ImageFiles(source(folder)).fingerprint()
     assert ImageFiles(source(folder)).fingerprint() == first and set(first) == {str(folder / "rows.jsonl"), "images"}

@@ -6,7 +6,7 @@ import pytest
 from web_server import QUICK, picture, running
 
 from embed.errors import DataError
-from embed.sources import JsonLines, WebImages
+from embed.sources import ImageFiles, JsonLines, WebImages
 
 
 @pytest.fixture
@@ -36,3 +36,33 @@ def test_records_get_the_bytes_of_their_urls(server, tmp_path):
     ((_, record),) = skipping.examples()
     assert record["query_images"] == [picture(1), picture(2)] and record["target"] == picture(3)
     assert skipping.bad_records.skipped == 1
+
+
+def test_a_row_without_a_url_ends_nothing_where_bad_records_are_left_out(server, tmp_path):
+    rows = [{"query": "a", "target": 3}, {"query": "b", "target": f"{server.url}/image-1"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"query": "query", "target": "target"}
+
+    def source(**more):
+        return WebImages(
+            JsonLines(str(tmp_path / "rows.jsonl"), fields, **more), str(tmp_path / "web"), QUICK, "target"
+        )
+
+    with pytest.raises(DataError, match=r"rows.jsonl:1: "):
+        source().fetch(lambda line: None)
+    skipping = source(on_bad_record="skip", max_bad_share=0.5)
+    skipping.fetch(lambda line: None)
+    assert [record["target"] for _, record in skipping.examples()] == [picture(1)]
+    assert skipping.bad_records.skipped == 1
+
+
+def test_a_source_around_it_fetches_too(server, tmp_path):
+    (tmp_path / "local.png").write_bytes(picture(7))
+    row = {"query": "a", "query_images": "local.png", "target": f"{server.url}/image-1"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    fields = {name: name for name in row}
+    inner = WebImages(JsonLines(str(tmp_path / "rows.jsonl"), fields), str(tmp_path / "web"), QUICK, "target")
+    source = ImageFiles(inner, role="query_images")
+    source.fetch(lambda line: None)
+    ((_, record),) = source.examples()
+    assert (record["query_images"], record["target"]) == (picture(7), picture(1))
