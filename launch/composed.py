@@ -1,17 +1,17 @@
 """Queries of a text and images, and the emoji they find: the set `composed` of launch/image_data.sh.
 
-An emoji such as the woman astronaut is one character for a woman and one for a rocket, so that its picture follows from others. A
-query has the pictures of parts and a text for what is missing: "[MASK_0] as an astronaut" with the woman. The kinds are
+An emoji such as the woman astronaut is a sequence, woman and rocket, so its picture can be predicted from other emoji. A query
+shows some parts as pictures and describes the missing part as text: "[MASK_0] as an astronaut" with the woman. The kinds are
 
     profession   a person, and the profession as a text            objects      a person and an object, both as pictures
     hair         a person, and the hair                            tone         anybody, and the tone of the skin
     gender       anybody, and woman or man                         other        such as a cat, and a black square
     pair         two persons, and what they do
 
-The rows for training lie in train/KIND.jsonl, with those of two kinds more: `name`, the name of an emoji and its picture, and
-`same`, two pictures of one. One query in ten is for testing, and so are all professions of HELD_OUT objects; what they find is in
-no row for training. Languages of TEST_LANGUAGES are in no row for training. A reader of the pictures alone, or of the text alone,
-can find no more than ceilings.json of each task says, as others have the same.
+train/KIND.jsonl holds the training rows of each kind. Two more kinds are for training only: `name` is the name of an emoji and its
+picture, `same` two pictures of one emoji. One target in ten, and every profession with an object of HELD_OUT, is held out for
+testing and is in no training row. TEST_LANGUAGES are in no training row. ceilings.json of each task holds the largest R@1 that the
+images alone or the text alone allow, as several targets have the same images or the same text.
 """
 
 import collections
@@ -36,11 +36,15 @@ GENDERS = {"\u2640": "\U0001f469", "\u2642": "\U0001f468"}  # and the emoji whos
 RELATIONS = ("\u2764", "\U0001f48b", "\U0001f91d")  # heart, kiss, hands
 LANGUAGES = ("en", "de", "fr", "es")
 TEST_LANGUAGES = ("pt", "it")
-HELD_OUT = ("\U0001f680", "\U0001f373", "\U0001f3a8")  # rocket, frying pan, palette: no query for training has them
+HELD_OUT = (
+    "\U0001f680",
+    "\U0001f373",
+    "\U0001f3a8",
+)  # rocket, frying pan, palette: no training query asks for a profession with them
 COMPONENT, QUALIFIED = 1, 2  # the status of tones and hair, and of sequences that are meant to be shown as emoji
 STRIKE, UNIT = 109, 136  # the font's one size, and the width of a picture in it
 SIDE = 64  # pixels of an image
-DRAWINGS = 4  # of each emoji for training, on other grounds, beside the plain one, which the gallery has
+DRAWINGS = 4  # augmented pictures of each emoji for training; the gallery has the plain picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +102,7 @@ def plain(glyph: Image.Image) -> Image.Image:
 
 
 def drawing(glyph: Image.Image, seed: int) -> Image.Image:
-    """Returns a picture turned a little, smaller, and somewhere on a coloured ground."""
+    """Returns a picture that is rotated, scaled and moved at random on a coloured background."""
     rng = np.random.default_rng(seed)
     ground = tuple(int(level) for level in rng.integers(120, 256, 3))
     square = Image.new("RGBA", (UNIT, UNIT), ground)
@@ -167,8 +171,8 @@ def queries(names: dict[str, dict[str, str]], known: Sequence[str]) -> Iterator[
                 yield from query("pair", [parts[0], parts[-1]], target, {"en": relation[tuple(middle)]})
 
 
-def _share(name: str) -> float:
-    """Returns a number in [0, 1) that a name decides."""
+def _hash_fraction(name: str) -> float:
+    """Returns a hash of `name` in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
@@ -177,7 +181,7 @@ def split(every: Sequence[Query]) -> dict[str, list[Query]]:
     of_objects = {
         q.target for q in every if q.kind in ("profession", "objects") and any(x in q.target for x in HELD_OUT)
     }
-    held_out = {q.target for q in every if _share(q.target) < 0.1} - of_objects
+    held_out = {q.target for q in every if _hash_fraction(q.target) < 0.1} - of_objects
     tested = of_objects | held_out
     # What a query shows is known from training, so that only the combination is new.
     asked = [q for q in every if q.target in tested and not tested & set(q.images)]
@@ -189,9 +193,9 @@ def split(every: Sequence[Query]) -> dict[str, list[Query]]:
 
 
 def ceilings(asked: Sequence[Query], every: Sequence[Query]) -> dict[str, float]:
-    """Returns the R@1 that a perfect reader of the images alone, of the text alone, and of both can have, of targets of one kind.
+    """Returns upper bounds of R@1 from the images alone, the English text alone and both, if the kind of the query is known.
 
-    All of them, and each kind's by itself.
+    A bound is the mean of 1 / (number of targets with the same kind and input), over all queries and over each kind.
     """
     keys = {
         "images/r1": lambda q: q.images,
@@ -220,7 +224,7 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
     for one, glyph in drawn.items():
         plain(glyph).save(output / "images" / f"{code(one)}.png")
         for number in range(DRAWINGS):
-            seed = int(_share(f"{code(one)} {number}") * 2**31)
+            seed = int(_hash_fraction(f"{code(one)} {number}") * 2**31)
             drawing(glyph, seed).save(output / "images" / f"{code(one)}-{number}.jpg", quality=92)
     every = list(queries(names, list(drawn)))
     parts = split(every)
@@ -236,7 +240,7 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
             rows.append(
                 {"text": q.text[language], "images": shown, "target": target, "kind": q.kind, "language": language}
             )
-    called = [
+    name_rows = [
         {
             "text": names[language][one],
             "images": [],
@@ -248,7 +252,7 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
         if one not in tested
         for number, language in enumerate(x for x in LANGUAGES if one in names[x])
     ]
-    same = [
+    same_rows = [
         {
             "text": "[MASK_0]",
             "images": [in_turn(one, turn)],
@@ -263,7 +267,7 @@ def write(package: pathlib.Path, output: pathlib.Path) -> str:
     # A file for each kind: a batch of one kind is hard, as its targets are alike.
     (output / "train").mkdir()
     by_kind = collections.defaultdict(list)
-    for row in (*rows, *called, *same):
+    for row in (*rows, *name_rows, *same_rows):
         by_kind[row["kind"]].append(
             {**row, "target_text": "[MASK_0]"}
         )  # for models that read an image as a text of nothing else

@@ -2,16 +2,17 @@
 
 PICTURES is the folder of launch/image_data.sh with the sets stamps and emoji. They become the domains
 
-    emoji     an emoji as two vendors draw it, each on two grounds; a label is an emoji
-    stamps    a stamp on four grounds; a label is a stamp
+    emoji     each emoji as drawn by two vendors, each on two backgrounds; the label is the emoji
+    stamps    each stamp on four backgrounds; the label is the stamp
+    NAME      one domain for each FILE.npz, which has `images` uint8 [n, height, width(, 3)] and `labels` [n]
 
-and each FILE.npz with `images` uint8 [n, height, width(, 3)] and `labels` [n] one more. OUTPUT is new and has
+OUTPUT is a new folder with
 
     NAME.jsonl and NAME.txt     a domain's rows for training, {image, label}, and its labels
     all.txt                     the labels of all domains, one domain after the other
-    universal/NAME/index.jsonl  what the task of suite.json is made of: every image is a query, and finds the others of its label
+    universal/NAME/index.jsonl  the test images for suite.json: each is a query for the other images of its label
 
-One label in eight of emoji and stamps, and one image in four of the others, is for testing and in no row for training.
+One label in eight of emoji and stamps, and one image in four of each FILE.npz, is held out for testing.
 """
 
 import hashlib
@@ -29,14 +30,14 @@ SIDE = 64  # pixels of an image
 Picture = tuple[str, Image.Image, bool]  # (label, picture, whether it is for testing)
 
 
-def _share(name: str) -> float:
-    """Returns a number in [0, 1) that a name decides."""
+def _hash_fraction(name: str) -> float:
+    """Returns a hash of `name` in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
-def on_ground(picture: Image.Image, name: str) -> Image.Image:
-    """Returns a picture turned a little, smaller, and somewhere on a coloured ground, all of which `name` decides."""
-    rng = np.random.default_rng(int(_share(name) * 2**31))
+def on_background(picture: Image.Image, name: str) -> Image.Image:
+    """Returns a picture that is rotated, scaled and moved on a coloured background, all drawn from a hash of `name`."""
+    rng = np.random.default_rng(int(_hash_fraction(name) * 2**31))
     side = max(picture.size)
     ground = tuple(int(level) for level in rng.integers(90, 256, 3))
     square = Image.new("RGBA", (side, side), ground)
@@ -48,14 +49,14 @@ def on_ground(picture: Image.Image, name: str) -> Image.Image:
     return square.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def of_set(folder: pathlib.Path, grounds: int) -> Iterator[Picture]:
-    """Yields each picture of a set on so many grounds; its id is its label."""
+def of_set(folder: pathlib.Path, backgrounds: int) -> Iterator[Picture]:
+    """Yields each picture of a set on so many backgrounds; its id is its label."""
     lines = [line for part in ("train", "test") for line in (folder / f"{part}.jsonl").read_text("utf-8").splitlines()]
     for row in map(json.loads, lines):
         with Image.open(folder / row["image"]) as opened:
-            for number in range(grounds):
-                picture = on_ground(opened, f"{row['image']} {number}")
-                yield row["id"], picture, _share(row["id"]) < 1 / 8
+            for number in range(backgrounds):
+                picture = on_background(opened, f"{row['image']} {number}")
+                yield row["id"], picture, _hash_fraction(row["id"]) < 1 / 8
 
 
 def of_arrays(path: pathlib.Path) -> Iterator[Picture]:
@@ -64,7 +65,7 @@ def of_arrays(path: pathlib.Path) -> Iterator[Picture]:
         images, labels = stored["images"], stored["labels"]
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         picture = Image.fromarray(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        yield str(label), picture, _share(f"{path.stem} {number}") < 1 / 4
+        yield str(label), picture, _hash_fraction(f"{path.stem} {number}") < 1 / 4
 
 
 def write(name: str, pictures: Iterator[Picture], output: pathlib.Path) -> list[str]:
@@ -93,7 +94,7 @@ def main(pictures: pathlib.Path, output: pathlib.Path, arrays: dict[str, pathlib
     output.mkdir(parents=True)
     domains = {"emoji": of_set(pictures / "emoji", 2), "stamps": of_set(pictures / "stamps", 4)}
     domains |= {name: of_arrays(path) for name, path in arrays.items()}
-    labels = [write(name, found, output) for name, found in domains.items()]
+    labels = [write(name, domain_pictures, output) for name, domain_pictures in domains.items()]
     (output / "all.txt").write_text("".join(f"{label}\n" for of_one in labels for label in of_one), encoding="utf-8")
     suite = {"name": "domains", "tasks": [{"name": "domains", "type": "universal_retrieval", "path": "universal"}]}
     (output / "suite.json").write_text(json.dumps(suite, indent=2) + "\n", encoding="utf-8")

@@ -40,9 +40,9 @@ fetched() {
     whole "$file" "$digest" || die 65 "$file: is another version than the one known, or damaged; remove it, and get sha256 $digest"
 }
 
-# opened FILE.deb FOLDER: unpacks a Debian package of `packages` into a folder.
-opened() {
-    command -v dpkg-deb >/dev/null 2>&1 || die 69 "dpkg-deb opens $1; install dpkg"
+# unpack FILE.deb FOLDER: unpacks a Debian package of `packages` into a folder.
+unpack() {
+    command -v dpkg-deb >/dev/null 2>&1 || die 69 "$1 cannot be unpacked: dpkg-deb is not installed; install dpkg"
     dpkg-deb --extract "$packages/$1" "$2"
 }
 
@@ -54,14 +54,14 @@ for name in "${sets[@]}"; do
             fetched tuxpaint-stamps-default_2022.06.04-1_all.deb 6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34 \
                 apt-get download tuxpaint-stamps-default=2022.06.04-1
             rm -rf "$packages/stamps"
-            opened tuxpaint-stamps-default_2022.06.04-1_all.deb "$packages/stamps"
+            unpack tuxpaint-stamps-default_2022.06.04-1_all.deb "$packages/stamps"
             ;;
         composed)
             font=fonts-noto-color-emoji_2.042-0+deb12u1_all.deb names=emoji-2.16.0-py3-none-any.whl
             fetched "$font" a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751 apt-get download fonts-noto-color-emoji=2.042-0+deb12u1
             fetched "$names" c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330 "$python" -m pip download --no-deps emoji==2.16.0
             rm -rf "$packages/composed"
-            opened "$font" "$packages/composed"
+            unpack "$font" "$packages/composed"
             "$python" -m zipfile --extract "$packages/$names" "$packages/composed"
             ;;
         emoji | earth)

@@ -54,11 +54,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif kind == "endless":
             self.send_response(200)
             self.end_headers()
-            with_data = b"\0" * 65536
+            chunk = b"\0" * 65536
             try:
                 for _ in range(1000):
-                    self.wfile.write(with_data)
-                    server.sent += len(with_data)
+                    self.wfile.write(chunk)
+                    server.sent += len(chunk)
             except OSError:
                 pass
         elif kind == "short":
@@ -107,10 +107,10 @@ def running():
 
 QUICK = Fetching(
     "someone@example.org",
-    seconds_between=0,
-    attempts=2,
+    min_interval=0,
+    max_attempts=2,
     first_wait=0.01,
-    deadline=1.0,
+    timeout=1.0,
     max_bytes=1 << 20,
     allow_private=True,
 )

@@ -3,9 +3,9 @@
 Texts are packed into rows of a few shapes. Every shard has a digest: a shard that was changed or deleted is made again, and a
 changed input is refused. embed.inference.bulk.read verifies the digests and gives the vectors back.
 
-With --image_field the records are images, one or a list of them, for models that take them, and with --text_field too the images
-and their text are one item: a text with [MASK_0] where the model reads images in texts. Images are opened as they are encoded; the
-whole file is read before for their digests.
+With --image_field each record has one image or a list of images. With --text_field too, its images and its text are one item; for
+a model that reads images in texts, the text marks them with [MASK_0], [MASK_1], ... Images are opened as they are encoded; all of
+them are read once before, for their digests.
 
 With --gin_file instead of --input the texts are those that the recipe trains on, each once, in the prompts of the recipe's tasks
 as MODEL has them, or in --query_prompt and --target_prompt (hard negatives are on the target's side). MODEL may then also be
@@ -59,7 +59,7 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--text_field", help="field or column of the text (text; with --image_field none)")
     parser.add_argument(
-        "--image_field", help="the records are images: field of the path or of a list of paths, from the file's folder"
+        "--image_field", help="field with the path of an image, or a list of paths, relative to the folder of the file"
     )
     parser.add_argument("--id_field", help="field or column of the id (default: id, or else the record's number)")
     parser.add_argument("--title_field", help="field or column of a title, for prompts that have a place for it")

@@ -77,8 +77,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--baselines",
         default="",
-        help="comma-separated: random (untrained weights of the first MODEL), bm25, specialists (of a universal_retrieval "
-        "task: each domain by the MODEL of its name, DOMAIN=MODEL)",
+        help="comma-separated: random (untrained weights of the first MODEL), bm25, specialists (for universal_retrieval: each "
+        "domain is scored with the MODEL given as DOMAIN=MODEL)",
     )
     parser.add_argument("--against", metavar="NAME", help="the model that the others are compared with, item by item")
     parser.add_argument("--tasks", help="comma-separated names of the suite's tasks to run")

@@ -27,7 +27,7 @@ def add_arguments(parser) -> None:
         default=[],
         type=options.path,
         metavar="PATH",
-        help="an image of the query beside its text, [MASK_0] in it where the model reads images in texts; may be repeated",
+        help="image that is added to every query; a model that reads images in texts needs [MASK_0] in the text; may be repeated",
     )
     parser.add_argument("--prompt", default="query", help="name of the queries' prompt, e.g. 'code retrieval'")
     parser.add_argument("--top", type=options.count, default=5, help="results per query (default 5)")

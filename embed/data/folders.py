@@ -36,8 +36,8 @@ def task_per_file(
     task, or several of these.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
-    With `image_paths` the field of the role `image` is the path of a file, from the folder of the file that names it; or the fields
-    of the roles that it names are, each a path or a list. Files in `leave_out` are passed over, and where `only` names some all
+    With `image_paths` = True the role `image` is a file path, relative to the folder of the file that names it. A list of roles
+    makes each of these a path or a list of paths. Files in `leave_out` are passed over, and where `only` names some all
     others. A suffix that is no kind of pairs is a ConfigError.
     """
     # The files need not have what only our own map names.

@@ -22,7 +22,7 @@ from embed.errors import DataError
 from embed.text import apply_prompt, content_id
 
 _MASK = re.compile(r"\[MASK_(\d+)\]")
-_WHOLE = 1 << 24  # tokens; no text has more
+_MAX_TOKENS = 1 << 24  # no text has more tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +77,10 @@ def check_masks(text: str, count: int, location: str, max_images: int) -> None:
     named = {int(number) for number in _MASK.findall(text)}
     if count > max_images:
         raise DataError(f"{location}: has {count} images, and the model reads at most {max_images}; leave some out")
-    lonely = sorted(named - set(range(count)))
-    if lonely:
+    missing = sorted(named - set(range(count)))
+    if missing:
         raise DataError(
-            f"{location}: names [MASK_{lonely[0]}], and has {count} image{'' if count == 1 else 's'}, counted from 0; add the "
+            f"{location}: names [MASK_{missing[0]}], and has {count} image{'' if count == 1 else 's'}, counted from 0; add the "
             "image or correct the number"
         )
     unnamed = sorted(set(range(count)) - named)
@@ -99,16 +99,16 @@ def without_masks(text: str | None) -> str:
 def encode_texts(
     tokenizer: Tokenizer, texts: Sequence[str], max_length: int, slots: Slots, locations: Sequence[str]
 ) -> tuple[list[np.ndarray], list[bool]]:
-    """Returns int32 token ids of at most `max_length`, those of images below 0, and which texts were cut.
+    """Returns the int32 token ids of each text, at most `max_length`, and which texts were truncated. Image tokens are below 0.
 
-    A text is tokenised piece by piece, between its masks. Where it is too long, text is cut at the tokenizer's `truncation_side`
-    and no image. Images that do not fit by themselves are a DataError.
+    The pieces between masks are tokenised separately. Truncation drops text tokens on the tokenizer's `truncation_side` and keeps
+    all image tokens. Raises DataError, which begins with the location, if the image tokens alone do not fit.
     """
     tokenizer.check_length(max_length)
     split = [_MASK.split(text) for text in texts]  # text, number, text, number, ..., text
     pieces = [piece for parts in split for piece in parts[::2]]
     head, tail = tokenizer.affixes
-    encoded = iter(tokenizer.encode_batch(pieces, _WHOLE)[0] if pieces else [])
+    encoded = iter(tokenizer.encode_batch(pieces, _MAX_TOKENS)[0] if pieces else [])
     rows, cut = [], []
     for parts, location in zip(split, locations, strict=True):
         tokens: list[int] = []
@@ -127,10 +127,10 @@ def encode_texts(
                 f"{location}: the images alone take {len(tokens) - sum(is_text)} tokens, and there is room for "
                 f"{max_length - len(head) - len(tail)}; raise the length, or give fewer images"
             )
-        places = [place for place, text in enumerate(is_text) if text]
+        text_positions = [position for position, text in enumerate(is_text) if text]
         from_left = tokenizer.truncation_side == "left"
-        dropped = set((places if from_left else places[::-1])[: max(0, surplus)])
-        kept = [token for place, token in enumerate(tokens) if place not in dropped]
+        dropped = set((text_positions if from_left else text_positions[::-1])[: max(0, surplus)])
+        kept = [token for position, token in enumerate(tokens) if position not in dropped]
         rows.append(np.array([*head, *kept, *tail], np.int32))
         cut.append(surplus > 0)
     return rows, cut
@@ -155,9 +155,9 @@ def readable(tokenizer: Tokenizer, tokens: Sequence[int], per_image: int = 1) ->
 class Interleaved(Text):
     """A text of each record with up to `max_images` images in it, resized to squares of `size` pixels.
 
-    The role `<name>_images` holds the files of the images, and the text has `[MASK_0]`, `[MASK_1]`, ... in the places of the first,
-    the second, and so on; a record may have no image, and a place may be named twice. What does not fit together is a DataError at
-    `prepare`. The batch has the arrays of `Text`, and `<name>_images` uint8 [n, max_images, size, size, 3], black where a record
+    The role `<name>_images` holds the image files. `[MASK_k]` in the text marks the position of image k, counted from 0. A record
+    may have no image, and a mask may occur several times. `prepare` raises DataError where masks and images do not match. The batch
+    has the arrays of `Text`, and `<name>_images` uint8 [n, max_images, size, size, 3], black where a record
     has fewer. `per_image`, `before` and `after` are those of `Slots`.
     """
 

@@ -99,9 +99,9 @@ def _folder(path: pathlib.Path, entry: Entry) -> Retrieval:
 
 
 def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
-    """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl where queries are not it.
+    """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl.
 
-    Folders without index.jsonl are no domains.
+    Without queries.jsonl the images of the index are the queries. Folders without index.jsonl are no domains.
     """
     domains, remarks = {}, []
     for folder in sorted(path.iterdir()) if path.is_dir() else ():
@@ -132,9 +132,9 @@ def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder of queries.jsonl, corpus.jsonl and qrels: texts with `[MASK_k]`, their images, and the images they find.
 
-    A query is {"_id", "text", "images": [path, ...], "unmasked"?, "own"?: [ids of the gallery], and any of "language", "kind"}. An
-    image of the gallery with the bytes of one of the query's is its own too. Queries without a judgement are left out.
-    ceilings.json may say what a perfect reader could have, {score: value}.
+    A query is {"_id", "text", "images": [path, ...], "unmasked"?, "excluded"?: [ids of the gallery], "language"?, "kind"?}. Gallery
+    images with the same bytes as an image of the query are excluded too. Queries without a judgement are left out. ceilings.json,
+    if present, holds upper bounds {score: value}.
     """
     what = "a mixed retrieval task is a folder with queries, corpus and qrels"
     rows = {
@@ -147,9 +147,9 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     position = {key: row for row, key in enumerate(gallery)}
     items = {key: item_of(row, path, location) for location, key, row in rows["queries"]}
     qrels, _ = ranked_readers.judgements(ranked_readers.qrels_path(path), items, gallery)
-    shown: dict[bytes, set[int]] = {}
+    rows_by_digest: dict[bytes, set[int]] = {}
     for key, item in gallery.items():
-        shown.setdefault(_digest(item.images[0]), set()).add(position[key])
+        rows_by_digest.setdefault(_digest(item.images[0]), set()).add(position[key])
     queries = []
     for location, key, row in rows["queries"]:
         targets = frozenset(position[one] for one, gain in qrels.get(key, {}).items() if gain > 0)
@@ -159,20 +159,20 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         check_masks(item.text or "", len(item.images), location, len(item.images))
         if not item.images:
             raise DataError(f"{location}: a query has at least one image; add it, or remove the line")
-        hidden = {place for image in item.images for place in shown.get(_digest(image), ())}
-        for one in row.get("own") or ():
+        excluded = {match for image in item.images for match in rows_by_digest.get(_digest(image), ())}
+        for one in row.get("excluded") or ():
             if one not in position:
                 raise DataError(
-                    f"{location}: own names {one!r}, which is not in the gallery{did_you_mean(str(one), position)}"
+                    f"{location}: field 'excluded' has {one!r}, which is not in the gallery{did_you_mean(str(one), position)}"
                 )
-            hidden.add(position[one])
-        if targets <= hidden:
+            excluded.add(position[one])
+        if targets <= excluded:
             raise DataError(
-                f"{location}: all that the query is to find are its own images; correct qrels, or remove it"
+                f"{location}: every relevant image is excluded as the query's own; correct qrels, or remove the query"
             )
         groups = {name: label_of(row[name], location) for name in ("language", "kind") if row.get(name) is not None}
         unmasked = None if row.get("unmasked") is None else checked_text(row["unmasked"], "unmasked", location)
-        queries.append(Query(item, targets - hidden, frozenset(hidden), unmasked, groups))
+        queries.append(Query(item, targets - excluded, frozenset(excluded), unmasked, groups))
     file = path / "ceilings.json"
     ceilings = documents.read_json(file, dict[str, float]) if file.is_file() else {}
     return {"queries": some(queries, path), "gallery": list(gallery.values()), "ceilings": ceilings}

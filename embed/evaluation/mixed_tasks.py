@@ -1,7 +1,7 @@
-"""Queries of a text and images together, and the image that they find: MMIR (arXiv:2506.02291).
+"""Images retrieved by queries of a text and images: MMIR (arXiv:2506.02291).
 
-The paper publishes neither its metric nor its gallery. Ours are R@1, R@5, R@10 and MRR over one gallery of all images, without the
-query's own images, and the same scores of what a query is made of: its images alone, its text alone, and the sum of both.
+The paper's metric and gallery were not at hand; both are our choice. R@1, R@5, R@10 and MRR are computed over one gallery of all
+images, without the query's own images. The same scores are given for the images alone, the text alone, and the sum of both.
 """
 
 import dataclasses
@@ -19,21 +19,26 @@ from embed.evaluation.views import View
 from embed.types import Item, SearchFn
 
 CUTS = (1, 5, 10)
-_DRAWN, _FOUND = 4, 5  # queries that are drawn, as many right as wrong ones, and images of each
+_MRR_DEPTH = 100
+_MAX_QUERIES, _MAX_RESULTS = (
+    4,
+    5,
+)  # queries in the report, of the right and of the wrong ones each, and results per query
 Ranks = np.ndarray  # of the first image that answers each query, from 1; inf where none is found
 
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """A text with `[MASK_k]` and its images. `targets` are rows of the gallery, and `shown` those with its own images.
+    """A text with `[MASK_k]` and its images.
 
-    `unmasked` is the text with the names of the images in the places of the masks. `groups` are what scores are split by, such as
+    `targets` are the relevant rows of the gallery. `excluded` are the rows with the query's own images, which are not ranked.
+    `unmasked` is the text with the names of the images instead of the masks. `groups` are what scores are split by, such as
     {'language': 'de'}.
     """
 
     item: Item
     targets: frozenset[int]
-    shown: frozenset[int] = frozenset()
+    excluded: frozenset[int] = frozenset()
     unmasked: str | None = None
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -42,11 +47,10 @@ class Query:
 class MixedRetrieval(Base):
     """Queries of a text and images, and a gallery of images.
 
-    `r1`, `r5`, `r10` and `mrr` (of the first 100) are those of the queries as they are; `images/...` of the sum of their images'
-    vectors, `text/...` of the text without its masks, `sum/...` of both added (late fusion), and `unmasked/...` of the text with
-    names. `own_kept/...`
-    leaves the query's own images in the gallery. `r1/1 image`, `images/r1/kind KIND` and the like are of a part of the queries.
-    `ceilings` are what a perfect reader could have, of any of these scores.
+    `r1`, `r5`, `r10` and `mrr` (of the first 100) are the scores of the queries. A prefix gives those of other query vectors:
+    `images/` of the sum of the images' vectors, `text/` of the text without its masks, `sum/` of both added (late fusion),
+    `unmasked/` of the text with the images' names. `unfiltered/` keeps the query's own images in the gallery. `r1/1 image`,
+    `images/r1/kind KIND` and the like are R@1 on a subset of the queries. `ceilings` are upper bounds of any of these scores.
     """
 
     type = "mixed_retrieval"
@@ -105,8 +109,8 @@ class MixedRetrieval(Base):
                     of_group = ranks[np.isin(rows, members)]
                     scores[f"{name}r1/{group}"] = mean(of_group <= 1)
         ranks = ranked[""][0]
-        kept, _ = self._ranks(_queries(view, vectors("queries")), gallery, every, search, keep_own=True)
-        scores |= _scores(kept, "own_kept/")
+        kept, _ = self._ranks(_queries(view, vectors("queries")), gallery, every, search, keep_excluded=True)
+        scores |= _scores(kept, "unfiltered/")
         values = {f"r{k}": (ranks <= k).astype(float) for k in CUTS} | {"mrr": 1 / ranks}
         return Scored(scores, Sample("mean", values[self.main]), lambda: self._drawn(ranks, ranked[""][1]))
 
@@ -127,26 +131,31 @@ class MixedRetrieval(Base):
         return sums, of_texts, has_text
 
     def _ranks(
-        self, queries: np.ndarray, gallery: np.ndarray, rows: Sequence[int], search: SearchFn, keep_own: bool = False
+        self,
+        queries: np.ndarray,
+        gallery: np.ndarray,
+        rows: Sequence[int],
+        search: SearchFn,
+        keep_excluded: bool = False,
     ) -> tuple[Ranks, np.ndarray]:
-        """Returns the ranks of the first targets, and the rows of the first images found, -1 where there are fewer.
+        """Returns the ranks of the first targets, and the rows of the first results, -1 where there are fewer.
 
-        Where vectors are equal the images stand in the order of the gallery.
+        Images with equal scores are in the order of the gallery.
         """
-        most_own = 0 if keep_own else max(len(self.queries[row].shown) for row in rows)
-        depth = min(len(gallery), 100 + most_own)
+        max_excluded = 0 if keep_excluded else max(len(self.queries[row].excluded) for row in rows)
+        depth = min(len(gallery), _MRR_DEPTH + max_excluded)
         _, nearest = search(queries, gallery, depth)
         ranks = np.full(len(rows), np.inf)
-        first = np.full((len(rows), _FOUND), -1, np.int64)
+        first = np.full((len(rows), _MAX_RESULTS), -1, np.int64)
         for i, (row, near) in enumerate(zip(rows, np.asarray(nearest).tolist())):
             query = self.queries[row]
-            left = near if keep_own else [x for x in near if x not in query.shown]
-            first[i, : len(left[:_FOUND])] = left[:_FOUND]
-            ranks[i] = next((place for place, x in enumerate(left, 1) if x in query.targets), np.inf)
+            ranked = near if keep_excluded else [x for x in near if x not in query.excluded][:_MRR_DEPTH]
+            first[i, : len(ranked[:_MAX_RESULTS])] = ranked[:_MAX_RESULTS]
+            ranks[i] = next((rank for rank, x in enumerate(ranked, 1) if x in query.targets), np.inf)
         return ranks, first
 
     def _groups(self) -> dict[str, np.ndarray]:
-        """Returns the queries of each part, where there are several parts of a kind."""
+        """Returns the rows of each subset of the queries, where there are several subsets of a kind."""
         parts: dict[str, dict[str, list[int]]] = {}
         for row, query in enumerate(self.queries):
             count = len(query.item.images)
@@ -160,11 +169,10 @@ class MixedRetrieval(Base):
         return {name: np.array(rows) for names in several for name, rows in sorted(names.items())}
 
     def _drawn(self, ranks: Ranks, first: np.ndarray) -> list[list[Panel]]:
-        """Returns a few queries with what they found, right ones and wrong ones."""
+        """Returns a few queries with their first results, queries with the right first result before the others."""
         right, wrong = np.flatnonzero(ranks == 1), np.flatnonzero(ranks != 1)
-        spread = lambda rows: rows[np.unique(np.linspace(0, len(rows) - 1, _DRAWN).astype(int))] if len(rows) else rows  # noqa: E731
         rows = []
-        for row in [*spread(right), *spread(wrong)]:
+        for row in [*_spread(right), *_spread(wrong)]:
             query = self.queries[row]
             panels = [
                 Panel(
@@ -172,12 +180,17 @@ class MixedRetrieval(Base):
                 )
                 for k, image in enumerate(query.item.images)
             ]
-            for place, x in enumerate(first[row]):
+            for rank, x in enumerate(first[row], 1):
                 if x >= 0:
                     image = pictures.thumbnail(pictures.opened(self.gallery[x].images[0]))
-                    panels.append(Panel(f"{place + 1}.", image, "", int(x) in query.targets))
+                    panels.append(Panel(f"{rank}.", image, "", int(x) in query.targets))
             rows.append(panels)
         return rows
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Returns up to _MAX_QUERIES of some rows, at equal distances."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, _MAX_QUERIES).astype(int))] if len(rows) else rows
 
 
 def _queries(view: View, vectors: np.ndarray) -> np.ndarray:

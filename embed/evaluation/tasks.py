@@ -22,8 +22,10 @@ Vectors = Callable[[str], np.ndarray]  # name of a part -> its float32 vectors [
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """All scores of a task, and what its main one is made of (None: of scores of others). `pictures` draws examples, where a task
-    has images."""
+    """All scores of a task, and the values of its items that make the main score, in `sample`.
+
+    `sample` is None for a baseline that is made of other models' scores. `pictures` draws examples, if the task has images.
+    """
 
     scores: dict[str, float]
     sample: Sample | None

@@ -20,7 +20,7 @@ from embed.types import Item, SearchFn
 DEPTH = 5  # of mMP@5
 MAP_DEPTH = 1000  # of the mean average precision, as in ILIAS (arXiv:2502.11748)
 SPECIALISTS = "specialists"
-DESCRIPTION = "every domain by the model of its name, in an index of its own: the domain is known"
+DESCRIPTION = "each domain in a separate index, embedded by the model named after it; the domain of a query is given"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,22 +132,22 @@ def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np
 
 
 def _precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the share of hits among the first min(n, 5) of each query, of which n are to be found."""
+    """Returns the share of hits among the first min(n, 5) results of each query, where n is `right`."""
     counted, hits = np.minimum(right, DEPTH), hits[:, :DEPTH]
     is_counted = np.arange(hits.shape[1])[None] < counted[:, None]
     return (hits & is_counted).sum(1) / counted
 
 
 def _average_precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the sum of the precisions at the hits of each query, of which n are to be found, over n."""
+    """Returns the average precision of each query: the sum of the precisions at its hits over `right`, the relevant images."""
     precisions = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
     return (precisions * hits).sum(1) / right
 
 
 def of_specialists(domains: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Returns the scores where every domain is searched in its own index by the model of its name.
+    """Returns the scores of a system that embeds each domain by the model named after it and searches it in a separate index.
 
-    `scores` are those of each model. A domain whose queries have nothing to find is left out. There is no merged index: `r1` is
+    `scores` are those of each model. A domain without a relevant image is left out. There is no merged index: `r1` is
     `r1_separate`, and so on.
     """
     result = {}

@@ -84,7 +84,10 @@ class ImageEncoder:
         return vectors
 
     def inserted(self, params: Params, values: Sequence[Any], locations: Sequence[str]) -> np.ndarray:
-        """Returns the vectors of images in a text, float32 [n, K, T, D]: for each number that an image may have there."""
+        """Returns the text-tower input vectors of images, float32 [n, K, T, D].
+
+        Entry k of axis K is for an image that its text names `[MASK_k]`; K is 1 if the number makes no difference.
+        """
         return self._run(self._inserted_program, params, values, locations)
 
     def _run(

@@ -36,9 +36,7 @@ class ItemEncoder:
     def patches(self, params: Params, items: Sequence[Any], *, values: bool = False) -> tuple[np.ndarray, int, int]:
         """Returns (float32 vectors of patches [n, P, D], rows, columns) of items of one image each (`types.PatchFn`)."""
         if "image_tokens" not in self.model.methods:
-            raise UsageError(
-                "the model has no image tower that embeds patches; only those of an image tower have vectors"
-            )
+            raise UsageError("the model has no image tower that embeds patches; take a model with one")
         listed = items_of(items, takes_images=True)
         check_images(listed)
         check_single_images(listed)
@@ -57,11 +55,11 @@ class ItemEncoder:
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is called with numbers of items as they come.
 
-        An item of a text and images is read as a whole where the model reads images in texts: `[MASK_0]` in the text stands for the
-        first of them. Otherwise its vector is the sum of the parts' unit vectors, scaled to unit length, as MTEB fuses them, and
-        so is that of several images without a text. Where images are embedded by the tower of texts alone, such items are texts of
-        nothing but images, without a prompt. What is no item is a DataError with its position, and so is an empty text unless
-        `allow_empty`.
+        If the model reads images in texts, a text with images is one input, in which `[MASK_k]` stands for image k. Otherwise the
+        vector is the sum of the unit vectors of the parts, scaled to unit length, as in MTEB; so is the vector of several images
+        without a text. If the model has no method 'image' (`MixedEmbedder`), images without a text are encoded as the text
+        "[MASK_0] [MASK_1] ..." without a prompt. Raises DataError with the position for a value that is no item, and for an empty
+        text unless `allow_empty`.
         """
         if self.images is None:
             return self.texts(params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
@@ -91,8 +89,8 @@ class ItemEncoder:
             vectors[has_text] = self.texts(params, texts, prompt=prompt, progress=progress, allow_empty=True)
         images = [(row, image) for row in others for image in listed[row].images]
         if images:
-            where = [f"the image of {locations[row]}" for row, _ in images]
-            of_images = self.images(params, [image for _, image in images], where, progress)
+            image_locations = [f"the image of {locations[row]}" for row, _ in images]
+            of_images = self.images(params, [image for _, image in images], image_locations, progress)
             np.add.at(vectors, [row for row, _ in images], of_images)
         several = [row for row in others if len(listed[row].images) + (listed[row].text is not None) > 1]
         vectors[several] /= np.maximum(np.linalg.norm(vectors[several], axis=1, keepdims=True), 1e-12)

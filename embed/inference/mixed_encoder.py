@@ -56,10 +56,12 @@ class MixedEncoder:
         rows, cut = encode_texts(self.texts.tokenizer, inputs, self.texts.max_length, self.slots, locations)
         self.texts.overflow(sum(cut), len(cut))
         values = [image for item in items for image in item.images]
-        of_images = [f"image {k} of {where}" for item, where in zip(items, locations) for k in range(len(item.images))]
+        of_images = [
+            f"image {k} of {location}" for item, location in zip(items, locations) for k in range(len(item.images))
+        ]
         vectors = self.images.inserted(params, values, of_images)
         first = np.cumsum([0, *(len(item.images) for item in items)])
-        # What token -1 - i of a text stands for is row i of its vectors.
+        # Token -1 - i of a text stands for row i of its entry of `inserted`.
         inserted = [_in_text(vectors[first[i] : first[i + 1]]) for i in range(len(items))]
         batches = self.texts.plan(rows)
         out = np.empty((len(items), self.texts.model.embedding_dim), np.float32)
@@ -74,7 +76,7 @@ class MixedEncoder:
 
 
 def _in_text(vectors: np.ndarray) -> np.ndarray:
-    """Returns the vectors [K * T, D] of the images of one text, each by its number, of [K, numbers, T, D]."""
+    """Returns the vectors [K * T, D] of the K images of a text from [K, N, T, D]: image k takes entry k of N, or the only one."""
     count, numbers = vectors.shape[:2]
     return vectors[np.arange(count), np.arange(count) % numbers].reshape(-1, vectors.shape[-1])
 
@@ -82,8 +84,11 @@ def _in_text(vectors: np.ndarray) -> np.ndarray:
 def _arrays(
     batch: Batch, rows: Sequence[np.ndarray], inserted: Sequence[np.ndarray], pad_id: int
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch: tokens and segments, `vectors` [height, M, D] of the images of each row, and `slot`
-    int32 [height, length], which of them a token below 0 stands for; 0 of other tokens."""
+    """Returns the arrays of a batch: tokens and segment ids, `vectors` and `slot`.
+
+    `vectors` [height, M, D] are the image vectors of each row. `slot` int32 [height, length] is the row of `vectors` for an image
+    token, else 0.
+    """
     tokens, segment_ids = batch.arrays(rows, pad_id)
     needed = max(sum(len(inserted[i]) for i in row) for row in batch.rows)
     room = 1 << (needed - 1).bit_length()  # few shapes

@@ -46,7 +46,7 @@ class Family:
     `encoder/`, in some families depending on the encoder (`tensors_of`); they are read under the prefix of `prefixes` that fits
     and written under `write_prefix`. `decoder` says the same of the decoder of an encoder-decoder. `load_options` go to the
     constructor in transformers. `owns` tells whether an encoder of this module belongs here. `notes(config, parts)` says what of a
-    folder is left out; `parts` are the entries of config.json that somebody else reads.
+    folder is left out; `parts` are the entries of config.json that the caller reads itself, such as 'vision_config'.
     """
 
     model_type: str

@@ -34,7 +34,7 @@ def open_sentence_transformers(folder):
 
 
 def open_embedding_gemma2(folder):
-    """Returns embed(*parts) of the folder; the parts of an item are texts, a prompt first, and paths of images, in their order."""
+    """Returns embed(*parts) of the folder: `parts` are texts and paths of images in reading order; a prompt is the first text."""
     import json
 
     import numpy as np
@@ -47,12 +47,12 @@ def open_embedding_gemma2(folder):
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     with open(f"{folder}/processor_config.json", encoding="utf-8") as f:
         size = json.load(f)["image_processor"]["size"]["height"]
-    patch, pooled = model.config.vision_config.patch_size, model.config.vision_config.pooling_kernel_size
+    patch, pooling = model.config.vision_config.patch_size, model.config.vision_config.pooling_kernel_size
     side = size // patch
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
     positions = torch.tensor(np.stack([columns, rows], -1).reshape(1, side * side, 2))
     names = [tokenizer.id_to_token(getattr(model.config, f"{name}_token_id")) for name in ("boi", "image", "eoi")]
-    image_text = names[0] + names[1] * (side // pooled) ** 2 + names[2]
+    image_text = names[0] + names[1] * (side // pooling) ** 2 + names[2]
 
     def patches(path):
         image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
@@ -60,9 +60,8 @@ def open_embedding_gemma2(folder):
         return torch.tensor(pixels.reshape(1, side * side, -1))
 
     def embed(*parts):
-        is_text = [isinstance(part, str) for part in parts]
-        text = "".join(part if known else image_text for part, known in zip(parts, is_text))
-        images = [patches(part) for part, known in zip(parts, is_text) if not known]
+        text = "".join(part if isinstance(part, str) else image_text for part in parts)
+        images = [patches(part) for part in parts if not isinstance(part, str)]
         more = {}
         if images:
             more = {"pixel_values": torch.cat(images), "image_position_ids": positions.repeat(len(images), 1, 1)}

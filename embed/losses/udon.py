@@ -18,17 +18,18 @@ from embed.vectors import normalize
 
 @dataclasses.dataclass(frozen=True)
 class Udon:
-    """The mean of four terms, of unit vectors of a batch: `s` of the student and `t` of the teachers.
+    """The mean of four terms over a batch of unit vectors: `s` of the student, `t` of the teacher of each item's domain.
 
-        classes of each:  -log softmax_c(scale * s_i . w_c)[class of i], and the same of t with other vectors of classes
-        logits:           KL(softmax(t_i . v_c / temperature) || softmax(s_i . w_c / temperature))
+        student_classes:  mean_i -log softmax_c(scale * s_i . w_c)[class of i]
+        teacher_classes:  mean_i -log softmax_c(scale * t_i . v_c)[class of i]
+        logits:           mean_i KL(softmax_c(t_i . v_c / temperature) || softmax_c(s_i . w_c / temperature))
         relations:        mean over i != j of (s_i . s_j - t_i . t_j)^2
 
-    c runs over the classes of the domain of i. The last two terms have no gradient by the teachers; they reach the backbone through
-    the student. `domains` are the numbers of classes of the domains, which stand one after the other in the list of classes.
+    w_c and v_c are learned class vectors at unit length, and c runs over the classes of the domain of i. In the last two terms no
+    gradient reaches t or v. `classes_per_domain` are the numbers of classes of the domains, in the order of the list of classes.
     """
 
-    domains: Sequence[Count]
+    classes_per_domain: Sequence[Count]
     student_dim: Count = 64
     teacher_dim: Count = 256
     scale: Positive = 16.0
@@ -36,17 +37,17 @@ class Udon:
 
     def __post_init__(self):
         ranges.check_fields(self)
-        if not self.domains:
-            raise ConfigError("Udon.domains is empty; give the number of classes of each domain")
+        if not self.classes_per_domain:
+            raise ConfigError("Udon.classes_per_domain is empty; give the number of classes of each domain")
 
     @property
     def num_classes(self) -> int:
         """The classes of all domains."""
-        return sum(self.domains)
+        return sum(self.classes_per_domain)
 
     def domain_of(self, classes: Int[Array, " B"]) -> Int[Array, " B"]:
         """Returns the number of the domain that a class belongs to."""
-        return jnp.searchsorted(jnp.asarray(np.cumsum(self.domains)), classes, side="right")
+        return jnp.searchsorted(jnp.asarray(np.cumsum(self.classes_per_domain)), classes, side="right")
 
     def init(self, key) -> Params:
         """Returns the vectors of the classes, float32 [C, E] of the student and [C, T] of the teachers."""
@@ -67,7 +68,7 @@ class Udon:
         ids: Array | None = None,
     ) -> tuple[Float[Array, ""], Metrics]:
         """Returns the loss and what to report. Items that are the same image (`ids`) are not related to each other."""
-        of_class = np.repeat(np.arange(len(self.domains)), self.domains)
+        of_class = np.repeat(np.arange(len(self.classes_per_domain)), self.classes_per_domain)
         inside = self.domain_of(classes)[:, None] == of_class[None]
         cosines = {
             name: jnp.where(inside, jnp.einsum("be,ce->bc", x, normalize(params[name])), -jnp.inf)

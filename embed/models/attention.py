@@ -28,8 +28,8 @@ def rotary_table(
 ) -> Float[Array, "2 *P K"]:
     """Returns cosines and sines of position / scale * base^(-2i/K), the K/2 angles repeated for both halves of a head.
 
-    With several `axes`, such as the column and the row of a patch, the last axis of `positions` holds them, and the angles of each
-    are those of a head of K / axes values, one after the other.
+    With several `axes`, such as the column and the row of a patch, the last axis of `positions` holds them. Each axis gives the
+    angles of a head of K / axes values; the angles of all axes are concatenated.
     """
     size = head_dim // axes
     exponents = jnp.arange(0, size, 2, dtype=jnp.float32) / size

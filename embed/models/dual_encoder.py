@@ -107,9 +107,9 @@ class ImageEmbedder(nn.Module):
 class DualEncoder(nn.Module):
     """Texts and images to unit vectors of one size. The embeddings of a text and of an image are compared by their cosine.
 
-    With `max_images` a text may hold up to so many images, each in the place of a token: the class token that embeds the image,
-    mapped to the width of the text tower, and a vector of its number in the text are added. Source: arXiv:2506.02291; the
-    paper's encoder is not published, and this one is our choice.
+    With `max_images` a text may hold up to that many images, each as one token. The token's input vector is the image's class
+    token, mapped to the width of the text tower, plus a learned vector for its number k in `[MASK_k]`. Source: arXiv:2506.02291;
+    the paper's encoder was not at hand, and this one is our choice.
     """
 
     text: Embedder
@@ -144,7 +144,7 @@ class DualEncoder(nn.Module):
 
     @nn.compact
     def inserted(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B K 1 D"]:
-        """Returns the vectors of images in a text, of each for every number K that it may have there."""
+        """Returns the text-tower input vectors of images: entry k of axis K is for an image that its text names `[MASK_k]`."""
         token = self.image.encoder(pixels, None, is_training)[0][:, self.image.class_token]
         width = self.text.encoder.width
         vectors = Linear("BD,DE->BE", (token.shape[-1], width), (None, "width"), name="image_input")(token)

@@ -59,7 +59,8 @@ class Embedder(nn.Module):
         (`segment_ids` numbers each token's text from 1, 0 is padding).
 
         `with_intermediate` returns the intermediate embedding beside it, what the last of several linear maps is applied to, at
-        unit length: EmbeddingGemma's 3,072 values. `inserted` holds the vectors of tokens below 0: those of images in a text.
+        unit length: EmbeddingGemma's 3,072 values. `inserted` are the input vectors of tokens below 0, such as those of images
+        in a text.
         """
         more = {} if inserted is None else {"inserted": inserted}
         states = self.encoder(tokens, segment_ids, is_training, **more)

@@ -19,11 +19,11 @@ from embed.sharding import constrain
 
 
 class GemmaVision(nn.Module):
-    """Pixels to one vector for each square of `pooling` x `pooling` patches, row by row: the mean of theirs, times sqrt(width).
+    """Pixels to one vector for each square of `pooling` x `pooling` patches, row by row.
 
-    A patch has a learned vector of its column and one of its row, up to `max_positions`, and attention turns half of a head by
-    each. With `standardize` a constant is subtracted from the vectors, and what is left is multiplied by another; both are of
-    the checkpoint and are not trained.
+    The vector is the mean of the patches, times sqrt(width). Learned position embeddings of the column and of the row, up to
+    `max_positions`, are added to each patch, and rotary positions rotate one half of each head by the column and one by the row.
+    With `standardize` the vectors become (x - mean) * inverse_deviation, constants of the checkpoint that are not trained.
     """
 
     patch_size: Size = 16
@@ -76,7 +76,7 @@ class GemmaVision(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B T D"]:
-        """Returns the vectors of the squares. `pixels` are in [0, 1], or bytes; their sides are whole squares."""
+        """Returns the vectors. `pixels` are floats in [0, 1] or uint8; each side is a multiple of patch_size * pooling."""
         self.check()
         rows, columns = (self._patches(side) for side in pixels.shape[1:3])
         x = self._read(pixels, rows, columns)

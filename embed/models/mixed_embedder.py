@@ -42,7 +42,7 @@ class ImageTokens(nn.Module):
 
 
 class MixedEmbedder(nn.Module):
-    """Texts with up to `max_images` images in them to unit vectors. An image by itself is a text of nothing else.
+    """Texts with up to `max_images` images in them to unit vectors. An image by itself is the text '[MASK_0]'.
 
     An image stands in the text as `image.tokens()` vectors, each scaled to a root mean square of 1 and mapped to the width of the
     text tower, between the pieces `before` and `after` of the vocabulary (None has none). `placeholder` is the piece that
@@ -79,14 +79,14 @@ class MixedEmbedder(nn.Module):
 
     def initialise(self) -> None:
         """Calls all that the model has, so that all its parameters are made."""
-        self.image.tokens()  # an image size that the tower cannot read is told before
+        self.image.tokens()  # raises ConfigError for an image size that the tower cannot read
         square = self.image.encoder.patch_size * self.image.encoder.pooling
         self.text.initialise()
         self.inserted(jnp.zeros((1, square, square, 3)))
 
     @nn.compact
     def inserted(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B 1 T D"]:
-        """Returns the vectors of images in a text; they are the same for every number that an image may have there."""
+        """Returns the text-tower input vectors of images. They do not depend on the image's number in its text."""
         encoder = self.image.encoder
         vectors = unit_rms(self.image(pixels, is_training), encoder.norm_eps)
         shape = (encoder.width, self.text.encoder.width)

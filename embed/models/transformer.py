@@ -241,14 +241,16 @@ class TransformerEncoder(nn.Module):
 
     @nn.nowrap
     def read(self, x: Float[Array, "B L D"], tokens: Int[Array, "B L"], positions: Array, is_training: bool):
-        """Returns the input of the first block [B, L, D], of the vectors of the tokens; called inside `__call__`. `positions` are
-        [L] or [B, L]."""
+        """Returns the input of the first block [B, L, D] from the token embeddings `x`; called inside `__call__`.
+
+        `positions` are [L] or [B, L].
+        """
         del tokens, positions, is_training
         return x
 
     @nn.nowrap
     def embed_tokens(self, tokens, positions, is_training: bool, inserted=None) -> Float[Array, "B L D"]:
-        """Returns the input of the first block, with `inserted` as in `__call__`, inside of which it is called."""
+        """Embeds tokens and returns the input of the first block; called inside `__call__`, which describes `inserted`."""
         table = Embedding(self.vocab_size, self.width, scale=self.embedding_scale, name="embedding")
         if inserted is None:
             return self.read(table(tokens), tokens, positions, is_training)
@@ -278,7 +280,8 @@ class TransformerEncoder(nn.Module):
         other, the number of each token's text from 1, 0 for padding.
 
         With `context`, the states [B, L', D'] of an encoder and its segment ids, the stack is a decoder: every block attends to the
-        states of its own text too. `inserted` holds the vectors of tokens below 0, which the table has none of: those of images.
+        states of its own text too. `inserted` replaces the embeddings of tokens below 0, such as those of images, without
+        `embedding_scale`. Its other entries are ignored.
         """
         self.check()
         one_a_row = segment_ids.dtype == bool

@@ -117,9 +117,9 @@ class Classified(_Images):
 class Taught(_Images):
     """Images and their classes, by UDON: the model is the student, and each domain has a linear teacher on the same backbone.
 
-    The batch has `image` and `label` (`image_features.Classes`), whose list of classes is ordered by domain. From step 1,000 on the
-    paper draws hard domains more often. Here the mixture's rates decide, as a batch must follow from its number alone: that is what
-    makes a resumed run equal to the bit.
+    The batch has `image` and `label` (`image_features.Classes`); the list of classes is ordered by domain. Deviation: from step
+    1,000 on the paper draws hard domains more often. Here the mixture's rates are fixed, as a batch must depend on its number alone
+    for a bitwise resume.
     Source: arXiv:2406.08332.
     """
 
@@ -140,7 +140,8 @@ class Taught(_Images):
             count = getattr(feature, "num_classes", None)
             if count not in (None, self.loss_fn.num_classes):
                 raise ConfigError(
-                    f"Udon.domains have {self.loss_fn.num_classes} classes, and {feature.names} names {count}; make them equal"
+                    f"Udon.classes_per_domain sums to {self.loss_fn.num_classes}, and {feature.names} lists {count}; make them "
+                    "equal"
                 )
 
     @property
@@ -150,7 +151,7 @@ class Taught(_Images):
     def init(self, key, start: Params | None = None) -> Variables:
         """Returns the first variables; the heads of the teachers are float32 [domains, D, T]."""
         keys = jax.random.split(key, 3)
-        shape = (len(self.loss_fn.domains), self._width, self.loss_fn.teacher_dim)
+        shape = (len(self.loss_fn.classes_per_domain), self._width, self.loss_fn.teacher_dim)
         teachers = jax.random.normal(keys[2], shape) / self._width**0.5
         model = self.model.init(keys[0]) if start is None else start
         return Variables({MODEL: model, LOSS: self.loss_fn.init(keys[1]), TEACHERS: teachers}, {}, {})

@@ -18,12 +18,12 @@ INDEX, IMAGES = "_index", "_images"
 def embed_items(
     model: Model, params: Params, batch: Batch, names: Sequence[str], key=None, with_intermediate: bool = False
 ) -> dict[str, Float[Array, "b *N _"]]:
-    """Returns what `embed_texts` does, and the embeddings of those of `names` that are images, uint8 [b, S, S, 3]."""
+    """Returns `embed_texts` of the batch, and unit vectors [b, E] of those of `names` that are images, uint8 [b, S, S, 3]."""
     images = [name for name in names if name in batch and batch[name].ndim == 4]
     keys = [key] * (1 + len(images)) if key is None or not images else list(jax.random.split(key, 1 + len(images)))
     embeddings = embed_texts(model, params, batch, keys[0], with_intermediate) if "tokens" in batch else {}
-    for name, own_key in zip(images, keys[1:]):
-        embeddings[name] = model.apply(params, {"pixels": batch[name]}, method="image", key=own_key)
+    for name, image_key in zip(images, keys[1:]):
+        embeddings[name] = model.apply(params, {"pixels": batch[name]}, method="image", key=image_key)
     return embeddings
 
 
@@ -60,7 +60,7 @@ def embed_texts(
 def _mixed_method(model: Model, with_intermediate: bool) -> str:
     if with_intermediate:
         raise ConfigError(
-            "a loss learns from the intermediate embedding, which texts with images do not have; leave it out"
+            "a loss needs the intermediate embedding, which texts with images do not have; remove that loss"
         )
     if "mixed" not in model.methods:
         raise ConfigError(
@@ -84,7 +84,7 @@ def _by_feature(vectors: Array, batch: Batch) -> dict[str, Array]:
 
 
 def _inserted(model: Model, params: Params, batch: Batch, name: str, key) -> Float[Array, "R L D"]:
-    """Returns the vectors of the images of a feature where the tokens of its texts stand for them, and zeros elsewhere."""
+    """Returns the vectors of a feature's images at their tokens in the packed rows, and zeros elsewhere."""
     pixels, shards = batch[name + IMAGES], sharding.shards_here()
     n, count = pixels.shape[:2]
     vectors = model.apply(params, {"pixels": pixels.reshape(-1, *pixels.shape[2:])}, method="inserted", key=key)
@@ -93,20 +93,20 @@ def _inserted(model: Model, params: Params, batch: Batch, name: str, key) -> Flo
         raise ConfigError(
             f"{name!r} has up to {count} images in a text, and DualEncoder.max_images = {numbers}; make them the same"
         )
-    # Of each image the vectors of the number that it has in its text.
+    # For image k take the vectors of number k, or the only ones.
     vectors = vectors.reshape(n, count, numbers, slots, width)
     vectors = vectors[:, jnp.arange(count), jnp.arange(count) % numbers]
 
     def of_shard(tokens, segment_ids, index, vectors):
-        return place(tokens, segment_ids, index, vectors, batch.max_segments or 1)
+        return scatter_images(tokens, segment_ids, index, vectors, batch.max_segments or 1)
 
     split = lambda x: x.reshape(shards, -1, *x.shape[1:])  # noqa: E731
     tokens, segment_ids = batch["tokens"], batch["segment_ids"].astype(jnp.int32)
-    placed = jax.vmap(of_shard)(split(tokens), split(segment_ids), split(batch[name + INDEX]), split(vectors))
-    return sharding.constrain(placed.reshape(*tokens.shape, width), "batch", "length", None)
+    scattered = jax.vmap(of_shard)(split(tokens), split(segment_ids), split(batch[name + INDEX]), split(vectors))
+    return sharding.constrain(scattered.reshape(*tokens.shape, width), "batch", "length", None)
 
 
-def place(
+def scatter_images(
     tokens: Int[Array, "R L"],
     segment_ids: Int[Array, "R L"],
     index: Int[Array, " n"],
@@ -123,5 +123,5 @@ def place(
     text_of = jnp.full(rows * max_segments, n, jnp.int32).at[index].set(jnp.arange(n, dtype=jnp.int32))
     text = text_of[segment]
     slot = jnp.clip(-1 - tokens, 0, count * slots - 1)
-    placed = vectors.reshape(n, count * slots, width)[jnp.minimum(text, n - 1), slot]
-    return jnp.where(((tokens < 0) & (text < n))[..., None], placed, 0.0)
+    scattered = vectors.reshape(n, count * slots, width)[jnp.minimum(text, n - 1), slot]
+    return jnp.where(((tokens < 0) & (text < n))[..., None], scattered, 0.0)

@@ -27,10 +27,9 @@ def host_of(url: str) -> tuple[str, str, int]:
 
 
 async def resolve(host: str, port: int, allow_private: bool) -> str:
-    """Returns an address of a host, to be connected to; looked up once, so that what was checked is what is asked.
+    """Returns an IP address of a host. The caller must connect to this address: a second lookup could give another, unchecked one.
 
-    A host of which any address is not public, such as those of this machine and of private networks, is a DataError unless
-    `allow_private`. One that is not known is an OSError.
+    Raises DataError if any address of the host is not public, unless `allow_private`; OSError if the host does not resolve.
     """
     loop = asyncio.get_running_loop()
     answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -38,7 +37,9 @@ async def resolve(host: str, port: int, allow_private: bool) -> str:
     if not allow_private:
         for address in addresses:
             if not _is_public(address):
-                raise DataError(f"{host} is the private address {address}, which is not asked")
+                raise DataError(
+                    f"{host} resolves to the private address {address}, and Fetching.allow_private is False"
+                )
     return addresses[0]
 
 

@@ -16,32 +16,30 @@ from embed.sources.fields import MISSING, Record, text_of, value_at
 class EntityQueries(Derived):
     """Records {query, query_images, target, unmasked}: a text with `[MASK_k]` in the places of its entities, and their images.
 
-    A raw row of `source` has the text in the field `text`, the image that it describes in `target`, and the names of its entities
-    in `entities`, a list or its text in JSON. Their images are in the field `images` in the same order; or, where that is None, in
-    the table `known`, whose rows have `name` and `image`. Every entity has to stand in the text, letter by letter but for case, and
-    is replaced there each time. Images are what the source has of them, such as URLs for `WebImages`. Without `entities` the
-    text has its masks already. With `target_in_text` the target is a text of nothing but its image, {target: '[MASK_0]',
-    target_images: [image]}, for models that read images in texts alone.
+    `text`, `target` and `entities` are fields of the rows of `source`: the text, the image that it describes, and the names of its
+    entities, a list or a JSON list. The entities' images are in the field `images`, in the same order, or in the table
+    `entity_table` with the fields `entity_name` and `entity_image`. Every name must occur in the text as a whole word, ignoring
+    case; all occurrences are replaced. Images are passed on as they are, such as URLs for `WebImages`. If `entities` is None, the
+    text has its masks already, and `unmasked` is missing. With `target_in_text` the target is {target: '[MASK_0]',
+    target_images: [image]}, for `MixedEmbedder`, which embeds no image outside of a text.
     """
 
     text: str = "text"
     target: str = "image_url"
     entities: str | None = "entities"
     images: str | None = None
-    known: Any = None
-    name: str = "name"
-    image: str = "image_url"
+    entity_table: Any = None
+    entity_name: str = "name"
+    entity_image: str = "image_url"
     target_in_text: bool = False
 
     def __post_init__(self):
         ranges.check_fields(self)
-        if (self.images is None) == (self.known is None):
-            raise DataError(
-                "EntityQueries needs images, a field of the rows, or known, a table of entities; give one of them"
-            )
+        if (self.images is None) == (self.entity_table is None):
+            raise DataError("EntityQueries needs images, a field of the rows, or entity_table; give one of them")
         if self.entities is None and self.images is None:
             raise DataError(
-                "EntityQueries.known has no effect without entities, which are looked up there; give images"
+                "EntityQueries.entity_table is looked up by the names in entities, which is None; give images, or entities"
             )
 
     def examples(self) -> Iterator[tuple[str, Record]]:
@@ -50,10 +48,13 @@ class EntityQueries(Derived):
         return super().examples()
 
     def _table(self) -> dict[str, str]:
-        """Returns the image of each entity of `known`; a name of two images is a DataError."""
+        """Returns the image of each entity of `entity_table`; a name of two images is a DataError."""
         table: dict[str, str] = {}
-        for location, raw in self.known.raw() if self.known is not None else ():
-            name, image = (text_of(_field(raw, field, location), field, location) for field in (self.name, self.image))
+        for location, raw in self.entity_table.raw() if self.entity_table is not None else ():
+            name, image = (
+                text_of(_field(raw, field, location), field, location)
+                for field in (self.entity_name, self.entity_image)
+            )
             if table.setdefault(name, image) != image:
                 raise DataError(f"{location}: the entity {name!r} has two images; leave one out")
         return table
@@ -69,7 +70,9 @@ class EntityQueries(Derived):
             [self._image_of(n, location) for n in names] if self.images is None else _listed(raw, self.images, location)
         )
         if len(images) != len(names):
-            raise DataError(f"{location}: {len(names)} entities and {len(images)} images; give each entity one")
+            raise DataError(
+                f"{location}: {len(names)} entities and {len(images)} images; give one image for each entity"
+            )
         query = {"query": masked(text, names, location), "query_images": images, "unmasked": text}
         return {**query, **self._target(target)}
 
@@ -86,7 +89,7 @@ class EntityQueries(Derived):
 
     def fingerprint(self) -> dict[str, str]:
         """Returns that of the source and of the table."""
-        return self.source.fingerprint() | ({} if self.known is None else self.known.fingerprint())
+        return self.source.fingerprint() | ({} if self.entity_table is None else self.entity_table.fingerprint())
 
 
 def masked(text: str, names: list[str], location: str) -> str:

@@ -1,4 +1,4 @@
-"""Fetches the images of a list of URLs politely: few at a time from a host, as its robots.txt says, and waiting where it asks to.
+"""Downloads images by URL within a limit of requests per host, the host's robots.txt and its Retry-After headers.
 
 What a server sends is not trusted: redirects are followed to public addresses alone, bodies are read up to a size, and what is no
 image that Pillow opens is refused.
@@ -28,22 +28,23 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP":
 
 @dataclasses.dataclass(frozen=True)
 class Fetching:
-    """How images are fetched. `contact`, an address of yours, is part of the user agent, as large hosts require.
+    """Limits and identity for downloads.
 
-    `per_host` requests run at once on one host, at least `seconds_between` apart, `at_once` in all. A request that has not ended
-    after `deadline` seconds is broken off. What may pass, such as too many requests, is tried `attempts` times, after the wait that
-    the server asks for or a doubling one, of at most `longest_wait` seconds. Images are at most `max_bytes` and `max_pixels` large.
-    `allow_private` also asks hosts of this machine and of private networks.
+    `contact`, your e-mail address or web page, is part of the user agent, as large hosts require. At most `max_requests` run at a
+    time, `max_requests_per_host` of them on one host, and a host's requests start at least `min_interval` seconds apart. A request
+    fails after `timeout` seconds. A request with a temporary error, such as status 429, is sent `max_attempts` times. The wait is
+    the server's Retry-After, or about `first_wait` seconds, doubled after each attempt; at most `max_wait` seconds. Images have at
+    most `max_bytes` bytes and `max_pixels` pixels. `allow_private` also asks hosts of this machine and of private networks.
     """
 
     contact: str
-    at_once: Count = 32
-    per_host: Count = 2
-    seconds_between: ranges.NonNegative = 0.1
-    deadline: Positive = 60.0
-    attempts: Count = 4
+    max_requests: Count = 32
+    max_requests_per_host: Count = 2
+    min_interval: ranges.NonNegative = 0.1
+    timeout: Positive = 60.0
+    max_attempts: Count = 4
     first_wait: Positive = 1.0
-    longest_wait: Positive = 300.0
+    max_wait: Positive = 300.0
     max_bytes: Count = 32 << 20
     max_pixels: image_bytes.Pixels = image_bytes.MAX_PIXELS
     allow_private: bool = False
@@ -64,8 +65,8 @@ class Fetching:
 class _Failed(Exception):
     """A URL without an image.
 
-    `retriable` says that a later request may succeed, `after` is the wait in seconds that the server asked for. With `next_run` no
-    more requests go to the host in this run.
+    `retriable` marks a temporary error; `after` is the server's Retry-After in seconds. With `next_run` no URL of this host is
+    requested again in this run.
     """
 
     def __init__(self, reason: str, retriable: bool = False, after: float | None = None, next_run: bool = False):
@@ -82,15 +83,15 @@ class _Host:
     free_at: float = 0.0
     between: float = 0.0
     robots: urllib.robotparser.RobotFileParser | None = None
-    failure: _Failed | None = None  # to get its robots.txt, without which nothing may be asked
+    failure: _Failed | None = None  # why robots.txt could not be read; no URL of the host is requested then
 
 
 def fetch(
     urls: Iterable[str], shards: ImageShards, options: Fetching, say: Callable[[str], None] = print, every: float = 10.0
 ) -> None:
-    """Fetches the images of URLs that `shards` knows nothing of, or that failed for a reason that may pass.
+    """Fetches the images of URLs that are not in `shards`, or that failed there with a temporary error.
 
-    `say` is given a line every so many seconds, and one at the end.
+    `say` is called with a progress line every `every` seconds and at the end.
     """
     wanted = [url for url in dict.fromkeys(urls) if url not in shards.entries or shards.entries[url].retriable]
     if not wanted:
@@ -108,14 +109,14 @@ class _Fetcher:
     def __init__(self, httpx, shards: ImageShards, options: Fetching, say, every: float):
         self._httpx, self._shards, self._options, self._say, self._every = httpx, shards, options, say, every
         self._hosts: dict[tuple[str, int], _Host] = {}
-        self._all = asyncio.Semaphore(options.at_once)
+        self._all = asyncio.Semaphore(options.max_requests)
         self._got = self._bytes = self._failed = 0
 
     async def run(self, urls: list[str]) -> None:
-        """Fetches all of them. The tasks take URLs from one queue, and no host keeps the others waiting."""
+        """Fetches all URLs. Each host has a queue and tasks of its own, so a slow host does not delay the others."""
         headers = {"User-Agent": self._options.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
         limits = self._httpx.Limits(
-            max_connections=self._options.at_once, max_keepalive_connections=self._options.at_once
+            max_connections=self._options.max_requests, max_keepalive_connections=self._options.max_requests
         )
         self._client = self._httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
         self._begin, self._total = time.monotonic(), len(urls)
@@ -124,7 +125,7 @@ class _Fetcher:
         try:
             async with asyncio.TaskGroup() as group:
                 for of_host in waiting.values():
-                    for _ in range(min(self._options.per_host, len(of_host))):
+                    for _ in range(min(self._options.max_requests_per_host, len(of_host))):
                         group.create_task(self._work(of_host))
         except BaseExceptionGroup as e:
             raise e.exceptions[0] from None  # such as a disk that is full
@@ -150,25 +151,25 @@ class _Fetcher:
 
     async def _image(self, url: str) -> tuple[bytes, str]:
         """Returns the bytes of an image and the extension of its kind, after several tries where another may help."""
-        for attempt in range(1, self._options.attempts + 1):
+        for attempt in range(1, self._options.max_attempts + 1):
             try:
-                content, kind = await self._followed(url)
+                content, kind = await self._follow_redirects(url)
                 break
             except _Failed as e:
-                if not e.retriable or e.next_run or attempt == self._options.attempts:
+                if not e.retriable or e.next_run or attempt == self._options.max_attempts:
                     raise
                 await self._back_off(attempt, e.after)
         try:
             image = await asyncio.to_thread(image_bytes.open_image, content, "the answer", self._options.max_pixels)
         except DataError as e:
-            raise _Failed(f"{e} (content type {kind or 'not told'})") from e
+            raise _Failed(f"{e} (content type {kind or 'unknown'})") from e
         del image
         return content, _extension(content)
 
-    async def _followed(self, url: str) -> tuple[bytes, str]:
+    async def _follow_redirects(self, url: str) -> tuple[bytes, str]:
         """Returns the body and content type of what a URL leads to."""
         for _ in range(_REDIRECTS + 1):
-            status, headers, body = await self._asked(url)
+            status, headers, body = await self._get_allowed(url)
             if status in _MOVED:
                 target = headers.get("location", "")
                 if not target:
@@ -178,7 +179,7 @@ class _Fetcher:
             return body, headers.get("content-type", "").partition(";")[0].strip().lower()
         raise _Failed(f"more than {_REDIRECTS} redirects")
 
-    async def _asked(self, url: str) -> tuple[int, Any, bytes]:
+    async def _get_allowed(self, url: str) -> tuple[int, Any, bytes]:
         """Returns what one request gives, if the host's robots.txt allows it, in the host's turn."""
         try:
             scheme, name, port = host_of(url)
@@ -189,21 +190,23 @@ class _Fetcher:
             await self._read_robots(host, f"{scheme}://{_netloc(name, port, scheme)}/robots.txt")
             if host.robots is not None and not host.robots.can_fetch(self._options.user_agent, url):
                 raise _Failed("its host's robots.txt forbids it")
-            await self._turn(host)
+            await self._wait_for_turn(host)
             status, headers, body = await self._request(url, self._options.max_bytes)
         if status == 429 or status >= 500 or status == 408:
             after = retry_after.seconds(headers)
             if after is not None:
-                host.free_at = max(host.free_at, time.monotonic() + min(after, self._options.longest_wait))
+                host.free_at = max(host.free_at, time.monotonic() + min(after, self._options.max_wait))
             raise _Failed(f"status {status}", True, after)
         if not (200 <= status < 400):
             raise _Failed(f"status {status}")
         return status, headers, body
 
     def _new_host(self) -> _Host:
-        return _Host(asyncio.Semaphore(self._options.per_host), asyncio.Lock(), between=self._options.seconds_between)
+        return _Host(
+            asyncio.Semaphore(self._options.max_requests_per_host), asyncio.Lock(), between=self._options.min_interval
+        )
 
-    async def _turn(self, host: _Host) -> None:
+    async def _wait_for_turn(self, host: _Host) -> None:
         """Waits until the host may be asked again."""
         async with host.order:
             wait = host.free_at - time.monotonic()
@@ -212,7 +215,10 @@ class _Fetcher:
             host.free_at = max(host.free_at, time.monotonic()) + host.between
 
     async def _read_robots(self, host: _Host, url: str) -> None:
-        """Reads robots.txt once, as RFC 9309 says: none (400 to 499) allows all; one that cannot be read allows nothing."""
+        """Reads robots.txt once (RFC 9309).
+
+        Status 400 to 499, except 429, allows all URLs. If robots.txt cannot be read, no URL of the host is requested.
+        """
         async with host.order:
             if host.failure is not None:
                 raise host.failure
@@ -222,12 +228,12 @@ class _Fetcher:
             status, body = await self._robots_of(host, url)
             parser.parse(body.decode("utf-8", "replace").splitlines() if status == 200 else [])
             delay = parser.crawl_delay(self._options.user_agent)
-            host.between = max(host.between, min(float(delay or 0), self._options.longest_wait))
+            host.between = max(host.between, min(float(delay or 0), self._options.max_wait))
             host.robots = parser
 
     async def _robots_of(self, host: _Host, url: str) -> tuple[int, bytes]:
-        """Returns the status and the body of a host's robots.txt, asked for several times where that may help."""
-        for attempt in range(1, self._options.attempts + 1):
+        """Returns the status and the body of a host's robots.txt, after retries."""
+        for attempt in range(1, self._options.max_attempts + 1):
             try:
                 address = url
                 for _ in range(_REDIRECTS + 1):
@@ -239,7 +245,7 @@ class _Fetcher:
                     return status, body
                 raise _Failed(f"status {status}", True, retry_after.seconds(headers))
             except _Failed as e:
-                if not e.retriable or attempt == self._options.attempts:
+                if not e.retriable or attempt == self._options.max_attempts:
                     host.failure = _Failed(f"robots.txt: {e}", e.retriable, next_run=True)
                     raise host.failure from e
                 await self._back_off(attempt, e.after)
@@ -248,13 +254,13 @@ class _Fetcher:
     async def _back_off(self, attempt: int, after: float | None) -> None:
         """Waits as long as a server asks, or else twice as long after each attempt."""
         backoff = self._options.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-        await asyncio.sleep(min(backoff if after is None else after, self._options.longest_wait))
+        await asyncio.sleep(min(backoff if after is None else after, self._options.max_wait))
 
     async def _request(self, url: str, max_bytes: int, cut: bool = False) -> tuple[int, Any, bytes]:
         """Returns status, headers and body of one request. A body that is too large fails, or is cut."""
         try:
             scheme, name, port = host_of(url)
-            async with self._all, asyncio.timeout(self._options.deadline):
+            async with self._all, asyncio.timeout(self._options.timeout):
                 address = await resolve(name, port, self._options.allow_private)
                 target = self._httpx.URL(url).copy_with(host=address)
                 request = self._client.build_request(
@@ -268,7 +274,7 @@ class _Fetcher:
         except DataError as e:
             raise _Failed(str(e)) from e
         except TimeoutError:
-            raise _Failed(f"no answer within {self._options.deadline:g} s", True) from None
+            raise _Failed(f"no answer within {self._options.timeout:g} s", True) from None
         except (OSError, UnicodeError, self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError) as e:
             reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
             raise _Failed(f"cannot be reached ({reason})", True) from e

@@ -1,7 +1,8 @@
-"""Fetched images in tar shards, each content once, and a line of JSON for each URL: what became of it and where its image lies.
+"""Fetched images in tar shards, each distinct content once, and fetched.jsonl.
 
-The image is on disk before its line is, and what a kill left behind the last line's image is cut off. So nothing is lost that a
-line names, and nothing is fetched twice.
+fetched.jsonl has a line for each URL with the location of its image or the error. An image is synced to disk before its line is
+written. After a kill, what follows the last recorded image is truncated. So every line with an image names a whole one, and a URL
+with a line is requested again only if its error was temporary.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ _BLOCK = tarfile.BLOCKSIZE
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What became of a URL: where its image lies, or why there is none. `retriable` says that another run may get it."""
+    """The result for a URL: the location of its image, or the error. `retriable` marks a temporary error."""
 
     url: str
     sha256: str = ""

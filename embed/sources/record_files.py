@@ -79,8 +79,8 @@ class JsonLines(Files):
 class TabSeparated(Files):
     """Tables with a header line, .tsv or .csv, also .gz; `fields` maps our roles to column names.
 
-    `quoting` is 'csv', 'none' or 'auto' (`tables.read_table`). With `python_bytes` cells such as b'caf\\xc3\\xa9' are read as the
-    texts whose bytes they show; so are those of the files of MMIR.
+    `quoting` is 'csv', 'none' or 'auto' (`tables.read_table`). With `python_bytes` cells such as b'caf\\xc3\\xa9' are
+    decoded, as MMIR's files need.
     """
 
     quoting: str = "auto"

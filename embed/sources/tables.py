@@ -53,16 +53,18 @@ _BYTES = re.compile(r"""b(['"])(.*)\1""", re.DOTALL)
 
 
 def text_of_bytes(cell: str, location: str) -> str:
-    """Returns the text that a cell shows as Python's bytes, such as b'caf\\xc3\\xa9'; other cells are returned as they are."""
-    shown = _BYTES.fullmatch(cell)
-    if shown is None:
+    """Decodes a cell that is written as Python bytes in UTF-8, such as b'caf\\xc3\\xa9'; returns other cells unchanged."""
+    written = _BYTES.fullmatch(cell)
+    if written is None:
         return cell
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a backslash that escapes nothing
-            return codecs.escape_decode(shown[2].encode("ascii"))[0].decode("utf-8")
+            warnings.simplefilter("error")  # an invalid escape is a DeprecationWarning
+            return codecs.escape_decode(written[2].encode("ascii"))[0].decode("utf-8")
     except (ValueError, Warning) as e:
-        raise DataError(f"{location}: {cell[:60]!r} shows no bytes of a UTF-8 text ({e}); correct it") from e
+        raise DataError(
+            f"{location}: {cell[:60]!r} is not UTF-8 text written as Python bytes ({e}); correct the cell"
+        ) from e
 
 
 def _separator(path: str) -> str:

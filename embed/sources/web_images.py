@@ -17,10 +17,10 @@ from embed.sources.image_shards import ImageShards
 class WebImages(Derived):
     """The records of `source`, with the bytes of images in place of their URLs in the role `role`, or in several of them.
 
-    A role may hold one URL or a list. `embed prepare` fetches what is not there yet into `folder`: tar shards, which
-    `sources.TarShards` reads too, and fetched.jsonl, which says what became of each URL. A run that was killed goes on, and what
-    failed for a reason that may pass is asked for again by the next run. A record without its image is a bad record, which
-    `source.on_bad_record` leaves out, counted, or makes an error.
+    A role may hold one URL or a list. `embed prepare` downloads missing images into `folder`: tar shards, which `sources.TarShards`
+    reads too, and fetched.jsonl with the result for each URL. A killed run resumes, and URLs that failed with a temporary error are
+    requested again by the next run. A record without its image is a bad record, which `source.on_bad_record` skips and counts, or
+    makes an error.
     """
 
     folder: str

@@ -59,10 +59,10 @@ _LAYER, _OURS = "encoder.layers.{}", "stack/layers"
 
 @dataclasses.dataclass(frozen=True)
 class Axial(Tensor):
-    """A tensor of heads whose halves are turned by the column and by the row of a patch, each within itself.
+    """A tensor of heads [..., K] with rotary positions of two axes, the column and the row of a patch.
 
-    Here all that is turned by the column, and then all that is turned by the row, is in the same half: the inner quarters of a
-    head change places.
+    transformers rotates each half of a head by itself: the first half by the column, the second by the row. Here value i is rotated
+    with value i + K / 2, so the second and the third quarter of each head are exchanged.
     """
 
     def split(self, array, shapes):
@@ -112,7 +112,7 @@ def is_one(folder: pathlib.Path) -> bool:
 
 
 def read(folder: pathlib.Path, **options: Any) -> ImageSource:
-    """Returns what a folder holds; `options` are those of `interop.source.read`, and are of its texts."""
+    """Returns what a folder holds. `options` are those of `interop.source.read`, for the text model."""
     text = sources.read(folder, parts=("vision_config",), **options)
     location = text.weights / "config.json"
     config = documents.read_json(location)
@@ -193,11 +193,9 @@ def _image_size(folder: pathlib.Path, encoder: GemmaVision) -> int:
             )
     tokens = entries.whole_number(path, given, "max_soft_tokens", 1, 1 << 16, _SOFT_TOKENS)
     side = math.isqrt(tokens) * encoder.patch_size * encoder.pooling
-    exported = given.get("size")
-    if isinstance(exported, dict) and isinstance(
-        exported.get("height"), int
-    ):  # as `write` leaves it; transformers has none here
-        side = exported["height"]
+    size_entry = given.get("size")  # written by `write`; transformers' own folders have none
+    if isinstance(size_entry, dict) and isinstance(size_entry.get("height"), int):
+        side = size_entry["height"]
     return side
 
 
@@ -260,7 +258,9 @@ def write(folder: pathlib.Path, trained: Trained, dtype: str = "float32") -> Non
             "tower of images"
         )
     if module.text.projection:
-        raise DataError(f"{trained.folder}: has linear maps behind its texts; EmbeddingGemma 2 has none with images")
+        raise DataError(
+            f"{trained.folder}: has linear maps after pooling, which an EmbeddingGemma 2 with images does not have"
+        )
     sentence.write(folder, text, dtype)
     config = documents.read_json(folder / "config.json")
     outer = {name: config.pop(name) for name in ("torch_dtype", "is_matryoshka", "matryoshka_dimensions")}
@@ -314,7 +314,7 @@ def _processor(image: ImageTokens) -> dict[str, Any]:
 
 
 def _write_tensors(path: pathlib.Path, trained: Trained, family, dtype: str) -> None:
-    """Writes the weights of both towers; what the text tower alone was written as is replaced."""
+    """Writes the weights of both towers over the file that `sentence.write` wrote for the text tower."""
     encoder, vision = trained.module.text.encoder, trained.module.image.encoder
     table = family.tensors_of(encoder)
     parts: Sequence[tuple[str, str, Sequence[Tensor], int]] = (

@@ -51,7 +51,7 @@ def run(
     }
     if texts_alone and not images.takes_options(folder):
         raise UsageError(
-            "--texts_alone leaves out the image tower of an EmbeddingGemma 2, which this is not; leave it out"
+            f"--texts_alone drops the image tower of an EmbeddingGemma 2, and {source} has none; remove the flag"
         )
     if not texts_alone and images.takes_options(folder):
         _write_images(source, images.read(folder, **of_texts), output, text_normalization)

@@ -47,9 +47,9 @@ def run(
     stopped goes on: finished shards are verified and kept.
     `prompt` is a prompt's name or a template (by default 'document', and of a served model the text alone), `format` one of
     `inference.shards.FORMATS`, `precision` one of its PRECISIONS.
-    `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens. With `image_field` the records are
-    images, one or a list, by a path from the file's folder, with their text where `text_field` is given; else `text_field` is
-    'text'.
+    `dims` keeps that many first values, scaled back to unit length. `max_length` is in tokens. `image_field` is the field
+    with the path of an image, or a list of paths, relative to the folder of the file; records are then images, with the text of
+    `text_field` if it is given. Without `image_field`, `text_field` is 'text' by default.
     """
     for name, given, known in (("format", format, FORMATS), ("quantize", precision, PRECISIONS)):
         if given not in known:

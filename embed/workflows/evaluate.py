@@ -37,9 +37,9 @@ def run(
 
     `tasks` names those of the suite that are run. `dims` default to each model's Matryoshka sizes. `precisions` are those of the
     vectors (float32, int8, binary, binary-rescored), `weights` those of the weights, each scored as a model of its own.
-    `baselines` are of BASELINES; random has untrained weights of the first model, specialists are the models with the names of
-    a universal retrieval task's domains, each in its own. `against` names the model that the others are compared with, item by
-    item. `vectors` is where embedded texts are kept ('off' keeps none), `command` what is written down as
+    `baselines` are of BASELINES; random has untrained weights of the first model, specialists scores each domain of a universal
+    retrieval task with the model named after it. `against` names the model that the others are compared with, item by item.
+    `vectors` is where embedded texts are kept ('off' keeps none), `command` what is written down as
     having made the results.
     """
     for baseline in baselines:
@@ -101,9 +101,7 @@ def _check_specialists(suite, names: Sequence[str]) -> None:
         raise UsageError("--baselines=specialists needs a task of the type universal_retrieval, and the suite has none")
     missing = sorted(domains - set(names))
     if missing:
-        raise UsageError(
-            f"--baselines=specialists: no model is called {missing[0]!r}, a domain; give each domain its model: {missing[0]}=MODEL"
-        )
+        raise UsageError(f"--baselines=specialists: the domain {missing[0]!r} has no model; give {missing[0]}=MODEL")
 
 
 def _say(line: str) -> None:

@@ -97,7 +97,7 @@ def _check_towers(trained: Trained, format: str) -> None:
         raise UsageError(f"--format={format} holds no image tower, and {trained.folder} has one; choose {others}")
     if isinstance(trained.module, MixedEmbedder) and format != FORMATS[0]:
         raise UsageError(
-            f"--format={format} holds towers of their own, and {trained.folder} reads images in texts; choose {FORMATS[0]}"
+            f"--format={format} stores separate towers, and {trained.folder} reads images in texts; choose {FORMATS[0]}"
         )
 
 
@@ -215,11 +215,11 @@ def _notes(trained, format: str, dtype: str, plan: gguf_writer.Plan | None, fold
     of_images += tips_writer.notes(trained) if format in _OF_IMAGES else []
     if isinstance(trained.module, MixedEmbedder):
         of_images.append(
-            "sentence-transformers reads the folder through a processor that needs torchvision and resizes otherwise; the code "
-            "above needs transformers alone"
+            "sentence-transformers loads the folder with a processor that needs torchvision and resizes images differently; the "
+            "code above needs only transformers"
         )
     elif getattr(trained.module, "max_images", 0):
-        of_images.append("texts with images in them are not read by the export, which holds both towers by themselves")
+        of_images.append("the export has two separate towers and does not embed texts with images in them")
     return [*of_texts, *of_images, *origin.value_notes(trained, dtype)]
 
 

@@ -36,9 +36,8 @@ def run(
     """Returns for each query the `top` nearest texts and images of a jsonl file, best first.
 
     Rows of `corpus` have a field `text`, `image` (a path, from the file's folder) or both, and may have `id`, `title`, `file` and
-    `line`. A query that is the path of an image is that image, where the model takes images. Every query has the `images` beside
-    its text, which a model that reads images in texts finds in the places of `[MASK_0]`, `[MASK_1]`, ... `dims` is the Matryoshka
-    size to use.
+    `line`. A query that is the path of an image is that image, where the model takes images. `images` are added to every
+    query; for a model that reads images in texts, `[MASK_k]` in the text marks image k. `dims` is the Matryoshka size to use.
     """
     for number, query in enumerate(queries, 1):
         if not query.strip():

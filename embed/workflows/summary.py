@@ -49,15 +49,15 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
 
 
 def _prompt_notes(recipe: Recipe) -> list[str]:
-    """Returns a note where no task trains the prompt of queries that searches and suites use without being told another."""
+    """Returns a note if no task trains the prompt 'query', the default of searches and most suites."""
     asks = any(isinstance(feature, TextFeature) and feature.side == "query" for feature in recipe.record_features)
     trained = {getattr(task, "query_prompt", None) for task in recipe.mixture.tasks}
     template = (recipe.prompts or {}).get("query")
     if not asks or template is None or not trained.isdisjoint({template, "query", None}):
         return []
     return [
-        f"note       no task trains the prompt 'query', {_one_line(template)!r}, which searches and most suites use; set a task's "
-        "query_prompt, or the model's own to what is trained: Recipe.prompts = {'query': '{content}'}"
+        f"note       no task trains the prompt 'query', {_one_line(template)!r}, the default of searches and most suites; set a "
+        "task's query_prompt to it, or set Recipe.prompts['query'] to a prompt that is trained, such as '{content}'"
     ]
 
 

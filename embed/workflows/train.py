@@ -130,7 +130,7 @@ def _check_vocabulary(model, tokenizer) -> None:
 
 
 def _check_slots(model, features) -> None:
-    """Raises ConfigError where a feature lays images into texts in another way than the model reads them."""
+    """Raises ConfigError if per_image, before or after of an `Interleaved` feature differ from the model's."""
     for feature in features:
         read = slots_of(model.description, feature.size) if isinstance(feature, Interleaved) else None
         for name in ("per_image", "before", "after") if read is not None else ():
@@ -138,7 +138,7 @@ def _check_slots(model, features) -> None:
             if given != expected:
                 raise ConfigError(
                     f"Interleaved.{name} of {feature.name!r} is {given!r}, and the model reads images of {feature.size} pixels "
-                    f"with {expected!r}; set it to that"
+                    f"with {expected!r}; set it to {expected!r}"
                 )
 
 

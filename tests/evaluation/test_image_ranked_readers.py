@@ -19,7 +19,7 @@ def folder(tmp_path):
             "kind": "k",
             "language": "en",
         },
-        {"_id": "b", "text": "[MASK_1] [MASK_0]", "images": [names[0], names[1]], "own": ["g2"], "kind": "l"},
+        {"_id": "b", "text": "[MASK_1] [MASK_0]", "images": [names[0], names[1]], "excluded": ["g2"], "kind": "l"},
         {"_id": "c", "text": "[MASK_0]", "images": [names[1]]},
     ]
     corpus = [{"_id": f"g{i}", "image": name} for i, name in enumerate(names)]
@@ -33,7 +33,7 @@ def folder(tmp_path):
 def test_a_folder_is_read_and_its_own_images_are_known_by_their_bytes(folder):
     task = read("mixed_retrieval", folder)
     assert [q.targets for q in task.queries] == [{2}, {3}]  # c has no judgement
-    assert [q.shown for q in task.queries] == [{0}, {0, 1, 2}]
+    assert [q.excluded for q in task.queries] == [{0}, {0, 1, 2}]
     assert task.queries[0].unmasked == "x as b" and task.queries[0].groups == {"language": "en", "kind": "k"}
     assert task.ceilings == {"text/r1": 0.05} and len(task.gallery) >= 4
 
@@ -45,13 +45,13 @@ def test_a_folder_is_read_and_its_own_images_are_known_by_their_bytes(folder):
         ("queries", {"_id": "a", "text": "b"}, "a query has at least one image; add it, or remove the line"),
         (
             "queries",
-            {"_id": "a", "text": "[MASK_0]", "images": ["{0}"], "own": ["x"]},
-            "own names 'x', which is not in the gall",
+            {"_id": "a", "text": "[MASK_0]", "images": ["{0}"], "excluded": ["x"]},
+            "field 'excluded' has 'x', which is not in the gall",
         ),
         (
             "queries",
             {"_id": "a", "text": "[MASK_0]", "images": ["{2}"]},
-            "all that the query is to find are its own images",
+            "every relevant image is excluded as the query's own",
         ),
         (
             "corpus",

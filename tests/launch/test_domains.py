@@ -61,6 +61,6 @@ def test_the_suite_can_be_read_and_every_query_has_others_to_find(output):
 def test_grounds_differ_by_their_name_alone():
     domains = script("domains")
     picture = Image.new("RGBA", (20, 30), (200, 30, 40, 255))
-    one, same, other = (np.asarray(domains.on_ground(picture, name)) for name in ("a", "a", "b"))
+    one, same, other = (np.asarray(domains.on_background(picture, name)) for name in ("a", "a", "b"))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)

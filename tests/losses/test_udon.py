@@ -59,5 +59,7 @@ def test_distillation_leaves_the_teachers_alone(given):
 
 def test_domains_are_those_of_the_list_of_classes():
     assert LOSS.domain_of(np.arange(5)).tolist() == [0, 0, 0, 1, 1] and LOSS.num_classes == 5
-    with pytest.raises(ConfigError, match="Udon.domains is empty; give the number of classes of each domain"):
+    with pytest.raises(
+        ConfigError, match="Udon.classes_per_domain is empty; give the number of classes of each domain"
+    ):
         Udon(())

@@ -14,7 +14,7 @@ EPS = 1e-6
 
 
 def draw(tower, pixels):
-    """Returns parameters, none of them at its start."""
+    """Returns random parameters."""
     random = np.random.default_rng(5)
     shapes = jax.eval_shape(tower.init, jax.random.key(0), pixels)["params"]
     boxed = lambda x: hasattr(x, "value")  # noqa: E731

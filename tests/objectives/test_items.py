@@ -10,7 +10,7 @@ from embed.models import api
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
-from embed.objectives.items import embed_texts, place
+from embed.objectives.items import embed_texts, scatter_images
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,6 @@ def test_images_are_put_where_the_tokens_of_their_text_stand_for_them():
         for column in np.flatnonzero((segment_ids[row] == number + 1) & (tokens[row] < 0)):
             image, slot = divmod(-1 - int(tokens[row, column]), slots)
             expected[row, column] = vectors[text, image, slot]
-    found = place(tokens, segment_ids, index, vectors, segments)
+    found = scatter_images(tokens, segment_ids, index, vectors, segments)
     np.testing.assert_array_equal(found, expected)
     assert expected[2].max() == 0 and np.abs(expected[1, 8]).max() > 0  # row 2 holds texts of another feature

@@ -55,7 +55,7 @@ def whole(request, tmp_path_factory):
     torch.manual_seed(1)
     model = transformers.EmbeddingGemma2Model._from_config(config, attn_implementation="eager").eval()
     model.language_model.load_state_dict(text.state_dict())
-    with torch.no_grad():  # none at its start: norms of ones and positions of ones would hide a fault
+    with torch.no_grad():  # random values: initial norms and positions of ones would hide an error
         for name, x in model.vision_tower.state_dict().items():
             if x.dtype.is_floating_point:
                 x.copy_(torch.randn_like(x) * 0.3 + (1.0 if name.endswith(("norm.weight", "std_scale")) else 0.0))

@@ -205,7 +205,7 @@ FAMILY = {
         "one head pair each": config(num_key_value_heads=3),
     },
 }
-# Entries that all families have are read by the same code; the family that compiles longest is left to --long, but for one.
+# The same code reads the entries of all families. embedding_gemma2 compiles longest: its common cases but "as it is" need --long.
 CASES = [
     pytest.param(
         family,

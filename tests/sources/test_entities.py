@@ -52,10 +52,10 @@ def test_names_become_masks_and_images_come_from_a_table_that_shows_bytes(tmp_pa
     table.write_bytes(gzip.compress("".join("\t".join(row) + "\n" for row in cells).encode()))
     known = TabSeparated(str(table), quoting="none", python_bytes=True)
     row = {**ROW, "text": "the Möön and Neil Armstrong", "entities": json.dumps(["Möön", "Neil Armstrong"])}
-    ((_, record),) = EntityQueries(rows(tmp_path, row), known=known).examples()
+    ((_, record),) = EntityQueries(rows(tmp_path, row), entity_table=known).examples()
     assert record["query"] == "the [MASK_0] and [MASK_1]"
     assert record["query_images"] == ["http://h/m.jpg", "http://h/n.jpg"]
-    source = EntityQueries(rows(tmp_path, {**ROW, "entities": ["Mars"]}), known=known)
+    source = EntityQueries(rows(tmp_path, {**ROW, "entities": ["Mars"]}), entity_table=known)
     with pytest.raises(DataError, match="the entity 'Mars' is not in the table of entities; add it, or remove the row"):
         list(source.examples())
     assert set(source.fingerprint()) == {str(table), str(tmp_path / "rows.jsonl")}
@@ -88,7 +88,7 @@ def test_whole_words_are_replaced_and_the_longest_first(text, names, expected):
             "rows.jsonl:1: no field 'entities'; it has text, image_url, names",
         ),
         ({**ROW, "entities": "[broken"}, r"field 'entities' holds '\[broken', which is no list in JSON"),
-        ({**ROW, "pictures": ["one"]}, "2 entities and 1 images; give each entity one"),
+        ({**ROW, "pictures": ["one"]}, "2 entities and 1 images; give one image for each entity"),
     ],
 )
 def test_bad_rows_are_told_in_one_line(tmp_path, row, message):
@@ -99,11 +99,11 @@ def test_bad_rows_are_told_in_one_line(tmp_path, row, message):
         list(EntityQueries(rows(tmp_path, row), images="pictures").examples())
 
 
-def test_one_of_images_and_known_is_needed(tmp_path):
-    with pytest.raises(DataError, match="needs images, a field of the rows, or known, a table of entities; give one"):
+def test_one_of_images_and_entity_table_is_needed(tmp_path):
+    with pytest.raises(DataError, match="needs images, a field of the rows, or entity_table; give one"):
         EntityQueries(rows(tmp_path, ROW))
     with pytest.raises(DataError, match="known has no effect without entities"):
-        EntityQueries(rows(tmp_path, ROW), entities=None, known=rows(tmp_path, ROW))
+        EntityQueries(rows(tmp_path, ROW), entities=None, entity_table=rows(tmp_path, ROW))
 
 
 WIT = [
@@ -146,5 +146,5 @@ def test_cells_that_show_no_text_are_told(tmp_path, cell):
     path = tmp_path / "bytes.tsv"
     path.write_text(f"query\ttarget\n{cell}\tb\n", encoding="utf-8")
     source = TabSeparated(str(path), PLAIN, quoting="none", python_bytes=True)
-    with pytest.raises(DataError, match="bytes.tsv:2: .*shows no bytes of a UTF-8 text"):
+    with pytest.raises(DataError, match="bytes.tsv:2: .*is not UTF-8 text written as Python bytes"):
         list(source.examples())

@@ -86,11 +86,11 @@ def test_robots_are_obeyed(server, tmp_path):
     assert server.times[-1] - server.times[-2] >= 0.9
 
 
-def test_what_no_robots_file_allows_is_asked_later(server, tmp_path):
+def test_urls_of_a_host_whose_robots_file_fails_are_fetched_in_the_next_run(server, tmp_path):
     server.robots = (503,)
     shards, _ = got(server, tmp_path / "web", "image-1", "image-2")
     assert {e.reason for e in shards.entries.values()} == {"robots.txt: status 503"}
-    assert server.asked == {"robots.txt": QUICK.attempts}  # however many images of the host are wanted
+    assert server.asked == {"robots.txt": QUICK.max_attempts}  # however many images of the host are wanted
     server.robots = (404,)
     shards, _ = got(server, tmp_path / "web", "image-1", "image-2")
     assert all(e.is_there for e in shards.entries.values())
@@ -114,7 +114,7 @@ def test_a_second_run_asks_for_nothing_that_came_or_never_will(server, tmp_path)
 
 
 def test_hosts_are_not_asked_faster_than_allowed(server, tmp_path):
-    options = Fetching("me@example.org", seconds_between=0.05, allow_private=True)
+    options = Fetching("me@example.org", min_interval=0.05, allow_private=True)
     got(server, tmp_path / "web", *(f"image-{i}" for i in range(6)), options=options)
     times = server.times[1:]  # without robots.txt
     assert times[-1] - times[0] >= 5 * 0.05 * 0.9
@@ -133,7 +133,7 @@ def test_what_is_no_url_is_refused(url, tmp_path):
 
 def test_a_private_host_is_not_asked_by_default(server, tmp_path):
     shards, _ = got(
-        server, tmp_path / "web", "image-1", options=Fetching("me@example.org", seconds_between=0, attempts=1)
+        server, tmp_path / "web", "image-1", options=Fetching("me@example.org", min_interval=0, max_attempts=1)
     )
     assert "private address" in shards.entries[f"{server.url}/image-1"].reason and not server.asked
 

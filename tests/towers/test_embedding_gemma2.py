@@ -116,5 +116,5 @@ def test_without_a_processor_images_are_as_large_as_280_vectors_allow(export):
 def test_linear_maps_are_refused(bundle, tmp_path):
     trained = origin.open_trained(bundle)
     module = trained.module.clone(text=trained.module.text.clone(projection=(8,)))
-    with pytest.raises(DataError, match="has linear maps behind its texts"):
+    with pytest.raises(DataError, match="has linear maps after pooling"):
         embedding_gemma2.write(tmp_path, dataclasses.replace(trained, module=module))

@@ -182,7 +182,7 @@ PROMPT = "find: {content}"
     ],
 )
 def test_a_prompt_of_searches_that_no_task_trains_is_noted(trained, prompt, is_noted):
-    """A model whose tasks have other prompts is searched, and scored, by texts that it has not seen the like of."""
+    """Searches and suites would use a prompt that the model was not trained with."""
     tasks = [types.SimpleNamespace(query_prompt=one) for one in trained]
     given = types.SimpleNamespace(
         record_features=(Text("query", 8, "query"), Text("target", 8)),
