@@ -102,7 +102,7 @@ def test_bad_rows_are_told_in_one_line(tmp_path, row, message):
 def test_one_of_images_and_entity_table_is_needed(tmp_path):
     with pytest.raises(DataError, match="needs images, a field of the rows, or entity_table; give one"):
         EntityQueries(rows(tmp_path, ROW))
-    with pytest.raises(DataError, match="known has no effect without entities"):
+    with pytest.raises(DataError, match="entity_table is looked up by the names in entities, which is None"):
         EntityQueries(rows(tmp_path, ROW), entities=None, entity_table=rows(tmp_path, ROW))
 
 
