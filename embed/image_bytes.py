@@ -21,11 +21,15 @@ PILLOW_PIXELS = 178_956_970  # from here on Pillow itself refuses
 Pixels = Annotated[int, Meta(ge=1, le=PILLOW_PIXELS)]
 
 
+class TooManyPixels(DataError):
+    """An image of more pixels than the caller allows."""
+
+
 def open_image(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> Any:
     """Returns the Pillow image of a file's bytes, in RGB.
 
-    A file that is no image, that is cut short or that has more than `max_pixels` is a DataError. The size is read before anything
-    is unpacked.
+    A file that is no image or is cut short is a DataError, one of more than `max_pixels` TooManyPixels. The size is read before
+    anything is unpacked.
     """
     return _opened(content, location, max_pixels, upright)
 
@@ -68,7 +72,7 @@ def _opened(
         raise _unreadable(content, location, "no image that Pillow reads") from e
     except Image.DecompressionBombError as e:
         advice = f"an image of more than {max_pixels:,} pixels; make it smaller, or remove the record"
-        raise DataError(f"{location}: {advice}") from e
+        raise TooManyPixels(f"{location}: {advice}") from e
     except (OSError, SyntaxError, ValueError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise _unreadable(content, location, f"a damaged image ({reason})") from e

@@ -95,21 +95,43 @@ def _texts_of(task: Task, features: Sequence[Feature]) -> Iterator[list[str]]:
 
 
 def ensure_caches(
-    mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say = print
+    mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say = print, fetches=False
 ) -> list[cache.Cache]:
-    """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks."""
+    """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks.
+
+    A source such as `WebImages` fetches its files before it is read. With `fetches` all sources do, also those whose caches are
+    there: files that failed before may come now, and a cache of more records replaces that of fewer.
+    """
     mixture.check()
-    for task in mixture.tasks:
-        fetch = getattr(getattr(task, "source", None), "fetch", None)
-        if fetch is not None:
-            fetch(say)
+    fetches = fetches or _is_trained(tokenizer)
+    for task in mixture.tasks if fetches else ():
+        _fetch(task, say)
     ensure_vocabulary(tokenizer, mixture, features, say)
     caches = []
     for task in mixture.tasks:
-        cached = cache.find(task, tokenizer, features, cache_dir) or _prepare(task, tokenizer, features, cache_dir, say)
+        cached = cache.find(task, tokenizer, features, cache_dir)
+        if cached is None:
+            if not fetches:
+                _fetch(task, say)
+            cached = _prepare(task, tokenizer, features, cache_dir, say)
         say(summary(cached))
         caches.append(cached)
     return caches
+
+
+def _is_trained(tokenizer: Tokenizer) -> bool:
+    """Returns whether `ensure_vocabulary` trains a vocabulary, unless it raises an error."""
+    return (
+        isinstance(tokenizer, SentencePiece)
+        and tokenizer.train_vocab_size is not None
+        and not pathlib.Path(tokenizer.path).exists()
+    )
+
+
+def _fetch(task: AnyTask, say: Say) -> None:
+    fetch = getattr(getattr(task, "source", None), "fetch", None)
+    if fetch is not None:
+        fetch(say)
 
 
 def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say) -> cache.Cache:

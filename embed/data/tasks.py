@@ -61,9 +61,13 @@ AnyTask = Task | RegisteredTask
 
 
 def describe(value: Any) -> Any:
-    """Returns a dataclass (a source) as JSON: its class and fields, nested."""
+    """Returns a dataclass (a source) as JSON: its class and fields, nested.
+
+    A field with the metadata {"is_described": False} is left out: it does not change what the source yields.
+    """
     if dataclasses.is_dataclass(value):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        described = [f.name for f in dataclasses.fields(value) if f.metadata.get("is_described", True)]
+        fields = {name: describe(getattr(value, name)) for name in described}
         return {"type": _type_name(value), **fields}
     if isinstance(value, Mapping):
         return {k: describe(v) for k, v in value.items()}

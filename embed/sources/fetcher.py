@@ -65,13 +65,13 @@ class Fetching:
 class _Failed(Exception):
     """A URL without an image.
 
-    `retriable` marks a temporary error; `after` is the server's Retry-After in seconds. With `next_run` no URL of this host is
-    requested again in this run.
+    `retriable` marks an error that another request may not have; `after` is the server's Retry-After in seconds. With `next_run`
+    only another run requests the URL again: its limits may be others.
     """
 
     def __init__(self, reason: str, retriable: bool = False, after: float | None = None, next_run: bool = False):
         super().__init__(reason)
-        self.retriable, self.after, self.next_run = retriable, after, next_run
+        self.retriable, self.after, self.next_run = retriable or next_run, after, next_run
 
 
 @dataclasses.dataclass
@@ -160,10 +160,10 @@ class _Fetcher:
                     raise
                 await self._back_off(attempt, e.after)
         try:
-            image = await asyncio.to_thread(image_bytes.open_image, content, "the answer", self._options.max_pixels)
+            await asyncio.to_thread(image_bytes.open_image, content, "the answer", self._options.max_pixels)
         except DataError as e:
-            raise _Failed(f"{e} (content type {kind or 'unknown'})") from e
-        del image
+            has_limit = isinstance(e, image_bytes.TooManyPixels)
+            raise _Failed(f"{e} (content type {kind or 'unknown'})", next_run=has_limit) from e
         return content, _extension(content)
 
     async def _follow_redirects(self, url: str) -> tuple[bytes, str]:
@@ -171,10 +171,7 @@ class _Fetcher:
         for _ in range(_REDIRECTS + 1):
             status, headers, body = await self._get_allowed(url)
             if status in _MOVED:
-                target = headers.get("location", "")
-                if not target:
-                    raise _Failed(f"status {status} without a target")
-                url = urllib.parse.urljoin(url, target)
+                url = _target(url, status, headers)
                 continue
             return body, headers.get("content-type", "").partition(";")[0].strip().lower()
         raise _Failed(f"more than {_REDIRECTS} redirects")
@@ -224,14 +221,17 @@ class _Fetcher:
                 raise host.failure
             if host.robots is not None:
                 return
-            parser = urllib.robotparser.RobotFileParser()
-            status, body = await self._robots_of(host, url)
-            parser.parse(body.decode("utf-8", "replace").splitlines() if status == 200 else [])
-            delay = parser.crawl_delay(self._options.user_agent)
-            host.between = max(host.between, min(float(delay or 0), self._options.max_wait))
+            try:
+                status, body = await self._robots_of(url)
+                parser = _parsed(body if status == 200 else b"")
+            except _Failed as e:
+                host.failure = _Failed(f"robots.txt: {e}", next_run=True)
+                raise host.failure from e
+            delay = parser.crawl_delay(self._options.user_agent) or 0  # an integer of any size
+            host.between = max(host.between, min(delay, self._options.max_wait))
             host.robots = parser
 
-    async def _robots_of(self, host: _Host, url: str) -> tuple[int, bytes]:
+    async def _robots_of(self, url: str) -> tuple[int, bytes]:
         """Returns the status and the body of a host's robots.txt, after retries."""
         for attempt in range(1, self._options.max_attempts + 1):
             try:
@@ -240,14 +240,13 @@ class _Fetcher:
                     status, headers, body = await self._request(address, _ROBOTS_BYTES, cut=True)
                     if status not in _MOVED:
                         break
-                    address = urllib.parse.urljoin(address, headers.get("location", ""))
+                    address = _target(address, status, headers)
                 if status < 500 and status != 429:
                     return status, body
                 raise _Failed(f"status {status}", True, retry_after.seconds(headers))
             except _Failed as e:
-                if not e.retriable or attempt == self._options.max_attempts:
-                    host.failure = _Failed(f"robots.txt: {e}", e.retriable, next_run=True)
-                    raise host.failure from e
+                if not e.retriable or e.next_run or attempt == self._options.max_attempts:
+                    raise
                 await self._back_off(attempt, e.after)
         raise AssertionError("the last attempt returns or raises")
 
@@ -260,6 +259,9 @@ class _Fetcher:
         """Returns status, headers and body of one request. A body that is too large fails, or is cut."""
         try:
             scheme, name, port = host_of(url)
+        except DataError as e:
+            raise _Failed(str(e)) from e
+        try:
             async with self._all, asyncio.timeout(self._options.timeout):
                 address = await resolve(name, port, self._options.allow_private)
                 target = self._httpx.URL(url).copy_with(host=address)
@@ -271,8 +273,8 @@ class _Fetcher:
                     return response.status_code, response.headers, await _body(response, max_bytes, cut)
                 finally:
                     await response.aclose()
-        except DataError as e:
-            raise _Failed(str(e)) from e
+        except DataError as e:  # a private address
+            raise _Failed(str(e), next_run=True) from e
         except TimeoutError:
             raise _Failed(f"no answer within {self._options.timeout:g} s", True) from None
         except (OSError, UnicodeError, self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError) as e:
@@ -298,17 +300,38 @@ async def _body(response, max_bytes: int, cut: bool) -> bytes:
         raise _Failed(f"is compressed as {encoding[:20]}, which was not asked for")
     length = response.headers.get("content-length", "")
     if not cut and length.isdigit() and int(length) > max_bytes:
-        raise _Failed(f"{int(length):,} bytes, and at most {max_bytes:,} are read")
+        raise _Failed(f"{int(length):,} bytes, and at most {max_bytes:,} are read", next_run=True)
     data = bytearray()
     async for chunk in response.aiter_raw():
         data += chunk
         if len(data) > max_bytes:
             if cut:
                 break
-            raise _Failed(f"more than {max_bytes:,} bytes")
+            raise _Failed(f"more than {max_bytes:,} bytes", next_run=True)
     if not cut and length.isdigit() and len(data) < int(length):
         raise _Failed(f"ended after {len(data):,} of {int(length):,} bytes", True)
     return bytes(data[:max_bytes])
+
+
+def _target(url: str, status: int, headers: Any) -> str:
+    """Returns the URL that a redirect leads to."""
+    location = headers.get("location", "")
+    if not location:
+        raise _Failed(f"status {status} without a target")
+    try:
+        return urllib.parse.urljoin(url, location)
+    except ValueError as e:  # half an IPv6 address
+        raise _Failed(f"status {status} to what is no URL") from e
+
+
+def _parsed(body: bytes) -> urllib.robotparser.RobotFileParser:
+    """Returns the rules of a robots.txt."""
+    parser = urllib.robotparser.RobotFileParser()
+    try:
+        parser.parse(body.decode("utf-8", "replace").splitlines())
+    except ValueError as e:  # a path with half an IPv6 address, or a delay such as ²
+        raise _Failed(f"cannot be parsed ({e})") from e
+    return parser
 
 
 def _extension(content: bytes) -> str:

@@ -20,11 +20,11 @@ class WebImages(Derived):
     A role may hold one URL or a list. `embed prepare` downloads missing images into `folder`: tar shards, which `sources.TarShards`
     reads too, and fetched.jsonl with the result for each URL. A killed run resumes, and URLs that failed with a temporary error are
     requested again by the next run. A record without its image is a bad record, which `source.on_bad_record` skips and counts, or
-    makes an error.
+    makes an error. `fetching` is not part of what a token cache is named by, as the images are.
     """
 
     folder: str
-    fetching: Fetching
+    fetching: Fetching = dataclasses.field(metadata={"is_described": False})
     role: str | Sequence[str] = "image"
 
     def __post_init__(self):

@@ -9,10 +9,11 @@ from embed.workflows.recipe import Recipe
 
 
 def run(recipe: Recipe) -> list[Cache]:
-    """Returns the verified token caches of the recipe's tasks, after preparing those that are missing."""
+    """Returns the verified token caches of the recipe's tasks, after fetching files and preparing the caches that are missing."""
     recipe = init_from.complete(recipe)
     with FolderLock(recipe.cache_dir):
-        caches = data.ensure_caches(recipe.mixture, recipe.tokenizer, recipe.record_features, recipe.cache_dir)
+        arguments = (recipe.mixture, recipe.tokenizer, recipe.record_features, recipe.cache_dir)
+        caches = data.ensure_caches(*arguments, fetches=True)
     if not recipe.mixture.only:  # a mixture narrowed to some tasks keeps the settings of all
         check_lists(recipe.record_features, [cache.columns for cache in caches], recipe.mixture.name)
     return caches

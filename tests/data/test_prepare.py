@@ -1,5 +1,7 @@
 """Preparing a mixture without tensorflow: the vocabulary and its texts, which caches are written, and what is said."""
 
+import dataclasses
+import functools
 import json
 
 import pytest
@@ -162,6 +164,29 @@ def test_only_what_is_missing_is_prepared_and_the_order_is_that_of_the_mixture(t
     assert [line.partition(":")[2] for line in said if "preparing" in line] == [" preparing its cache"] * 2
     assert sum("5 examples, " in line for line in said) == 2
     assert not [p for p in folder.iterdir() if p.name.endswith(".preparing")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched(JsonLines):
+    """A source that counts how often it fetches."""
+
+    counts: list = dataclasses.field(default_factory=list, metadata={"is_described": False})
+
+    def fetch(self, say):
+        self.counts.append(1)
+
+
+def test_sources_fetch_before_they_are_read_and_otherwise_where_that_is_asked_for(tmp_path, encoded):
+    task = file_task(tmp_path, "one", letters("a", 3))
+    source = Fetched(*(getattr(task.source, field.name) for field in dataclasses.fields(task.source)))
+    mixture = Mixture("m", [dataclasses.replace(task, source=source)])
+    ensure = functools.partial(prepare.ensure_caches, mixture, Letters(), FEATURES, tmp_path / "caches", encoded.append)
+    ensure()
+    assert len(source.counts) == 1
+    ensure()
+    assert len(source.counts) == 1  # the cache is there: nothing is fetched
+    ensure(fetches=True)
+    assert len(source.counts) == 2
 
 
 def test_a_failed_preparation_leaves_no_cache(tmp_path, encoded):

@@ -1,5 +1,6 @@
 """Images are fetched from a server of this machine, with faults: nothing is lost, nothing comes twice, nothing private is asked."""
 
+import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -96,12 +97,49 @@ def test_urls_of_a_host_whose_robots_file_fails_are_fetched_in_the_next_run(serv
     assert all(e.is_there for e in shards.entries.values())
 
 
-@pytest.mark.parametrize("target", ["ftp://host/robots.txt", "http://a:b@host/"])
+@pytest.mark.parametrize("target", ["ftp://host/robots.txt", "http://a:b@host/", "http://[::1/"])
 def test_a_robots_file_that_moved_to_what_is_no_url_ends_nothing(server, tmp_path, target):
     server.robots, server.robots_headers = (302,), {"Location": target}
     shards, lines = got(server, tmp_path / "web", "image-1", "image-2")
     assert len(shards.entries) == 2 and not any(e.is_there for e in shards.entries.values())
-    assert all(e.reason for e in shards.entries.values()) and "2 failed" in lines[-1]
+    assert all(e.reason and e.retriable for e in shards.entries.values()) and "2 failed" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "comes"),
+    [
+        ("Disallow: //[x", False),
+        ("Crawl-delay: \u00b2", False),
+        ("Crawl-delay: " + "9" * 400, True),
+        ("Crawl: x", True),
+    ],
+)
+def test_a_robots_file_with_a_wrong_line_ends_nothing(server, tmp_path, line, comes):
+    server.robots = (200, f"User-agent: *\n{line}\n".encode())
+    options = dataclasses.replace(QUICK, max_wait=0.01)
+    shards, lines = got(server, tmp_path / "web", "image-1", options=options)
+    (entry,) = shards.entries.values()
+    assert entry.is_there == comes
+    assert comes or (entry.retriable and entry.reason.startswith("robots.txt: cannot be parsed"))
+
+
+def test_a_compressed_robots_file_is_asked_for_again_in_the_next_run(server, tmp_path):
+    server.robots, server.robots_headers = (200, b"x"), {"Content-Encoding": "gzip"}
+    shards, _ = got(server, tmp_path / "web", "image-1")
+    assert shards.entries[f"{server.url}/image-1"].reason.startswith("robots.txt: is compressed")
+    server.robots, server.robots_headers = (404,), {}
+    shards, _ = got(server, tmp_path / "web", "image-1")
+    assert shards.entries[f"{server.url}/image-1"].is_there
+
+
+@pytest.mark.parametrize("limit", [{"max_bytes": 10}, {"max_pixels": 15}, {"allow_private": False}])
+def test_what_a_limit_refused_is_fetched_with_a_higher_limit(server, tmp_path, limit):
+    shards, _ = got(server, tmp_path / "web", "image-1", options=dataclasses.replace(QUICK, **limit))
+    entry = shards.entries[f"{server.url}/image-1"]
+    assert not entry.is_there and entry.retriable
+    assert server.asked["image-1"] <= 1  # the limit is the same for all attempts of a run
+    shards, _ = got(server, tmp_path / "web", "image-1")
+    assert shards.entries[f"{server.url}/image-1"].is_there
 
 
 def test_a_second_run_asks_for_nothing_that_came_or_never_will(server, tmp_path):

@@ -1,10 +1,12 @@
 """Records whose images are URLs get the bytes of the files."""
 
+import dataclasses
 import json
 
 import pytest
 from web_server import QUICK, picture, running
 
+from embed.data import tasks
 from embed.errors import DataError
 from embed.sources import ImageFiles, JsonLines, WebImages
 
@@ -30,6 +32,8 @@ def test_records_get_the_bytes_of_their_urls(server, tmp_path):
     before = source().fingerprint()
     source().fetch(lambda line: None)
     assert source().fingerprint() != before
+    other = dataclasses.replace(source(), fetching=dataclasses.replace(QUICK, contact="you@example.org"))
+    assert tasks.describe(other) == tasks.describe(source())  # the token cache stays
     with pytest.raises(DataError, match=r"rows.jsonl:2: http://127.*/missing-1: status 404; correct the URL"):
         list(source().examples())
     skipping = source(on_bad_record="skip", max_bad_share=0.6)
