@@ -350,6 +350,8 @@ def parse_value(value: Any, role: Role, field: str, location: str) -> Any:
 def _files(value: Any, role: Role, field: str, location: str) -> list[bytes]:
     """Returns the bytes of the files of a value: one of them, or a list."""
     listed = list(value) if isinstance(value, list | tuple) or np.ndim(value) == 1 else [value]
+    if len(listed) > 1 and any(one is None for one in listed):
+        raise DataError(f"{location}: field {field!r} has an empty entry among {len(listed)}; fill it or remove it")
     files = [image_bytes.file_of(one, f"{location}: field {field!r}") for one in listed if one is not None]
     for content in files:
         if not isinstance(content, bytes):

@@ -1,7 +1,7 @@
 """Texts with images in them: `[MASK_0] as an astronaut` with one image. Source: arXiv:2506.02291.
 
 A model reads an image as one token or several. In arrays of token ids these are below 0, as no vocabulary has such ids: slot s of
-image k, counted from 0, is -1 - (k * tokens_per_image + s).
+image k, counted from 0, is -1 - (k * per_image + s), where per_image is how many tokens an image has.
 """
 
 import dataclasses
@@ -89,6 +89,11 @@ def check_masks(text: str, count: int, location: str, max_images: int) -> None:
             f"{location}: image {unnamed[0]} has no place in the text; write [MASK_{unnamed[0]}] where it belongs, or leave the "
             "image out"
         )
+
+
+def has_masks(text: str) -> bool:
+    """Returns whether a text names an image."""
+    return _MASK.search(text) is not None
 
 
 def without_masks(text: str | None) -> str:
@@ -200,14 +205,15 @@ class Interleaved(Text):
                     f"{record['location']}: {self.name} holds {len(listed)} texts, expected one with images"
                 )
             files = list(record.get(f"{self.name}_images") or ())
-            check_masks(listed[0][0], len(files), record["location"], self.max_images)
+            prompted = apply_prompt(templates[self.side], *listed[0])
+            check_masks(prompted, len(files), record["location"], self.max_images)  # also those of its title
             for number, content in enumerate(files):
                 image_bytes.open_image(content, f"{record['location']}: image {number}", self.max_pixels)
-            texts.append((*listed[0], apply_prompt(templates[self.side], *listed[0])))
+            texts.append((*listed[0], prompted))
             contents.append(files)
         locations = [record["location"] for record in records]
-        prompted = [text for _, _, text in texts]
-        rows, cut = encode_texts(context.tokenizer, prompted, self.length, self.slots, locations)
+        inputs = [text for _, _, text in texts]
+        rows, cut = encode_texts(context.tokenizer, inputs, self.length, self.slots, locations)
         return [
             {
                 self.name: row,

@@ -1,6 +1,5 @@
 """The file formats of tasks in which images are found: by texts, by images, and by both together."""
 
-import collections
 import hashlib
 import pathlib
 from typing import Any
@@ -101,7 +100,8 @@ def _folder(path: pathlib.Path, entry: Entry) -> Retrieval:
 def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl.
 
-    Without queries.jsonl the images of the index are the queries. Folders without index.jsonl are no domains.
+    Without queries.jsonl the images of the index are the queries. An image of the index with the same bytes as the query is not
+    ranked. Folders without index.jsonl are no domains.
     """
     domains, remarks = {}, []
     for folder in sorted(path.iterdir()) if path.is_dir() else ():
@@ -109,11 +109,16 @@ def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         if file is None:
             continue
         index, labels = read_labelled(file, folder)
-        queries, query_labels = None, []
+        domain = Domain(index, labels)
         file = beside(folder, "queries.jsonl")
         if file is not None:
             queries, query_labels = read_labelled(file, folder)
-        domains[folder.name] = Domain(index, labels, queries, query_labels)
+            row_of: dict[bytes, int] = {}
+            for row, item in enumerate(index):
+                row_of.setdefault(_digest(item.images[0]), row)
+            own_rows = [row_of.get(_digest(item.images[0]), -1) for item in queries]
+            domain = Domain(index, labels, queries, query_labels, own_rows)
+        domains[folder.name] = domain
         alone = _alone(domains[folder.name])
         if alone == len(domains[folder.name].labels):
             raise DataError(
@@ -184,6 +189,4 @@ def _digest(path: Any) -> bytes:
 
 def _alone(domain: Domain) -> int:
     """Returns how many queries have nothing to find."""
-    counts = collections.Counter(domain.index_labels)
-    itself = domain.queries is None
-    return sum(counts[label] - itself < 1 for label in domain.labels)
+    return int((domain.relevant < 1).sum())

@@ -13,6 +13,7 @@ from embed.data.interleaved import without_masks
 from embed.evaluation import pictures
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
+from embed.evaluation.nearest import nearest_rows
 from embed.evaluation.pictures import Panel
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import View
@@ -86,8 +87,7 @@ class MixedRetrieval(Base):
         }
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
-        gallery = view.documents(vectors("gallery"))
-        every = list(range(len(self.queries)))
+        gallery, every = vectors("gallery"), list(range(len(self.queries)))
         of_images, of_texts, has_text = self._fused(vectors)
         kinds = {
             "": (vectors("queries"), every),
@@ -102,14 +102,14 @@ class MixedRetrieval(Base):
         groups = self._groups()
         for name, (queries, rows) in kinds.items():
             if len(rows):
-                ranked[name] = self._ranks(_queries(view, queries), gallery, rows, search)
+                ranked[name] = self._ranks(_unit(queries), gallery, rows, view, search)
                 ranks = ranked[name][0]
                 scores |= _scores(ranks, name)
                 for group, members in groups.items():
                     of_group = ranks[np.isin(rows, members)]
                     scores[f"{name}r1/{group}"] = mean(of_group <= 1)
         ranks = ranked[""][0]
-        kept, _ = self._ranks(_queries(view, vectors("queries")), gallery, every, search, keep_excluded=True)
+        kept, _ = self._ranks(_unit(vectors("queries")), gallery, every, view, search, keep_excluded=True)
         scores |= _scores(kept, "unfiltered/")
         values = {f"r{k}": (ranks <= k).astype(float) for k in CUTS} | {"mrr": 1 / ranks}
         return Scored(scores, Sample("mean", values[self.main]), lambda: self._drawn(ranks, ranked[""][1]))
@@ -135,6 +135,7 @@ class MixedRetrieval(Base):
         queries: np.ndarray,
         gallery: np.ndarray,
         rows: Sequence[int],
+        view: View,
         search: SearchFn,
         keep_excluded: bool = False,
     ) -> tuple[Ranks, np.ndarray]:
@@ -144,10 +145,10 @@ class MixedRetrieval(Base):
         """
         max_excluded = 0 if keep_excluded else max(len(self.queries[row].excluded) for row in rows)
         depth = min(len(gallery), _MRR_DEPTH + max_excluded)
-        _, nearest = search(queries, gallery, depth)
+        nearest = nearest_rows(queries, gallery, view, search, depth)
         ranks = np.full(len(rows), np.inf)
         first = np.full((len(rows), _MAX_RESULTS), -1, np.int64)
-        for i, (row, near) in enumerate(zip(rows, np.asarray(nearest).tolist())):
+        for i, (row, near) in enumerate(zip(rows, nearest.tolist())):
             query = self.queries[row]
             ranked = near if keep_excluded else [x for x in near if x not in query.excluded][:_MRR_DEPTH]
             first[i, : len(ranked[:_MAX_RESULTS])] = ranked[:_MAX_RESULTS]
@@ -193,11 +194,9 @@ def _spread(rows: np.ndarray) -> np.ndarray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, _MAX_QUERIES).astype(int))] if len(rows) else rows
 
 
-def _queries(view: View, vectors: np.ndarray) -> np.ndarray:
-    """Returns vectors at unit length, as queries of an index of this view."""
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    queries = view.queries(unit.astype(np.float32))
-    return np.sign(queries) if view.is_binary else queries
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Returns vectors at unit length in float32."""
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _scores(ranks: Ranks, prefix: str = "") -> dict[str, float]:

@@ -11,9 +11,10 @@ from embed.errors import UsageError
 from embed.evaluation import pictures, query_groups, ranking
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
+from embed.evaluation.nearest import products, rankings_of
 from embed.evaluation.pictures import Panel
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
-from embed.evaluation.views import RESCORED, View
+from embed.evaluation.views import View
 from embed.types import Item, SearchFn
 
 # Where a sentence ends when NLTK's own model is not there.
@@ -74,7 +75,7 @@ class Retrieval(_Judged):
         if self.candidates is not None:
             return self.of_rankings(self.reranked(self.candidates, view.queries(queries), view.documents(corpus)))
         names, depth = self._ranked_queries, self.rules.depth
-        return self.of_rankings(nearest(names, self.corpus_ids, queries, corpus, view, search, depth))
+        return self.of_rankings(rankings_of(names, self.corpus_ids, queries, corpus, view, search, depth))
 
     def rows(self, kept: Mapping[str, Mapping[str, float]]) -> list[list[Panel]]:
         """Returns a few queries with what they found, best first."""
@@ -120,30 +121,6 @@ class RankedCandidates(Retrieval):
     """Queries, each with some documents of a corpus to rank: MTEB's form of reranking."""
 
     type = "reranking"
-
-
-def nearest(
-    query_ids, corpus_ids, queries, corpus, view: View, search: SearchFn, depth: int
-) -> dict[str, dict[str, float]]:
-    """Returns each query's `depth` nearest documents and their scores, best first, as an index of this view gives them."""
-    query_vectors, stored = view.queries(queries), view.documents(corpus)
-    # Bits are compared as +-1: their products are whole numbers, so that equal distances are equal scores.
-    compared = (np.sign(view.documents(queries)), np.sign(stored)) if view.is_binary else (query_vectors, stored)
-    scores, rows = search(*compared, depth)
-    rankings = {}
-    for query, vector, values, row in zip(query_ids, query_vectors, scores, rows):
-        order = ranking.order([corpus_ids[p] for p in row], values)
-        best = [int(row[k]) for k in order[:RESCORED]] if view.rescores else []
-        rankings[query] = ranking.scored([corpus_ids[p] for p in best], products(stored[best], vector))
-        # What is not scored again follows, below every cosine.
-        below = 2 * view.dim if view.rescores else 0.0
-        rankings[query] |= {corpus_ids[row[k]]: float(values[k]) - below for k in order[len(best) :]}
-    return rankings
-
-
-def products(documents: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Returns the inner product of each row with the query, in float64: equal rows have equal products, wherever they stand."""
-    return np.einsum("nd,d->n", documents.astype(np.float64), query.astype(np.float64))
 
 
 def _ranked(values: Mapping[str, np.ndarray], main: str) -> Scored:
@@ -237,7 +214,7 @@ class OpenRetrieval(_Questions):
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         ids = [str(i) for i in range(len(self.corpus))]
         names = [str(i) for i in range(len(self.questions))]
-        rankings = nearest(names, ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
+        rankings = rankings_of(names, ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS))
         words: dict[str, list[str]] = {}
         values = {}
         for limit in (2000, 5000):
@@ -281,7 +258,7 @@ class MultilingualRetrieval(_Questions):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = [str(i) for i in range(len(self.questions))]
-        rankings = nearest(
+        rankings = rankings_of(
             names, self.corpus_ids, vectors("questions"), vectors("corpus"), view, search, max(ranking.CUTS)
         )
         values = np.array(

@@ -4,6 +4,7 @@ A hit is an image of the same label and domain. In the merged index the images o
 the query's own. A query that is in the index is not its own hit.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ import numpy as np
 from embed.evaluation import pictures
 from embed.evaluation.bootstrap import Sample
 from embed.evaluation.embeddings import Items
+from embed.evaluation.nearest import nearest_rows
 from embed.evaluation.pictures import Panel
 from embed.evaluation.tasks import Base, Scored, Vectors, mean
 from embed.evaluation.views import View
@@ -25,17 +27,35 @@ DESCRIPTION = "each domain in a separate index, embedded by the model named afte
 
 @dataclasses.dataclass(frozen=True)
 class Domain:
-    """The index of a domain and its labels. Without `queries` every image of the index is a query too."""
+    """The index of a domain and its labels. Without `queries` every image of the index is a query too.
+
+    `own_rows` has for each of `queries` the row of the index with the same image, -1 for none.
+    """
 
     index: Sequence[Item]
     index_labels: Sequence[str]
     queries: Sequence[Item] | None = None
     query_labels: Sequence[str] = ()
+    own_rows: Sequence[int] | None = None
 
     @property
     def labels(self) -> Sequence[str]:
         """The labels of the queries."""
         return self.index_labels if self.queries is None else self.query_labels
+
+    @property
+    def excluded(self) -> np.ndarray:
+        """The row of the index that is the query itself, which is not ranked; -1 for none."""
+        if self.queries is None:
+            return np.arange(len(self.index))
+        return np.full(len(self.queries), -1) if self.own_rows is None else np.asarray(self.own_rows)
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """How many images each query should find."""
+        counts, index_labels = collections.Counter(self.index_labels), np.array(self.index_labels, object)
+        is_own = (self.excluded >= 0) & (index_labels[self.excluded] == np.array(self.labels, object))
+        return np.array([counts[label] for label in self.labels]) - is_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +82,7 @@ class UniversalRetrieval(Base):
 
     def score(self, vectors: Vectors, view: View, search: SearchFn) -> Scored:
         names = list(self.domains)
-        indexes = [_compared(view, view.documents(vectors(f"index {name}"))) for name in names]
+        indexes = [vectors(f"index {name}") for name in names]
         starts = np.cumsum([0, *map(len, indexes)])
         merged, labels = np.concatenate(indexes), self._labels()
         of_domain = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
@@ -70,17 +90,19 @@ class UniversalRetrieval(Base):
         values: dict[str, list[np.ndarray]] = {}
         confusion = np.zeros((len(names), len(names)))
         for number, (name, domain) in enumerate(self.domains.items()):
-            is_in_index = domain.queries is None
-            part = f"index {name}" if is_in_index else f"queries {name}"
-            queries = _compared(view, view.queries(vectors(part)))
+            part = f"index {name}" if domain.queries is None else f"queries {name}"
+            queries = vectors(part)
             asked_labels = labels[number][1]
-            right = np.array([np.sum(labels[number][0] == label) for label in asked_labels]) - is_in_index
+            right, excluded = domain.relevant, domain.excluded
             asked = np.flatnonzero(right > 0)
             for kind, corpus, start in (("", merged, 0), ("_separate", indexes[number], starts[number])):
-                rows = _found(search, queries[asked], corpus, (asked + starts[number] - start) if is_in_index else None)
-                rows = rows + start
-                hits = (of_domain[rows] == number) & (
-                    np.concatenate([x for x, _ in labels])[rows] == asked_labels[asked][:, None]
+                own = np.where(excluded < 0, -1, excluded + starts[number] - start)[asked]
+                rows = _nearest(queries[asked], corpus, view, search, own)
+                rows = np.where(rows < 0, -1, rows + start)
+                hits = (
+                    (rows >= 0)
+                    & (of_domain[rows] == number)
+                    & (np.concatenate([x for x, _ in labels])[rows] == asked_labels[asked][:, None])
                 )
                 values.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
                 values.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
@@ -116,19 +138,16 @@ class UniversalRetrieval(Base):
         return [Panel(f"domain of the query (rows) and of what it finds: {', '.join(names)}", panel, text)]
 
 
-def _compared(view: View, vectors: np.ndarray) -> np.ndarray:
-    return np.sign(vectors) if view.is_binary else vectors
+def _nearest(queries: np.ndarray, corpus: np.ndarray, view: View, search: SearchFn, own_rows: np.ndarray) -> np.ndarray:
+    """Returns the rows of the nearest images [n, MAP_DEPTH], fewer where the index has fewer, without the query's own row.
 
-
-def _found(search: SearchFn, queries: np.ndarray, corpus: np.ndarray, itself: np.ndarray | None) -> np.ndarray:
-    """Returns the rows of the nearest images [n, MAP_DEPTH], fewer where the index has fewer, without the query's own row."""
-    depth = min(MAP_DEPTH + (itself is not None), len(corpus))
-    _, rows = search(queries, corpus, depth)
-    rows = np.asarray(rows)
-    if itself is None:
-        return rows
-    kept = [[row for row in near if row != query][: depth - 1] for near, query in zip(rows.tolist(), itself.tolist())]
-    return np.array(kept, np.int64).reshape(len(kept), -1)
+    -1 stands at the end of a row with fewer images than others.
+    """
+    depth = min(MAP_DEPTH + int((own_rows >= 0).any()), len(corpus))
+    rows = nearest_rows(queries, corpus, view, search, depth)
+    is_own = rows == own_rows[:, None]
+    order = np.argsort(is_own, axis=1, kind="stable")  # the own row last
+    return np.take_along_axis(np.where(is_own, -1, rows), order, 1)[:, :MAP_DEPTH]
 
 
 def _precision(hits: np.ndarray, right: np.ndarray) -> np.ndarray:

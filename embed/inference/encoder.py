@@ -14,11 +14,21 @@ from embed.errors import DataError
 from embed.inference import arguments, forks
 from embed.inference.items import check_filled, check_texts, items_of
 from embed.inference.plan import MAX_SEGMENTS, Batch, plan
-from embed.inference.program import Program, check_finite
+from embed.inference.program import Function, Program, check_finite, shared
 from embed.text import DEFAULT_NORMALIZATION, prompted, template
 from embed.types import Item, Method, Model, Params
 
 _ARRAYS = ("tokens", "segment_ids")
+
+
+def _embed_texts(apply: Callable[..., jax.Array], packs: bool) -> Function:
+    def run(params, arrays):
+        if not packs:
+            return apply(params, {**arrays, "segment_ids": arrays["segment_ids"] > 0})
+        vectors = apply(params, arrays, max_segments=MAX_SEGMENTS)
+        return vectors.reshape(-1, vectors.shape[-1])
+
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +77,7 @@ class Encoder:
 
     @functools.cached_property
     def _program(self) -> Program:
-        def run(params, arrays):
-            if not self._text.packs:
-                return self.model.apply(params, {**arrays, "segment_ids": arrays["segment_ids"] > 0})
-            vectors = self.model.apply(params, arrays, max_segments=MAX_SEGMENTS)
-            return vectors.reshape(-1, vectors.shape[-1])
-
-        return Program(run, self.mesh, "texts")
+        return Program(shared(_embed_texts, self.model.apply, self._text.packs), self.mesh, "texts")
 
     def tokens(
         self,

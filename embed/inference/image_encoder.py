@@ -15,15 +15,19 @@ from embed import sharding
 from embed.data import image_values, images
 from embed.errors import DataError
 from embed.inference.plan import batches_of_one_size
-from embed.inference.program import Program, check_finite
+from embed.inference.program import Function, Program, check_finite, shared
 from embed.models import api
 from embed.types import Model, Params
 
 _AHEAD = 3  # batches that are opened before the device asks for them
 
 
-def _patches_of(model: Model, mesh: Mesh) -> Program:
-    return Program(lambda params, arrays: model.apply(params, arrays, method="image_tokens")[1], mesh, "patches")
+def _images(apply: Callable[..., jax.Array], method: str) -> Function:
+    return lambda params, arrays: apply(params, arrays, method=method)
+
+
+def _patches(apply: Callable[..., jax.Array]) -> Function:
+    return lambda params, arrays: apply(params, arrays, method="image_tokens")[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +45,15 @@ class ImageEncoder:
 
     @functools.cached_property
     def _program(self) -> Program:
-        return Program(lambda params, arrays: self.model.apply(params, arrays, method="image"), self.mesh, "images")
+        return Program(shared(_images, self.model.apply, "image"), self.mesh, "images")
 
     @functools.cached_property
     def _inserted_program(self) -> Program:
-        return Program(lambda params, arrays: self.model.apply(params, arrays, method="inserted"), self.mesh, "images")
+        return Program(shared(_images, self.model.apply, "inserted"), self.mesh, "images")
 
     @functools.cached_property
     def _patch_program(self) -> Program:
-        return _patches_of(self.model, self.mesh)
+        return Program(shared(_patches, self.model.apply), self.mesh, "patches")
 
     @functools.cached_property
     def _value_program(self) -> Program:
@@ -57,7 +61,7 @@ class ImageEncoder:
         changed = lambda tower: {**tower, "encoder": {**tower["encoder"], "attend_values": True}}  # noqa: E731
         described = self.model.description
         described = {**described, "image": changed(described["image"])} if "image" in described else changed(described)
-        return _patches_of(api.build(api.from_description(described)), self.mesh)
+        return Program(shared(_patches, api.build(api.from_description(described)).apply), self.mesh, "patches")
 
     @property
     def batch_size(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from embed.data.interleaved import check_masks, mask, slots_of
+from embed.data.interleaved import check_masks, has_masks, mask, slots_of, without_masks
 from embed.errors import UsageError
 from embed.inference import arguments
 from embed.inference.encoder import Encoder
@@ -56,10 +56,10 @@ class ItemEncoder:
         """Returns float32 unit vectors [n, E] in the order of `items`. `progress` is called with numbers of items as they come.
 
         If the model reads images in texts, a text with images is one input, in which `[MASK_k]` stands for image k. Otherwise the
-        vector is the sum of the unit vectors of the parts, scaled to unit length, as in MTEB; so is the vector of several images
-        without a text. If the model has no method 'image' (`MixedEmbedder`), images without a text are encoded as the text
-        "[MASK_0] [MASK_1] ..." without a prompt. Raises DataError with the position for a value that is no item, and for an empty
-        text unless `allow_empty`.
+        vector is the sum of the unit vectors of the parts, the text without masks, scaled to unit length, as in MTEB; so is the
+        vector of several images without a text. If the model has no method 'image' (`MixedEmbedder`), images without a text are
+        encoded as the text "[MASK_0] [MASK_1] ..." without a prompt. Raises DataError with the position for a value that is no
+        item, and for an empty text unless `allow_empty`.
         """
         if self.images is None:
             return self.texts(params, items, prompt=prompt, progress=progress, allow_empty=allow_empty)
@@ -71,10 +71,13 @@ class ItemEncoder:
         locations = [f"item {row} of {len(listed)}" for row in range(len(listed))]
         is_alone = ["image" not in self.model.methods and item.text is None for item in listed]
         listed = [_as_text(item) if alone else item for item, alone in zip(listed, is_alone)]
-        if self.mixed is not None:
+        if self.mixed is None:
+            listed = [_without_masks(item) for item in listed]
+        else:
             for item, location in zip(listed, locations):
                 if item.text is not None:
-                    check_masks(item.text, len(item.images), location, self.mixed.slots.max_images)
+                    text = item.text if item.title is None else f"{item.title} {item.text}"
+                    check_masks(text, len(item.images), location, self.mixed.slots.max_images)
         is_mixed = [self.mixed is not None and item.text is not None and len(item.images) > 0 for item in listed]
         vectors = np.zeros((len(listed), self.model.embedding_dim), np.float32)
         for alone, prompt_of_them in ((False, prompt), (True, "none")):
@@ -95,6 +98,14 @@ class ItemEncoder:
         several = [row for row in others if len(listed[row].images) + (listed[row].text is not None) > 1]
         vectors[several] /= np.maximum(np.linalg.norm(vectors[several], axis=1, keepdims=True), 1e-12)
         return vectors
+
+
+def _without_masks(item: Item) -> Item:
+    """Returns an item with its images beside its text, not in it; a text of masks alone is left out."""
+    if not item.images or item.text is None or not has_masks(item.text):
+        return item
+    text = without_masks(item.text)
+    return Item(text, item.title, item.images) if text else Item(images=item.images)
 
 
 def _as_text(item: Item) -> Item:

@@ -4,16 +4,28 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embed.data.interleaved import Slots, encode_texts
+from embed.data.interleaved import Slots, check_masks, encode_texts
 from embed.inference.encoder import Encoder
 from embed.inference.image_encoder import ImageEncoder
 from embed.inference.plan import MAX_SEGMENTS, Batch
-from embed.inference.program import Program, check_finite
+from embed.inference.program import Function, Program, check_finite, shared
 from embed.text import prompted, template
 from embed.types import Item, Params
+
+
+def _embed_mixed(apply: Callable[..., jax.Array], packs: bool) -> Function:
+    def run(params, arrays):
+        tokens, segment_ids = arrays["tokens"], arrays["segment_ids"]
+        inserted = jnp.take_along_axis(arrays["vectors"], arrays["slot"][..., None], axis=1)
+        inputs = {"tokens": tokens, "segment_ids": segment_ids if packs else segment_ids > 0, "inserted": inserted}
+        vectors = apply(params, inputs, method="mixed", max_segments=MAX_SEGMENTS if packs else None)
+        return vectors.reshape(-1, vectors.shape[-1])
+
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +38,10 @@ class MixedEncoder:
 
     @functools.cached_property
     def _program(self) -> Program:
-        model, packs = self.texts.model, self.texts.model.methods["mixed"].packs
-
-        def run(params, arrays):
-            tokens, segment_ids = arrays["tokens"], arrays["segment_ids"]
-            inserted = jnp.take_along_axis(arrays["vectors"], arrays["slot"][..., None], axis=1)
-            inputs = {"tokens": tokens, "segment_ids": segment_ids if packs else segment_ids > 0, "inserted": inserted}
-            vectors = model.apply(params, inputs, method="mixed", max_segments=MAX_SEGMENTS if packs else None)
-            return vectors.reshape(-1, vectors.shape[-1])
-
-        return Program(run, self.texts.mesh, "texts with images")
+        model = self.texts.model
+        return Program(
+            shared(_embed_mixed, model.apply, model.methods["mixed"].packs), self.texts.mesh, "texts with images"
+        )
 
     def __call__(
         self,
@@ -48,11 +54,20 @@ class MixedEncoder:
     ) -> np.ndarray:
         """Returns float32 unit vectors [n, E] of items with a text and at least one image each.
 
-        The text names each image (`interleaved.check_masks`).
+        The text names each image (`interleaved.check_masks`), which is looked for in the text with its prompt.
         """
+        out = [np.empty((0, self.texts.model.embedding_dim), np.float32)]
+        for rows in _parts([len(item.images) for item in items]):
+            out.append(self._encoded(params, items[rows], locations[rows], prompt, progress))
+        return np.concatenate(out)
+
+    def _encoded(self, params: Params, items: Sequence[Item], locations: Sequence[str], prompt: str, progress):
+        """Returns the vectors of items whose images' vectors are held at once."""
         prompt_template = template(prompt, dict(self.texts.prompts))
         read = functools.partial(prompted, prompt_template, normalization=self.texts.text_normalization)
         inputs = [read(item.text, item.title or "") for item in items]
+        for text, item, location in zip(inputs, items, locations):
+            check_masks(text, len(item.images), location, self.slots.max_images)
         rows, cut = encode_texts(self.texts.tokenizer, inputs, self.texts.max_length, self.slots, locations)
         self.texts.overflow(sum(cut), len(cut))
         values = [image for item in items for image in item.images]
@@ -73,6 +88,20 @@ class MixedEncoder:
         self._program.run(params, arrays, done, lambda number: progress(len(batches[number].texts)))
         check_finite(out, "text")
         return out
+
+
+_IMAGES = 512  # of items whose images' vectors are held at once: 268 MB of an EmbeddingGemma 2
+
+
+def _parts(counts: Sequence[int]) -> list[slice]:
+    """Returns slices of items with these numbers of images, each slice of up to _IMAGES images or of one item."""
+    starts, total = [0], 0
+    for row, count in enumerate(counts):
+        if total + count > _IMAGES and row > starts[-1]:
+            starts.append(row)
+            total = 0
+        total += count
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(counts)])]
 
 
 def _in_text(vectors: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -16,11 +16,20 @@ _STUCK = 1800.0  # seconds that a batch may take, its compilation included, unti
 _WAITING = 2  # batches that are queued on the device while it computes
 
 
+Function = Callable[[Params, Mapping[str, jax.Array]], jax.Array]
+
+
+@functools.lru_cache(maxsize=256)
+def shared(make: Callable[..., Function], *given: Hashable) -> Function:
+    """Returns `make(*given)`, for equal arguments the same object: JAX traces and compiles it once in a process."""
+    return make(*given)
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """`function(params, arrays)` gives vectors [n, E] of a batch; `items` names what is embedded, for messages."""
 
-    function: Callable[[Params, Mapping[str, jax.Array]], jax.Array]
+    function: Function
     mesh: Mesh
     items: str
 

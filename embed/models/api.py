@@ -4,6 +4,7 @@ Parameters are nested dicts of float32 arrays. Their paths are the checkpoint fo
 by the registered names of its parts and their fields, and built again from that description alone: no code comes from a file.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -96,8 +97,22 @@ def from_description(description: dict[str, Any]) -> nn.Module:
 
 
 def build(module: nn.Module) -> Model:
-    """Returns the model of an Embedder or a DualEncoder, after checking at full size that its shapes fit together."""
+    """Returns the model of an Embedder or a DualEncoder, after checking at full size that its shapes fit together.
+
+    Equal modules give one `Model`, so that JAX traces and compiles its functions once in a process.
+    """
     module = module.clone(parent=None)
+    try:
+        hash(module)
+    except TypeError:  # a field is a list
+        return _built.__wrapped__(module, "")
+    return _built(module, repr(module))
+
+
+@functools.lru_cache(maxsize=64)
+def _built(module: nn.Module, text: str) -> Model:
+    """Builds a model. `text` tells apart modules whose fields are equal and of different types, as 0 and 0.0 are."""
+    del text
 
     def boxed_init(key):
         return module.init(key, method=module.initialise)["params"]

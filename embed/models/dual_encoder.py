@@ -117,7 +117,6 @@ class DualEncoder(nn.Module):
     matryoshka_dims: tuple[int, ...] = ()
     max_images: Natural = 0
     towers = ("text", "image")
-    tokens_per_image = 1  # in a text
 
     @property
     def dropout(self) -> float:

@@ -1,6 +1,7 @@
 """Objectives of images alone: metric learning from classes, and distillation from specialists.
 
-A batch is of one domain (`tasks.Mixture.one_task_per_batch`).
+An objective with `one_domain_per_batch` compares the images of a batch with each other in the space of their domain's teacher: each
+domain is a task, and `tasks.Mixture.one_task_per_batch` is needed. `Classified` takes batches of any domains.
 """
 
 import dataclasses
@@ -125,6 +126,7 @@ class Taught(_Images):
 
     loss_fn: Udon
     needed = (IMAGE, CLASS)
+    one_domain_per_batch = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -188,6 +190,7 @@ class Specialists(_Images):
 
     loss_fn: Relational = Relational()
     needed = (IMAGE, TEACHER)
+    one_domain_per_batch = True
 
     def init(self, key, start: Params | None = None) -> Variables:
         """Returns the first variables."""

@@ -89,9 +89,10 @@ def _inserted(model: Model, params: Params, batch: Batch, name: str, key) -> Flo
     n, count = pixels.shape[:2]
     vectors = model.apply(params, {"pixels": pixels.reshape(-1, *pixels.shape[2:])}, method="inserted", key=key)
     _, numbers, slots, width = vectors.shape
-    if numbers not in (1, count):
+    max_images = model.description["max_images"]
+    if count > max_images:
         raise ConfigError(
-            f"{name!r} has up to {count} images in a text, and DualEncoder.max_images = {numbers}; make them the same"
+            f"{name!r} has up to {count} images in a text, and the model reads {max_images}; set max_images of both to the same"
         )
     # For image k take the vectors of number k, or the only ones.
     vectors = vectors.reshape(n, count, numbers, slots, width)

@@ -261,10 +261,10 @@ def write(folder: pathlib.Path, trained: Trained, dtype: str = "float32") -> Non
         raise DataError(
             f"{trained.folder}: has linear maps after pooling, which an EmbeddingGemma 2 with images does not have"
         )
+    numbers = {entry: _token_id(trained, field) for field, (entry, _) in _PIECES.items()}
     sentence.write(folder, text, dtype)
     config = documents.read_json(folder / "config.json")
     outer = {name: config.pop(name) for name in ("torch_dtype", "is_matryoshka", "matryoshka_dimensions")}
-    numbers = {entry: text.tokenizer.token_id(getattr(module, field)) for field, (entry, _) in _PIECES.items()}
     files.write_json(
         folder / "config.json",
         {
@@ -343,3 +343,15 @@ def _write_tensors(path: pathlib.Path, trained: Trained, family, dtype: str) -> 
                 yield prefix + name, array
 
     safetensors.write(path, shapes, arrays(), dtype)
+
+
+def _token_id(trained: Trained, field: str) -> int:
+    """Returns the id of the token that stands before, after or for an image; a DataError without one."""
+    piece = getattr(trained.module, field)
+    number = None if piece is None else trained.text.tokenizer.token_id(piece)
+    if number is None:
+        raise DataError(
+            f"{trained.folder}: MixedEmbedder.{field} = {piece!r} is no token of the vocabulary, and an EmbeddingGemma 2 has one; "
+            "train with a token for it"
+        )
+    return number

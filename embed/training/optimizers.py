@@ -42,7 +42,8 @@ class OverRun:
         )
 
 
-_NOT_DECAYED = re.compile(r"(scale|bias|temperature)$")
+# `mean` and `inverse_deviation` are constants of `gemma_vision`, which no gradient moves.
+_NOT_DECAYED = re.compile(r"(scale|bias|temperature|/mean|inverse_deviation)$")
 
 
 def schedule(

@@ -183,7 +183,7 @@ class Opened(Encoding):
 
         def overflow(truncated: int, total: int) -> None:
             del total
-            self._cut = truncated
+            self._cut += truncated
 
         local_devices = jax.local_devices()  # every host works for itself
         options = {"max_length": max_length, "overflow": overflow, "dtype": dtype, "devices": local_devices}
@@ -218,12 +218,13 @@ class Opened(Encoding):
 
     def vectors(self, items: list[Text], prompt_template: str, dims: int | None) -> tuple[np.ndarray, int]:
         """Returns the vectors of some texts, and how many of these were cut."""
+        self._cut = 0
         with console.text_bar(len(items)) as progress:
             return self.model.encode([_item(t) for t in items], prompt_template, dims, progress), self._cut
 
     def summary(self, texts: int, cut: int) -> str:
-        """Returns how many of the texts were cut; nothing of images."""
-        if self._of_images:
+        """Returns how many of the texts were cut; of images with texts only if any were."""
+        if self._of_images and not cut:
             return ""
         return f", {cut / texts:.1%} cut at {self.model.max_length} tokens"
 

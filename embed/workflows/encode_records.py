@@ -11,6 +11,7 @@ from embed import console, documents, files, hosts
 from embed.data import cache, prepare, record_texts, vector_store
 from embed.data.features import blocks
 from embed.data.image_features import Image
+from embed.data.interleaved import Interleaved
 from embed.data.text_features import text_features
 from embed.errors import DataError, UsageError
 from embed.inference import bulk
@@ -52,6 +53,9 @@ def run(
         model = foreign.bundle_of(str(model), recipe.cache_dir, "teacher")
         source = {"source": foreign.digest_of(model)}
     opened = open_model(model, dtype, max_length)
+    mixed = [feature.name for feature in recipe.record_features if isinstance(feature, Interleaved)]
+    if mixed:
+        raise UsageError(f"--gin_file: the texts of {mixed[0]!r} have images in them, which are not encoded here yet")
     images = [feature for feature in recipe.record_features if isinstance(feature, Image)]
     if images and not text_features(recipe.record_features):
         _encode_images(opened, recipe, images[0], output, (query_prompt, target_prompt), dims, shard_size, source)

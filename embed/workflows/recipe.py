@@ -194,6 +194,11 @@ class Recipe:
             self._check_unused_lists(task, fields or {}, getattr(source, "optional", ()))
             self._check_scores(task, fields or {})
         self._check_hardness()
+        if getattr(self.objective, "one_domain_per_batch", False) and not self.mixture.one_task_per_batch:
+            raise ConfigError(
+                f"{type(self.objective).__name__} compares the images of one domain, and Mixture.one_task_per_batch = False mixes "
+                "domains in a batch; set it to True, with a task for each domain"
+            )
         check = getattr(self.objective, "check_features", None)
         if check is not None:
             check(self.record_features)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from embed import bundles, checkpoints, console, trees
 from embed.data import tokenizers
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 from embed.models.language_model import decoder_start
 from embed.types import Model, Params
 from embed.workflows.recipe import Recipe
@@ -29,8 +29,15 @@ class Start:
         self._stored = checkpoints.tree_paths(self._folder, "params")
         self._added = self._added_tokens()
         # Before a large model is drawn at random: a start of another architecture.
-        kept = self._kept(jax.eval_shape(model.init, jax.random.key(0)))
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        kept = self._kept(shapes)
         checkpoints.check_fits(self._folder, "params", kept, without=bundles.UNSERVED)
+        drawn = self._drawn(trees.flatten(shapes))
+        if recipe.lora is not None and drawn:
+            raise ConfigError(
+                f"{', '.join(drawn)} would start at random and stay so: {self._folder} has none, and Recipe.lora trains adapters "
+                "alone; train without Recipe.lora first"
+            )
 
     def read(self, target: Params) -> Params:
         """Returns the parameters, laid out as `target` (a tree of ShapeDtypeStruct with shardings)."""
@@ -56,7 +63,7 @@ class Start:
                 + (", its cross-attention as self-attention" if crossed else "")
             )
         leaves |= {path: jnp.copy(leaves[source]) for path, source in copied.items()}
-        new = [path for path in self._new(expected) if path not in copied]
+        new = self._drawn(expected)
         if new:
             console.say(f"start      {', '.join(new)} start at random: {self._folder} has none")
             drawn = jax.jit(self._model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
@@ -86,6 +93,11 @@ class Start:
 
     def _new(self, expected: Mapping[str, Any]) -> list[str]:
         return [path for path in expected if path not in self._stored and path.partition("/")[0] != "encoder"]
+
+    def _drawn(self, expected: Mapping[str, Any]) -> list[str]:
+        """Returns the paths of the parameters that start at random."""
+        copied = decoder_start(expected, self._stored)
+        return [path for path in self._new(expected) if path not in copied]
 
     def _kept(self, target: Params) -> Params:
         """Returns what is read of `target`; of a table of tokens the rows that are stored."""

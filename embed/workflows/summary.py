@@ -8,11 +8,15 @@ from jax.sharding import Mesh
 from embed import architectures, trees
 from embed.data.examples import Examples
 from embed.data.features import Feature, Unit
+from embed.data.image_features import Image
+from embed.data.interleaved import Interleaved
 from embed.data.text_features import TextFeature
+from embed.text import PROMPTS
 from embed.types import Model
 from embed.workflows.recipe import Recipe
 
 TASKS_SHOWN = 20
+_PLAIN = PROMPTS["none"]
 
 
 def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[str]:
@@ -45,7 +49,7 @@ def lines(recipe: Recipe, model: Model, examples: Examples, mesh: Mesh) -> list[
         summary.append(f"quantised  as {recipe.quantization.name}: {first}; what learns stays float32")
         summary += [f"note       {line}" for line in more]
     summary += _task_lines(examples, steps)
-    return summary + _prompt_notes(recipe) + _first_texts(recipe, examples)
+    return summary + _prompt_notes(recipe) + _image_notes(recipe, model) + _first_texts(recipe, examples)
 
 
 def _prompt_notes(recipe: Recipe) -> list[str]:
@@ -59,6 +63,29 @@ def _prompt_notes(recipe: Recipe) -> list[str]:
         f"note       no task trains the prompt 'query', {_one_line(template)!r}, the default of searches and most suites; set a "
         "task's query_prompt to it, or set Recipe.prompts['query'] to a prompt that is trained, such as '{content}'"
     ]
+
+
+def _image_notes(recipe: Recipe, model: Model) -> list[str]:
+    """Returns in what images are embedded otherwise by the finished model than they are trained here."""
+    served = (architectures.image_tower(model.description) or {}).get("image_size")
+    notes = []
+    for feature in recipe.record_features:
+        size = getattr(feature, "size", None) if isinstance(feature, Image | Interleaved) else None
+        if size not in (None, served):
+            notes.append(
+                f"note       {feature.name!r} has images of {size} pixels, and the finished model resizes images to {served}; "
+                "image_size of the model sets that"
+            )
+        if not isinstance(feature, Interleaved) or "image" in model.methods:
+            continue
+        for task in recipe.mixture.tasks:
+            prompt = getattr(task, f"{feature.side}_prompt", _PLAIN)
+            if prompt != _PLAIN:
+                notes.append(
+                    f"note       task {task.name!r}: {feature.name!r} is trained in the prompt {prompt!r}, and the finished model "
+                    "embeds images without a text in no prompt; where the texts are '[MASK_0]' alone, set the prompt to 'none'"
+                )
+    return notes
 
 
 def _described(feature: Feature, examples: Examples) -> str:

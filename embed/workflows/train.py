@@ -132,7 +132,9 @@ def _check_vocabulary(model, tokenizer) -> None:
 def _check_slots(model, features) -> None:
     """Raises ConfigError if per_image, before or after of an `Interleaved` feature differ from the model's."""
     for feature in features:
-        read = slots_of(model.description, feature.size) if isinstance(feature, Interleaved) else None
+        if not isinstance(feature, Interleaved):
+            continue
+        read = slots_of(model.description, feature.size)
         for name in ("per_image", "before", "after") if read is not None else ():
             given, expected = getattr(feature, name), getattr(read, name)
             if given != expected:

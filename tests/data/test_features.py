@@ -49,6 +49,7 @@ def test_a_value_becomes_what_its_kind_says(value, kind, parsed):
         ({"a": 1}, "numbers", "expected a finite number"), ("[1, ", "numbers", "JSON"), (["a"], "text", "is list, expected a text"),
         ("text", "bytes", "is str, expected the bytes of a file; for paths of images"), (float("inf"), "text", "expected a text"),
         (None, "numbers", "missing or null"),
+        ([b"x", None], "files", "has an empty entry among 2; fill it or remove it"), ([None], "files", "is empty"),
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused_with_its_place(value, kind, said):

@@ -145,6 +145,15 @@ def test_what_cannot_be_cached_is_told(tokenizer, record, message):
         cached(tokenizer, [record])
 
 
+def test_masks_of_a_prompt_count_too(tokenizer):
+    record = {"query": "in love", "query_images": [picture(1)], "location": "f:1"}
+    templates = [{"query": "[MASK_0] {content}"}]
+    (example,) = FEATURE.encode([record], Context(tokenizer, templates))
+    assert (example["query"] == -1).sum() == 1
+    with pytest.raises(DataError, match=r"^f:1: names \[MASK_0\], and has 0 images"):
+        FEATURE.encode([{**record, "query_images": []}], Context(tokenizer, templates))
+
+
 def test_a_vocabulary_learns_the_pieces_between_images():
     record = {"query": "[MASK_0] as an [MASK_1]", "location": "f:1"}
     texts = FEATURE.vocabulary_texts(record, {"query": "task: {content}"}, 100)

@@ -103,6 +103,11 @@ def test_folders_that_are_no_domains_and_labels_alone(tmp_path):
     task = read("universal_retrieval", folder)
     assert list(task.domains) == ["one", "two"] and task.domains["one"].queries is None
     assert len(task.domains["two"].queries) == 3 and set(task.parts()) == {"index one", "index two", "queries two"}
+    index, queries = task.domains["two"].index, task.domains["two"].queries
+    assert task.domains["two"].own_rows == [
+        next((i for i, x in enumerate(index) if x.images[0].read_bytes() == query.images[0].read_bytes()), -1)
+        for query in queries
+    ]
     rows = [json.loads(line) for line in (folder / "one" / "index.jsonl").read_text().splitlines()]
     rows[0]["label"] = "alone"
     (folder / "one" / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -113,3 +118,38 @@ def test_folders_that_are_no_domains_and_labels_alone(tmp_path):
     (folder / "two" / "index.jsonl").unlink()
     (folder / "one" / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused("universal_retrieval", folder, "it has 1, and two are needed")
+
+
+def test_a_query_with_the_same_image_as_the_index_does_not_find_it(made):
+    """Naming every image of an index as a query is the same as naming none; a few of them are asked like those."""
+    task, vectors = made
+    cars, rows = task.domains["cars"], [3, 0, 5]
+    asked = Domain(cars.index, cars.index_labels, cars.index, cars.index_labels, range(len(cars.index)))
+    vectors = {**vectors, "queries cars": vectors["index cars"]}
+    scores = task.score(vectors.__getitem__, View(8), top_k).scores
+    named = UniversalRetrieval("t", "none", "r1", (), domains={**task.domains, "cars": asked})
+    assert named.score(vectors.__getitem__, View(8), top_k).scores == scores
+    # A query that is not in the index beside one that is: the first hits of either are its own.
+    few = [cars.index_labels[row] for row in rows]
+    mixed = Domain(cars.index, cars.index_labels, [cars.index[row] for row in rows], few, [3, -1, 5])
+    apart = [Domain(cars.index, cars.index_labels, mixed.queries, few, own) for own in ([3, 0, 5], [-1, -1, -1])]
+    vectors["queries cars"] = vectors["index cars"][rows]
+    found = []
+    for domain in (mixed, *apart):
+        one = UniversalRetrieval("t", "none", "r1", (), domains={**task.domains, "cars": domain})
+        scored = one.score(vectors.__getitem__, View(8), top_k)
+        found.append(scored.sample.values[: len(rows)])
+    assert list(found[0]) == [found[1][0], found[2][1], found[1][2]]
+
+
+def test_bits_rescored_are_ordered_by_the_query_in_float32():
+    """Of images with equal bits the nearest by the float32 query comes first; by bits alone the first of the index."""
+    near, far = np.array([[0.9, 0.1]], np.float32), np.array([[0.1, 0.9]], np.float32)
+    index = {"a": np.concatenate([far, near]), "b": np.array([[-1.0, -1.0], [-1, -1]], np.float32)}
+    index = {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in index.items()}
+    images = [Item(images=("0.png",)), Item(images=("1.png",))]
+    domains = {"a": Domain(images, ["far", "near"], images[:1], ["near"]), "b": Domain(images, ["x", "x"])}
+    task = UniversalRetrieval("t", "none", "r1", (), domains=domains)
+    vectors = {"index a": index["a"], "queries a": near / np.linalg.norm(near), "index b": index["b"]}
+    scores = {p: task.score(vectors.__getitem__, View(2, p), top_k).scores for p in ("float32", "binary")}
+    assert scores["float32"]["r1/a"] == 1 and scores["binary"]["r1/a"] == 0

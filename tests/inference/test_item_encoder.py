@@ -59,6 +59,12 @@ def test_several_parts_are_the_sum_of_their_vectors(dual_model):
     equal(vectors, [sums[0], texts[1], sums[1], sums[2]])
 
 
+def test_masks_are_no_words_to_a_model_that_reads_no_images_in_texts(dual_model):
+    masked = [Item("[MASK_0] bada [MASK_1] kolo", images=PICTURES[:2]), Item("[MASK_0]", images=PICTURES[:1])]
+    plain = [Item("bada kolo", images=PICTURES[:2]), Item(images=PICTURES[:1])]
+    equal(dual_model.encode(masked), dual_model.encode(plain))
+
+
 def test_what_cannot_be_embedded_is_named_by_its_position(dual_model, model, tmp_path):
     with pytest.raises(DataError, match="^the image of item 1 of 2: .*nowhere.png: No such file"):
         dual_model.encode(["a", {"image": tmp_path / "nowhere.png"}])

@@ -1,8 +1,10 @@
 """Rows of texts with images: which vectors a row has, and which of them a token stands for. The rest is in test_mixed."""
 
 import numpy as np
+import pytest
 
 from embed.data.interleaved import slots_of
+from embed.inference import mixed_encoder
 from embed.inference.mixed_encoder import _arrays, _in_text
 from embed.inference.plan import Batch
 
@@ -26,3 +28,18 @@ def test_every_token_of_an_image_points_to_its_vector():
 
 def test_models_that_read_no_images_in_texts_have_no_slots():
     assert slots_of({"type": "Embedder"}) is None and slots_of({"max_images": 2}).max_images == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([2, 2, 2], [(0, 2), (2, 3)]),
+        ([5, 1, 3, 1], [(0, 1), (1, 3), (3, 4)]),
+        ([4], [(0, 1)]),
+        ([1, 9], [(0, 1), (1, 2)]),
+        ([], [(0, 0)]),
+    ],
+)
+def test_the_images_of_a_part_are_bounded(monkeypatch, counts, expected):
+    monkeypatch.setattr(mixed_encoder, "_IMAGES", 4)
+    assert [(part.start, part.stop) for part in mixed_encoder._parts(counts)] == expected

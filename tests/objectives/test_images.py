@@ -73,3 +73,17 @@ def test_a_model_of_texts_and_missing_features_are_refused():
     outputs = wide.forward(variables, Batch({n: x[0, 0] for n, x in batch(1).arrays.items()}, None), None, 0)
     with pytest.raises(ConfigError, match="compares embeddings of 6 values with a specialist's of 5"):
         wide.loss({}, outputs, Batch({n: x[0, 0] for n, x in batch(1).arrays.items()}, None), 0)
+
+
+def test_the_vector_of_a_teacher_is_that_of_the_domain_of_the_image():
+    objective = OBJECTIVES["udon"]()
+    variables = fast(lambda: objective.init(jax.random.key(0)))()
+    arrays = {name: x[0, 0] for name, x in batch(1).arrays.items()}
+    found = objective.forward(variables, Batch(arrays, None), None, 0).rows["teacher"]
+    given = (variables.params["model"], {"pixels": arrays["image"]})
+    _, token = objective.model.apply(*given, method="image_with_token")
+    domains = [int(label >= 2) for label in arrays["label"]]  # two classes of the first domain, one of the second
+    assert set(domains) == {0, 1}
+    for row, domain in enumerate(domains):
+        vector = np.asarray(token[row], np.float64) @ np.asarray(variables.params["teachers"][domain], np.float64)
+        np.testing.assert_allclose(found[row], vector / np.linalg.norm(vector), atol=1e-5)

@@ -137,6 +137,14 @@ def test_scales_and_biases_are_not_decayed():
         np.testing.assert_allclose(x, np.asarray(flatten(params)[path]) * kept, rtol=1e-6, err_msg=path)
 
 
+def test_what_no_gradient_moves_is_not_decayed():
+    """Means and deviations that a tower of images applies are constants of its checkpoint."""
+    params = {"image": {"encoder": {"mean": jnp.ones(3), "inverse_deviation": jnp.ones(3), "meaning": jnp.ones(3)}}}
+    found, _ = run(adamw(0.1, weight_decay=0.5), params, [jax.tree.map(jnp.zeros_like, params)])
+    values = {path.rpartition("/")[2]: float(x[0]) for path, x in flatten(found).items()}
+    assert values == {"mean": 1, "inverse_deviation": 1, "meaning": pytest.approx(0.95)}
+
+
 def moments(state) -> dict[str, tuple]:
     return {path: x.shape for path, x in flatten(state).items() if x.ndim}
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from embed.data import vector_store
+from embed.data.image_features import Image
+from embed.data.interleaved import Interleaved
 from embed.data.tasks import Mixture
-from embed.errors import ConfigError, DataError
+from embed.errors import ConfigError, DataError, UsageError
 from embed.inference.model import open_model
 from embed.losses.contrastive import Contrastive
 from embed.losses.distillation import EmbeddingDistillation
@@ -212,3 +214,10 @@ def test_scores_in_files_train_a_mixture_of_tasks_with_and_without_negatives(pre
     rows = [row for row in rows if "margin" in row]
     assert len(rows) == 6 and all(np.isfinite(row["loss"]) for row in rows)
     assert {row["margin"] == 0 for row in rows} == {True, False}, "batches of both tasks"
+
+
+def test_texts_with_images_in_them_are_refused(bundle, recipe_of, tmp_path):
+    features = [Interleaved("query", 16, "query", max_images=1, size=8), Image("target", size=8)]
+    with pytest.raises(UsageError, match="the texts of 'query' have images in them, which are not encoded here yet"):
+        encode_records.run(bundle, recipe_of(features=features), tmp_path / "taught")
+    assert not (tmp_path / "taught").exists()

@@ -116,6 +116,14 @@ def test_vectors_that_are_missing_are_counted(domains, recipe_of, tmp_path):
         train.run(recipe, tmp_path / "run")
 
 
+def test_batches_of_several_domains_are_refused_where_images_are_compared(domains, recipe_of):
+    mixture = Mixture(
+        "mixed", [task(domains, name, image="image") for name in ("bright", "dark")], one_task_per_batch=False
+    )
+    with pytest.raises(ConfigError, match="Specialists compares the images of one domain, .*; set it to True"):
+        recipe_of(mixture.tasks, Specialists(), [Image(size=12)], mixture=mixture)
+
+
 def test_labels_and_numbers_of_classes_must_fit(domains, recipe_of, tmp_path):
     (tmp_path / "two.txt").write_text("red\ngreen\n")
     two = Classes("label", str(tmp_path / "two.txt"))

@@ -20,6 +20,7 @@ from embed.data.loader import Batches
 from embed.data.tasks import Mixture, Task
 from embed.data.text_features import Text
 from embed.errors import ConfigError, DataError
+from embed.inference import mixed_encoder
 from embed.losses.contrastive import Contrastive
 from embed.models.dual_encoder import DualEncoder
 from embed.objectives.items import embed_items
@@ -166,8 +167,23 @@ def test_models_and_data_must_fit(folder, recipe_of):
         ConfigError, match="has images in its texts, and the model does not read them; set DualEncoder.max"
     ):
         train.run(recipe_of(max_images=0), folder / "run")
-    with pytest.raises(ConfigError, match="'query' has up to 2 images in a text, and DualEncoder.max_images = 3"):
-        train.run(recipe_of(max_images=3), folder / "run")
+    with pytest.raises(
+        ConfigError, match="'query' has up to 2 images in a text, and the model reads 1; set max_images"
+    ):
+        train.run(recipe_of(max_images=1), folder / "run")
+    train.run(recipe_of(max_images=3, **ONE), folder / "run")  # a model may read more images than the data have
+
+
+def test_items_in_parts_have_the_vectors_of_the_whole(folder, recipe_of, monkeypatch):
+    train.run(recipe_of(**ONE), folder / "run")
+    model = embed.load(folder / "run")
+    whole = model.encode(items(folder), prompt="none")
+    monkeypatch.setattr(mixed_encoder, "_IMAGES", 1)
+    np.testing.assert_allclose(model.encode(items(folder), prompt="none"), whole, atol=2e-6)
+    with pytest.raises(DataError, match=r"item 0 of 1: names \[MASK_1\], and has 1 image"):
+        model.encode([Item("[MASK_0]", title="[MASK_1]", images=(folder / "0.png",))], prompt="none")
+    with pytest.raises(DataError, match=r"names \[MASK_1\], and has 1 image"):
+        model.encode([Item("[MASK_0]", images=(folder / "0.png",))], prompt="[MASK_1]: {content}")
 
 
 def test_a_model_without_images_in_texts_learns_to_read_them(folder, recipe_of):

@@ -13,8 +13,9 @@ from embed.data.denoisers import Denoiser
 from embed.data.language_features import Denoised
 from embed.data.tasks import Mixture, Task
 from embed.data.text_features import Lengths
-from embed.errors import DataError
+from embed.errors import ConfigError, DataError
 from embed.models import api
+from embed.models.lora import Lora
 from embed.objectives.language_model import SequenceToSequence
 from embed.sharding import MeshShape
 from embed.workflows import packed_bundle
@@ -134,3 +135,14 @@ def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, tmp_p
         np.testing.assert_array_equal(x, stored[source], err_msg=path)
         assert x.sharding == target[path].sharding
     assert "the decoder starts as the encoder of " in capsys.readouterr().out
+
+
+def test_adapters_do_not_leave_new_parameters_at_random(recipe_of, bundle):
+    module = small_module(VOCAB_SIZE).clone(projection=(24, 16, 10), matryoshka_dims=())
+    recipe = recipe_of(init_from=str(bundle), model=module, lora=Lora("kernel", rank=2))
+    with pytest.raises(
+        ConfigError, match="projection_2/kernel would start at random and stay so: .* Recipe.lora trains adapters alone"
+    ):
+        Start(recipe, api.build(module))
+    same = small_module(VOCAB_SIZE)
+    Start(recipe_of(init_from=str(bundle), model=same, lora=Lora("kernel", rank=2)), api.build(same))

@@ -12,6 +12,8 @@ from training_batches import bag_of_words
 
 from embed import sharding
 from embed.data.features import Scores
+from embed.data.image_features import Image
+from embed.data.interleaved import Interleaved
 from embed.data.text_features import Text
 from embed.losses.contrastive import Contrastive
 from embed.models.lora import Lora
@@ -194,3 +196,21 @@ def test_a_prompt_of_searches_that_no_task_trains_is_noted(trained, prompt, is_n
     assert all("no task trains the prompt 'query', 'find: {content}'" in note for note in notes)
     without_queries = types.SimpleNamespace(**{**vars(given), "record_features": (Text("target", 8),)})
     assert summary._prompt_notes(without_queries) == []
+
+
+def test_images_that_are_served_otherwise_than_trained_are_noted():
+    """A feature of another size than the model's own, and prompts of images that the finished model embeds without one."""
+    description = {"image": {"image_size": 16}}
+    tasks = [types.SimpleNamespace(name="t", query_prompt="find: {content}", target_prompt="{content}")]
+
+    def notes(features, methods=("text", "image")):
+        recipe = types.SimpleNamespace(record_features=features, mixture=types.SimpleNamespace(tasks=tasks))
+        model = types.SimpleNamespace(description=description, methods=methods)
+        return summary._image_notes(recipe, model)
+
+    in_text = Interleaved("query", 8, "query", max_images=1, size=16)
+    assert notes([Image("target", size=16), in_text]) == []
+    (note,) = notes([Image("target", size=12), in_text])
+    assert "'target' has images of 12 pixels, and the finished model resizes images to 16" in note
+    (note,) = notes([in_text], methods=("text",))
+    assert "task 't': 'query' is trained in the prompt 'find: {content}'" in note and "set the prompt to 'none'" in note
