@@ -189,6 +189,7 @@ def test_the_lowest_of_the_neighbours_are_picked(curate, folder):
         assert row["judged"]["negatives"] == sorted(row["judged"]["negatives"]) and max(row["judged"]["negatives"]) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_killed_run_asks_nothing_twice(curate, folder, server, concurrency):
     given = ["--input=passages.jsonl", f"--concurrency={concurrency}"]

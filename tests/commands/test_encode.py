@@ -112,6 +112,7 @@ def state(folder) -> dict[str, tuple]:
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir()) if p.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(folder, run_embed):
     given = ("--shard_size=20", "--format=jsonl")
     assert encode(run_embed, folder, "finished", *given).returncode == 0
@@ -146,6 +147,7 @@ def test_a_large_input_is_told_of_while_it_is_checked(monkeypatch, capsys):
     assert capsys.readouterr().out == "few.jsonl: 8,192 texts checked\nfew.jsonl: 8,202 texts checked\n"
 
 
+@pytest.mark.slow
 def test_another_file_of_the_same_name_is_refused(folder, run_embed):
     (folder / "one").mkdir()
     (folder / "two").mkdir()

@@ -104,6 +104,7 @@ def test_a_mesh_the_devices_do_not_fit(here, capsys):
     assert code == 78 and "does not fit 8 devices" in one_line(err) and "(8, 1, 1)" in err
 
 
+@pytest.mark.slow
 def test_negatives_asked_for_but_not_there(here, capsys):
     rows = [GOOD, {"question": "b", "answer": "c"}]
     for name in ("first", "second"):

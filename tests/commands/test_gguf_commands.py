@@ -135,6 +135,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
 def test_verify_sees_what_was_changed(kind, copy, call):
     change, expected, message = CHANGES[kind]

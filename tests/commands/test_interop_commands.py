@@ -184,6 +184,7 @@ def test_a_run_exports_its_average_and_its_recipe(program, run_dir):
     assert content["model"] == files.folder_digest(run_dir / "checkpoints" / "3") and content["max_length"] == 32
 
 
+@pytest.mark.slow
 def test_verify_a_program_with_a_sentencepiece_vocabulary(program, call, tmp_path, monkeypatch, run_dir):
     """One that no tokenizer.json can stand for is exported as it is, and read with sentencepiece."""
     assert call("verify", program)[0] == 0  # its tokenizer.json gives the ids of the vocabulary

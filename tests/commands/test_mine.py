@@ -156,6 +156,7 @@ def test_pairs_whose_target_is_far_from_the_query_are_dropped(folder, run_embed)
     assert counted["dropped"] == len(rows) - len(found) and f"{counted['dropped']} are dropped" in done.stdout
 
 
+@pytest.mark.slow
 def test_training_reads_what_was_mined(folder, run_embed):
     done = mine(
         run_embed, folder, "train", "--negatives=2", "--ranks=1:20", "--ceiling=off", pairs=["one.jsonl", "two.jsonl"]
@@ -231,6 +232,7 @@ def test_texts_in_both_the_targets_and_the_corpus_take_no_ranks(folder, run_embe
         assert not {n.removeprefix("part ") for n in row["negative"]} & own
 
 
+@pytest.mark.slow
 def test_what_is_read_is_never_written_over(folder, run_embed):
     before = (folder / "one.jsonl").read_bytes()
     packed = gzip.compress(before)
@@ -252,6 +254,7 @@ def test_a_query_with_nothing_but_positives_is_told_so(folder, run_embed):
     assert done.returncode == 65 and "all that is near a query is its positive" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_rule_needs_another_folder(folder, run_embed):
     assert mine(run_embed, folder, "rule").returncode == 0
     done = mine(run_embed, folder, "rule", "--negatives=3")
@@ -263,6 +266,7 @@ def write_rows(folder, name, rows):
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_positives_of_a_query_in_another_file_or_corpus_are_never_its_negatives(folder, run_embed):
     """README: "Known positives of a query are never taken". Queries are the same by content: white space does not count."""
     work = folder / "across"
@@ -325,6 +329,7 @@ def test_a_finished_run_writes_nothing_and_a_damaged_output_is_mined_again(folde
     }
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_output_and_its_summary_goes_on(folder, run_embed):
     done = mine(run_embed, folder, "between", EMBED_FAIL_AT="mine.before_summary")
     assert done.returncode == -signal.SIGKILL

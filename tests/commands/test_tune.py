@@ -58,6 +58,7 @@ def tune(*arguments: str) -> int:
 BAYESIAN = ["--search=bayesian", "--trials=12", "--dirichlet=4", "--test_suite=test/suite.json"]
 
 
+@pytest.mark.slow
 def test_a_bayesian_search_leaves_mixtures_their_soup_and_both_scores(folder, lines, tmp_path, capsys):
     pytest.importorskip("bayes_opt")
     given = ["--gin_file=open.gin", *BAYESIAN, f"--output={tmp_path / 'out'}"]

@@ -51,6 +51,7 @@ def test_a_thousand_scripts(in_process, fault_server, tmp_path):
     assert not FAULTS.keys() - counts.keys(), "every fault was met"
 
 
+@pytest.mark.slow
 def test_a_script_as_a_user(fault_server, tmp_path):
     """Killed twice, with costs that cannot be right and answers in fences."""
     counts = play_all([5029], fault_server, tmp_path, AsUser(fault_server), AsUser.unfit)

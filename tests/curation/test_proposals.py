@@ -84,6 +84,7 @@ def test_exploring_goes_farther_than_exploiting(search):
     assert nearest[EXPLORE] > nearest[EXPLOIT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failed", ["not finite", None])
 def test_what_failed_or_is_still_trained_is_not_proposed_again(search, failed):
     proposer = Proposer(NAMES, "mean")

@@ -68,6 +68,7 @@ def test_a_finished_search_trains_nothing(whole):
     Search(whole.folder, whole.plan, lambda *arguments: pytest.fail("trained again")).work()
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(whole, tmp_path):
     for point in ("tune.after_trial_5", "tune.before_trial_10"):
         process = start(tmp_path, EMBED_FAIL_AT=point)

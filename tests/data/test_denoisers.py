@@ -21,6 +21,7 @@ def restored(inputs, targets):
     return [t for token in inputs.tolist() for t in (spans[token] if token >= 1000 else [token])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("denoiser", UL2, ids=str)
 def test_rate_and_mean_span_are_those_of_the_denoiser(denoiser):
     """Over 10,000 texts of different lengths."""

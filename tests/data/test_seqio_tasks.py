@@ -91,6 +91,7 @@ def one_line_error(function):
 # Files.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 300])
 def test_examples_are_those_of_the_encoder_in_order(tmp_path, tokenizer, validated, count):
     task = file_task(tmp_path, content=rows(count))
@@ -213,6 +214,7 @@ def letter_rows(letter, count):
     return [{"query": letter, "target": f"{letter} {i}"} for i in range(count)]
 
 
+@pytest.mark.slow
 def test_registered_tasks_and_mixtures_are_usable_with_seqio(tmp_path, tokenizer, seqio):
     tasks = [
         file_task(tmp_path, name=f"{letter}-reg", content=letter_rows(letter, 20), query_prompt="none")

@@ -38,6 +38,7 @@ def test_images_are_encoded_alone_or_with_their_text(rows, dual_bundle, dual_mod
     np.testing.assert_allclose(bulk.read(tmp_path / "both")[1], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_is_another_job(rows, dual_bundle, tmp_path):
     options = {"format": "npy", "image_field": "image"}
     encode.run(dual_bundle, rows, tmp_path / "out", **options)

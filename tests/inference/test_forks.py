@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from compiling import FAST
 
 # The child must end by itself: what a fork breaks is a wait without end.
@@ -46,6 +47,7 @@ print("parent:", "works" if opened.encode(["bada kolo"]).shape else "")
 """
 
 
+@pytest.mark.slow
 def test_a_fork_after_loading_is_refused_and_one_before_works(bundle):
     env = {**os.environ, "XLA_FLAGS": FAST}
     done = subprocess.run(

@@ -70,6 +70,7 @@ def test_patches_are_the_encoders_and_a_grid_that_does_not_fit_is_refused(dual_m
         dataclasses.replace(encoder, patch_size=16).patches(dual_model.params, PICTURES[:5], LOCATIONS)
 
 
+@pytest.mark.slow
 def test_patches_of_values_are_those_of_the_tower_that_attends_to_them(dual_model, encoder):
     """The parameters as they are laid out for serving are those of both towers."""
     tower = encoder.model.description["image"]

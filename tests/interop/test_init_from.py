@@ -164,6 +164,7 @@ def test_training_starts_from_the_folders_parameters(recipe, foreign, rounds, ca
     assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
 
 
+@pytest.mark.slow
 def test_a_missing_projection_starts_at_random(recipe, plain, foreign, capsys):
     maps = {"projection": (16, 8)}
     done = init_from.complete(recipe(init_from=str(plain), prompts={"mine": "m {content}"}, model_changes=maps))

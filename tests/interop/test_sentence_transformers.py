@@ -188,6 +188,7 @@ def test_every_family_is_written_in_its_layout(family, rounds, foreign):
     assert options == expected.get(family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lengths_are_kept_within_the_positions(family, rounds):
     most = {"bert": 60, "xlm-roberta": 62, "gemma3_text": 2048, "t5gemma": 8192, "modernbert": 8192, "qwen3": 32_768}

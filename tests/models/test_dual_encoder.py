@@ -89,6 +89,7 @@ def test_it_is_built_again_from_its_description(model, params):
     np.testing.assert_array_equal(again.apply(params, TOKENS), model.apply(params, TOKENS))
 
 
+@pytest.mark.slow
 def test_layers_that_lie_apart_give_the_same(model, params):
     apart = model.apart(params)
     assert "layer_0" in apart["text"]["encoder"]["stack"] and "layer_1" in apart["image"]["encoder"]["stack"]
@@ -149,7 +150,13 @@ def test_a_text_with_vectors_of_its_own_words_is_that_text(mixed):
     assert np.abs(np.asarray(other) - np.asarray(found)).max() > 1e-3
 
 
-@pytest.mark.parametrize("family", ["bert", "modernbert", "gemma", "t5gemma", "embedding_gemma2"])
+FAMILIES = [
+    "gemma",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("bert", "modernbert", "t5gemma", "embedding_gemma2")),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_takes_vectors_in_place_of_words(family):
     from embed.models.bert import Bert
     from embed.models.embedding_gemma2 import EmbeddingGemma2

@@ -65,6 +65,7 @@ def of_text(places, local_base: float, global_base: float):
     return encode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", PLACES, ids=str)
 def test_texts_in_a_row_match_numpy(shape):
     bases = {"local_rope_base": 30.0, "global_rope_base": 500.0}
@@ -72,6 +73,7 @@ def test_texts_in_a_row_match_numpy(shape):
     assert_matches(encoder, of_text(PLACES[shape], 30.0, 500.0), centre=1.0, atol=ATOL)
 
 
+@pytest.mark.slow
 def test_layers_laid_apart_match_numpy():
     encoder = EmbeddingGemma2(**SIZES, num_layers=5, global_every=3)
     assert_matches(encoder, of_text(PLACES[5, 3], 1e4, 1e6), centre=1.0, apart=True, atol=ATOL)

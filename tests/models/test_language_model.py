@@ -89,6 +89,7 @@ def test_logits_of_t5gemma_are_capped():
     assert np.abs(bare).max() > 1
 
 
+@pytest.mark.slow
 def test_a_causal_encoder_is_a_language_model_by_itself():
     model = api.build(make(causal=True))
     params, given = draw(model.init), inputs()

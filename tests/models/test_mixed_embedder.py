@@ -62,6 +62,7 @@ def test_layers_that_lie_apart_give_the_same(model, params):
     np.testing.assert_allclose(run(apart), run(params), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient(model, params):
     def gradient(module):
         built = api.build(module)

@@ -88,11 +88,13 @@ def program(params, tiny, **fields) -> str:
     return str(jax.make_jaxpr(jax.grad(total))(params))
 
 
+@pytest.mark.slow
 def test_remat_really_computes_again(tiny, params):
     counts = [program(params, tiny, remat=remat).count("dot_general") for remat in ("full", "dots", "none")]
     assert counts == sorted(counts, reverse=True) and len(set(counts)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "in_loops"),
     [

@@ -55,6 +55,7 @@ def gemma():
     return built(ENCODERS["Gemma"], AttentionPooling())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "kind"), [("int4_blocks", "Q4_0"), ("int8_blocks", "Q8_0")])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_blocks_are_those_of_the_matrices_that_other_tools_read(name, preset, kind):

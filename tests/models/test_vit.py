@@ -129,6 +129,7 @@ def test_stochastic_depth_leaves_whole_branches_of_an_image_out_and_none_in_the_
     )
 
 
+@pytest.mark.slow
 def test_unroll_and_remat_change_nothing():
     vit = VisionTransformer(**{**SIZES, **KINDS["dino"]})
     params, pixels = draw(vit), images()

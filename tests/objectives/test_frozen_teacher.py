@@ -85,6 +85,7 @@ def test_the_terms_are_those_of_the_same_teacher_as_an_average(run):
     )
 
 
+@pytest.mark.slow
 def test_a_student_without_masks_has_one_pass_and_all_patches(run):
     """The patches that the teacher's are compared with are those of the pass that captions are compared with."""
     objective = taught(run, mask_student=False, all_patches=True, model=tower())
@@ -98,6 +99,7 @@ def test_a_student_without_masks_has_one_pass_and_all_patches(run):
     np.testing.assert_allclose(outputs.sums["patch"]["count"], 8 * 9)
 
 
+@pytest.mark.slow
 def test_where_the_tower_was_not_averaged_it_is_that_of_the_run(tmp_path):
     heads_only = dataclasses.replace(with_average(), teacher="ema_heads")
     variables = moved(heads_only)

@@ -106,6 +106,7 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(variables, par
         np.testing.assert_allclose(flatten(cut[3].sums)[path], x, rtol=1e-5, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_teacher_moves_by_its_momentum_and_so_do_the_centres(variables):
     one = only(batch())
     outputs = fast(lambda v, b: whole_objective().forward(v, b, None, 0))(variables, one)
@@ -135,6 +136,7 @@ def test_a_teacher_of_averaged_heads_has_the_students_tokens():
         np.testing.assert_allclose(flatten(sums)[path], x, rtol=1e-4, err_msg=path)
 
 
+@pytest.mark.slow
 def test_terms_of_weight_zero_have_no_parameters_and_need_no_crops():
     objective = dataclasses.replace(whole_objective(), self_distillation=0.0, masked_modelling=0.0, model=tower())
     variables = fast(lambda: objective.init(jax.random.key(0)))()

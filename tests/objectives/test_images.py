@@ -46,7 +46,9 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name", [name if name == "udon" else pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES]
+)
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     objective = OBJECTIVES[name]()
     variables = fast(lambda: objective.init(jax.random.key(0)))()

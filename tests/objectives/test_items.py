@@ -79,6 +79,7 @@ def test_intermediate_embeddings_come_beside_the_final_ones_of_the_same_texts(ge
         np.testing.assert_allclose(mapped / np.linalg.norm(mapped, axis=-1, keepdims=True), x, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_embeddings_are_split_over_the_batch(gemma):
     mesh = sharding.make_mesh(sharding.MeshShape(2, 2, 2))
     with jax.set_mesh(mesh):

@@ -94,6 +94,7 @@ def test_the_loss_is_the_mean_over_all_predicted_tokens(name):
     assert float(metrics["accuracy"]) == pytest.approx(accuracy) and float(metrics["predicted_tokens"]) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     objective = make(name)

@@ -113,6 +113,7 @@ def test_a_learned_temperature_moves_and_stays_within_its_bounds(low, high, star
     assert float(state.variables.params["loss"]["log_temperature"]) > math.log(low) - 0.5
 
 
+@pytest.mark.slow
 def test_a_fixed_temperature_adds_no_parameter_and_no_metric():
     objective = Pairs(Contrastive(0.3), bag_of_words())
     variables = objective.init(jax.random.key(0))

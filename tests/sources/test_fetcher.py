@@ -191,6 +191,7 @@ def _fetch_in_process(folder, urls, dies_after):
     fetch(urls, ImageShards(folder), QUICK, lambda line: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b'{"url": "http://h/x", "sha'])
 def test_a_killed_run_goes_on_and_fetches_nothing_twice(server, tmp_path, damage):
     folder = tmp_path / "web"

@@ -33,6 +33,7 @@ def written(folder, bundle):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_towers_are_read_back(kind, tmp_path):
     module = image_tower(**KINDS[kind]).clone(matryoshka_dims=(8,))
@@ -60,6 +61,7 @@ def test_a_linear_map_behind_an_image_tower_is_a_module_of_its_own(tmp_path):
     np.testing.assert_array_equal(opened.params()["projection_1/kernel"], expected["projection_1/kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_token", [0, 1])
 def test_both_towers_are_read_back(class_token, words, tmp_path):
     """The class token that embeds becomes the first one."""
@@ -88,7 +90,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c == "patch" else pytest.mark.slow) for c in REFUSED])
 def test_what_transformers_does_not_compute_is_refused(case, tmp_path):
     module, reason = REFUSED[case]
     trained = origin.open_trained(of_images(tmp_path / "bundle", module))

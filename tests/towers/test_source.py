@@ -104,6 +104,7 @@ def test_folders_that_are_none(tmp_path):
         source.read(folder)
 
 
+@pytest.mark.slow
 def test_what_commands_make_of_a_model_of_images_alone(tmp_path, capsys):
     """Averages are bundles again; forms of texts and options of texts are refused in one line."""
     image, bundles_ = image_tower(activation="gelu_tanh"), []

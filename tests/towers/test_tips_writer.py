@@ -18,6 +18,7 @@ def words(tmp_path_factory):
     return vocabulary(tmp_path_factory.mktemp("words") / "words.model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [tips_writer.JAX, tips_writer.PYTORCH])
 def test_both_towers_are_read_back(code, words, tmp_path, monkeypatch):
     monkeypatch.setitem(towers._HEADS, 16, 2)
@@ -47,6 +48,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_other_image_towers_are_refused(case, tmp_path):
     module, code, reason = REFUSED[case]

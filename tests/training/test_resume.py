@@ -135,6 +135,7 @@ def test_killed_at_random_moments_again_and_again(uninterrupted, work):
     assert digests(work) == digests(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_the_last_checkpoint_falls_back_to_the_one_before(uninterrupted, work, run_embed):
     import shutil
 
@@ -186,6 +187,7 @@ def test_changed_data_is_refused_on_resume(uninterrupted, work, run_embed):
     assert again.returncode == 65 and "the run began with data" in again.stderr
 
 
+@pytest.mark.slow
 def test_another_seed_is_refused_on_resume(uninterrupted, run_embed):
     again = run_embed(uninterrupted, *TRAIN, "--gin.SEED=3")
     assert again.returncode == 65 and "the run began with seed 0, now it is 3" in again.stderr

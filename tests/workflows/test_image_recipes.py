@@ -71,6 +71,7 @@ def pictures(folder, domain):
     return [folder / domain / f"{i}.png" for i in range(12)]
 
 
+@pytest.mark.slow
 def test_a_specialist_and_what_it_teaches(domains, recipe_of, tmp_path):
     classes = Classes("label", str(domains / "classes.txt"))
     for domain in ("bright", "dark"):

@@ -147,6 +147,7 @@ def one_tower(folder, recipe_of):
     return make
 
 
+@pytest.mark.slow
 def test_a_tower_of_texts_alone_is_trained_and_served(folder, one_tower):
     recipe = one_tower()
     train.run(recipe, folder / "run")
@@ -174,6 +175,7 @@ def test_models_and_data_must_fit(folder, recipe_of):
     train.run(recipe_of(max_images=3, **ONE), folder / "run")  # a model may read more images than the data have
 
 
+@pytest.mark.slow
 def test_items_in_parts_have_the_vectors_of_the_whole(folder, recipe_of, monkeypatch):
     train.run(recipe_of(**ONE), folder / "run")
     model = embed.load(folder / "run")
@@ -186,6 +188,7 @@ def test_items_in_parts_have_the_vectors_of_the_whole(folder, recipe_of, monkeyp
         model.encode([Item("[MASK_0]", images=(folder / "0.png",))], prompt="[MASK_1]: {content}")
 
 
+@pytest.mark.slow
 def test_a_model_without_images_in_texts_learns_to_read_them(folder, recipe_of):
     train.run(recipe_of(max_images=0, features=[Text("query", 16), Image("target", size=12)], **ONE), folder / "first")
     start = {"model": None, "tokenizer": None, "init_from": str(folder / "first"), "model_changes": {"max_images": 2}}

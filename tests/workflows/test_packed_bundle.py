@@ -23,6 +23,7 @@ def packed(bundle, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_opens_with_the_values_that_rounded_weights_have(bundle, packed):
     expected = open_model(bundle, weights="mixed_channels")
     model = open_model(packed)

@@ -77,6 +77,7 @@ def train(tmp_path, monkeypatch, capsys):
     sys.modules.pop("mine", None)
 
 
+@pytest.mark.slow
 def test_one_file_beside_the_gin_file_is_enough(train, tmp_path):
     texts = made_up_texts(100)
     rows = [{"question": a, "answer": b, "clicks": i % 3} for i, (a, b) in enumerate(zip(texts[:50], texts[50:]))]
