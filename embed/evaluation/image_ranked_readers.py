@@ -8,11 +8,10 @@ from embed import documents
 from embed.data.interleaved import check_masks
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import ranked_readers
-from embed.evaluation.image_readers import beside, item_of, items_of, read_arrays, read_labelled, rows_beside
+from embed.evaluation.image_readers import item_of, items_of, read_arrays, rows_beside
 from embed.evaluation.mixed_tasks import Query
 from embed.evaluation.ranked_tasks import Retrieval
 from embed.evaluation.reading import Entry, label_of, part, some
-from embed.evaluation.universal_tasks import Domain
 from embed.sources.fields import checked_text, rows_by_id
 from embed.sources.lines import read_json_lines
 from embed.types import Item
@@ -97,43 +96,6 @@ def _folder(path: pathlib.Path, entry: Entry) -> Retrieval:
     return _retrieval(entry, read["queries"], read["corpus"], qrels)
 
 
-def read_universal(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
-    """Reads a folder with a folder for each domain: index.jsonl of {"image", "label"}, and queries.jsonl.
-
-    Without queries.jsonl the images of the index are the queries. An image of the index with the same bytes as the query is not
-    ranked. Folders without index.jsonl are no domains.
-    """
-    domains, remarks = {}, []
-    for folder in sorted(path.iterdir()) if path.is_dir() else ():
-        file = beside(folder, "index.jsonl")
-        if file is None:
-            continue
-        index, labels = read_labelled(file, folder)
-        domain = Domain(index, labels)
-        file = beside(folder, "queries.jsonl")
-        if file is not None:
-            queries, query_labels = read_labelled(file, folder)
-            row_of: dict[bytes, int] = {}
-            for row, item in enumerate(index):
-                row_of.setdefault(_digest(item.images[0]), row)
-            own_rows = [row_of.get(_digest(item.images[0]), -1) for item in queries]
-            domain = Domain(index, labels, queries, query_labels, own_rows)
-        domains[folder.name] = domain
-        alone = _alone(domains[folder.name])
-        if alone == len(domains[folder.name].labels):
-            raise DataError(
-                f"{folder}: no query has another image of its label in the index; give every label two images"
-            )
-        if alone:
-            remarks.append(f"{alone} queries of {folder.name} have no image to find and are left out")
-    if len(domains) < 2:
-        raise DataError(
-            f"{path}: a universal retrieval task is a folder with a folder for each domain, which holds index.jsonl; it has "
-            f"{len(domains)}, and two are needed"
-        )
-    return {"domains": domains, "remarks": remarks}
-
-
 def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder of queries.jsonl, corpus.jsonl and qrels: texts with `[MASK_k]`, their images, and the images they find.
 
@@ -185,8 +147,3 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 
 def _digest(path: Any) -> bytes:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).digest()
-
-
-def _alone(domain: Domain) -> int:
-    """Returns how many queries have nothing to find."""
-    return int((domain.relevant < 1).sum())

@@ -37,9 +37,11 @@ def rankings_of(
 def nearest_rows(queries: np.ndarray, corpus: np.ndarray, view: View, search: SearchFn, depth: int) -> np.ndarray:
     """Returns the rows [Q, depth] of the nearest documents, best first; equal scores by rising row.
 
-    `queries` [Q, E] and `corpus` [N, E] are vectors before the view.
+    `queries` [Q, E] and `corpus` [N, E] are vectors before the view. Which of several documents with the score of the last one are
+    there is left to `search`.
     """
-    query_vectors, stored, _, rows = _searched(queries, corpus, view, search, depth)
+    query_vectors, stored, scores, rows = _searched(queries, corpus, view, search, depth)
+    rows = np.take_along_axis(rows, np.lexsort((rows, -scores)), 1)
     if view.rescores:
         for row, vector in zip(rows, query_vectors):
             best = np.sort(row[:RESCORED])

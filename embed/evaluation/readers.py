@@ -16,6 +16,7 @@ from embed.evaluation import (
     ranked_tasks,
     ranking,
     tasks,
+    universal_readers,
     universal_tasks,
 )
 from embed.evaluation import image_ranked_readers as image_ranked
@@ -57,7 +58,7 @@ TYPES = {
     "visual_sts": (image_tasks.VisualSts, images.read_visual_sts, "none", "cosine_spearman"),
     "compositionality": (image_tasks.Compositionality, images.read_compositionality, "query", "accuracy"),
     "dense": (dense_tasks.Dense, images.read_dense, "none", "miou"),
-    "universal_retrieval": (universal_tasks.UniversalRetrieval, image_ranked.read_universal, "none", "r1"),
+    "universal_retrieval": (universal_tasks.UniversalRetrieval, universal_readers.read_universal, "none", "r1"),
     "mixed_retrieval": (mixed_tasks.MixedRetrieval, image_ranked.read_mixed, "query", "r1"),
 }  # fmt: skip
 

@@ -29,19 +29,21 @@ DESCRIPTION = "each domain in a separate index, embedded by the model named afte
 class Domain:
     """The index of a domain and its labels. Without `queries` every image of the index is a query too.
 
-    `own_rows` has for each of `queries` the row of the index with the same image, -1 for none.
+    A query may have several labels: the images of each are hits. `own_rows` has for each of `queries` the row of the index with the
+    same image, -1 for none.
     """
 
     index: Sequence[Item]
     index_labels: Sequence[str]
     queries: Sequence[Item] | None = None
-    query_labels: Sequence[str] = ()
+    query_labels: Sequence[str | tuple[str, ...]] = ()
     own_rows: Sequence[int] | None = None
 
     @property
-    def labels(self) -> Sequence[str]:
-        """The labels of the queries."""
-        return self.index_labels if self.queries is None else self.query_labels
+    def labels(self) -> list[tuple[str, ...]]:
+        """The labels of each query."""
+        labels = self.index_labels if self.queries is None else self.query_labels
+        return [label if isinstance(label, tuple) else (label,) for label in labels]
 
     @property
     def excluded(self) -> np.ndarray:
@@ -53,9 +55,19 @@ class Domain:
     @property
     def relevant(self) -> np.ndarray:
         """How many images each query should find."""
-        counts, index_labels = collections.Counter(self.index_labels), np.array(self.index_labels, object)
-        is_own = (self.excluded >= 0) & (index_labels[self.excluded] == np.array(self.labels, object))
-        return np.array([counts[label] for label in self.labels]) - is_own
+        counts = collections.Counter(self.index_labels)
+        is_own = [row >= 0 and self.index_labels[row] in labels for row, labels in zip(self.excluded, self.labels)]
+        return np.array([sum(counts[label] for label in set(labels)) for labels in self.labels]) - is_own
+
+    @property
+    def numbered(self) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of the index, int [N], and of the queries, int [Q, most labels of a query], with -1 for none, as numbers."""
+        numbers: dict[str, int] = {}
+        index = np.array([numbers.setdefault(label, len(numbers)) for label in self.index_labels])
+        queries = np.full((len(self.labels), max(map(len, self.labels))), -1)
+        for row, labels in enumerate(self.labels):
+            queries[row, : len(labels)] = [numbers.get(label, -1) for label in labels]
+        return index, queries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +96,9 @@ class UniversalRetrieval(Base):
         names = list(self.domains)
         indexes = [vectors(f"index {name}") for name in names]
         starts = np.cumsum([0, *map(len, indexes)])
-        merged, labels = np.concatenate(indexes), self._labels()
+        merged = np.concatenate(indexes)
+        numbered = [domain.numbered for domain in self.domains.values()]
+        index_labels = np.concatenate([labels for labels, _ in numbered])
         of_domain = np.repeat(np.arange(len(names)), [len(index) for index in indexes])
         scores: dict[str, float] = {}
         values: dict[str, list[np.ndarray]] = {}
@@ -92,18 +106,14 @@ class UniversalRetrieval(Base):
         for number, (name, domain) in enumerate(self.domains.items()):
             part = f"index {name}" if domain.queries is None else f"queries {name}"
             queries = vectors(part)
-            asked_labels = labels[number][1]
             right, excluded = domain.relevant, domain.excluded
             asked = np.flatnonzero(right > 0)
             for kind, corpus, start in (("", merged, 0), ("_separate", indexes[number], starts[number])):
                 own = np.where(excluded < 0, -1, excluded + starts[number] - start)[asked]
                 rows = _nearest(queries[asked], corpus, view, search, own)
                 rows = np.where(rows < 0, -1, rows + start)
-                hits = (
-                    (rows >= 0)
-                    & (of_domain[rows] == number)
-                    & (np.concatenate([x for x, _ in labels])[rows] == asked_labels[asked][:, None])
-                )
+                is_label = (index_labels[rows][..., None] == numbered[number][1][asked][:, None]).any(-1)
+                hits = (rows >= 0) & (of_domain[rows] == number) & is_label
                 values.setdefault(f"r1{kind}", []).append(hits[:, 0].astype(float))
                 values.setdefault(f"mmp_at_5{kind}", []).append(_precision(hits, right[asked]))
                 values.setdefault(f"map_at_1000{kind}", []).append(_average_precision(hits, right[asked]))
@@ -116,12 +126,6 @@ class UniversalRetrieval(Base):
         groups = np.repeat(np.arange(len(names)), list(map(len, values["r1"])))
         sample = Sample("macro_mean", np.concatenate(values[self.main]), groups)
         return Scored(scores, sample, lambda: [self._row(confusion)])
-
-    def _labels(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the labels of each domain's index and queries."""
-        return [
-            (np.array(domain.index_labels, object), np.array(domain.labels, object)) for domain in self.domains.values()
-        ]
 
     def _row(self, confusion: np.ndarray) -> list[Panel]:
         """Returns the picture of which domain the nearest image is of, and its shares in words."""

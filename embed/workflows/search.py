@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from embed.data import image_values
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.inference import model as inference
 from embed.inference import search
@@ -37,7 +38,8 @@ def run(
 
     Rows of `corpus` have a field `text`, `image` (a path, from the file's folder) or both, and may have `id`, `title`, `file` and
     `line`. A query that is the path of an image is that image, where the model takes images. `images` are added to every
-    query; for a model that reads images in texts, `[MASK_k]` in the text marks image k. `dims` is the Matryoshka size to use.
+    query, after its own; for a model that reads images in texts, `[MASK_k]` in the text marks image k. `dims` is the Matryoshka
+    size to use.
     """
     for number, query in enumerate(queries, 1):
         if not query.strip():
@@ -53,7 +55,7 @@ def run(
         raise UsageError(f"{with_image}: has an image, and {opened.folder} embeds texts only; take a model of both")
     if images and not opened.takes_images:
         raise UsageError(f"the query has an image, and {opened.folder} embeds texts only; take a model of both")
-    asked = [Item(query, images=tuple(images)) for query in queries] if images else queries
+    asked = [_asked(query, tuple(images)) for query in queries] if images else queries
     query_vectors = opened.encode(asked, prompt=prompt, dims=dims)
     print(f"{opened.folder}: encoding {len(rows)} items", file=sys.stderr, flush=True)
     corpus_vectors = opened.encode(items, prompt="document", dims=dims)
@@ -82,6 +84,11 @@ def _item(row: dict, folder: pathlib.Path, location: str) -> Item:
     if not path.is_file():
         raise DataError(f"{location}: the image {path} is not there; correct the path, or remove the line")
     return Item(row["text"], row["title"] or None, (path,))
+
+
+def _asked(query: str, images: tuple[Any, ...]) -> Item:
+    """Returns the item of a query with further images; the path of an image is the first of them."""
+    return Item(images=(query, *images)) if image_values.is_image(query) else Item(query, images=images)
 
 
 def _located(location: str, row: dict) -> tuple[str, dict]:
