@@ -126,6 +126,7 @@ def test_what_cannot_be_is_refused_in_one_line(folder, run_embed, given, code, m
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_libtpu_a_slice_is_refused_with_what_to_do(folder, run_embed):
     pytest.importorskip("jax")
     try:

@@ -122,6 +122,7 @@ def test_images_that_are_not_there_and_options_of_other_work_are_refused(curate_
     assert done.returncode == 64 and "--image_field goes with captions, not with queries" in done.stderr
 
 
+@pytest.mark.slow
 def test_queries_for_passages(curate, folder, server):
     done = curate("queries", "out", "--input=passages.jsonl", "--price=1,2")
     assert done.returncode == 0, done.stderr

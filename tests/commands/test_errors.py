@@ -46,7 +46,9 @@ BAD_LINES = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_LINES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in ("malformed", "bytes") else pytest.mark.slow) for kind in BAD_LINES]
+)
 def test_a_bad_record_names_file_and_line(kind, here, capsys):
     line, message = BAD_LINES[kind]
     good = (json.dumps(GOOD) + "\n").encode()
@@ -58,6 +60,7 @@ def test_a_bad_record_names_file_and_line(kind, here, capsys):
     assert sorted(p.name for p in (here / "data").iterdir() if p.name != ".lock") == [b for b in before if b != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_cut_gzip_file(here, capsys):
     whole = gzip.compress("".join(json.dumps({**GOOD, "question": f"q {i}"}) + "\n" for i in range(500)).encode())
     (here / "second.jsonl.gz").write_bytes(whole[: len(whole) // 2])
@@ -75,6 +78,7 @@ def test_a_text_of_ten_megabytes_is_truncated_and_counted(here, capsys):
     assert "33.3% of target texts truncated" in out
 
 
+@pytest.mark.slow
 def test_an_empty_file(here, capsys):
     (here / "second.jsonl").write_text("")
     code, _, err = call(capsys, "prepare", "--gin_file=tiny.gin")

@@ -71,6 +71,7 @@ def commit(folder) -> None:
     files.write_manifest(folder)
 
 
+@pytest.mark.slow
 def test_an_export_says_what_to_do_and_what_is_lost(folders, call, tmp_path):
     code, out, err = call("export", folders.bundle, tmp_path / "out", "--format=gguf", "--dtype=float16")
     assert code == 0, err
@@ -99,6 +100,7 @@ def test_texts_are_those_that_llama_cpp_reads_alike(folders):
     assert np.max(np.abs(checks[1].vector - vectors[0])) <= 1e-6, "they are the trained model's"
 
 
+@pytest.mark.slow
 def test_verify_runs_the_weights_of_the_file(folders, call):
     code, out, err = call("verify", folders.export)
     assert code == 0, err
@@ -189,6 +191,7 @@ def llama(monkeypatch, folders):
     return install
 
 
+@pytest.mark.slow
 def test_verify_compares_with_llama_cpp_where_it_is_installed(folders, llama, call):
     opened = llama()
     code, out, err = call("verify", folders.export)

@@ -154,6 +154,7 @@ def test_a_host_that_is_done_first_is_not_taken_for_lost(port):
             p.kill()
 
 
+@pytest.mark.slow
 def test_every_host_refuses_an_output_that_is_there(folder, run_on_hosts):
     (folder / "taken").mkdir()
     (folder / "taken" / "results.json").write_text("{}")

@@ -290,6 +290,7 @@ def test_scores_that_are_none(kind, run_dir, refused, tmp_path):
     assert message in err
 
 
+@pytest.mark.slow
 def test_a_failure_half_way_leaves_nothing(run_dir, refused, monkeypatch, tmp_path):
     def fail(**_):
         raise NumericError("the vectors are not finite")

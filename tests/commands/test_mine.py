@@ -111,6 +111,7 @@ def test_negatives_are_those_of_brute_force(folder, run_embed, with_corpus, ceil
     assert counted["identity"]["rule"]["last"] == 20
 
 
+@pytest.mark.slow
 def test_positives_are_never_negatives(folder, run_embed):
     done = mine(run_embed, folder, "positives", "--negatives=5", "--ceiling=off", "--ranks=1:30")
     assert done.returncode == 0, done.stderr
@@ -135,6 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_file(folder, run_embed, point):
     assert done.returncode == 0 and "one: done before" in done.stdout
 
 
+@pytest.mark.slow
 def test_pairs_whose_target_is_far_from_the_query_are_dropped(folder, run_embed):
     import embed
 
@@ -247,6 +249,7 @@ def test_what_is_read_is_never_written_over(folder, run_embed):
     assert (folder / "other" / "one.jsonl.gz").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_a_query_with_nothing_but_positives_is_told_so(folder, run_embed):
     rows = [{"query": "the same", "positive": f"answer {i}"} for i in range(60)]
     (folder / "same-query.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -46,6 +46,7 @@ def test_the_search_beats_its_seeds_and_ends_near_the_best_mixture(search):
         assert own and max(own) > best[kind]
 
 
+@pytest.mark.slow
 def test_the_search_goes_on_as_if_it_had_not_been_stopped(search):
     proposer = Proposer(NAMES, "mean", ["x", "y"])
     for stop in (5, 8):

@@ -122,6 +122,7 @@ def rewritten(path: pathlib.Path, output: pathlib.Path, without: str = "", **cha
     return output
 
 
+@pytest.mark.slow
 def test_a_file_of_something_else_is_bad_data(written, tmp_path):
     path = written("bert")
     assert reader.read(rewritten(path, tmp_path / "same.gguf"))[0] == reader.read(path)[0]

@@ -72,6 +72,7 @@ def test_rows_that_no_block_fits_stay_float16_and_are_listed(dtype, write):
     assert not any("float16:" in note for note in write("poor bert", "float16").plan.notes())
 
 
+@pytest.mark.slow
 def test_kernels_lie_as_transformers_has_them(write):
     """[out, in], heads one after the other; ModernBERT's queries, keys and values in one, and the two halves of its MLP."""
     written, parameters = write("gemma", "float32"), gguf_models.parameters(MODELS["gemma"][0])

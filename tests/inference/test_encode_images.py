@@ -24,6 +24,7 @@ def rows(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_images_are_encoded_alone_or_with_their_text(rows, dual_bundle, dual_model, tmp_path, capsys):
     encode.run(dual_bundle, rows, tmp_path / "alone", format="npy", image_field="image", shard_size=2)
     assert "5 texts in 3 shards\n" in capsys.readouterr().out  # nothing is said of cut texts

@@ -80,6 +80,7 @@ def test_vectors_have_unit_length(model, texts_of):
     np.testing.assert_allclose(np.linalg.norm(model.encode(texts_of(10)), axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_prompts_and_titles_are_part_of_the_text(model, alone):
     text = "bada kolo"
     found = model.encode([Item(text, "mira"), text], prompt="document")
@@ -216,6 +217,7 @@ def test_long_rows_come_in_batches_whose_attention_a_cpu_holds(model):
     assert heights == {64: 16, 128: 8, 256: 2, 512: 1}
 
 
+@pytest.mark.slow
 def test_an_encoder_that_knows_no_rows_of_several_texts_is_given_one_a_row(model, texts_of):
     class Bag(nn.Module):
         """Token vectors minus the row's mean: wrong at once when another text is in the row."""

@@ -86,6 +86,7 @@ def test_a_path_is_a_text_to_a_model_of_texts(model, path):
     assert model.encode([str(path)]).shape == (1, 16)
 
 
+@pytest.mark.slow
 def test_the_model_says_what_it_takes(dual_bundle, bundle):
     dual, texts = embed.load(dual_bundle), embed.load(bundle)
     assert dual.takes_images and not texts.takes_images

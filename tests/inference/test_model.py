@@ -76,6 +76,7 @@ def test_what_a_run_exports_is_served_and_not_what_it_learns(bundle, model, tmp_
         open_model(tmp_path / "checkpoints" / "2")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same(bundle, model, monkeypatch):
     size = sum(x.nbytes for x in jax.tree.leaves(model.params))
     monkeypatch.setattr(sharding, "device_memory", lambda devices: size / 2)
@@ -117,6 +118,7 @@ def test_weights_are_rounded_before_they_are_laid_out(bundle, kind):
     assert np.abs(opened.encode(["bada kolo"]) - open_model(bundle).encode(["bada kolo"])).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_kernels_are_in_the_type_of_computation_once_and_for_all(bundle):
     """Every call would cast them otherwise."""
     found = trees.flatten(open_model(bundle, dtype="bfloat16").params)
@@ -125,6 +127,7 @@ def test_kernels_are_in_the_type_of_computation_once_and_for_all(bundle):
     assert {x.dtype.name for path, x in found.items() if path not in kernels} == {"float32"}
 
 
+@pytest.mark.slow
 def test_random_weights_give_other_vectors_of_the_same_shape(bundle, model):
     texts = ["bada kolo", "mira"]
     untrained = open_model(bundle, random=True)

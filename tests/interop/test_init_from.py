@@ -186,6 +186,7 @@ def test_another_vocabulary_is_refused(recipe, plain, tmp_path):
         start.Start(done, types.SimpleNamespace())
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_shape_is_refused(recipe, capsys):
     done = init_from.complete(recipe(model_changes={"encoder.mlp_dim": 24}))
     with pytest.raises(DataError, match="params does not match the model: encoder/stack/layers/mlp"):

@@ -302,6 +302,7 @@ def test_cosine_distances_are_measured_too(program):
     assert parity.distances(np.eye(2), np.array([[1.0, 0], [1, 0]])).tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_rounded_weights_have_rounded_vectors(gemma_bundle, foreign, call, tmp_path, monkeypatch):
     """The file of a bfloat16 export holds the vectors of the weights it was written with, in float32."""
     monkeypatch.setattr(parity, "TEXTS", parity.TEXTS[:3])

@@ -79,6 +79,7 @@ def test_a_student_that_agrees_has_no_loss():
         assert float(value) == pytest.approx(0, abs=1e-5) and float(metrics["nearest_agreement"]) == 1
 
 
+@pytest.mark.slow
 def test_images_that_are_all_the_same_say_nothing():
     x, ids = jnp.float32(drawn(0, (3, 4))), jnp.zeros((3, 2), jnp.uint32)
     for kind in ("neighbours", "distances", "relative_distances", "cosines"):

@@ -59,6 +59,7 @@ def test_the_loss_is_that_of_its_equation(loss, similarity, chunks, monkeypatch)
     np.testing.assert_allclose(gradient[3] @ step * 2, moved[0] - moved[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_pairs_of_one_score_lose_nothing():
     query, target = unit(0)
     value, metrics = CoSENT()(PairEmbeddings(query, target, score=np.ones(12)))

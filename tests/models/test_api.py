@@ -125,6 +125,7 @@ def test_axes_name_the_dimensions(tiny):
     assert found["projection_1/kernel"] == ("hidden", "embedding")
 
 
+@pytest.mark.slow
 def test_params_are_plain_dicts_of_arrays_fixed_by_the_key(initial):
     first, again, other = (initial.init(jax.random.key(k)) for k in (0, 0, 1))
     assert type(first) is dict

@@ -55,6 +55,7 @@ PIXELS = np.random.default_rng(0).uniform(size=(3, 6, 6, 3)).astype(np.float32)
 TOKENS = {"tokens": np.arange(10, dtype=np.int32).reshape(2, 5), "segment_ids": np.ones((2, 5), bool)}
 
 
+@pytest.mark.slow
 def test_each_method_gives_what_its_tower_gives(model, params):
     assert list(model.methods) == ["text", "image", "image_with_token", "image_tokens", "masked_image_tokens"]
     assert (model.embedding_dim, model.matryoshka_dims) == (8, (8, 4))
@@ -73,6 +74,7 @@ def test_each_method_gives_what_its_tower_gives(model, params):
     np.testing.assert_allclose(unmasked, patches, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_other_class_token_and_a_projection():
     second = api.build(ImageEmbedder(VIT, class_token=1, projection=(5,), image_size=6))
     params = jax.jit(second.init)(jax.random.key(1))
@@ -83,6 +85,7 @@ def test_the_other_class_token_and_a_projection():
     assert second.embedding_dim == 5 and "text" not in second.methods
 
 
+@pytest.mark.slow
 def test_it_is_built_again_from_its_description(model, params):
     again = api.build(api.from_description(model.description))
     assert again.description == model.description
@@ -106,6 +109,7 @@ def test_every_parameter_has_axes_and_the_flops_count_both(model, params):
     assert model.methods["image"].flops(6, 6) == 2 * patches * 3 * 4 * width + 2 * block
 
 
+@pytest.mark.slow
 def test_towers_of_different_sizes_are_refused():
     with pytest.raises(
         ConfigError, match=r"embeddings have different sizes \(text 8, image 5\); make the last projections equal"

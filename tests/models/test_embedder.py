@@ -96,6 +96,7 @@ def test_matryoshka_dims_outside_the_embedding_are_refused(tiny, dims):
         api.build(tiny.make(matryoshka_dims=dims))
 
 
+@pytest.mark.slow
 def test_training_on_a_text_without_tokens_is_finite(tiny):
     """Its embedding is zero; scaled to unit length by model, prefix and loss, the gradient must not overflow."""
     tokens, mask = tiny.texts()

@@ -79,6 +79,7 @@ def test_layers_laid_apart_match_numpy():
     assert_matches(encoder, of_text(PLACES[5, 3], 1e4, 1e6), centre=1.0, apart=True, atol=ATOL)
 
 
+@pytest.mark.slow
 def test_the_default_has_the_number_of_parameters_of_the_configuration_in_transformers():
     model = api.build(Embedder(EmbeddingGemma2(), MeanPooling()))
     sizes = {path: math.prod(x.shape) for path, x in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()}

@@ -105,6 +105,7 @@ def test_bytes_are_colours_of_255():
     np.testing.assert_allclose(run(params, images), run(params, images / np.float32(255)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_checkpoint_standardises_by_is_not_trained():
     tower = GemmaVision(**VISION, standardize=True)
     images = np.random.default_rng(1).uniform(size=(1, 4, 4, 3)).astype(np.float32)

@@ -35,6 +35,7 @@ def test_methods_and_sizes(model, params):
     assert api.from_description(model.description) == mixed_embedder()
 
 
+@pytest.mark.slow
 def test_an_image_is_its_vectors_of_unit_size_mapped(model, params):
     inserted = model.apply(params, {"pixels": PIXELS}, method="inserted")
     tower = mixed_embedder().image.encoder.apply({"params": params["image"]["encoder"]}, PIXELS)
@@ -43,6 +44,7 @@ def test_an_image_is_its_vectors_of_unit_size_mapped(model, params):
     np.testing.assert_allclose(inserted[:, 0], unit @ params["image_input"]["kernel"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_vectors_of_images_stand_in_texts_as_they_are(model, params):
     """A vector that is that of a token, scaled as the text tower scales them, gives the vector of the text with the token."""
     tokens = np.array([[3, 7, 9, 4]])

@@ -69,6 +69,7 @@ def test_tower_and_heads_are_those_of_the_run(run):
     assert set(objective.identity()) == {"teacher"} and with_average().identity() == {}
 
 
+@pytest.mark.slow
 def test_the_terms_are_those_of_the_same_teacher_as_an_average(run):
     """The student is masked or not, the teacher sees the same."""
     objective, variables = taught(run), moved()
@@ -110,6 +111,7 @@ def test_where_the_tower_was_not_averaged_it_is_that_of_the_run(tmp_path):
         np.testing.assert_array_equal(trees.flatten(read["model"])[path], array, err_msg=path)
 
 
+@pytest.mark.slow
 def test_another_tower_or_other_heads_are_refused(run):
     wide = ImageEmbedder(VisionTransformer(2, 16, 1, 2, 12, position_grid=3, mask_token=True), image_size=6)
     for objective in (
@@ -122,6 +124,7 @@ def test_another_tower_or_other_heads_are_refused(run):
             objective.read_frozen(target(objective))
 
 
+@pytest.mark.slow
 def test_what_has_no_heads_is_refused(tmp_path):
     variables = moved()
     bundle = checkpoints.write_bundle(tmp_path / "b", variables.params["model"], {"model.json": b'{"format": 1}'})

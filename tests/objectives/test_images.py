@@ -63,6 +63,7 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     assert jax.tree.structure(objective.axes(), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(variables)
 
 
+@pytest.mark.slow
 def test_a_model_of_texts_and_missing_features_are_refused():
     classified = Classified(ByClass(3, 6), model=model())
     variables = fast(lambda: classified.init(jax.random.key(0)))()

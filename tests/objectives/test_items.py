@@ -19,6 +19,7 @@ def gemma():
     return api.build(Embedder(encoder, MeanPooling(), (10, 6), (3,)))
 
 
+@pytest.mark.slow
 def test_every_feature_is_embedded_from_its_own_tokens_and_lengths():
     model, pairs = bag_of_words(), examples()
     params = model.init(jax.random.key(0))

@@ -84,10 +84,11 @@ def by_tokens(objective, params, name):
     return np.mean(losses), np.mean(right), len(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_is_the_mean_over_all_predicted_tokens(name):
     objective = make(name)
-    variables = objective.init(jax.random.key(0))
+    variables = jax.jit(objective.init)(jax.random.key(0))
     value, metrics, _, _ = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, KEY, 0))(variables, batch(name, 2))
     loss, accuracy, count = by_tokens(objective, variables.params["model"], name)
     assert float(value) == pytest.approx(loss, rel=1e-5)
@@ -98,7 +99,7 @@ def test_the_loss_is_the_mean_over_all_predicted_tokens(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     objective = make(name)
-    variables = objective.init(jax.random.key(0))
+    variables = jax.jit(objective.init)(jax.random.key(0))
     step = jax.jit(lambda v, b: loss_and_gradient(objective, v, b, KEY, 0))
     found = [step(variables, batch(name, 8, parts)) for parts in (1, 4)]
     assert float(found[0][0]) == pytest.approx(float(found[1][0]), rel=1e-6)

@@ -26,6 +26,7 @@ def test_it_forgets_faster_at_first(step, rate):
     assert found.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_the_average_is_exported_and_averages_learned_temperatures_and_factors():
     pairs = Pairs(Contrastive(0.2, learn_temperature=True), bag_of_words())
     objective = MovingAverage(Adapters(pairs, Lora("kernel", rank=2)), 0.5)

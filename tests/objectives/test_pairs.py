@@ -57,6 +57,7 @@ def test_the_loss_is_given_embeddings_ids_and_its_own_parameters():
     assert objective.export(variables) is variables.params["model"]
 
 
+@pytest.mark.slow
 def test_intermediate_embeddings_are_computed_where_a_loss_needs_them_alone():
     encoder = Gemma(48, 16, 1, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2)
     model, part = api.build(Embedder(encoder, MeanPooling(), (10, 6))), only(batch(vocab=48))
@@ -80,6 +81,7 @@ def test_a_model_without_an_intermediate_embedding_is_refused_before_the_run():
         Pairs(loss, bag_of_words())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_a_learned_temperature_has_the_gradient_of_finite_differences(micro_batches):
     loss = Matryoshka(Contrastive(0.3, 5.0, learn_temperature=True), (6, 3))

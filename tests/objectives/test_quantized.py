@@ -45,6 +45,7 @@ def test_parameters_and_axes_are_the_objectives(variables):
     assert OBJECTIVE.axes() == PAIRS.axes() and OBJECTIVE.served(variables) is variables
 
 
+@pytest.mark.slow
 def test_it_is_computed_and_exported_with_quantised_values(variables):
     values = quantized(variables.params["model"])
     inner = dataclasses.replace(variables, params={**variables.params, "model": values})

@@ -247,6 +247,7 @@ def test_two_roots_are_read_in_their_order(tmp_path, tree):
     assert names(harvest([other, tree])) == ["zero", "one", "two", "three", "four"]
 
 
+@pytest.mark.slow
 def test_a_harvest_works_without_a_warning_beside_jax(tree):
     program = (
         "import pathlib\nimport jax\nfrom embed.sources.python_functions import harvest\n"

@@ -24,6 +24,7 @@ def foreign(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_lineage_prompts_and_the_default_prompt(foreign, tmp_path):
     path = foreign / "out" / "config_sentence_transformers.json"
     path.write_text(path.read_text().replace('"default_prompt_name": null', '"default_prompt_name": "query"'))
@@ -39,6 +40,7 @@ def test_lineage_prompts_and_the_default_prompt(foreign, tmp_path):
         convert.convert(source.read(foreign / "out"), tmp_path / "bundle", "some/name")
 
 
+@pytest.mark.slow
 def test_a_model_of_images_alone_has_no_texts(tmp_path):
     bundle = of_images(tmp_path / "bundle", image_tower())
     (tmp_path / "out").mkdir()

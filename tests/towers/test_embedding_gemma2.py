@@ -68,6 +68,7 @@ def test_quarters_of_heads_change_places():
     np.testing.assert_array_equal(tensor.split(theirs, [ours.shape])[0], ours)
 
 
+@pytest.mark.slow
 def test_there_and_back_is_the_same_to_the_bit(bundle, export, tmp_path):
     assert source.is_one(export) and source.takes_options(export)
     read = source.read(export)

@@ -52,6 +52,7 @@ def test_image_towers_are_read_back(kind, tmp_path):
         np.testing.assert_array_equal(params[path], 1.0 if path.endswith("scale") else 0.0, err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_linear_map_behind_an_image_tower_is_a_module_of_its_own(tmp_path):
     module = image_tower(**KINDS["dinov2"]).clone(projection=(10, 6))
     folder = written(tmp_path / "out", of_images(tmp_path / "bundle", module))
@@ -100,6 +101,7 @@ def test_what_transformers_does_not_compute_is_refused(case, tmp_path):
         hugging_face_writer.kind_of(trained)
 
 
+@pytest.mark.slow
 def test_a_pair_of_other_towers_is_refused(words, tmp_path):
     trained = origin.open_trained(of_both(tmp_path / "bundle", words))
     pair = trained.module

@@ -45,6 +45,7 @@ def vectors_of(module, params, pictures):
     return np.asarray(model.apply(trees.unflatten(params), {"pixels": pictures}, method="image"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["jax", "pytorch"])
 def test_both_towers_of_tips(code, tmp_path):
     image, text = image_tower(**(TIPS if code == "pytorch" else {"activation": "gelu_tanh"})), text_tower(300)
@@ -67,6 +68,7 @@ def test_both_towers_of_tips(code, tmp_path):
     np.testing.assert_array_equal(model.encode(["Bada KOLO"]), model.encode(["bada kolo"]))  # lower-cased, as TIPS' are
 
 
+@pytest.mark.slow
 def test_an_image_tower_alone(tmp_path):
     image = image_tower(activation="gelu_tanh")
     params = drawn(image)

@@ -58,6 +58,7 @@ def test_other_image_towers_are_refused(case, tmp_path):
     assert not (tmp_path / tips_writer.VISION).exists()
 
 
+@pytest.mark.slow
 def test_another_tokenizer_is_refused(words, tmp_path):
     trained = origin.open_trained(of_both(tmp_path / "bundle", words, add_eos=True))
     with pytest.raises(DataError, match="TIPS lower-cases texts and cuts them by a SentencePiece vocabulary"):

@@ -55,6 +55,7 @@ def test_a_refused_run_writes_nothing(folder, run_embed, case):
     assert done.returncode == 78 and not (folder / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_complete_run_writes_nothing(folder, run_embed):
     before = content(folder / "tuned")
     done = run_embed(

@@ -41,6 +41,7 @@ def losses(folder) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows}
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(uninterrupted, run_embed):
     before = digests(uninterrupted)
     again = run_embed(uninterrupted, *TRAIN)

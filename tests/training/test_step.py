@@ -113,6 +113,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_either():
     assert bits(kept(found)) == bits(kept(state))
 
 
+@pytest.mark.slow
 def test_randomness_is_a_function_of_seed_and_step():
     optimizer, b = optax.sgd(0.1), batch()
     state = start(learned(bag_of_words(), ema=None), optimizer)
@@ -216,6 +217,7 @@ def test_every_mesh_trains_alike(shape, gemma, first, on_one):
         assert np.linalg.norm(moved - should) <= 1e-5 * np.linalg.norm(should)
 
 
+@pytest.mark.slow
 def test_parameters_moments_and_averages_are_really_sharded(gemma, first):
     _, state, _ = on_mesh((2, 2, 2), gemma)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), first)

@@ -47,6 +47,7 @@ def test_vectors_are_those_of_the_model_under_the_ids_of_the_texts(bundle, recip
     assert sorted(p.name for p in (tmp_path / "taught").iterdir()) == ["query", "target"]  # nothing of the work is left
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bundle, recipe, tmp_path, capsys):
     output = tmp_path / "taught"
     encode_records.run(bundle, recipe, output)
@@ -61,6 +62,7 @@ def test_a_finished_folder_is_left_alone_and_one_of_another_prompt_is_refused(bu
     assert content(output) == before
 
 
+@pytest.mark.slow
 def test_tasks_of_several_prompts_are_encoded_each_in_its_own(
     bundle, recipe_of, task_of, without_seqio, tmp_path, capsys
 ):

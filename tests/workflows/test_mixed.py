@@ -163,6 +163,7 @@ def test_a_tower_of_texts_alone_is_trained_and_served(folder, one_tower):
     assert not (folder / "other").exists()
 
 
+@pytest.mark.slow
 def test_models_and_data_must_fit(folder, recipe_of):
     with pytest.raises(
         ConfigError, match="has images in its texts, and the model does not read them; set DualEncoder.max"

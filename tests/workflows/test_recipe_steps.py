@@ -47,6 +47,7 @@ def mesh():
     return sharding.make_mesh(devices=jax.devices()[:1])
 
 
+@pytest.mark.slow
 def test_a_step_is_cut_until_the_memory_takes_it(plan, monkeypatch):
     plan = dataclasses.replace(plan, model=bag_of_words(), objective=Pairs(Contrastive(), bag_of_words()))
     whole = plan.train(mesh())
@@ -69,6 +70,7 @@ def test_what_does_not_fit_ends_the_command(recipe_of, monkeypatch, capsys):
     assert "recipe     recipe: 4,192 parameters, 8 examples a batch" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
     half, full = (
         dataclasses.replace(plan, model=model(dtype)).encode(jax.devices()[:1]) for dtype in ("bfloat16", "float32")

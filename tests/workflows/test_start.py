@@ -61,6 +61,7 @@ def test_the_same_model_starts_with_its_parameters_laid_out_as_asked(read, store
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_start_that_is_quantised_is_said_to_be(recipe_of, bundle, tmp_path, capsys):
     packed_bundle.run(bundle, tmp_path / "packed", "mixed_channels")
     capsys.readouterr()

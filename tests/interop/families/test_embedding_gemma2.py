@@ -174,6 +174,7 @@ def test_an_encoder_that_is_written_comes_back(layers):
     assert set(config["per_layer_config"]) == {4: {"1", "3"}, 5: {"1", "3", "4"}, 2: {"1"}}[layers]
 
 
+@pytest.mark.slow
 def test_tensors_of_every_layer_lie_in_its_period(read):
     """Two local layers and a global one; then a local one and a last one, which is global."""
     _, theirs, ours = read("embedding_gemma2_text")
