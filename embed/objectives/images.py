@@ -115,7 +115,7 @@ class Classified(_Images):
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught(_Images):
+class DomainTeachers(_Images):
     """Images and their classes, by UDON: the model is the student, and each domain has a linear teacher on the same backbone.
 
     The batch has `image` and `label` (`image_features.Classes`); the list of classes is ordered by domain. Deviation: from step

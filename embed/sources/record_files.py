@@ -90,7 +90,9 @@ class TabSeparated(Files):
         rows = read_table(path, self.quoting, self.bad_records.refuse)
         if not self.python_bytes:
             return rows
-        return ((where, {name: text_of_bytes(cell, where) for name, cell in row.items()}) for where, row in rows)
+        return (
+            (location, {name: text_of_bytes(cell, location) for name, cell in row.items()}) for location, row in rows
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from embed.losses.classes import ByClass
 from embed.losses.relational import Relational
 from embed.losses.udon import Udon
 from embed.models import api
-from embed.objectives.images import Classified, Specialists, Taught
+from embed.objectives.images import Classified, DomainTeachers, Specialists
 from embed.training.step import loss_and_gradient
 from embed.trees import flatten
 from embed.types import Batch
@@ -42,7 +42,7 @@ OBJECTIVES = {
     "proxies": lambda: Classified(ByClass(3, 6), model=model()),
     "pairs": lambda: Classified(ByClass(3, 6, "pairs"), model=model()),
     "neighbours": lambda: Specialists(Relational(), model=model()),
-    "udon": lambda: Taught(Udon((2, 1), 6, 7), model=model()),
+    "udon": lambda: DomainTeachers(Udon((2, 1), 6, 7), model=model()),
 }
 
 
