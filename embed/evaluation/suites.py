@@ -29,6 +29,7 @@ from embed import documents, files
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import mteb_rules, readers
 from embed.evaluation.tasks import Task
+from embed.types import Item
 
 _RANKED = ("retrieval", "reranking", "instruction_reranking", *readers.IMAGE_RANKED)
 _LEARNED = ("classification", "multilabel_classification", "image_classification")
@@ -126,11 +127,12 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
             raise DataError(f"{path}: no task {name!r}{did_you_mean(name, names)}")
     chosen = [_located(e, path) for e in entries if only is None or e["name"] in only]
     ruled = [mteb_rules.apply(entry, f"{path}: task {entry['name']!r}") for entry in chosen]
+    tasks = [_read(entry, remarks) for entry, remarks in ruled]
     return Suite(
         suite.get("name", path.stem),
-        [_read(entry, remarks) for entry, remarks in ruled],
+        tasks,
         {e["name"]: group(e) for e in chosen},
-        _digest([entry for entry, _ in ruled]),
+        _digest([entry for entry, _ in ruled], tasks),
         {e["name"]: e["mteb_task"] for e in chosen if "mteb_task" in e},
     )
 
@@ -194,10 +196,10 @@ def _located(entry: dict, path: pathlib.Path) -> dict:
     return located
 
 
-def _digest(entries: Sequence[dict]) -> str:
-    """Returns one digest of the entries, with the rules that they are scored by, and of every file they name."""
+def _digest(entries: Sequence[dict], tasks: Sequence[Task]) -> str:
+    """Returns one digest of the entries, with the rules that they are scored by, and of every file they or their rows name."""
     content = []
-    for entry in entries:
+    for entry, task in zip(entries, tasks):
         plain = {k: v for k, v in entry.items() if not isinstance(v, pathlib.Path)}
         for field in _PATHS:
             location = entry.get(field)
@@ -205,4 +207,14 @@ def _digest(entries: Sequence[dict]) -> str:
                 inside = [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
                 content.append([field, *[[p.name, files.sha256_file(p)] for p in inside]])
         content.append(json.dumps(plain, sort_keys=True))
+        elsewhere = _images_elsewhere(task, entry["path"])
+        if elsewhere:
+            content.append(["images", *[[p.name, files.sha256_file(p)] for p in elsewhere]])
     return documents.digest_json(content)
+
+
+def _images_elsewhere(task: Task, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files of a task's images that are not below its own folder, each once."""
+    items = (item for part in task.items() for item in part.items if isinstance(item, Item))
+    images = {image.resolve() for item in items for image in item.images if isinstance(image, pathlib.Path)}
+    return sorted(image for image in images if not image.is_relative_to(folder.resolve()))

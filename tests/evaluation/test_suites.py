@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 
+import image_files
 import pytest
 
 from embed.errors import DataError
@@ -168,6 +169,20 @@ def test_the_digest_changes_with_every_file(suite, tmp_path, name):
     path = tmp_path / "data" / name
     path.write_text(path.read_text().replace("red", "green").replace("\t1", "\t2"))
     assert suites.read_suite(suite).digest != before
+
+
+def test_the_digest_changes_with_images_that_lie_elsewhere(tmp_path):
+    folder = image_files.write("image_clustering", tmp_path / "data" / "t")
+    (folder / "images").rename(tmp_path / "pictures")
+    rows = (folder / "test.jsonl").read_text().replace("images/", "../../pictures/")
+    (folder / "test.jsonl").write_text(rows)
+    (tmp_path / "s.json").write_text(
+        json.dumps({"tasks": [{"name": "t", "type": "image_clustering", "path": "data/t"}]})
+    )
+    before = suites.read_suite(tmp_path / "s.json").digest
+    picture = sorted((tmp_path / "pictures").iterdir())[0]
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    assert suites.read_suite(tmp_path / "s.json").digest != before
 
 
 def test_the_digest_changes_with_the_tasks(suite):
