@@ -87,12 +87,14 @@ class TabSeparated(Files):
     python_bytes: bool = False
 
     def rows(self, path):
-        rows = read_table(path, self.quoting, self.bad_records.refuse)
-        if not self.python_bytes:
-            return rows
-        return (
-            (location, {name: text_of_bytes(cell, location) for name, cell in row.items()}) for location, row in rows
-        )
+        for location, row in read_table(path, self.quoting, self.bad_records.refuse):
+            if self.python_bytes:
+                try:
+                    row = {name: text_of_bytes(cell, location) for name, cell in row.items()}
+                except DataError as e:
+                    self.bad_records.refuse(e)
+                    continue
+            yield location, row
 
 
 @dataclasses.dataclass(frozen=True)

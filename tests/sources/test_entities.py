@@ -148,3 +148,7 @@ def test_cells_that_show_no_text_are_told(tmp_path, cell):
     source = TabSeparated(str(path), PLAIN, quoting="none", python_bytes=True)
     with pytest.raises(DataError, match="bytes.tsv:2: .*is not UTF-8 text written as Python bytes"):
         list(source.examples())
+    path.write_text(f"query\ttarget\n{cell}\tb\nc\td\n", encoding="utf-8")
+    skipping = {"on_bad_record": "skip", "max_bad_share": 0.5}
+    source = TabSeparated(str(path), PLAIN, quoting="none", python_bytes=True, **skipping)
+    assert [record["query"] for _, record in source.examples()] == ["c"] and source.bad_records.skipped == 1
