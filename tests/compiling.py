@@ -9,7 +9,7 @@ FAST = (
     ""
     if os.environ.get("EMBED_TESTS_COMPILE") == "fully"
     else "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_emitter_verification_level=0"
+    "--xla_cpu_emitter_verification_level=0"
 )
 
 

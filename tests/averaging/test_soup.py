@@ -163,6 +163,7 @@ def test_bfloat16_is_summed_in_float64_and_rounded_once(tmp_path):
     np.testing.assert_array_equal(found.astype(np.float64), [nearest_bfloat16(e) for e in exact])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("piece", "run"), [(4, 1 << 17), (100, 7), (200, 1 << 17), (1 << 24, 7)])
 def test_leaves_of_many_blocks_are_whole(tmp_path, monkeypatch, piece, run):
@@ -446,6 +447,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_holds_some_blocks_whatever_the_size_of_the_model(tmp_path):
     """Neither a whole array nor JAX: the whole process stays below 0.2 GB."""

@@ -66,6 +66,7 @@ def test_training_goes_on_when_stdout_is_closed(open_run):
     assert "step 2/2" in log and "done       closed at step 2" in log
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_full_disk_under_the_log_does_not_end_a_run(open_run):
     with open("/dev/full", "w") as full:

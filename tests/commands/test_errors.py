@@ -69,6 +69,7 @@ def test_a_cut_gzip_file(here, capsys):
     assert code == 65 and "second.jsonl.gz:" in one_line(err) and "cut or damaged" in err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_text_of_ten_megabytes_is_truncated_and_counted(here, capsys):
     rows = [GOOD, {"question": "long", "answer": "word " * 2_000_000}, GOOD]
@@ -142,6 +143,7 @@ def test_the_wrong_vocabulary_for_a_checkpoint(here, capsys):
     assert code == 65 and "another vocabulary" in one_line(err)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_may_start_from_a_checkpoint(here, capsys):
     assert call(capsys, *TRAIN)[0] == 0

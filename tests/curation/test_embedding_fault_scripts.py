@@ -144,6 +144,7 @@ def test_some_scripts(monkeypatch, embedding_server, tmp_path):
     assert min(counts[f"exit {code}"] for code in (0, 69, 75, None)) > 2, counts
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_five_hundred_scripts(monkeypatch, embedding_server, tmp_path):

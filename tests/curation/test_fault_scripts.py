@@ -42,6 +42,7 @@ def test_some_scripts(in_process, fault_server, tmp_path):
     assert counts["runs as modelled"] > 5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_scripts(in_process, fault_server, tmp_path):
@@ -58,6 +59,7 @@ def test_a_script_as_a_user(fault_server, tmp_path):
     assert counts["exit None"] == 2 and counts["in fences"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_scripts_as_a_user(fault_server, tmp_path):

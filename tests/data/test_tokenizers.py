@@ -183,6 +183,7 @@ def test_content_that_is_not_that_of_the_file(tmp_path, words_path):
     assert "not a tokenizer.json" in one_line_error(lambda: broken.vocab_size)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_long_batch_gives_what_its_texts_give_alone(words_path, monkeypatch):
     from embed.data import tokenizers as module

@@ -50,6 +50,7 @@ def trained_vectors(name: str) -> np.ndarray:
     return np.asarray(apply(params, {"tokens": tokens, "segment_ids": mask}))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_vectors_are_the_trained_models_within_the_tolerance_of_the_type(name, written):

@@ -86,6 +86,7 @@ def test_the_terms_are_those_of_the_same_teacher_as_an_average(run):
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_student_without_masks_has_one_pass_and_all_patches(run):
     """The patches that the teacher's are compared with are those of the pass that captions are compared with."""

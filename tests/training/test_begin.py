@@ -65,6 +65,7 @@ def test_a_complete_run_writes_nothing(folder, run_embed):
     assert content(folder / "tuned") == before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_lineage_of_a_resumed_run_is_that_of_its_checkpoints(folder, run_embed, tmp_path):
     """The start may have been replaced meanwhile by a model that gives the same digest of weights under another name."""

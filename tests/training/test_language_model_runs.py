@@ -75,6 +75,7 @@ def test_both_learn_and_say_what_they_start_from(folder):
     assert "by 5 denoisers" in printed and printed.count(" -> ") == 3
 
 
+@pytest.mark.long
 def test_the_encoder_is_the_start_of_a_run_on_pairs(folder, run_embed):
     done = run_embed(
         folder, "train", f"--gin_file={RECIPES}/small_prefinetune.gin", *SMALL, "--gin.START='adapted'", "--run_dir=pairs"

@@ -76,6 +76,7 @@ def test_adapters_are_merged_saved_and_resumed_to_the_bit(adapting, tmp_path, ru
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_another_base_is_refused_when_a_run_goes_on(adapting, tmp_path, run_embed):
     import shutil
@@ -87,6 +88,7 @@ def test_another_base_is_refused_when_a_run_goes_on(adapting, tmp_path, run_embe
     assert other.returncode == 65 and "the run began with start" in other.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_adapters_are_averaged_and_the_average_is_merged_saved_and_resumed(adapting, tmp_path, run_embed):
     import shutil

@@ -42,6 +42,7 @@ def folder(prepared, tmp_path_factory, run_embed):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_saved_are_quantised_values_of_the_average(folder):
     step = folder / "run" / "checkpoints" / "8"
@@ -65,6 +66,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(folder, run_embed):
     assert digests(folder / "killed") == digests(folder / "run")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_goes_on_with_its_quantisation_alone(folder, run_embed, tmp_path):
     shutil.copytree(folder, tmp_path / "work")
@@ -96,6 +98,7 @@ def test_its_packed_bundle_has_every_value(folder, run_embed):
     assert all(np.array_equal(soup[path], x) for path, x in checkpoint.items())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_may_start_from_packed_weights(folder, run_embed):
     assert run_embed(folder, "export", "run", "start", "--format=bundle").returncode == 0

@@ -160,6 +160,7 @@ def test_a_second_run_in_the_same_folder_is_refused(work, run_embed):
     assert "in use by process" in second.stderr and second.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_disk_full_during_a_save_keeps_the_step_before(uninterrupted, work, run_embed):
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
@@ -194,6 +195,7 @@ def test_another_seed_is_refused_on_resume(uninterrupted, run_embed):
     assert again.returncode == 65 and "the run began with seed 0, now it is 3" in again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_micro_batches_are_as_many_again_when_a_run_goes_on(work, run_embed, tmp_path):
     """How many there are decides the last bits; a resumed run takes the number that the run began with."""
@@ -215,6 +217,7 @@ def test_micro_batches_are_as_many_again_when_a_run_goes_on(work, run_embed, tmp
     assert digests(work) == digests(whole)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_mesh_that_does_not_take_as_many_micro_batches_takes_fewer(work, run_embed):
     """No example may be left out because a batch does not split over shards times the parts of before."""

@@ -77,6 +77,7 @@ def test_no_query_is_on_both_sides_and_about_the_share_is_held_out(parts):
     assert all((a.records == b.records).all() for a, b in zip(again, learned))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_run_has_as_many_steps_as_its_epochs_and_says_what_is_held_out(run, parts):
     folder, said = run

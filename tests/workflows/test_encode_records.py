@@ -173,6 +173,7 @@ def test_it_is_trained_from_the_command_line(prepared, trained, tmp_path, run_em
     assert done.returncode == 65 and "embed encode MODEL --gin_file" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_scores_in_files_train_a_mixture_of_tasks_with_and_without_negatives(prepared, tmp_path, run_embed):
     """From the command line: a missing score is one line; what tasks without negatives do not teach is said."""
