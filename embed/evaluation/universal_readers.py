@@ -116,9 +116,9 @@ def _ilias(path: pathlib.Path, folders: Sequence[pathlib.Path]) -> Domain:
                 f"{folder}: needs the folders query and pos of images; restore the instance, or move the folder away"
             )
         for name, items, names in (("query", queries, query_labels), ("pos", index, labels)):
-            found = _images_of(folder / name)
-            items += [Item(images=(file,)) for file in some(found, folder / name)]
-            names += [folder.name] * len(found)
+            paths = some(_images_of(folder / name), folder / name)
+            items += [Item(images=(file,)) for file in paths]
+            names += [folder.name] * len(paths)
     distractors = _images_of(path / _DISTRACTORS) if (path / _DISTRACTORS).is_dir() else []
     index += [Item(images=(file,)) for file in distractors]
     return Domain(index, [*labels, *[""] * len(distractors)], queries, query_labels)

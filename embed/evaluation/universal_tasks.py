@@ -109,8 +109,8 @@ class UniversalRetrieval(Base):
             right, excluded = domain.relevant, domain.excluded
             asked = np.flatnonzero(right > 0)
             for kind, corpus, start in (("", merged, 0), ("_separate", indexes[number], starts[number])):
-                own = np.where(excluded < 0, -1, excluded + starts[number] - start)[asked]
-                rows = _nearest(queries[asked], corpus, view, search, own)
+                own_rows = np.where(excluded < 0, -1, excluded + starts[number] - start)[asked]
+                rows = _nearest(queries[asked], corpus, view, search, own_rows)
                 rows = np.where(rows < 0, -1, rows + start)
                 is_label = (index_labels[rows][..., None] == numbered[number][1][asked][:, None]).any(-1)
                 hits = (rows >= 0) & (of_domain[rows] == number) & is_label

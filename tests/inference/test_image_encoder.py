@@ -57,8 +57,9 @@ def test_vectors_are_the_same_on_every_mesh(dual_model, encoder, expected, shape
 
 def test_one_shape_is_compiled_but_for_the_last_batch(dual_model, encoder):
     encoder = dataclasses.replace(encoder, tokens_per_batch=16)
+    compiled = encoder._program._apply._cache_size()  # by other tests: the program is shared
     encoder(dual_model.params, PICTURES, LOCATIONS)
-    assert encoder._program._apply._cache_size() <= 2
+    assert encoder._program._apply._cache_size() - compiled <= 2
     assert encoder.batch_size == 4 * sharding.batch_shards(encoder.mesh)
     assert f"{encoder.batch_size}x8x8x3xui8" in encoder.lowered(dual_model.params, encoder.batch_size).as_text()
 

@@ -10,6 +10,7 @@ from embed.data import vector_store
 from embed.data.image_features import Image
 from embed.data.interleaved import Interleaved
 from embed.data.tasks import Mixture
+from embed.data.text_features import Lengths
 from embed.errors import ConfigError, DataError, UsageError
 from embed.inference.model import open_model
 from embed.losses.contrastive import Contrastive
@@ -222,5 +223,5 @@ def test_scores_in_files_train_a_mixture_of_tasks_with_and_without_negatives(pre
 def test_texts_with_images_in_them_are_refused(bundle, recipe_of, tmp_path):
     features = [Interleaved("query", 16, "query", max_images=1, size=8), Image("target", size=8)]
     with pytest.raises(UsageError, match="the texts of 'query' have images in them, which are not encoded here yet"):
-        encode_records.run(bundle, recipe_of(features=features), tmp_path / "taught")
+        encode_records.run(bundle, recipe_of(features=features, lengths=Lengths()), tmp_path / "taught")
     assert not (tmp_path / "taught").exists()

@@ -1,5 +1,6 @@
 """Models of images alone, end to end: a specialist learns classes, teaches a student of several domains, and both are used."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -118,11 +119,11 @@ def test_vectors_that_are_missing_are_counted(domains, recipe_of, tmp_path):
 
 
 def test_batches_of_several_domains_are_refused_where_images_are_compared(domains, recipe_of):
-    mixture = Mixture(
-        "mixed", [task(domains, name, image="image") for name in ("bright", "dark")], one_task_per_batch=False
-    )
+    tasks = [task(domains, name, image="image") for name in ("bright", "dark")]
+    recipe = recipe_of(tasks, Specialists(), [Image(size=12)])
+    mixed = Mixture("mixed", tasks, one_task_per_batch=False)
     with pytest.raises(ConfigError, match="Specialists compares the images of one domain, .*; set it to True"):
-        recipe_of(mixture.tasks, Specialists(), [Image(size=12)], mixture=mixture)
+        dataclasses.replace(recipe, mixture=mixed)
 
 
 def test_labels_and_numbers_of_classes_must_fit(domains, recipe_of, tmp_path):
