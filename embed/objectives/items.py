@@ -45,10 +45,10 @@ def embed_texts(
     mixed = [name for name in names if name + IMAGES in batch]
     if mixed:
         method = _mixed_method(model, with_intermediate)
-        image_key = key
+        image_keys = [key] * len(mixed)
         if key is not None:
-            key, image_key = jax.random.split(key)
-        inputs["inserted"] = sum(_inserted(model, params, batch, name, image_key) for name in mixed)
+            key, *image_keys = jax.random.split(key, 1 + len(mixed))
+        inputs["inserted"] = sum(_inserted(model, params, batch, name, k) for name, k in zip(mixed, image_keys))
     vectors = model.apply(params, inputs, method=method, key=key, max_segments=batch.max_segments)
     final, intermediate = vectors if with_intermediate else (vectors, None)
     embeddings = _by_feature(final, batch)

@@ -1,6 +1,9 @@
 """Texts of packed rows to one vector each, whole and on a mesh."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from training_batches import bag_of_words, batch, examples, fast, only, rows
@@ -11,6 +14,7 @@ from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
 from embed.objectives.items import embed_texts, scatter_images
+from embed.types import Batch
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,20 @@ def test_images_are_put_where_the_tokens_of_their_text_stand_for_them():
     found = scatter_images(tokens, segment_ids, index, vectors, segments)
     np.testing.assert_array_equal(found, expected)
     assert expected[2].max() == 0 and np.abs(expected[1, 8]).max() > 0  # row 2 holds texts of another feature
+
+
+def test_each_feature_of_images_in_texts_draws_dropout_of_its_own():
+    keys = []
+
+    def apply(params, inputs, *, method, key=None, max_segments=None):
+        keys.append((method, key))
+        return jnp.zeros((2, 1, 1, 4)) if method == "inserted" else jnp.ones((2, 6))
+
+    model = dataclasses.replace(bag_of_words(), apply=apply, methods={"mixed": None}, description={"max_images": 1})
+    arrays = {"tokens": np.ones((2, 3), np.int32), "segment_ids": np.ones((2, 3), np.int32)}
+    for name in ("query", "target"):
+        arrays |= {f"{name}_index": np.arange(2, dtype=np.int32), f"{name}_images": np.zeros((2, 1, 4, 4, 3), np.uint8)}
+    embed_texts(model, {}, Batch(arrays, None), jax.random.key(0))
+    assert [method for method, _ in keys] == ["inserted", "inserted", "mixed"]
+    drawn = {tuple(np.asarray(jax.random.key_data(key))) for _, key in keys}
+    assert len(drawn) == 3
