@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embed.evaluation.universal_tasks import Domain, UniversalRetrieval, of_specialists
-from embed.evaluation.views import View
+from embed.evaluation.views import PRECISIONS, View
 from embed.inference.search import top_k
 from embed.types import Item
 
@@ -118,13 +118,13 @@ def test_a_query_with_the_same_image_as_the_index_does_not_find_it(made):
 
 
 def test_bits_rescored_are_ordered_by_the_query_in_float32():
-    """Of images with equal bits the nearest by the float32 query comes first; by bits alone the first of the index."""
-    near, far = np.array([[0.9, 0.1]], np.float32), np.array([[0.1, 0.9]], np.float32)
-    index = {"a": np.concatenate([far, near]), "b": np.array([[-1.0, -1.0], [-1, -1]], np.float32)}
-    index = {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in index.items()}
+    """Of images whose bits are equally far from the query's, the nearest by the float32 query comes first, not the first one."""
+    index = {"a": np.array([[-0.1, 0.7, 0.7], [0.8, 0.5, -0.1]]), "b": -np.ones((2, 3))}
+    queries = np.array([[0.9, 0.3, 0.3]])
+    unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
     images = [Item(images=("0.png",)), Item(images=("1.png",))]
     domains = {"a": Domain(images, ["far", "near"], images[:1], ["near"]), "b": Domain(images, ["x", "x"])}
     task = UniversalRetrieval("t", "none", "r1", (), domains=domains)
-    vectors = {"index a": index["a"], "queries a": near / np.linalg.norm(near), "index b": index["b"]}
-    scores = {p: task.score(vectors.__getitem__, View(2, p), top_k).scores for p in ("float32", "binary")}
-    assert scores["float32"]["r1/a"] == 1 and scores["binary"]["r1/a"] == 0
+    vectors = {"index a": unit(index["a"]), "queries a": unit(queries), "index b": unit(index["b"])}
+    scores = {p: task.score(vectors.__getitem__, View(3, p), top_k).scores["r1/a"] for p in PRECISIONS}
+    assert scores == {"float32": 1, "int8": 1, "binary": 0, "binary-rescored": 1}
