@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 # Traced programs are millions of objects that live until the end; looking through them again and again takes an eighth of the time.
-gc.set_threshold(200_000, 50, 1000)
+gc.set_threshold(50_000, 10, 10)
 
 # Compiled, prepared and trained once for all tests of one pytest run: in this process, those beside it and those that they start.
 _OWN = "EMBED_TESTS_CACHE" not in os.environ
