@@ -6,7 +6,7 @@ import pytest
 
 from embed import sharding
 from embed.errors import NumericError
-from embed.inference.program import Program, check_finite
+from embed.inference.program import Program, check_finite, shared
 from embed.sharding import MeshShape
 
 
@@ -36,3 +36,22 @@ def test_the_first_vector_that_is_not_finite_is_named():
     vectors[2:, 1] = np.inf
     with pytest.raises(NumericError, match="^the vector of text 2 of 4 is not finite; look at the model's weights$"):
         check_finite(vectors, "text")
+
+
+def test_functions_of_equal_arguments_are_one_and_are_traced_once():
+    traced = []
+
+    def scaled(factor):
+        def run(params, arrays):
+            traced.append(factor)
+            return factor * arrays["x"] + params
+
+        return run
+
+    mesh = sharding.make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    for factor in (2.0, 2.0, 3.0):
+        results = {}
+        program = Program(shared(scaled, factor), mesh, "numbers")
+        program.run(np.float32(1), [{"x": np.ones((2, 3), np.float32)}], results.__setitem__)
+        np.testing.assert_array_equal(results[0], np.full((2, 3), factor + 1))
+    assert traced == [2.0, 3.0]

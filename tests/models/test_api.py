@@ -29,6 +29,17 @@ def test_a_description_survives_json(tiny, pooler):
     assert api.build(again).matryoshka_dims == (8, 4, 2)
 
 
+def test_equal_modules_are_one_model_and_others_are_not(tiny):
+    """What JAX traced and compiled for one is used for the other; a field of another type is another description."""
+    assert api.build(tiny.make(dropout=0.25)) is api.build(tiny.make(dropout=0.25))
+    assert api.build(tiny.make(dropout=0.25)) is not api.build(tiny.make(dropout=0.5))
+    whole, real = (api.build(tiny.make(dropout=rate)) for rate in (0, 0.0))
+    assert whole is not real
+    assert [json.dumps(model.description["encoder"]["dropout"]) for model in (whole, real)] == ["0", "0.0"]
+    listed = tiny.make(matryoshka_dims=[4])  # which has no hash
+    assert api.build(listed).matryoshka_dims == (8, 4)
+
+
 def test_a_description_names_its_parts(tiny):
     found = api.build(tiny.make()).description
     assert (found["type"], found["encoder"]["type"], found["pooling"]["type"]) == ("Embedder", "Gemma", "MeanPooling")
