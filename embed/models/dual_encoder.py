@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from embed.errors import ConfigError
 from embed.models.embedder import Embedder
@@ -49,7 +49,7 @@ class ImageEmbedder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pixels: Float[Array, "B Y X 3"], is_training: bool = False, with_token: bool = False
+        self, pixels: Num[Array, "B Y X 3"], is_training: bool = False, with_token: bool = False
     ) -> Float[Array, "B E"] | tuple[Float[Array, "B E"], Float[Array, "B D"]]:
         """Returns the embeddings of images; `pixels` as in `vit.VisionTransformer`.
 
@@ -142,7 +142,7 @@ class DualEncoder(nn.Module):
             self.inserted(**self.image.examples()[IMAGE])
 
     @nn.compact
-    def inserted(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B K 1 D"]:
+    def inserted(self, pixels: Num[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B K 1 D"]:
         """Returns the text-tower input vectors of images: entry k of axis K is for an image that its text names `[MASK_k]`."""
         token = self.image.encoder(pixels, None, is_training)[0][:, self.image.class_token]
         width = self.text.encoder.width

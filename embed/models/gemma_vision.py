@@ -6,7 +6,7 @@ Source: transformers 5.24, models/gemma4 (vision). Defaults are those of its con
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from embed import ranges
 from embed.errors import ConfigError, did_you_mean
@@ -75,7 +75,7 @@ class GemmaVision(nn.Module):
         return Running(0.0, self.remat, min(self.unroll, self.num_layers), self.dtype, self.attention)
 
     @nn.compact
-    def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B T D"]:
+    def __call__(self, pixels: Num[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B T D"]:
         """Returns the vectors. `pixels` are floats in [0, 1] or uint8; each side is a multiple of patch_size * pooling."""
         self.check()
         rows, columns = (self._patches(side) for side in pixels.shape[1:3])

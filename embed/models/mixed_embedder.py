@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from embed.models.dual_encoder import INSERTED, MIXED, reading_images
 from embed.models.embedder import Embedder
@@ -26,7 +26,7 @@ class ImageTokens(nn.Module):
     towers = ()
     dropout = 0.0
 
-    def __call__(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B T D"]:
+    def __call__(self, pixels: Num[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B T D"]:
         """Returns the vectors; `pixels` as in `GemmaVision`."""
         return self.encoder(pixels, is_training)
 
@@ -85,7 +85,7 @@ class MixedEmbedder(nn.Module):
         self.inserted(jnp.zeros((1, square, square, 3)))
 
     @nn.compact
-    def inserted(self, pixels: Float[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B 1 T D"]:
+    def inserted(self, pixels: Num[Array, "B Y X 3"], is_training: bool = False) -> Float[Array, "B 1 T D"]:
         """Returns the text-tower input vectors of images. They do not depend on the image's number in its text."""
         encoder = self.image.encoder
         vectors = unit_rms(self.image(pixels, is_training), encoder.norm_eps)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 from msgspec import Meta
 
 from embed import ranges
@@ -87,7 +87,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pixels: Float[Array, "B Y X 3"], patch_mask: Bool[Array, "B P"] | None = None, is_training: bool = False
+        self, pixels: Num[Array, "B Y X 3"], patch_mask: Bool[Array, "B P"] | None = None, is_training: bool = False
     ) -> tuple[Float[Array, "B n D"], Float[Array, "B P D"]]:
         """Returns the class tokens and the patches, after the final norm.
 
