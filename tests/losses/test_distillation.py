@@ -203,7 +203,11 @@ def test_a_student_that_equals_its_teacher_has_no_loss_and_a_finite_gradient(dis
         ),
         (
             EmbeddingDistillation(),
-            {"teacher_query": np.ones((7, 3))},
+            {
+                "teacher_query": np.ones((7, 3)),
+                "teacher_target": np.ones((7, 3)),
+                "teacher_negatives": np.ones((7, 3, 3)),
+            },
             r"has 4 values and the teacher's vectors 3; give EmbeddingDistillation.projection = \(4, 3\)",
         ),
     ],
