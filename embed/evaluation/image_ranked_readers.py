@@ -1,10 +1,9 @@
 """The file formats of tasks in which images are found: by texts, by images, and by both together."""
 
-import hashlib
 import pathlib
 from typing import Any
 
-from embed import documents
+from embed import documents, files
 from embed.data.interleaved import check_masks
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import ranked_readers
@@ -114,9 +113,9 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     position = {key: row for row, key in enumerate(gallery)}
     items = {key: item_of(row, path, location) for location, key, row in rows["queries"]}
     qrels, _ = ranked_readers.judgements(ranked_readers.qrels_path(path), items, gallery)
-    rows_by_digest: dict[bytes, set[int]] = {}
+    rows_by_digest: dict[str, set[int]] = {}
     for key, item in gallery.items():
-        rows_by_digest.setdefault(_digest(item.images[0]), set()).add(position[key])
+        rows_by_digest.setdefault(files.sha256_file(item.images[0]), set()).add(position[key])
     queries = []
     for location, key, row in rows["queries"]:
         targets = frozenset(position[one] for one, gain in qrels.get(key, {}).items() if gain > 0)
@@ -126,7 +125,7 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
         check_masks(item.text or "", len(item.images), location, len(item.images))
         if not item.images:
             raise DataError(f"{location}: a query has at least one image; add it, or remove the line")
-        excluded = {match for image in item.images for match in rows_by_digest.get(_digest(image), ())}
+        excluded = {match for image in item.images for match in rows_by_digest.get(files.sha256_file(image), ())}
         for one in row.get("excluded") or ():
             if one not in position:
                 raise DataError(
@@ -143,7 +142,3 @@ def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     file = path / "ceilings.json"
     ceilings = documents.read_json(file, dict[str, float]) if file.is_file() else {}
     return {"queries": some(queries, path), "gallery": list(gallery.values()), "ceilings": ceilings}
-
-
-def _digest(path: Any) -> bytes:
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).digest()

@@ -1,10 +1,10 @@
 """The file formats of universal retrieval: folders of domains, and the files of UnED and ILIAS as their authors publish them."""
 
-import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from embed import files
 from embed.data.image_values import EXTENSIONS
 from embed.errors import DataError
 from embed.evaluation.image_readers import beside, path_of, read_labelled
@@ -60,37 +60,33 @@ def _listed(folder: pathlib.Path) -> Domain:
     if file is None:
         return Domain(index, labels)
     queries, query_labels = read_labelled(file, folder)
-    row_of: dict[bytes, int] = {}
+    row_of: dict[str, int] = {}
     for row, item in enumerate(index):
-        row_of.setdefault(_digest(item), row)
-    return Domain(index, labels, queries, query_labels, [row_of.get(_digest(item), -1) for item in queries])
-
-
-def _digest(item: Item) -> bytes:
-    return hashlib.sha256(pathlib.Path(item.images[0]).read_bytes()).digest()
+        row_of.setdefault(files.sha256_file(item.images[0]), row)
+    own_rows = [row_of.get(files.sha256_file(item.images[0]), -1) for item in queries]
+    return Domain(index, labels, queries, query_labels, own_rows)
 
 
 def _uned(folder: pathlib.Path, images: pathlib.Path) -> Domain:
     test, index = folder / "test.json", folder / "index.json"
     if not test.is_file():
         raise DataError(f"{folder}: has no test.json; restore UnED's info_files")
-    queries, labels = _uned_rows(test, images)
-    if not index.is_file():
-        for (location, _), label in zip(read_json_lines(str(test)), labels):
-            if len(label) != 1:
-                raise DataError(f"{location}: an image of an index has one 'class_id'; restore UnED's info_files")
-        return Domain(queries, [label[0] for label in labels])
-    index_items, index_labels = _uned_rows(index, images)
-    return Domain(index_items, [label[0] for label in index_labels], queries, labels)
+    has_index = index.is_file()
+    items, labels = _uned_rows(index if has_index else test, images, is_index=True)
+    queries = _uned_rows(test, images, is_index=False) if has_index else ()
+    return Domain(items, [label for (label,) in labels], *queries)
 
 
-def _uned_rows(file: pathlib.Path, images: pathlib.Path) -> tuple[list[Item], list[tuple[str, ...]]]:
+def _uned_rows(file: pathlib.Path, images: pathlib.Path, is_index: bool) -> tuple[list[Item], list[tuple[str, ...]]]:
+    """Returns the images of a list and the labels of each; an image of an index has one."""
     items, labels = [], []
     for location, row in read_json_lines(str(file)):
         classes = row.get("class_id")
         listed = classes if isinstance(classes, list) else [classes]
         if not listed or None in listed:
             raise DataError(f"{location}: needs a field 'class_id' with a class or a list of classes")
+        if is_index and len(listed) > 1:
+            raise DataError(f"{location}: an image of an index has one 'class_id'; restore UnED's info_files")
         items.append(Item(images=(_unpacked(row.get("path"), images, location),)))
         labels.append(tuple(label_of(one, location) for one in listed))
     return some(items, file), labels

@@ -81,6 +81,7 @@ def test_uned_is_read_as_its_authors_publish_it(uned):
         ("rp2k/test", [{"path": "rp2k/all/b.png"}], "needs a field 'class_id'"),
         ("rp2k/test", [{"path": "rp2k/all/b.png", "class_id": []}], "needs a field 'class_id'"),
         ("rp2k/test", [{"path": "rp2k/all/b.png", "class_id": [1, 2]}], "an image of an index has one 'class_id'"),
+        ("gldv2/index", [{"path": "gldv2/index/a.png", "class_id": [5, 3]}], "an image of an index has one 'class_id'"),
         ("rp2k/test", [{"path": "rp2k/all/z.png", "class_id": 1}], "rp2k/all/z.png is not there"),
         ("rp2k/test", [], "nothing in it"),
     ],
