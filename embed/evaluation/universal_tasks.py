@@ -61,7 +61,10 @@ class Domain:
 
     @property
     def numbered(self) -> tuple[np.ndarray, np.ndarray]:
-        """The labels of the index, int [N], and of the queries, int [Q, most labels of a query], with -1 for none, as numbers."""
+        """Numbers in place of the labels: int [N] of the index, and int [Q, L] of the queries.
+
+        L is the largest number of labels of a query. Shorter rows end in -1, and a label that the index does not have is -1.
+        """
         numbers: dict[str, int] = {}
         index = np.array([numbers.setdefault(label, len(numbers)) for label in self.index_labels])
         queries = np.full((len(self.labels), max(map(len, self.labels))), -1)

@@ -66,7 +66,7 @@ def _prompt_notes(recipe: Recipe) -> list[str]:
 
 
 def _image_notes(recipe: Recipe, model: Model) -> list[str]:
-    """Returns in what images are embedded otherwise by the finished model than they are trained here."""
+    """Returns notes of images that the finished model will embed in another size or prompt than this run trains."""
     served = (architectures.image_tower(model.description) or {}).get("image_size")
     notes = []
     for feature in recipe.record_features:
@@ -83,7 +83,7 @@ def _image_notes(recipe: Recipe, model: Model) -> list[str]:
             if prompt != _PLAIN:
                 notes.append(
                     f"note       task {task.name!r}: {feature.name!r} is trained in the prompt {prompt!r}, and the finished model "
-                    "embeds images without a text in no prompt; where the texts are '[MASK_0]' alone, set the prompt to 'none'"
+                    "adds no prompt to images without a text; where the texts are '[MASK_0]' alone, set the prompt to 'none'"
                 )
     return notes
 
