@@ -197,6 +197,7 @@ def test_averaging_starts_without_jax():
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_training_and_inference_load_no_tensorflow_and_models_are_converted_and_exported_without_torch():
     """In this order in one process, whose start is what takes time."""
     first = "embed.training.loop, embed.inference.model, embed.inference.search, embed.data.loader, embed.data.cache"

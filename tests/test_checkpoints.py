@@ -180,6 +180,7 @@ def test_on_commit_is_told_after_the_manifest(tmp_path):
     assert told == [(1, [1]), (2, [1, 2])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first, second",
     [
@@ -286,6 +287,7 @@ def try_restore(folder, mesh):
     return {name: checkpoints.restore(folder, name, targets(mesh, tree)) for name, tree in make_trees().items()}
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_caught(copied):
     draw, mesh = random.Random(0), one_device()
     paths = [p for p in all_files(copied) if p.stat().st_size]
@@ -326,6 +328,7 @@ def damage_append(path):
     path.write_bytes(path.read_bytes() + b"\0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [damage_truncate, damage_append, os.unlink])
 def test_truncation_and_deletion_of_any_file_are_caught(copied, damage):
     mesh = one_device()
@@ -633,6 +636,7 @@ def disk_full(failed):
     return failed / "full" / "checkpoints", (failed / "full.said").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_storage_error_that_tells_which_step_is_intact(disk_full):
     line = disk_full[1][0]
     assert line.startswith("74 ") and f"{disk_full[0]}/2" in line

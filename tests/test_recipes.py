@@ -213,6 +213,7 @@ def test_gin_files_are_short_and_explained(path):
     assert lines[0].startswith("#"), "say on top what the file is for"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("embeddinggemma", 307_581_696), ("embeddinggemma2", 271_002_648)])
 def test_the_model_files_of_released_models_have_their_parameter_counts(name, count, tmp_path):
     text = (GIN / "recipes" / "quickstart_from_nothing.gin").read_text()

@@ -90,6 +90,7 @@ def test_weighted_is_the_weighted_sum(inputs):
         np.testing.assert_allclose(found[path], value, rtol=1.2e-7, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0, None])
 def test_interpolation_goes_from_the_base_to_the_other(inputs, alpha):
     weights = soup.weights_for("interpolate", 2, None, alpha)
@@ -101,6 +102,7 @@ def test_interpolation_goes_from_the_base_to_the_other(inputs, alpha):
         assert_same_bits(trees.unflatten(found), make_params(int(alpha)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 10])
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.float16])
 def test_a_model_averaged_with_itself_is_that_model_to_the_bit(tmp_path, count, dtype):
@@ -259,6 +261,7 @@ OTHER_TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHER_TEXTS)
 def test_models_that_read_a_text_differently_are_not_averaged(inputs, kind):
     changes, message = OTHER_TEXTS[kind]

@@ -91,6 +91,7 @@ def test_models_of_no_common_start_are_averaged_only_when_told(folder, run_embed
     assert run_embed(folder, "average", "base", "one", "two", "--output=family").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [

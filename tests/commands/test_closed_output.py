@@ -90,6 +90,7 @@ def test_a_closed_terminal_does_not_end_a_run(open_run):
     assert "the terminal was closed" in (open_run / "hung-up/output.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_error_keeps_its_exit_code_when_nobody_reads_it(open_run):
     code, _ = closed_after_one_line(open_run, *TRAIN, "--run_dir=open", "--gin.SEED=5")
     assert code == 65

@@ -15,6 +15,7 @@ def folder(prepared, tmp_path):
     return shutil.copytree(prepared, tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_every_step_is_told_and_written(folder, run_embed):
     done = run_embed(folder, *HEAD, "--output=needs.md")
     assert done.returncode == 0, done.stderr
@@ -109,13 +110,12 @@ def test_adapters_take_less_than_the_whole_model(folder, run_embed):
     assert after["lasting"] < before["lasting"]  # no moments of what does not learn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
-        pytest.param(
-            ["--steps=train,serve"], 64, "no step 'serve'; known: train, evaluate, encode", marks=pytest.mark.slow
-        ),
-        pytest.param(["--mesh=2,2"], 64, "--mesh=2,2: three numbers, DATA,FSDP,TENSOR", marks=pytest.mark.slow),
+        (["--steps=train,serve"], 64, "no step 'serve'; known: train, evaluate, encode"),
+        (["--mesh=2,2"], 64, "--mesh=2,2: three numbers, DATA,FSDP,TENSOR"),
         (["--mesh=3,1,1"], 78, "does not fit 1 devices"),
         (["--micro_batches=3"], 78, "does not split"),
     ],

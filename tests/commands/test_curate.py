@@ -145,6 +145,7 @@ def test_queries_for_passages(curate, folder, server):
     assert not [p for p in (folder / "out").iterdir() if b"Bearer" in p.read_bytes()]
 
 
+@pytest.mark.slow
 def test_training_reads_the_queries(curate, folder):
     from embed.sources.record_files import JsonLines
 
@@ -363,6 +364,7 @@ def test_a_request_counts_when_a_kill_comes_between_it_and_its_reply(curate, fol
     assert summary["requests"] == 10 and summary["requests_interrupted"] >= 2 and summary["tokens_interrupted"] > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_budget_that_failures_spend_is_the_endpoints_fault(curate_here, folder, server, concurrency):
     server.faults = [broken] * 1000
@@ -391,6 +393,7 @@ def test_now_and_then_a_failure_is_not_the_endpoints_fault(curate_here, folder, 
     assert "the budget of 10 requests is spent (5 requests failed, the last: status 500" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 429, 500])
 def test_the_key_and_control_characters_are_found_nowhere(curate_here, folder, server, status):
     """Also not in the traceback of --debug: the errors of the HTTP library hold the headers."""
@@ -408,6 +411,7 @@ def test_the_key_and_control_characters_are_found_nowhere(curate_here, folder, s
     assert "Traceback" in done.stderr and "httpcore" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["replies.jsonl", "salt", "job.json", "rows.jsonl.gz", "summary.json"])
 def test_every_damage_to_the_output_is_told_and_nothing_is_asked_anew(curate_here, folder, server, name):
     """Bytes are flipped, cut and removed in this process: what stands on the disk is the same for every run."""

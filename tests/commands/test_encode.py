@@ -43,6 +43,7 @@ def encode(run_embed, folder, output, *more, **environment):
     return run_embed(folder, "encode", "model", "--input=few.jsonl", f"--output={output}", *more, **environment)
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_the_api(folder, run_embed):
     done = encode(run_embed, folder, "out", "--shard_size=20", "--prompt=query", "--dims=64")
     assert done.returncode == 0, done.stderr
@@ -59,9 +60,8 @@ def test_vectors_are_those_of_the_api(folder, run_embed):
     np.testing.assert_allclose(vectors, wanted, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("encode.before_commit_1", marks=pytest.mark.slow), "encode.after_commit_1"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["encode.before_commit_1", "encode.after_commit_1"])
 def test_killed_and_run_again_gives_the_same_files(place, folder, run_embed):
     name = place.replace(".", "-")
     whole = encode(run_embed, folder, f"whole-{name}", "--shard_size=20", "--format=npy")
@@ -161,6 +161,7 @@ def test_another_file_of_the_same_name_is_refused(folder, run_embed):
     assert state(folder / "named") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows, message",
     [
@@ -209,6 +210,7 @@ def test_two_hosts_share_a_file(folder, run_embed):
     assert files_of(folder / "two-hosts") == files_of(folder / "one-host")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, code, message",
     [

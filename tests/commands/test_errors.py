@@ -46,9 +46,8 @@ BAD_LINES = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in ("malformed", "bytes") else pytest.mark.slow) for kind in BAD_LINES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BAD_LINES)
 def test_a_bad_record_names_file_and_line(kind, here, capsys):
     line, message = BAD_LINES[kind]
     good = (json.dumps(GOOD) + "\n").encode()

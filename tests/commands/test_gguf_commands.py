@@ -89,6 +89,7 @@ def test_an_export_says_what_to_do_and_what_is_lost(folders, call, tmp_path):
     assert files.verify_manifest(tmp_path / "out")["form"] == "gguf"
 
 
+@pytest.mark.slow
 def test_texts_are_those_that_llama_cpp_reads_alike(folders):
     checks, content = parity.read(folders.export)
     assert (content["dtype"], content["measure"], content["tolerance"]) == ("q8_0", "cosine distance", 1e-2)

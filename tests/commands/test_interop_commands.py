@@ -115,6 +115,7 @@ def program(run_dir):
     return run_dir.parent / "program"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["added_tokens.json", "1_Pooling/config.json", "vocab.txt"])
 def test_verify_refuses_a_file_that_was_added(program, refused, tmp_path, name):
     copy = pathlib.Path(shutil.copytree(program, tmp_path / "copy"))

@@ -70,9 +70,8 @@ def by_brute_force(folder, name, corpus=(), negatives=2, ceiling=0.95, last=20):
     return rows, found
 
 
-@pytest.mark.parametrize(
-    ("with_corpus", "ceiling"), [pytest.param(False, "off", marks=pytest.mark.slow), (True, "0.95")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("with_corpus", "ceiling"), [(False, "off"), (True, "0.95")])
 def test_negatives_are_those_of_brute_force(folder, run_embed, with_corpus, ceiling):
     corpus = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()] if with_corpus else []
     given = [
@@ -173,6 +172,7 @@ def test_training_reads_what_was_mined(folder, run_embed):
     assert all(target_id(r["target"]) not in map(target_id, r["negatives"]) for r in records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "message"),
     [

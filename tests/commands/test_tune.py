@@ -91,6 +91,7 @@ def test_a_bayesian_search_leaves_mixtures_their_soup_and_both_scores(folder, li
     assert "another given, search" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_rates_that_are_found_go_after_the_recipe(folder, lines, tmp_path, run_embed):
     pytest.importorskip("bayes_opt")
     given = ["--start=recipe", "--trials=4", "--dirichlet=1", "--mixtures=1"]
@@ -140,6 +141,7 @@ def test_a_task_that_cannot_be_trained_alone_ends_the_search(lines, tmp_path, ca
     assert re.match(r"embed: tune: first alone ended with 70: embed: it went wrong", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "ends_with"), [(74, 65), (75, 75), (-9, 65)])
 def test_what_may_go_well_another_time_ends_the_search_and_is_tried_again(lines, tmp_path, capsys, code, ends_with):
     pytest.importorskip("bayes_opt")
@@ -223,6 +225,7 @@ def test_a_search_of_twelve_trials_killed_twice_repeats_none(folder, run_embed):
 OF_RECIPE = ["--gin_file=searched.gin", "--search=bayesian", "--start=recipe"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [

@@ -139,6 +139,7 @@ def play_all(seeds, server, folder, run) -> collections.Counter:
     return counts
 
 
+@pytest.mark.slow
 def test_some_scripts(monkeypatch, embedding_server, tmp_path):
     counts = play_all(range(QUICK_SCRIPTS), embedding_server, tmp_path, InProcess(monkeypatch))
     assert min(counts[f"exit {code}"] for code in (0, 69, 75, None)) > 2, counts

@@ -36,6 +36,7 @@ def play_all(seeds, server, folder, run, unfit=frozenset()) -> collections.Count
     return counts
 
 
+@pytest.mark.slow
 def test_some_scripts(in_process, fault_server, tmp_path):
     counts = play_all(range(QUICK_SCRIPTS), fault_server, tmp_path, in_process)
     assert min(counts[f"exit {code}"] for code in (0, 69, 75, None)) > 2, counts

@@ -37,6 +37,7 @@ def search() -> list[Trial]:
     return searched(Proposer(NAMES, "mean", ["x", "y"]), 5, 14)
 
 
+@pytest.mark.slow
 def test_the_search_beats_its_seeds_and_ends_near_the_best_mixture(search):
     best = {name: max(value(t, name) for t in search[:5]) for name in ("mean", "x", "y")}
     assert max(value(t, "mean") for t in search) > best["mean"] + 0.005

@@ -45,6 +45,7 @@ def test_tokens_of_requests_under_way_are_waited_for(server, tmp_path):
     assert 1 < server.most_at_once < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("fault", [too_many, broken, not_json, hung_up, half_sent], ids=lambda f: f.__name__)
 def test_retries_spend_the_budget(server, tmp_path, fault, concurrency):

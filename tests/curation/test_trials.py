@@ -101,6 +101,7 @@ def test_two_processes_divide_the_runs(whole, tmp_path):
         assert min(simplex.distance(trial.rates, rates) for rates in others) >= 0.01
 
 
+@pytest.mark.slow
 def test_the_run_of_a_process_that_dies_is_taken_over(tmp_path):
     process = start(tmp_path, 60.0)
     deadline = time.time() + 30
@@ -159,6 +160,7 @@ def test_a_trial_that_fails_is_marked_and_the_search_goes_on(tmp_path, capsys):
     Search(tmp_path, searching.plan(), lambda *arguments: pytest.fail("trained again")).work()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [float("nan"), None])
 def test_a_score_that_is_not_finite_or_missing_is_a_failure(tmp_path, score):
     train = searching.formula()

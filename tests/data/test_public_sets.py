@@ -43,7 +43,8 @@ def test_sets_are_chosen_by_kind_and_name():
         public_sets.tasks(names=["nli"])
 
 
-@pytest.mark.parametrize("name", [pytest.param("snli", marks=pytest.mark.slow), "multi_nli"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["snli", "multi_nli"])
 def test_sets_of_tfds_are_read_with_its_own_features(name, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     (one,) = [s for s in public_sets.SETS if s.name == name]

@@ -100,6 +100,7 @@ def test_examples_are_those_of_the_encoder_in_order(tmp_path, tokenizer, validat
     same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
 
 
+@pytest.mark.slow
 def test_truncation_and_prompts_are_the_encoders(tmp_path, tokenizer):
     task = file_task(tmp_path, query_prompt="none", target_prompt="text: {content} | {title}")
     records = [record for _, record in task.source.examples()]
@@ -289,6 +290,7 @@ def own_module(tmp_path, monkeypatch, seqio):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "extra", "more"),
     [
@@ -402,6 +404,7 @@ def tfds_task(folder, split="train", **fields):
     return Task("little", Tfds("little_pairs:1.0.0", fields, split, folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "more"),
     [
@@ -453,6 +456,7 @@ def test_a_tfds_dataset_that_is_not_there_is_refused_in_one_line(tfds_folder, to
     assert "no_such_pairs" in message
 
 
+@pytest.mark.slow
 def test_every_file_of_data_and_sources_is_imported_without_tensorflow():
     program = (
         "import importlib, pathlib, sys\n"

@@ -121,6 +121,7 @@ def test_the_page_shows_the_names(named, results, monkeypatch):
     assert not any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in text) and "\u202e" not in text
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_with_the_names(results):
     """All at once: a model and a task of each name."""
     if not plots.available():

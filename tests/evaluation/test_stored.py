@@ -125,6 +125,7 @@ def every_path(value, path=()):
         yield from every_path(inside, (*path, key))
 
 
+@pytest.mark.slow
 def test_every_value_replaced_by_any_other_is_refused_or_gives_tables(results, tmp_path):
     tried = 0
     for path in list(every_path(results)):

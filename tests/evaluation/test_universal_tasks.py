@@ -56,6 +56,7 @@ def by_loops(task, vectors, merged: bool):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merged", [True, False])
 def test_the_scores_are_those_of_loops(made, merged):
     task, vectors = made
@@ -68,6 +69,7 @@ def test_the_scores_are_those_of_loops(made, merged):
             assert scores[f"{metric}{suffix}/{name}"] == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_specialists_are_each_in_their_own_index(made):
     task, vectors = made
     scores = {}

@@ -41,6 +41,7 @@ def values(tensor) -> np.ndarray:
     return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NAMES)
 def test_matrices_have_the_type_and_the_rest_is_float32(dtype, write):
     written = write("bert", dtype)
@@ -132,6 +133,7 @@ def test_values_on_the_grid_are_kept_to_the_bit(dtype, grid, write):
         assert values(tensor).tobytes() == expected[name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "gemma", "modernbert", "qwen3"])
 @pytest.mark.parametrize(("dtype", "kind"), [("q4_0", "int4_blocks"), ("q8_0", "int8_blocks")])
 def test_weights_of_a_quantised_model_are_kept_to_the_bit(name, dtype, kind, write):

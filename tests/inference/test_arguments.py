@@ -12,6 +12,7 @@ from embed.inference.model import _check_length
 from embed.types import Item
 
 
+@pytest.mark.slow
 def test_encode_takes_every_form_of_item(model):
     expected = model.encode([Item("bada", "mira"), Item("kolo")], prompt="document")
     for form in (iter([{"text": "bada", "title": "mira"}, "kolo"]), np.array([Item("bada", "mira"), "kolo"], object)):

@@ -117,6 +117,7 @@ def check(counts) -> None:
     assert counts[corruption.UNCHANGED] < 0.2 * counts.total()
 
 
+@pytest.mark.slow
 def test_no_damage_is_silent_and_none_is_a_raw_exception(tmp_path, monkeypatch):
     check(corruption.trials(all_cases(tmp_path, monkeypatch), tmp_path / "work", 50))
 

@@ -49,6 +49,7 @@ def test_an_image_that_changed_is_another_job(rows, dual_bundle, tmp_path):
         encode.run(dual_bundle, rows, tmp_path / "out", **options)
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_images(rows, bundle, dual_bundle, tmp_path):
     with pytest.raises(UsageError, match="--image_field: .* embeds texts only; take a model of both"):
         encode.run(bundle, rows, tmp_path / "out", format="npy", image_field="image")

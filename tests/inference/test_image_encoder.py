@@ -32,6 +32,7 @@ def expected(dual_model):
     return np.asarray(apply(params, {"pixels": pixels}, method="image"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens_per_batch", [1, 8, 64, None])
 def test_vectors_are_the_models_own_in_order(dual_model, encoder, expected, tokens_per_batch):
     encoder, counted = dataclasses.replace(encoder, tokens_per_batch=tokens_per_batch), []
@@ -43,6 +44,7 @@ def test_vectors_are_the_models_own_in_order(dual_model, encoder, expected, toke
     assert encoder(dual_model.params, [], []).shape == (0, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [MeshShape(1, 1, 1), MeshShape(2, 2, 2)])
 def test_vectors_are_the_same_on_every_mesh(dual_model, encoder, expected, shape):
     mesh = sharding.make_mesh(shape, jax.devices()[: shape.data * shape.fsdp * shape.tensor])
@@ -55,6 +57,7 @@ def test_vectors_are_the_same_on_every_mesh(dual_model, encoder, expected, shape
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_shape_is_compiled_but_for_the_last_batch(dual_model, encoder):
     encoder = dataclasses.replace(encoder, tokens_per_batch=16)
     compiled = encoder._program._apply._cache_size()  # by other tests: the program is shared

@@ -26,6 +26,7 @@ def equal(vectors, expected):
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_form_of_an_image_has_one_vector(dual_model, path):
     (expected,) = dual_model.encode([PICTURES[0]])
     np.testing.assert_allclose(np.linalg.norm(expected), 1, rtol=1e-6)

@@ -32,6 +32,7 @@ def test_top_k_is_exact(count, k):
     check(unit(draw, 7, 5), unit(draw, count, 5), k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block, rows, count", [(32, 3, 101), (64, 4, 1), (64, 4, 100), (128, 7, 450), (256, 1, 101), (300, 10, 450)]
 )

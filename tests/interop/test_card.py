@@ -10,6 +10,7 @@ from embed.models.embedder import Embedder
 from embed.models.pooling import MeanPooling
 
 
+@pytest.mark.slow
 def test_the_card(exported, gemma_bundle):
     text = (exported / "README.md").read_text(encoding="utf-8")
     assert text.startswith("---\nlibrary_name: sentence-transformers\n") and "# mine\n" in text

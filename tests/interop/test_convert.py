@@ -15,9 +15,10 @@ from embed.text import PROMPTS
 FAMILIES = ("bert", "xlm-roberta", "gemma3_text", "embedding_gemma2_text", "t5gemma", "modernbert", "qwen3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "embedding_gemma2_text" else name for name in FAMILIES],
+    FAMILIES,
 )
 def test_convert_export_convert_is_exact(family, rounds, foreign, tmp_path):
     made = rounds(family)
@@ -77,6 +78,7 @@ def params(wanted):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_halves_are_read_exactly(family, dtype, wanted, params, foreign, tmp_path):

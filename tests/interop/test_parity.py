@@ -36,6 +36,7 @@ def copy(program, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_every_text_with_both_sides_and_every_other_prompt_once(content):
     pairs = [(e["prompt"], e["text"]) for e in content["entries"]]
     sides = [(name, [t for p, t in pairs if p == name]) for name in ("query", "document")]

@@ -47,6 +47,7 @@ def test_two_files_of_one_purpose(theirs):
     assert sources.read(theirs).max_length == 3
 
 
+@pytest.mark.slow
 def test_the_default_prompt_is_kept_and_told(theirs, call, tmp_path, foreign):
     edit(theirs / "config_sentence_transformers.json", default_prompt_name="query")
     code, out, err = call("convert", theirs, tmp_path / "out")

@@ -158,9 +158,10 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "embedding_gemma2_text" else name for name in FAMILIES],
+    FAMILIES,
 )
 def test_every_family_is_written_in_its_layout(family, rounds, foreign):
     folder = rounds(family).back

@@ -43,9 +43,8 @@ def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign)
     assert changed == {"truncation"} and theirs["truncation"]["max_length"] == 48
 
 
-@pytest.mark.parametrize(
-    "family", ["bert", "modernbert", "qwen3", "t5gemma", pytest.param("embedding_gemma2_text", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "modernbert", "qwen3", "t5gemma", "embedding_gemma2_text"])
 def test_programs_of_other_families_give_the_same(family, rounds, tmp_path):
     trained = origin.open_trained(rounds(family).first)
     stablehlo.write(tmp_path, trained)

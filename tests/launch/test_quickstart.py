@@ -133,6 +133,7 @@ def names(calls):
 TUNED = ["convert", "prepare", "train", "average", "evaluate", "export", "search"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [[], ["--from-nothing"], ["--seed=3"], ["--from-nothing", "--seed=3"]])
 def test_the_commands_are_those_that_embed_knows(finished, given, monkeypatch):
     _, calls, _ = finished(*given)

@@ -49,6 +49,7 @@ def test_a_batch_of_items_that_are_all_alone_has_no_loss_and_no_gradient():
     assert float(value) == 0 and not np.any(gradient)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_finite():
     x = jnp.float32(drawn(0, (1, 4)))
     for kind in ("proxies", "pairs"):

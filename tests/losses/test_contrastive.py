@@ -134,6 +134,7 @@ def test_value_and_gradient_match_the_loops(count, hardness, literal, duplicates
     check_against_loops(Contrastive(0.2, hardness, literal), count, duplicates, partly)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize(
     "switches", [{"mask_duplicates": False}, {"same_tower": True}, {"mask_duplicates": False, "same_tower": True}]
@@ -175,6 +176,7 @@ def check_against_loops(loss: Contrastive, count: int, duplicates: str, partly: 
         np.testing.assert_allclose(ours, numeric, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_hardness_weight_has_no_gradient():
     random = np.random.default_rng(0)
     query, target = random.normal(size=(2, 3, 4))

@@ -56,6 +56,7 @@ def test_missing_scores_are_said(loss):
         loss(pairs)
 
 
+@pytest.mark.slow
 @LOSSES
 def test_a_batch_of_a_task_without_negatives_has_no_loss_and_no_gradient(loss):
     pairs = batch()

@@ -30,6 +30,7 @@ def by_loops(states, table, labels, mask, z_loss):
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_sums_and_gradients_in_chunks_of_any_size(z_loss, chunk, monkeypatch):

@@ -19,6 +19,7 @@ from embed.trees import flatten
 POOLERS = [MeanPooling(), FirstPooling(), LastPooling(), AttentionPooling(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", POOLERS, ids=lambda p: type(p).__name__)
 def test_a_description_survives_json(tiny, pooler):
     module = tiny.make(pooling=pooler, matryoshka_dims=(4, 2), dropout=0.1, remat="dots", window=6)
@@ -109,6 +110,7 @@ def test_internal_fields_cannot_be_set_from_a_description(field):
         api.from_description({"type": "MeanPooling", field: "x"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", POOLERS, ids=lambda p: type(p).__name__)
 def test_axes_lie_along_the_parameters(tiny, pooler):
     model = api.build(tiny.make(pooling=pooler, projection=(14, 10, 8)))
@@ -190,6 +192,7 @@ def test_values_out_of_range_are_refused_when_built(tiny, fields):
         api.build(tiny.make(**fields))
 
 
+@pytest.mark.slow
 def test_every_parameter_reaches_the_embedding(gradient):
     for path, g in flatten(gradient[1]).items():
         assert np.abs(g).max() > 1e-6, path

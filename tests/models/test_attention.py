@@ -55,6 +55,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_maps_apart_and_together_give_what_numpy_gives(case):
     heads, base = CASES[case]

@@ -101,6 +101,7 @@ def test_layers_that_lie_apart_give_the_same(model, params):
         np.testing.assert_allclose(vectors, model.apply(params, inputs, method=method), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_has_axes_and_the_flops_count_both(model, params):
     assert jax.tree.structure(params) == jax.tree.structure(model.axes, is_leaf=lambda x: isinstance(x, tuple))
     jax.tree.map(lambda x, axes: np.testing.assert_equal(x.ndim, len(axes)), params, model.axes)
@@ -130,6 +131,7 @@ def mixed():
     return model, jax.jit(model.init)(jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_images_in_a_text_are_their_class_token_their_number_and_nothing_else(mixed):
     model, params = mixed
     assert list(model.methods)[-2:] == ["inserted", "mixed"] and model.methods["mixed"].inputs[-1] == "inserted"
@@ -140,6 +142,7 @@ def test_images_in_a_text_are_their_class_token_their_number_and_nothing_else(mi
     np.testing.assert_allclose(vectors[:, :, 0], expected * 8**0.5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_text_with_vectors_of_its_own_words_is_that_text(mixed):
     model, params = mixed
     table = np.asarray(params["text"]["encoder"]["embedding"]["table"]) * 8**0.5
@@ -160,6 +163,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_takes_vectors_in_place_of_words(family):
     from embed.models.bert import Bert

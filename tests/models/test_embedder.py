@@ -20,6 +20,7 @@ def pooled(tiny, encoded):
     return np.asarray(MeanPooling().apply({}, encoded, tiny.texts()[1]), np.float64)
 
 
+@pytest.mark.slow
 def test_a_chain_of_projections_equals_its_product(tiny, pooled):
     kernels = [np.asarray(tiny.params[f"projection_{i}"]["kernel"], np.float64) for i in range(2)]
     direct = pooled @ kernels[0] @ kernels[1]
@@ -60,6 +61,7 @@ def test_a_model_of_fewer_than_two_maps_has_no_intermediate_embedding(tiny, proj
         model.apply({}, {}, method="embeddings")
 
 
+@pytest.mark.slow
 def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(tiny):
     tokens, mask = tiny.texts()
     row, segment_ids = np.full((2, 14), 7, np.int32), np.zeros((2, 14), np.int32)
@@ -73,6 +75,7 @@ def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(tiny):
     assert max(np.max(np.abs(found[r, i // 2] - alone[i])) for i, (r, _) in enumerate(places)) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", [FirstPooling(), LastPooling(), AttentionPooling(3)], ids=lambda p: type(p).__name__)
 def test_every_pooler_builds_into_a_model(tiny, pooler):
     model = api.build(tiny.make(pooling=pooler))

@@ -50,6 +50,7 @@ def test_paths_and_shapes_are_the_checkpoint_format(tiny):
     }
 
 
+@pytest.mark.slow
 def test_initial_values_have_their_scale(initial):
     params = initial.init(jax.random.key(0))
     flat = {path: np.asarray(x) for path, x in flatten(params).items()}
@@ -95,6 +96,7 @@ def test_position_matters(tiny):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_texts_in_a_row_match_numpy(causal):
     sizes = {

@@ -96,9 +96,10 @@ def gradients(kernel, q, k, v, weights, is_local=None):
     return [g for kind in ((False,) if kernel.local is None else (False, True)) for g in run(q, k, v, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("full", "local", "heads", "softcap"),
-    [CASES[3], *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:3])],
+    CASES[1:4],
 )
 def test_the_kernels_have_one_gradient(full, local, heads, softcap):
     arguments = (full, local, 0.3, jnp.dtype("float32"), softcap)
@@ -126,6 +127,7 @@ def windowed_gradients():
     return gradients(Xla(WINDOW, None, 0.25, jnp.dtype("float32")), *values(2, 1, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Xla, Splash])
 def test_bfloat16_is_near(make):
     q, k, v, weights = values(2, 1, 32)

@@ -60,6 +60,7 @@ def inputs(length=9, decoder_length=6, seed=0):
     }
 
 
+@pytest.mark.slow
 def test_a_token_of_the_decoder_sees_those_before_it_and_the_whole_text(model, params):
     given = inputs()
     decode = jax.jit(lambda given: model.apply(params, given, method="decode"))
@@ -116,6 +117,7 @@ def test_a_decoder_that_sees_ahead_is_refused():
         api.build(make().clone(decoder=MeanPooling()))
 
 
+@pytest.mark.slow
 def test_embeddings_do_not_use_the_decoder(model, params):
     given = {name: x for name, x in inputs().items() if not name.startswith("decoder")}
     without = {name: x for name, x in params.items() if name != "decoder"}
@@ -124,6 +126,7 @@ def test_embeddings_do_not_use_the_decoder(model, params):
     assert flatten(jax.eval_shape(plain.init, jax.random.key(0))).keys() == flatten(without).keys()
 
 
+@pytest.mark.slow
 def test_flops_count_what_the_compiler_counts():
     """At a size where products are nearly all that is computed."""
     sizes = {**SIZES, "width": 64, "mlp_dim": 256, "vocab_size": 512, "head_dim": 16, "num_layers": 2, "window": 64}

@@ -12,6 +12,7 @@ LAYERS = "encoder/stack/layers"
 LORA = Lora(rank=3, alpha=6.0)
 
 
+@pytest.mark.slow
 def test_at_the_start_the_model_is_the_base(tiny):
     factors = tiny.fast(lambda key: LORA.init(key, tiny.params, tiny.model.axes))(jax.random.key(0))
     merged, base = flatten(LORA.merge(tiny.params, factors)), flatten(tiny.params)

@@ -27,6 +27,7 @@ def params(model):
 PIXELS = np.random.default_rng(0).uniform(size=(3, SIDE, SIDE, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_methods_and_sizes(model, params):
     assert list(model.methods) == ["text", "inserted", "mixed"]
     assert model.embedding_dim == 12 and model.matryoshka_dims == (12,)
@@ -57,6 +58,7 @@ def test_vectors_of_images_stand_in_texts_as_they_are(model, params):
     np.testing.assert_allclose(model.apply(params, inputs, method="mixed"), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_layers_that_lie_apart_give_the_same(model, params):
     apart = model.apart(params)
     assert "layer_0" in apart["image"]["encoder"]["stack"] and "layer_0" in apart["text"]["encoder"]["stack"]

@@ -8,6 +8,7 @@ from embed.models.modernbert import ModernBert
 SIZES = {"vocab_size": 40, "width": 12, "num_layers": 4, "num_heads": 3, "mlp_dim": 20}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("biases", [False, True])
 def test_texts_in_a_row_match_numpy(biases):
     has = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias"), biases)

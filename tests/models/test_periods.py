@@ -126,6 +126,7 @@ def test_the_same_vectors_and_gradients_on_a_mesh_of_every_axis(tiny):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4 * max(1.0, np.abs(other).max()))
 
 
+@pytest.mark.slow
 def test_an_adapter_of_what_is_stacked_twice_is_added_layer_by_layer(tiny, params):
     model, lora = make(), Lora(rank=3, alpha=6.0)
     factors = flatten(tiny.draw(lambda key: lora.init(key, params, model.axes), 1))

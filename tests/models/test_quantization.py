@@ -92,9 +92,8 @@ def test_a_mixture_has_eight_bits_in_attention_and_four_elsewhere(gemma):
     assert schemes["projection_1/kernel"].inputs == (0,) and schemes["encoder/embedding/table"].inputs == (1,)
 
 
-@pytest.mark.parametrize(
-    "preset", [name if name == "mixed_channels" else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
 def test_norms_biases_queries_and_small_tables_stay_float32(preset):
     for encoder in ENCODERS.values():
         model, params = built(encoder, AttentionPooling())
@@ -106,6 +105,7 @@ def test_norms_biases_queries_and_small_tables_stay_float32(preset):
         assert all(path.endswith(small) for path in same) and same
 
 
+@pytest.mark.slow
 def test_jax_rounds_as_numpy_does(gemma):
     model, params = gemma
     for preset in PRESETS.values():

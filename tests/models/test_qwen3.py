@@ -16,6 +16,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("causal", "bias"), [(True, False), (False, True)])
 def test_texts_in_a_row_match_numpy(causal, bias):
     encoder = Qwen3(**SIZES, causal=causal, rope_base=100.0, attention_bias=bias)

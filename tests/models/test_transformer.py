@@ -58,6 +58,7 @@ def test_unroll_and_remat_change_no_value_and_no_gradient(fields, tiny, gradient
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient[1])) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_remat_really_computes_again(tiny, dtype):
     def products(**fields):

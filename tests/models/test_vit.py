@@ -78,6 +78,7 @@ def by_loops(vit, params, image, mask=None, values=False):
     return x[: vit.num_class_tokens], x[vit.num_class_tokens + vit.num_registers :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(6, 6), (5, 9)], ids=str)
 def test_tokens_and_patches_are_those_of_loops(kind, size):

@@ -56,6 +56,7 @@ def taught(run, **fields):
     return dataclasses.replace(with_average(), teacher=FrozenTeacher(str(run), TOWER), **fields)
 
 
+@pytest.mark.slow
 def test_tower_and_heads_are_those_of_the_run(run):
     objective, variables = taught(run), moved()
     read = objective.read_frozen(target(objective))

@@ -39,6 +39,7 @@ def cross_entropy(student, teacher, own, taught, centre, step=0):
     return -np.sum(p / p.sum(-1, keepdims=True) * np.log(q / q.sum(-1, keepdims=True)), -1)
 
 
+@pytest.mark.slow
 def test_the_terms_are_those_of_their_equations(variables):
     one = only(batch())
     outputs = fast(lambda v, b: whole_objective().forward(v, b, None, 0))(variables, one)
@@ -90,7 +91,8 @@ def test_the_terms_are_those_of_their_equations(variables):
     assert float(metrics["masked_modelling"]) == pytest.approx(of_patches.mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [2, 8])
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(variables, parts):
     """To 1e-6 of its norm; nothing is drawn, as the keys of micro-batches differ."""
     compute = fast(lambda v, b: loss_and_gradient(whole_objective(), v, b, KEY, 0))

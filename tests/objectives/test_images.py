@@ -46,9 +46,8 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "udon" else pytest.param(name, marks=pytest.mark.slow) for name in OBJECTIVES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
     objective = OBJECTIVES[name]()
     variables = fast(lambda: objective.init(jax.random.key(0)))()
@@ -78,6 +77,7 @@ def test_a_model_of_texts_and_missing_features_are_refused():
         wide.loss({}, outputs, Batch({n: x[0, 0] for n, x in batch(1).arrays.items()}, None), 0)
 
 
+@pytest.mark.slow
 def test_the_vector_of_a_teacher_is_that_of_the_domain_of_the_image():
     objective = OBJECTIVES["udon"]()
     variables = fast(lambda: objective.init(jax.random.key(0)))()

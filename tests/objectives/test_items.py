@@ -50,6 +50,7 @@ def test_without_negatives_there_is_no_feature_for_them():
     assert found.keys() == {"query", "target"}
 
 
+@pytest.mark.slow
 def test_texts_draw_different_noise():
     model, pairs = bag_of_words(dropout=True), examples()
     same_text = [{**pair, "target": pair["query"]} for pair in pairs]
@@ -57,6 +58,7 @@ def test_texts_draw_different_noise():
     assert np.abs(found["query"] - found["target"]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
     pairs = examples(vocab=48)
     params = gemma.init(jax.random.key(5))
@@ -71,6 +73,7 @@ def test_packed_texts_are_embedded_as_if_each_were_alone(gemma):
     np.testing.assert_allclose(found["negatives"][there], alone["negatives"][there], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_intermediate_embeddings_come_beside_the_final_ones_of_the_same_texts(gemma):
     pairs, params = examples(vocab=48), gemma.init(jax.random.key(5))
     part = only(rows(pairs, max_segments=8))

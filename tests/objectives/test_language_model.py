@@ -108,6 +108,7 @@ def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(name):
         np.testing.assert_allclose(flatten(found[1][2])[path], x, rtol=1e-5, atol=3e-6, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_run_exports_is_the_model(name):
     objective = make(name)
@@ -134,6 +135,7 @@ def test_a_model_of_the_other_kind_is_refused(objective, model, message):
         objective(model=build(**model)).init(jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_without_the_features_arrays_is_one_line(name):
     objective, array, feature = (

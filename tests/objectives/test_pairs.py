@@ -100,6 +100,7 @@ def test_a_learned_temperature_has_the_gradient_of_finite_differences(micro_batc
         assert float(at(middle)[1]["temperature"]) == pytest.approx(0.3, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("low", "high", "start"), [(0.01, 1.0, 0.9), (0.25, 0.4, 0.3), (0.28, 0.3, 0.3)])
 def test_a_learned_temperature_moves_and_stays_within_its_bounds(low, high, start):
     loss = Contrastive(start, learn_temperature=True, min_temperature=low, max_temperature=high)

@@ -80,6 +80,7 @@ def test_the_gradient_is_that_at_the_quantised_values(variables):
         assert np.any(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(variables, parts):
     with jax.enable_x64(True):
@@ -103,6 +104,7 @@ def steps(objective, count: int = 3, optimizer=None):
     return state, metrics
 
 
+@pytest.mark.slow
 def test_float32_parameters_learn_by_steps_smaller_than_a_scale():
     state, _ = steps(OBJECTIVE, 1, adamw(1e-5))
     first = OBJECTIVE.init(jax.random.key(0)).params["model"]
@@ -120,6 +122,7 @@ def test_a_checkpoint_holds_both_the_quantised_values_and_what_learns():
     assert set(flatten(split["learned"])) == {"model/table", "model/kernel", "loss/log_temperature"}
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_of_float32_and_is_quantised_when_it_is_exported():
     objective = MovingAverage(OBJECTIVE, 0.5)
     state, _ = steps(objective)
@@ -170,9 +173,8 @@ def on_one():
     return on_mesh(1, 1)
 
 
-@pytest.mark.parametrize(
-    ("size", "parts"), [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (4, 2))), (8, 2)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "parts"), [(2, 1), (4, 2), (8, 2)])
 def test_every_mesh_gives_the_same_loss_gradient_and_values(size, parts, on_one):
     value, gradient, exported = on_mesh(size, parts)
     assert value == pytest.approx(on_one[0], rel=1e-5)

@@ -81,6 +81,7 @@ def test_there_and_back_is_the_same_to_the_bit(bundle, export, tmp_path):
     assert f"squares of {SIDE} x {SIDE} pixels, 4 vectors each" in read.notes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

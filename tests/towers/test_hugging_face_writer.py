@@ -91,7 +91,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c == "patch" else pytest.mark.slow) for c in REFUSED])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_transformers_does_not_compute_is_refused(case, tmp_path):
     module, reason = REFUSED[case]
     trained = origin.open_trained(of_images(tmp_path / "bundle", module))
@@ -116,6 +117,7 @@ def test_a_pair_of_other_towers_is_refused(words, tmp_path):
             hugging_face_writer.kind_of(trained)
 
 
+@pytest.mark.slow
 def test_colours_are_scaled_as_the_processor_says(tmp_path):
     """A Dinov2 whose processor does not normalise takes colours as they are."""
     folder = written(tmp_path / "out", of_images(tmp_path / "bundle", image_tower(**KINDS["dinov2"])))

@@ -11,6 +11,7 @@ TIPS = {"mask_token": True, "layer_scale": 1.0}
 DINO = {**TIPS, "num_class_tokens": 1, "class_position": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("fields", [TIPS, DINO, {**DINO, "num_registers": 3}], ids=["tips", "dinov2", "registers"])
 def test_every_dialect_is_known_and_gives_the_parameters_back(fields, gated):

@@ -44,6 +44,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refused_run_writes_nothing(folder, run_embed, case):
     more, code, message = REFUSED[case]

@@ -247,6 +247,7 @@ def test_adafactor_spares_scales_from_decay():
         assert np.allclose(x, flatten(params)[path], rtol=1e-6) == undecayed, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [adamw, adafactor])
 @pytest.mark.parametrize("frozen", [(), ("bias",)])
 def test_the_learning_rate_that_is_reported_is_that_of_the_next_update(make, frozen):

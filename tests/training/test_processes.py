@@ -114,6 +114,7 @@ def batches(folder, shards: int) -> loader.Batches:
     return loader.Batches(Examples(mixture, caches, pairs(Lengths(48, 56), 2), 16, seed=0), shards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_the_hosts_slices_are_the_global_batch(prepared, hosts):
     whole, sliced = batches(prepared, 8), batches(prepared, 8)

@@ -49,6 +49,7 @@ def test_the_same_command_again_changes_nothing(uninterrupted, run_embed):
     assert digests(uninterrupted) == before
 
 
+@pytest.mark.slow
 def test_every_leaf_is_compared(uninterrupted):
     found = digests(uninterrupted)
     trees = json.loads((uninterrupted / "run/checkpoints/12/MANIFEST.json").read_text())["trees"]
@@ -65,6 +66,7 @@ MORE_KILLS = [f"train.after_step_{n}" for n in (1, 4, 6, 11)] + [
 COMPILED = [pytest.mark.slow, pytest.mark.compiled]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", KILLS + [pytest.param(p, marks=COMPILED) for p in MORE_KILLS])
 def test_killed_and_resumed_is_the_same_to_the_bit(place, uninterrupted, work, run_embed):
     few = ["--gin.loop.Schedule.keep_last=1"] if place.endswith("before_delete") else []

@@ -28,6 +28,7 @@ ENCODERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [MeanPooling(), AttentionPooling(4)], ids=["mean", "attention"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_products_of_bfloat16_leave_their_float32_sum_in_both_passes(name, pooling):
@@ -47,7 +48,8 @@ def test_products_of_bfloat16_leave_their_float32_sum_in_both_passes(name, pooli
     assert set(types) <= {("bf16", "bf16", "f32"), ("f32", "f32", "f32")}
 
 
-@pytest.mark.parametrize(("remat", "most"), [("none", 1.10), pytest.param("full", 1.45, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("remat", "most"), [("none", 1.10), ("full", 1.45)])
 def test_little_is_run_that_the_model_does_not_need(remat, most):
     encoder = Gemma(
         vocab_size=500, width=256, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=64, mlp_dim=512, remat=remat

@@ -199,9 +199,7 @@ def on_one(gemma, first):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "shape", [m if m in ((2, 2, 2), (8, 1, 1)) else pytest.param(m, marks=pytest.mark.slow) for m in MESHES], ids=str
-)
+@pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_every_mesh_trains_alike(shape, gemma, first, on_one):
     losses, states = three_steps(shape, gemma, first)
     np.testing.assert_allclose(losses, on_one[0], rtol=1e-5)
@@ -255,9 +253,8 @@ def encoder_program(model, values, placement) -> str:
         return gradient.lower(state.variables.params["model"], tokens, mask).compile().as_text()
 
 
-@pytest.mark.parametrize(
-    "placement", [pytest.param(sharding.replicated, marks=pytest.mark.slow), sharding.batch_sharding]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", [sharding.replicated, sharding.batch_sharding])
 def test_no_device_holds_vectors_of_the_whole_batch(placement, gemma, first):
     """A device has two of eight texts; wherever their tokens came from, it needs the vectors of no others."""
     text = encoder_program(gemma, first, placement)

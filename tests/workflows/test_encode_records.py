@@ -34,6 +34,7 @@ def content(folder) -> dict:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_the_model_under_the_ids_of_the_texts(bundle, recipe, tmp_path):
     encode_records.run(bundle, recipe, tmp_path / "taught", shard_size=4)
     model, ids = open_model(bundle), np.array([content_id(row["query"]) for row in ROWS])

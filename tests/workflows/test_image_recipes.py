@@ -108,6 +108,7 @@ def test_a_specialist_and_what_it_teaches(domains, recipe_of, tmp_path):
     assert bundles.read_model_json(bundles.resolve(tmp_path / "again"))["lineage"]["from"]["step"] == 3
 
 
+@pytest.mark.slow
 def test_vectors_that_are_missing_are_counted(domains, recipe_of, tmp_path):
     recipe = recipe_of([task(domains, "bright", image="image")], Specialists(), [Image(size=12)])
     vector_store.write(tmp_path / "few", np.array([5]), np.ones((1, 4), np.float32))

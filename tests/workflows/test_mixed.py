@@ -97,6 +97,7 @@ def check_against_the_trainer(recipe, model, queries, targets, shards, side=12):
     np.testing.assert_allclose(found["target"], targets[order], atol=5e-6)
 
 
+@pytest.mark.slow
 def test_what_is_served_is_what_was_trained(folder, recipe_of):
     recipe = recipe_of()
     train.run(recipe, folder / "run")

@@ -77,6 +77,7 @@ def test_a_start_that_is_quantised_is_said_to_be(recipe_of, bundle, tmp_path, ca
     )
 
 
+@pytest.mark.slow
 def test_a_part_that_is_new_starts_at_random_by_the_seed_and_the_run_says_so(read, stored, bundle, capsys):
     module = small_module(VOCAB_SIZE).clone(projection=(24, 16, 10), matryoshka_dims=())
     found, target = read(module, seed=5)
@@ -124,6 +125,7 @@ def test_another_vocabulary_is_refused(recipe_of, bundle, word_list, tmp_path):
         Start(recipe_of(init_from=str(bundle), tokenizer=other), api.build(small_module(VOCAB_SIZE)))
 
 
+@pytest.mark.slow
 def test_a_decoder_starts_as_the_encoder_and_the_run_says_so(read, stored, tmp_path, capsys):
     module = small_module(VOCAB_SIZE)
     features = [Denoised([Denoiser(0.25, prefix=True)])]
