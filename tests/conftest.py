@@ -228,7 +228,7 @@ def pytest_collection_modifyitems(items):
     """
 
     def rank(item) -> int:
-        if item.path.name == "test_average.py" and item.path.parent.name == "commands":
+        if item.path.name == "test_errors.py" and item.path.parent.name == "commands":
             return 0
         return {"models": 1, "losses": 1, "training": 2, "commands": 2}.get(item.path.parent.name, 3)
 

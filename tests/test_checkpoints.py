@@ -643,6 +643,7 @@ def test_a_full_disk_is_a_storage_error_that_tells_which_step_is_intact(disk_ful
     assert "could not be written" in line and "step 1 is intact" in line and "free space" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_step_before_and_no_rubbish(disk_full):
     assert disk_full[1][1] == "['1'] 1"
 

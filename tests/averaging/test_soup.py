@@ -411,6 +411,7 @@ def peak_of_average(folders) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_inputs(large):
     soup.average(large[:2], [0.5, 0.5])
     two, eight = peak_of_average(large[:2]), peak_of_average(large)

@@ -132,6 +132,7 @@ def test_a_finished_command_writes_nothing_and_a_damaged_shard_is_encoded_again(
     }
 
 
+@pytest.mark.slow
 def test_one_command_at_a_time_writes_to_a_folder(folder, run_embed):
     with files.FolderLock(folder / "held"):
         done = encode(run_embed, folder, "held")

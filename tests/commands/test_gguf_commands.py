@@ -147,6 +147,7 @@ def test_verify_sees_what_was_changed(kind, copy, call):
     assert code == expected and message in err and err.count("\n") == 1, err
 
 
+@pytest.mark.slow
 def test_verify_sees_a_damaged_or_an_added_file(copy, call):
     (copy / "other.gguf").write_bytes(b"GGUF")
     code, _, err = call("verify", copy)
@@ -241,12 +242,14 @@ def test_a_model_that_llama_cpp_lacks_is_refused_with_the_list(call, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_without_the_package_the_extra_is_named(folders, call, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None)
     code, _, err = call("export", folders.bundle, tmp_path / "out", "--format=gguf")
     assert code == 64 and "this needs gguf; run: pip install 'embed[gguf]'" in err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_behind_the_text_is_refused(folders, call, tmp_path):
     bundle = shutil.copytree(folders.bundle, tmp_path / "bundle")
     description = json.loads((bundle / "model.json").read_text())

@@ -54,6 +54,7 @@ def test_the_search_goes_on_as_if_it_had_not_been_stopped(search):
         assert searched(proposer, 5, stop + 3, search[:stop]) == search[: stop + 3]
 
 
+@pytest.mark.slow
 def test_another_seed_proposes_other_mixtures(search):
     other = Proposer(NAMES, "mean", ["x", "y"], seed=1)
     assert other.seeds(5) != [t.rates for t in search[:5]]

@@ -53,6 +53,7 @@ def whole(tmp_path_factory) -> Search:
     return search
 
 
+@pytest.mark.slow
 def test_runs_come_in_order_once_each_and_beat_the_seeds(whole):
     assert trained(whole.folder) == ALL
     trials = whole.trials()
@@ -149,6 +150,7 @@ def failing(numbers, reason: str = "ended with 70: embed: not finite (all of it:
     return some
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_marked_and_the_search_goes_on(tmp_path, capsys):
     search = Search(tmp_path, searching.plan(), failing({2, 9}))
     search.work()

@@ -38,6 +38,7 @@ def read(tmp_path):
     return read
 
 
+@pytest.mark.slow
 def test_each_text_comes_once_with_its_title_in_the_order_of_the_ids(read):
     by_template = read()
     assert {side: list(groups) for side, groups in by_template.items()} == {

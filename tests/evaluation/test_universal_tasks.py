@@ -83,6 +83,7 @@ def test_specialists_are_each_in_their_own_index(made):
     assert found["map_at_1000"] != found["r1"]
 
 
+@pytest.mark.slow
 def test_the_merged_index_never_finds_more(made):
     task, vectors = made
     scores = task.score(vectors.__getitem__, View(8), top_k).scores

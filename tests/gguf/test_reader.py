@@ -63,6 +63,7 @@ def test_vectors_are_the_trained_models_within_the_tolerance_of_the_type(name, w
             assert distances.max() >= 1e-3, "four bits lose something"
 
 
+@pytest.mark.slow
 def test_texts_as_long_as_the_table_of_positions_are_run(written):
     vectors = reader.vectors(written("bert"), [[5] * gguf_models.LENGTH])
     assert vectors.shape == (1, 64) and np.linalg.norm(vectors) == pytest.approx(1, abs=1e-6)

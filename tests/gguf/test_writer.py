@@ -58,6 +58,7 @@ def test_matrices_have_the_type_and_the_rest_is_float32(dtype, write):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["q8_0", "q4_0"])
 def test_rows_that_no_block_fits_stay_float16_and_are_listed(dtype, write):
     written = write("poor bert", dtype)

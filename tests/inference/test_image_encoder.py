@@ -67,6 +67,7 @@ def test_one_shape_is_compiled_but_for_the_last_batch(dual_model, encoder):
     assert f"{encoder.batch_size}x8x8x3xui8" in encoder.lowered(dual_model.params, encoder.batch_size).as_text()
 
 
+@pytest.mark.slow
 def test_patches_are_the_encoders_and_a_grid_that_does_not_fit_is_refused(dual_model, encoder):
     patches, rows, columns = encoder.patches(dual_model.params, PICTURES[:5], LOCATIONS)
     assert (patches.shape, rows, columns) == ((5, 4, 16), 2, 2)

@@ -43,6 +43,7 @@ def test_pairs_are_those_of_the_class_against_all_others():
     assert loss.init(jax.random.key(0)) == {} == loss.axes()
 
 
+@pytest.mark.slow
 def test_a_batch_of_items_that_are_all_alone_has_no_loss_and_no_gradient():
     loss, x = ByClass(9, 4, "pairs"), jnp.float32(drawn(0, (4, 4)))
     value, gradient = jax.value_and_grad(lambda x: loss({}, x, jnp.arange(4))[0])(x)

@@ -48,6 +48,7 @@ def test_is_the_weighted_sum_over_renormalised_prefixes(weights):
         assert float(metrics["positive_similarity"]) == pytest.approx(float(parts[8][1]["positive_similarity"]))
 
 
+@pytest.mark.slow
 def test_the_full_size_alone_is_the_plain_loss():
     with jax.enable_x64(True):
         o = outputs()

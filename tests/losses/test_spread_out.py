@@ -62,6 +62,7 @@ def test_the_loss_is_that_of_its_equation(loss, chunks, equal, monkeypatch):
         np.testing.assert_allclose(loss(pairs)[0], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences_and_of_one_piece(monkeypatch):
     pairs, loss = batch(equal=True), SpreadOut()
 

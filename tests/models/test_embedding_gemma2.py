@@ -90,6 +90,7 @@ def test_the_default_has_the_number_of_parameters_of_the_configuration_in_transf
     assert model.embedding_dim == 768 and sizes["encoder/embedding/table"] == 134_217_728
 
 
+@pytest.mark.slow
 def test_flops_count_both_kinds_of_layers_and_what_each_adds():
     model = api.build(Embedder(EmbeddingGemma2(), MeanPooling(), (64,)))
     local, full = 512 * 256 * (2 * 4 + 2 * 2), 512 * 512 * (2 * 4 + 2 * 1)

@@ -97,6 +97,7 @@ def test_vectors_are_those_of_loops(standardize):
         np.testing.assert_allclose(found, by_loops(tower, params, np.float64(image)), atol=3e-5, rtol=3e-5)
 
 
+@pytest.mark.slow
 def test_bytes_are_colours_of_255():
     tower = GemmaVision(**VISION)
     images = np.random.default_rng(1).integers(0, 256, (1, 4, 4, 3)).astype(np.uint8)

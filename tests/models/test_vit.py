@@ -93,6 +93,7 @@ def test_tokens_and_patches_are_those_of_loops(kind, size):
         np.testing.assert_allclose(patches[i], expected[1], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_masked_patches_are_one_token_before_they_get_their_positions():
     vit = VisionTransformer(**{**SIZES, **KINDS["dino"]})
     params, pixels = draw(vit), images()
@@ -115,6 +116,7 @@ def test_patches_of_the_values_trick_do_not_attend_in_the_last_block():
         np.testing.assert_allclose(class_tokens[i], expected[0], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_stochastic_depth_leaves_whole_branches_of_an_image_out_and_none_in_the_first_layer():
     vit = VisionTransformer(**{**SIZES, "num_layers": 2, "stochastic_depth": 0.5})
     params = draw(vit)

@@ -40,6 +40,7 @@ def test_a_start_becomes_the_base(adapters):
         np.testing.assert_array_equal(flatten(adapters.export(variables))[path], x)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_merged_model(adapters):
     variables = jax.tree.map(lambda x: x + 0.1, adapters.init(jax.random.key(0)))
     plain = adapters.objective

@@ -216,6 +216,7 @@ def test_the_teacher_sharpens_by_its_schedule(variables):
     assert entropies[0] < entropies[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("renamed", "message"),
     [

@@ -127,6 +127,7 @@ def test_images_are_put_where_the_tokens_of_their_text_stand_for_them():
     assert expected[2].max() == 0 and np.abs(expected[1, 8]).max() > 0  # row 2 holds texts of another feature
 
 
+@pytest.mark.slow
 def test_each_feature_of_images_in_texts_draws_dropout_of_its_own():
     keys = []
 

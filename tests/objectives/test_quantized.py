@@ -141,6 +141,7 @@ def test_the_moving_average_is_of_float32_and_is_quantised_when_it_is_exported()
     )
 
 
+@pytest.mark.slow
 def test_with_adapters_the_merged_model_is_quantised():
     objective = Adapters(OBJECTIVE, Lora("kernel", rank=2))
     state, _ = steps(objective)

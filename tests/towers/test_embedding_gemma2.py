@@ -98,6 +98,7 @@ def test_what_is_refused(export, entries, message):
         source.read(changed(export, "config.json", **entries))
 
 
+@pytest.mark.slow
 def test_a_processor_of_another_tower_is_refused(export):
     path = export / "processor_config.json"
     content = documents.read_json(path)

@@ -80,6 +80,7 @@ def test_the_lineage_of_a_resumed_run_is_that_of_its_checkpoints(folder, run_emb
     assert {k: lineage(4)[k] for k in ("initial", "from")} == {k: first[k] for k in ("initial", "from")}
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_is_refused_with_a_line(folder, run_embed, tmp_path):
     """The order of its batches was another."""
     work = tmp_path / "work"

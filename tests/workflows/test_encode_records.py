@@ -97,6 +97,7 @@ def test_tasks_of_several_prompts_are_encoded_each_in_its_own(
     assert content(tmp_path / "taught") == before
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_tool_is_converted_into_the_caches(bundle, recipe, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(encode_records.foreign, "bundle_of", lambda *given: asked.append(given) or bundle)
