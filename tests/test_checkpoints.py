@@ -648,6 +648,7 @@ def test_a_full_disk_leaves_the_step_before_and_no_rubbish(disk_full):
     assert disk_full[1][1] == "['1'] 1"
 
 
+@pytest.mark.slow
 def test_saving_works_again_when_there_is_space(disk_full):
     assert disk_full[1][2] == "[1, 3]"
     for step in (1, 3, 4):
@@ -821,6 +822,7 @@ def test_open_arrays_reads_any_block(step_folder, item):
         assert found.tobytes() == np.asarray(wanted[path]).tobytes(), path
 
 
+@pytest.mark.slow
 def test_open_arrays_of_a_sharded_save(saver):
     params = make_params()
     saver.save(1, {"params": on(sharding.make_mesh(MeshShape(2, 2, 2)), params)}, {})

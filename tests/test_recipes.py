@@ -151,8 +151,9 @@ def _dims(part) -> list[int]:
     return [dim for one in parts if dataclasses.is_dataclass(one) for dim in _dims(one)]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
-def test_recipe_builds(path, tmp_path, monkeypatch):
+@pytest.fixture
+def built(path, tmp_path, monkeypatch) -> Recipe:
+    """The recipe of a gin file, in a folder with the data that it names."""
     (tmp_path / "data" / "pairs").mkdir(parents=True)
     for name in ("mine", *_named(path)):
         (tmp_path / "data" / "pairs" / f"{name}.jsonl").write_text('{"query": "a", "positive": "b"}\n')
@@ -163,15 +164,28 @@ def test_recipe_builds(path, tmp_path, monkeypatch):
         (composed / f"{kind}.jsonl").write_text('{"text": "a", "images": [], "target": "a.png", "target_text": "a"}\n')
     monkeypatch.chdir(tmp_path)
     recipe, _, _ = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))
-    assert recipe.mixture.tasks
-    module = recipe.model
+    return recipe
+
+
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(GIN)))
+
+
+@each_recipe
+def test_recipe_builds(built):
+    assert built.mixture.tasks
+    assert built.model is not None or built.init_from == "minilm"
+
+
+@pytest.mark.slow
+@each_recipe
+def test_a_model_has_the_sizes_of_its_losses(built):
+    module = built.model
     if module is None:  # the model is that of `init_from`: here all-MiniLM-L6-v2's shape
-        assert recipe.init_from == "minilm"
-        dims = recipe.model_changes.get("matryoshka_dims", _dims(recipe.objective))
+        dims = built.model_changes.get("matryoshka_dims", _dims(built.objective))
         module = Embedder(Bert(), MeanPooling(), matryoshka_dims=(384, *dims))
     size, dims = size_and_dims(module)
     assert size > 0
-    assert set(_dims(recipe.objective)) <= set(dims)
+    assert set(_dims(built.objective)) <= set(dims)
 
 
 # (mean_span, rate, weight) of arXiv:2205.05131 table 1 and of T5Gemma 2; None for the end of a text.

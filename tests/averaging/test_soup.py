@@ -550,6 +550,7 @@ def test_a_failing_read_is_no_failing_write(inputs, tmp_path, monkeypatch):
         soup.write(tmp_path / "out", mixed, {}, lambda share: None)
 
 
+@pytest.mark.slow
 def test_stored_crumbs_are_averaged_in_larger_blocks(tmp_path):
     x = np.arange(4000.0, dtype=np.float32).reshape(1000, 4)
     crumbs = write(tmp_path / "m", {"x": x})

@@ -128,6 +128,7 @@ def test_on_two_hosts_the_others_do_not_wait_for_ever(open_run, port):
     assert parameters(open_run / "two-closed", 2) == parameters(open_run / "two-open", 2)
 
 
+@pytest.mark.slow
 def test_commands_that_only_print_end_quietly(open_run):
     code, err = closed_after_one_line(open_run, "--help")
     assert (code, err) == (0, "")

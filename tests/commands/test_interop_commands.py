@@ -124,6 +124,7 @@ def test_verify_refuses_a_file_that_was_added(program, refused, tmp_path, name):
     assert f"{name}: is not of the export, and its readers may read it" in refused(65, "verify", copy)
 
 
+@pytest.mark.slow
 def test_verify_takes_the_type_of_the_weights_from_the_weights(run_dir, call, refused, tmp_path):
     """A parity.json that says bfloat16 of float32 weights would allow an error of 3e-2."""
     folder = tmp_path / "theirs"

@@ -86,6 +86,7 @@ def test_a_claim_is_run_judged_and_not_run_again(folder, run_embed):
         assert (record.read_bytes(), table.read_text()) == before
 
 
+@pytest.mark.slow
 def test_claims_are_listed_with_what_they_need(folder, run_embed):
     done = run_embed(folder, "reproduce", "--list")
     assert done.returncode == 0, done.stderr

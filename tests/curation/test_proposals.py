@@ -61,6 +61,7 @@ def test_another_seed_proposes_other_mixtures(search):
     assert Proposer(NAMES, "mean").seeds(3) == Proposer(NAMES, "x").seeds(3)
 
 
+@pytest.mark.slow
 def test_all_proposals_differ(search):
     for i, one in enumerate(search):
         for other in search[i + 1 :]:
@@ -76,6 +77,7 @@ def test_proposals_take_turns():
     assert {Proposer(NAMES, "x", ["x", "y", "z"]).turn(i)[1] for i in range(2, 30, 3)} == {"y", "z"}
 
 
+@pytest.mark.slow
 def test_exploring_goes_farther_than_exploiting(search):
     proposer = Proposer(NAMES, "mean")
     nearest = {}

@@ -65,6 +65,7 @@ def test_runs_come_in_order_once_each_and_beat_the_seeds(whole):
     assert described(whole)[9]["basis"] == list(range(1, 10)) and described(whole)[9]["pending"] == []
 
 
+@pytest.mark.slow
 def test_a_finished_search_trains_nothing(whole):
     Search(whole.folder, whole.plan, lambda *arguments: pytest.fail("trained again")).work()
 

@@ -45,6 +45,7 @@ def test_numbers_within_a_task_count_its_draws_from_zero(name):
     assert turns.counts(20_000) == counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_every_window_follows_the_weights(name):
     """The largest difference of any window of 100,000 draws, or fewer, from its share of draws."""

@@ -90,6 +90,7 @@ def test_the_merged_index_never_finds_more(made):
     assert scores["r1"] <= scores["r1_separate"] and scores["mmp_at_5"] <= scores["mmp_at_5_separate"]
 
 
+@pytest.mark.slow
 def test_the_sample_is_the_mean_of_the_domains(made):
     task, vectors = made
     scored = task.score(vectors.__getitem__, View(8), top_k)

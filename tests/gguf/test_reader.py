@@ -69,6 +69,7 @@ def test_texts_as_long_as_the_table_of_positions_are_run(written):
     assert vectors.shape == (1, 64) and np.linalg.norm(vectors) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_parameters_in_float32_come_back(name, written):
     module, params = reader.read(written(name))

@@ -48,6 +48,7 @@ def test_encoding_in_batches_equals_encoding_alone(model, texts_of, alone):
     assert np.abs(wanted - wanted[0]).max() > 0.05  # the texts do have different vectors
 
 
+@pytest.mark.slow
 def test_the_order_of_texts_is_kept(model, texts_of):
     texts = texts_of(24, seed=8)
     found = model.encode(texts)

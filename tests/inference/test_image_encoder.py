@@ -92,6 +92,7 @@ def test_patches_of_values_are_those_of_the_tower_that_attends_to_them(dual_mode
     assert np.abs(patches - encoder.patches(dual_model.params, PICTURES[:5], LOCATIONS)[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_opened_is_named(dual_model, encoder):
     with pytest.raises(DataError, match="^image 20 is int, expected an image"):
         dataclasses.replace(encoder, tokens_per_batch=16)(
@@ -99,6 +100,7 @@ def test_an_image_that_cannot_be_opened_is_named(dual_model, encoder):
         )
 
 
+@pytest.mark.slow
 def test_a_vector_that_is_not_finite_is_an_error(dual_model, encoder):
     broken = jax.tree.map(lambda x: x * np.nan, dual_model.params)
     with pytest.raises(NumericError, match="the vector of image 0 of 2 is not finite"):

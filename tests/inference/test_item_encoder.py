@@ -44,12 +44,14 @@ def test_every_form_of_an_image_has_one_vector(dual_model, path):
     assert dual_model.encode(PICTURES, dims=8).shape == (3, 8)
 
 
+@pytest.mark.slow
 def test_a_dict_of_one_key_is_the_bare_item_and_lists_may_be_mixed(dual_model, path):
     images, texts = dual_model.encode(list(PICTURES)), dual_model.encode(TEXTS)
     mixed = [TEXTS[0], PICTURES[1], {"text": TEXTS[1]}, {"image": PICTURES[2]}, str(path)]
     equal(dual_model.encode(mixed), [texts[0], images[1], texts[1], images[2], images[0]])
 
 
+@pytest.mark.slow
 def test_several_parts_are_the_sum_of_their_vectors(dual_model):
     images, texts = dual_model.encode(list(PICTURES)), dual_model.encode(TEXTS)
     vectors = dual_model.encode(

@@ -159,6 +159,7 @@ def test_shards_with_an_index(family, wanted, params, foreign, tmp_path):
     assert list(described["lineage"]["weights"]) == sorted(set(location.values()))
 
 
+@pytest.mark.slow
 def test_both_dialects_of_sentence_transformers_give_one_bundle(foreign, tmp_path):
     for name, types in (("legacy", foreign.LEGACY_TYPES), ("v6", foreign.V6_TYPES)):
         foreign.write_folder(tmp_path / name, "gemma3_text")

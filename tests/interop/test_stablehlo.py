@@ -11,6 +11,7 @@ from embed.interop import origin, parity, stablehlo
 from embed.models import api
 
 
+@pytest.mark.slow
 def test_the_program_runs_with_jax_alone(program):
     checks, _ = parity.read(program)
     loaded = jax.export.deserialize(bytearray((program / "model.stablehlo").read_bytes()))
@@ -30,6 +31,7 @@ def test_the_program_runs_with_jax_alone(program):
     assert np.max(np.abs(np.asarray(call(parameters, ids, ids >= 0))[0] - one.vector)) <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_program_holds_the_models_parameters(program, gemma_bundle, foreign):
     ours = foreign.parameters(gemma_bundle)
     with np.load(program / "parameters.npz", allow_pickle=False) as stored:

@@ -149,6 +149,7 @@ def test_the_commands_are_those_that_embed_knows(finished, given, monkeypatch):
             assert recipe.seed == (3 if "--seed=3" in given else 0)
 
 
+@pytest.mark.slow
 def test_the_outputs_of_modes_and_seeds_do_not_meet(finished):
     written = []
     for given in ([], ["--seed=3"], ["--from-nothing"], ["--from-nothing", "--seed=3"]):

@@ -33,6 +33,7 @@ def test_the_loss_is_that_of_its_equation(masked, scale):
         np.testing.assert_allclose(MarginMSE(scale)(pairs)[0], np.mean(errors), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_negative_that_is_not_there_has_no_gradient():
     pairs = batch()
     gradient = jax.grad(

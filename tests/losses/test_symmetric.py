@@ -30,6 +30,7 @@ def test_it_is_the_mean_of_rows_and_columns():
     assert float(metrics["accuracy_back"]) == pytest.approx(np.mean(logits.argmax(0) == np.arange(6)))
 
 
+@pytest.mark.slow
 def test_the_temperature_is_learned_from_both_directions():
     loss = Symmetric(Contrastive(0.07, learn_temperature=True))
     pairs = PairEmbeddings(jnp.asarray(IMAGES), jnp.asarray(CAPTIONS))

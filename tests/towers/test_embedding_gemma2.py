@@ -108,6 +108,7 @@ def test_a_processor_of_another_tower_is_refused(export):
         source.read(export)
 
 
+@pytest.mark.slow
 def test_without_a_processor_images_are_as_large_as_280_vectors_allow(export):
     (export / "processor_config.json").unlink()
     with pytest.raises(

@@ -63,6 +63,7 @@ def test_norms_and_what_blocks_do_not_divide_stay_as_they_are(bundle, tmp_path, 
     assert all(after[p].tobytes() == x.tobytes() for p, x in before.items())
 
 
+@pytest.mark.slow
 def test_packed_again_it_keeps_every_value_and_another_quantisation_is_noted(packed, tmp_path, capsys):
     export.run(packed, tmp_path / "again", format="bundle")
     printed = capsys.readouterr().out
