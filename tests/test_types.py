@@ -35,16 +35,25 @@ def test_what_an_objective_holds_is_a_tree_by_the_names_of_its_fields(kind, fiel
 
 
 def test_every_side_of_pairs_is_mapped_and_nothing_else():
-    rest = {"negatives_mask": "mask", "query_id": "a", "target_id": "b", "negatives_id": "c", "score": 1, "scores": 2}
-    pairs = PairEmbeddings(query=1, target=2, negatives=3, **rest)
-    assert pairs.map(lambda x: -x) == PairEmbeddings(query=-1, target=-2, negatives=-3, **rest)
-    assert pairs == PairEmbeddings(query=1, target=2, negatives=3, **rest)
+    sides = {"query": np.ones((2, 3)), "target": np.full((2, 3), 2.0), "negatives": np.full((2, 4, 3), 3.0)}
+    rest = {
+        "negatives_mask": np.ones((2, 4), bool),
+        **{name: np.zeros((2, 2), np.uint32) for name in ("query_id", "target_id", "negatives_id")},
+        "score": np.ones(2),
+        "scores": np.ones((2, 5)),
+        **{f"teacher_{side}": x[..., :2] for side, x in sides.items()},
+        **{f"{side}_intermediate": x[..., :1] for side, x in sides.items()},
+    }
+    mapped = PairEmbeddings(**sides, **rest).map(lambda x: -x)
+    for side, x in sides.items():
+        np.testing.assert_array_equal(getattr(mapped, side), -x)
+    assert all(getattr(mapped, name) is x for name, x in rest.items())
 
 
 def test_pairs_without_negatives_have_none_after_it():
-    mapped = PairEmbeddings(query=np.ones(2), target=np.zeros(2)).map(lambda x: x + 1)
+    mapped = PairEmbeddings(query=np.ones((1, 2)), target=np.zeros((1, 2))).map(lambda x: x + 1)
     assert mapped.negatives is None
-    np.testing.assert_array_equal([mapped.query, mapped.target], [[2, 2], [1, 1]])
+    np.testing.assert_array_equal([mapped.query, mapped.target], [[[2, 2]], [[1, 1]]])
     assert len(jax.tree.leaves(mapped)) == 2
 
 

@@ -38,7 +38,7 @@ class Temperatures:
 
     def teacher_at(self, step) -> Float[Array, ""]:
         """Returns the teacher's temperature at a step."""
-        share = jnp.minimum(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        share = jnp.minimum(1.0, step / self.warmup_steps) if self.warmup_steps else jnp.float32(1.0)
         return self.teacher_start + share * (self.teacher - self.teacher_start)
 
 
