@@ -655,6 +655,7 @@ def test_saving_works_again_when_there_is_space(disk_full):
         assert_same_bits(arrays.load_numpy(disk_full[0] / str(step)), child_params(step))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_before_the_manifest_is_a_storage_error(disk_full):
     line = disk_full[1][3]
     assert line.startswith("74 ") and "step 3 is intact" in line
@@ -857,6 +858,7 @@ def test_pieces_are_neither_crumbs_nor_lumps_and_divide_their_array(shape):
     assert 1 << 20 <= 4 * math.prod(piece) <= 1 << 23
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", STORED, ids=str)
 def test_runs_and_bundles_store_an_array_in_the_same_pieces(saver, tmp_path, shape):
     """Neither crumbs nor lumps, whatever the factors of its dimensions, and nothing is filled up."""

@@ -465,6 +465,7 @@ def test_the_command_holds_some_blocks_whatever_the_size_of_the_model(tmp_path):
     assert int(done.stdout) < 200e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a bit", "half", "gone"])
 def test_what_was_averaged_from_a_damaged_file_is_not_kept(inputs, tmp_path, damage):
     """The inputs are verified while they are averaged; whatever damage does to the averaging, it is named."""

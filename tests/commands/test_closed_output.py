@@ -144,6 +144,7 @@ def _wait_for_handler(pid: int) -> None:
     raise AssertionError("the process never handled SIGTERM")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["start", pytest.param("caches", marks=pytest.mark.slow)])
 def test_sigterm_before_the_first_step_ends_as_preempted(open_run, moment):
     run = f"stopped-{moment}"

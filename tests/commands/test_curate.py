@@ -218,6 +218,7 @@ def test_a_killed_run_asks_nothing_twice(curate, folder, server, concurrency):
     assert server.received == before
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_run_and_a_higher_one_goes_on(curate, folder, server):
     given = ["--input=passages.jsonl"]
     done = curate("queries", "out", *given, "--max_requests=33")
@@ -506,6 +507,7 @@ def test_one_passage_that_the_server_refuses_does_not_end_the_job(curate, folder
     assert rejected["query: refused by the server, status 400"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ["half an emoji \ud83d", None])
 def test_replies_that_no_file_can_hold_are_left_out(folder, run_embed, odd):
     def reply(body):

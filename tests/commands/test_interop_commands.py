@@ -135,6 +135,7 @@ def test_verify_takes_the_type_of_the_weights_from_the_weights(run_dir, call, re
     assert "parity.json says that the weights are bfloat16, but they are F32" in refused(65, "verify", folder)
 
 
+@pytest.mark.slow
 def test_verify_refuses_another_default_prompt(run_dir, call, refused, tmp_path):
     folder = tmp_path / "theirs"
     assert call("export", run_dir, folder)[0] == 0
@@ -172,6 +173,7 @@ def test_out_to_sentence_transformers_and_in_again(run_dir, call, tmp_path):
         assert np.max(np.abs(vectors[0] - vectors[1])) <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_run_exports_its_average_and_its_recipe(program, run_dir):
     average = trees.flatten(arrays.load_numpy(run_dir / "checkpoints" / "3"))
     with np.load(program / "parameters.npz", allow_pickle=False) as stored:
@@ -266,6 +268,7 @@ def test_a_damaged_model_is_not_exported(bundle, refused, tmp_path):
     assert "sha256 differs" in refused(65, "export", folder, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_what_sentence_transformers_cannot_say(bundle, refused, call, tmp_path):
     folder = bundle(pooling=AttentionPooling(2), prompts={**PROMPTS, "query": "{content} ?"})
     err = refused(65, "export", folder, tmp_path / "out")

@@ -160,6 +160,7 @@ def test_a_missing_package_is_told_before_anything_is_trained(lines, tmp_path, c
     assert not lines.ran and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_trial_stands_in_the_table(lines, tmp_path, capsys):
     pytest.importorskip("bayes_opt")
     lines.fails = lambda folder: 70 if folder == "3" else 0

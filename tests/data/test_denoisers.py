@@ -32,6 +32,7 @@ def test_rate_and_mean_span_are_those_of_the_denoiser(denoiser):
     assert missing.mean() == pytest.approx(denoiser.mean_span, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_prefix_leaves_out_its_share_at_the_end():
     spans = [Denoiser(0.25, prefix=True).spans(101, np.random.default_rng(i)) for i in range(10_000)]
     assert all(len(some) == 1 and some[0][1] == 101 for some in spans)
@@ -62,6 +63,7 @@ def test_average_sizes_are_those_of_many_texts():
     assert np.mean([[len(x) for x in pair] for pair in drawn], axis=0) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_every_composition_is_equally_likely():
     """Of 4 missing tokens in 2 spans: lengths 1 + 3, 2 + 2 and 3 + 1."""
     counts = np.zeros(4)

@@ -154,6 +154,7 @@ def test_draws_that_are_not_defined_are_passed_over():
 # differences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mean", "macro_mean", "spearman", "pearson", "average_precision", "weighted_f1"])
 def test_a_sample_differs_from_itself_by_nothing(name):
     assert difference(samples()[name], samples()[name], draws=200) == (0.0, 0.0, 0.0)

@@ -218,6 +218,7 @@ def test_a_flipped_bit_in_a_vector_is_found(make_model, tmp_path, small_chunks):
     assert texts in (["a", "b"], ["c", "d"]) and path.with_suffix(".damaged").is_file()
 
 
+@pytest.mark.slow
 def test_whatever_byte_is_flipped_the_vectors_are_right_or_embedded_again(make_model, tmp_path):
     part, model = Items(["a", "b"], "query"), make_model()
     make(model, tmp_path).embed([part])

@@ -99,6 +99,7 @@ def test_the_sample_is_the_mean_of_the_domains(made):
     assert panel.png.startswith(b"\x89PNG") and "cars, food, toys" in panel.label and " for " in panel.text
 
 
+@pytest.mark.slow
 def test_a_query_with_the_same_image_as_the_index_does_not_find_it(made):
     """Naming every image of an index as a query is the same as naming none; a few of them are asked like those."""
     task, vectors = made

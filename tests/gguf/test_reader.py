@@ -84,6 +84,7 @@ def test_parameters_in_float32_come_back(name, written):
         np.testing.assert_allclose(params[path], array, rtol=0, atol=atol, err_msg=path)
 
 
+@pytest.mark.slow
 def test_types_shapes_and_prompts_of_a_file(written):
     tensors = reader.Tensors(written("poor bert", "q4_0"))
     assert tensors.types()["token_embd.weight"] == "F16" and tensors.types()["blk.0.ffn_down.weight"] == "Q4_0"

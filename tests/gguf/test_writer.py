@@ -114,6 +114,7 @@ def on_grid(shape: tuple[int, ...], draw, lowest: int, highest: int, sure: int) 
     return (blocks * scales).reshape(shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "grid"), [("q4_0", (-8, 7, -8)), ("q8_0", (-127, 127, 127))])
 def test_values_on_the_grid_are_kept_to_the_bit(dtype, grid, write):
     """Weights trained for four or eight bits already are what the file can hold; their blocks lie along the inputs."""
@@ -147,6 +148,7 @@ def test_weights_of_a_quantised_model_are_kept_to_the_bit(name, dtype, kind, wri
         assert np.array_equal(values(tensor), expected[tensor.name]), tensor.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504), ("q8_0", 127 * 65504), ("q4_0", 8 * 65504)])
 def test_values_that_the_type_cannot_hold_are_refused(dtype, largest, write):
     def read(path):

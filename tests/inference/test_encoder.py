@@ -69,6 +69,7 @@ def test_the_size_of_batches_does_not_change_the_vectors(model, texts_of, tokens
     assert len(told) == batches and sum(told) == 24 and all(n > 0 for n in told)
 
 
+@pytest.mark.slow
 def test_the_mesh_does_not_change_the_vectors(model, texts_of):
     texts = texts_of(24, seed=8)
     mesh = sharding.make_mesh(MeshShape(1, 2, 4))
@@ -143,6 +144,7 @@ def test_an_empty_text_is_refused_with_its_place(model, empty):
         model.encode(["bada", "kolo", empty])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", ["", "  ", "\n\t\u00a0"])
 def test_an_empty_text_may_be_its_prompt_alone(model, alone, empty):
     bada, kolo = model.encode(["bada", "kolo"])

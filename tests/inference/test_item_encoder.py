@@ -62,6 +62,7 @@ def test_several_parts_are_the_sum_of_their_vectors(dual_model):
     equal(vectors, [sums[0], texts[1], sums[1], sums[2]])
 
 
+@pytest.mark.slow
 def test_masks_are_no_words_to_a_model_that_reads_no_images_in_texts(dual_model):
     masked = [Item("[MASK_0] bada [MASK_1] kolo", images=PICTURES[:2]), Item("[MASK_0]", images=PICTURES[:1])]
     plain = [Item("bada kolo", images=PICTURES[:2]), Item(images=PICTURES[:1])]

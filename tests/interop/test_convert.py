@@ -209,6 +209,7 @@ def test_what_model_json_says(gemma_bundle):
     assert list(found["lineage"]["weights"]) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "pooling", "module"), [("bert", "cls", FirstPooling), ("qwen3", "lasttoken", LastPooling)]
 )

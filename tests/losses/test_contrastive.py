@@ -143,6 +143,7 @@ def test_the_switches_for_comparisons_match_the_loops(count, switches):
     check_against_loops(Contrastive(0.2, 0.0, **switches), count, "both", False)
 
 
+@pytest.mark.slow
 def test_without_duplicates_the_mask_changes_nothing_to_the_bit():
     outputs = corner("plain")
     masked, plain = (Contrastive(0.2, mask_duplicates=on)(outputs)[0] for on in (True, False))

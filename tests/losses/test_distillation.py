@@ -90,6 +90,7 @@ def test_the_divergence_is_that_of_its_equation(masked, temperatures):
     np.testing.assert_allclose(metrics["agreement"], np.mean(agree))
 
 
+@pytest.mark.slow
 def test_the_divergence_has_a_finite_gradient_and_none_at_negatives_that_are_not_there():
     pairs = batch()
 

@@ -73,6 +73,7 @@ def test_gradients_are_finite_and_reach_the_student_alone(kind):
     assert np.isfinite(jax.grad(loss)(same, teacher)).all()
 
 
+@pytest.mark.slow
 def test_a_student_that_agrees_has_no_loss():
     x = jnp.float32(drawn(2, (8, 6)))
     for kind in ("neighbours", "distances", "relative_distances", "cosines", "vectors"):

@@ -80,6 +80,7 @@ def test_the_gradient_is_that_of_finite_differences_and_of_one_piece(monkeypatch
         np.testing.assert_allclose(jax.grad(value)(x), gradient, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_uniform_vectors_have_one_over_their_size_and_equal_items_nothing():
     x = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
     _, metrics = SpreadOut()(PairEmbeddings(x, x))

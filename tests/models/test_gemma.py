@@ -77,6 +77,7 @@ def token_outputs(tiny, encoder, tokens):
     return tiny.fast(lambda t: encoder.apply(variables, t, mask))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [2])
 def test_a_local_layer_sees_exactly_half_a_window_to_each_side(tiny, radius):
     encoder = Gemma(**{**tiny.sizes, "num_layers": 1, "window": 2 * radius})

@@ -71,6 +71,7 @@ def test_a_token_of_the_decoder_sees_those_before_it_and_the_whole_text(model, p
     assert (np.abs(changed - states).max(-1) > 1e-6).tolist() == [[True] * 6, [False] * 6]
 
 
+@pytest.mark.slow
 def test_logits_are_the_product_with_the_token_table(model, params):
     states = np.random.default_rng(1).normal(size=(2, 3, 12)).astype(np.float32)
     found = model.apply(params, {"states": states}, method="logits")
@@ -78,6 +79,7 @@ def test_logits_are_the_product_with_the_token_table(model, params):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_logits_of_t5gemma_are_capped():
     decoder = T5GemmaDecoder(**T5_SIZES, window=3, final_softcap=0.5)
     module = make().clone(encoder=T5GemmaEncoder(**T5_SIZES, window=3), decoder=decoder)

@@ -102,6 +102,7 @@ def test_unknown_dtype_is_refused(tiny):
         api.build(tiny.make(dtype="int8"))
 
 
+@pytest.mark.slow
 def test_dropout_is_a_function_of_its_key_and_differs_between_rows(tiny):
     tokens, mask = jnp.ones((4, 11), jnp.int32), jnp.ones((4, 11), bool)
     apply = tiny.fast(by_text(api.build(tiny.make(dropout=0.5))))

@@ -58,6 +58,7 @@ def test_the_gradient_is_that_of_the_merged_model(adapters):
         np.testing.assert_allclose(flatten(found[2]["model"])[path], x, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_step_leaves_the_base_and_the_base_has_no_moments(adapters):
     optimizer = adamw(1e-2)
     state = create(adapters, optimizer, seed=1)

@@ -136,6 +136,7 @@ def test_what_has_no_heads_is_refused(tmp_path):
         taught(bundle).identity()
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_go_together_are_refused():
     teacher = FrozenTeacher("nowhere", TOWER)
     with pytest.raises(ConfigError, match="mask_student = False needs a FrozenTeacher"):

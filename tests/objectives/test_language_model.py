@@ -121,6 +121,7 @@ def test_what_a_run_exports_is_the_model(name):
     ) == jax.tree.structure(start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "model", "message"),
     [

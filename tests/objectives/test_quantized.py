@@ -62,6 +62,7 @@ def test_it_is_computed_and_exported_with_quantised_values(variables):
         assert np.any(x != variables.params["model"][path])
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_at_the_quantised_values(variables):
     """But for values outside of the range, whose gradient is zero."""
     values = quantized(variables.params["model"])

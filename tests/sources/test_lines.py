@@ -51,6 +51,7 @@ def test_bad_json_is_refused_with_its_place(tmp_path, case):
         list(read_json_lines(write(tmp_path / "a.json", content)))
 
 
+@pytest.mark.slow
 def test_a_line_without_end_and_a_gzip_bomb_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "MAX_LINE", 1000)
     with pytest.raises(DataError, match=r"a\.txt:2: the line is longer than 1,000 bytes"):

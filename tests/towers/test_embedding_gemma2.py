@@ -117,6 +117,7 @@ def test_without_a_processor_images_are_as_large_as_280_vectors_allow(export):
         source.read(export)
 
 
+@pytest.mark.slow
 def test_linear_maps_are_refused(bundle, tmp_path):
     trained = origin.open_trained(bundle)
     module = trained.module.clone(text=trained.module.text.clone(projection=(8,)))
