@@ -125,6 +125,7 @@ def rough(seed: int, size: int = 20_000) -> np.ndarray:
     return np.ldexp(draw.integers(128, 256, size), draw.integers(-9, -5, size)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("kind", ["normal", "few digits"])
 def test_the_order_of_inputs_does_not_matter(tmp_path, kind, dtype):

@@ -33,6 +33,7 @@ def test_answers_come_in_order_some_at_once(server, tmp_path):
     assert (found.ledger.requests, found.ledger.tokens_in, found.ledger.tokens_out) == (30, 3000, 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
 def test_what_fails_is_tried_again(server, tmp_path, fault):
     server.faults = [fault, fault]

@@ -98,6 +98,7 @@ def test_hosts_together_hold_the_batch_whatever_their_number(folder, hosts):
 # Mixing.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rates", [{"t0": 1, "t1": 9}, {"t0": 0.29, "t1": 0.71}, {"t0": 100.9, "t1": 100}]
 )  # fmt: skip

@@ -144,6 +144,7 @@ def long_texts(folder):
     return Examples(mixture, caches, features, 64, 0)
 
 
+@pytest.mark.slow
 def test_few_shapes_and_little_padding_on_texts_of_every_length(long_texts):
     made = Batches(long_texts)
     batches = [made.at(t) for t in range(60)]

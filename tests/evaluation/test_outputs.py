@@ -332,6 +332,7 @@ def test_scores_that_are_not_defined_give_the_same_tables_again(evaluate, tmp_pa
     assert (tmp_path / "again" / "results.md").read_text() == (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_defined_are_drawn_and_compared(evaluate, tmp_path, monkeypatch):
     if not plots.available():
         pytest.skip("matplotlib is not installed")

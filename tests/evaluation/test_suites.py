@@ -104,6 +104,7 @@ def test_retrieval_with_the_prompt_for_code_is_a_group_of_its_own(suite):
     assert suites.group({"type": "retrieval", "prompt": "query"}) == suites.group({"type": "retrieval"}) == "retrieval"
 
 
+@pytest.mark.slow
 def test_the_shared_suite_is_read_whole(shared_data):
     path = shared_data / "suites" / "text-small.json"
     found = suites.read_suite(path)

@@ -170,6 +170,7 @@ def test_values_that_are_not_finite_are_refused(write):
         write("bert", "float32", read)
 
 
+@pytest.mark.slow
 def test_prompts_and_what_else_a_user_must_know_are_entries(write):
     written = write("gemma", "q8_0")
     mine = {

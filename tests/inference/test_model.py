@@ -48,6 +48,7 @@ def test_the_length_is_the_longest_of_training(model):
     assert model.encoder.texts.max_length == 48
 
 
+@pytest.mark.slow
 def test_a_run_folder_opens_at_its_newest_step_and_at_its_best(tmp_path, vocabulary, write_tiny):
     steps = tmp_path / "run" / "checkpoints"
     steps.mkdir(parents=True)
@@ -89,6 +90,7 @@ def test_a_model_that_is_large_for_a_device_lies_over_several_and_gives_the_same
     assert open_model(bundle, devices=jax.devices()[:1]).encoder.mesh.size == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
 def test_other_parameters_are_given_as_a_checkpoint_has_them(bundle, devices):
     opened = open_model(bundle, devices=jax.devices()[:devices])

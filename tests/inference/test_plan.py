@@ -71,6 +71,7 @@ def test_one_short_text_runs_one_short_row():
     assert (batch.height, batch.length) == (1, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [330.0, 1500.0])  # of all-MiniLM-L6-v2 on a CPU and on other devices
 @pytest.mark.parametrize("tokens_per_batch", [512, 1024, 8192])
 @pytest.mark.parametrize("median, sigma, most", [(23, 1.0, 256), (60, 0.8, 256), (150, 0.6, 512), (400, 1.0, 2048)])

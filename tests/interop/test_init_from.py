@@ -49,6 +49,7 @@ def recipe(cache, rounds):
     return make
 
 
+@pytest.mark.slow
 def test_model_tokenizer_prompts_and_length_are_the_folders(recipe, cache, rounds, foreign):
     done = init_from.complete(recipe())
     (folder,) = cache.iterdir()

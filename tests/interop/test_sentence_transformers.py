@@ -209,6 +209,7 @@ def test_half_the_bytes(gemma_bundle, foreign, tmp_path):
     assert safetensors.numpy.load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"].dtype == "bfloat16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "flag"), [(MeanPooling(), "mean_tokens"), (FirstPooling(), "cls_token"), (LastPooling(), "lasttoken")]
 )
@@ -223,6 +224,7 @@ def test_one_pooling_flag_is_set(pooling, flag, trained, foreign, tmp_path):
 OPEN = Qwen3(vocab_size=264, width=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=12, causal=False)
 
 
+@pytest.mark.slow
 def test_what_sentence_transformers_cannot_say_is_refused(trained, foreign, tmp_path):
     cases = (
         (

@@ -165,6 +165,7 @@ def test_the_outputs_of_modes_and_seeds_do_not_meet(finished):
     ]
 
 
+@pytest.mark.slow
 def test_a_stop_anywhere_is_handed_on_and_the_same_command_goes_on(quickstart):
     """Stopped in each command in turn; each start goes on from where the one before was stopped."""
     for place, stopped in enumerate([*TUNED, None]):

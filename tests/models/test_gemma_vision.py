@@ -86,6 +86,7 @@ def attention(tower, p, x, columns):
     return np.einsum("lhk,hkd->ld", out, p["output"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [False, True])
 def test_vectors_are_those_of_loops(standardize):
     tower = GemmaVision(**VISION, standardize=standardize, rope_base=7.0)
