@@ -160,15 +160,16 @@ def test_killed_and_resumed_is_the_same_to_the_bit(folder, run_embed, place):
 
 
 @pytest.mark.long
-def test_two_hosts_see_the_views_of_one(folder, run_on_hosts):
-    run_on_hosts(folder, 2, *TRAIN, "--run_dir=hosts")
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_several_hosts_see_the_views_of_one(folder, run_on_hosts, hosts):
+    run_on_hosts(folder, hosts, *TRAIN, f"--run_dir=hosts{hosts}")
     losses = [
         [
             json.loads(line)["loss"]
             for line in (folder / run / "metrics.jsonl").read_text().splitlines()
             if "loss" in line
         ]
-        for run in ("run", "hosts")
+        for run in ("run", f"hosts{hosts}")
     ]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 

@@ -106,9 +106,10 @@ def test_killed_and_resumed_is_the_same_to_the_bit(folder, run_embed, place):
     assert digests(folder / place) == digests(folder / "adapted")
 
 
-def test_on_two_hosts_the_losses_are_those_of_one(folder, run_on_hosts):
-    run_on_hosts(folder, 2, *ADAPT, "--run_dir=two", "--gin.sharding.MeshShape.data=2")
-    np.testing.assert_allclose(losses(folder / "two"), losses(folder / "adapted"), rtol=1e-4)
+@pytest.mark.parametrize("hosts", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_on_several_hosts_the_losses_are_those_of_one(folder, run_on_hosts, hosts):
+    run_on_hosts(folder, hosts, *ADAPT, f"--run_dir=hosts{hosts}", f"--gin.sharding.MeshShape.data={hosts}")
+    np.testing.assert_allclose(losses(folder / f"hosts{hosts}"), losses(folder / "adapted"), rtol=1e-4)
 
 
 def test_a_model_without_a_decoder_is_refused(folder, run_embed):
