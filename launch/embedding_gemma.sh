@@ -9,7 +9,12 @@
 # OUTPUT   folder of the models; run it again: finished parts are kept, an interrupted one goes on
 # SUITE    a suite of `embed evaluate`, which every stage is scored on
 #
-# STEPS=N trains every stage for N steps, for a trial. Needs the environment of launch/setup.sh with the extra [quickstart].
+# FILES    names of the files of PAIRS that are used, NAME of NAME.jsonl.gz (default: all)
+# PLAIN    those of them without mined negatives, as texts near to a query are right ones in them (default: none)
+# PROMPTS  prompts of single files, as gin reads them: "{'NAME': ('code retrieval', 'document')}" (default: 'query' and 'document')
+# STEPS    steps of every stage, for a trial
+#
+# Needs the environment of launch/setup.sh with the extra [quickstart].
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"
@@ -18,6 +23,19 @@ teacher=$1 pairs=$2 output=$3 suite=${4:-} seed=${5:-0}
 recipes="$here/gin/recipes/embedding_gemma"
 embed="${EMBED:-$here/.venv/bin/embed}"
 data="${CACHE:-$output/data}"
+read -ra names <<<"${FILES:-}"
+read -ra plain <<<"${PLAIN:-}"
+if [ ${#names[@]} -eq 0 ]; then
+    names=("$pairs"/*.jsonl.gz)
+    names=("${names[@]##*/}")
+    names=("${names[@]%.jsonl.gz}")
+fi
+files=() mined=() near=()
+for name in "${names[@]}"; do
+    [ -f "$pairs/$name.jsonl.gz" ] || die 66 "$pairs/$name.jsonl.gz: no such file; FILES names files of PAIRS"
+    files+=("$pairs/$name.jsonl.gz")
+    if [[ " ${plain[*]} " == *" $name "* ]]; then near+=("$pairs/$name.jsonl.gz"); else mined+=("$pairs/$name.jsonl.gz"); fi
+done
 steps=()
 [ -z "${STEPS:-}" ] || steps=("--gin.TRAIN_STEPS=$STEPS" --gin.WARMUP_STEPS=0)
 
@@ -27,24 +45,34 @@ step() {
     "$embed" "$@"
 }
 
+# paths FILE...: the paths as gin reads them.
+paths() {
+    printf "("
+    printf "'%s', " "$@"
+    printf ")"
+}
+
 # stage NAME RECIPE [OPTION...]: trains one stage, or goes on with it.
 stage() {
     step train --gin_file="$recipes/$2.gin" --run_dir="$output/$1" --gin.SEED="$seed" --gin.CACHE_DIR="'$data'" "${steps[@]}" "${@:3}"
 }
 
 mkdir -p "$output"
-words=("--gin.VOCABULARY='$data/vocabulary.model'" "--gin.PAIRS='$pairs/*.jsonl.gz'")
+words=("--gin.VOCABULARY='$data/vocabulary.model'" "--gin.PAIRS=$(paths "${files[@]}")")
+prompts=()
+[ -z "${PROMPTS:-}" ] || prompts=("--gin.PROMPTS=$PROMPTS")
 stage causal small_causal "${words[@]}"
 stage adapted small_adapt "${words[@]}" "--gin.START='$output/causal'"
-stage prefinetuned small_prefinetune "--gin.PAIRS='$pairs/*.jsonl.gz'" "--gin.START='$output/adapted'"
+stage prefinetuned small_prefinetune "${prompts[@]}" "--gin.PAIRS=$(paths "${files[@]}")" "--gin.START='$output/adapted'"
 
-step mine "$output/prefinetuned" --pairs "$pairs"/*.jsonl.gz --output="$output/mined" --negatives=1 --max_length=64
-triplets=("--gin.PAIRS='$output/mined/*.jsonl.gz'" "--gin.START='$output/prefinetuned'")
+step mine "$output/prefinetuned" --pairs "${mined[@]}" --output="$output/mined" --negatives=1 --max_length=64
+stage_two=("${prompts[@]}" "--gin.PAIRS=$(paths "$output/mined/*.jsonl.gz" "${near[@]}")")
+triplets=("${stage_two[@]}" "--gin.START='$output/prefinetuned'")
 stage finetuned small_finetune "${triplets[@]}"
 
 step encode "$teacher" --gin_file="$recipes/small_finetune.gin" --output="$output/taught" --max_length=128 \
     --gin.CACHE_DIR="'$data'" "${triplets[@]}"
-taught=("--gin.PAIRS='$output/mined/*.jsonl.gz'" "--gin.TEACHER_VECTORS='$output/taught'")
+taught=("${stage_two[@]}" "--gin.TEACHER_VECTORS='$output/taught'")
 stage distilled small_distil "${taught[@]}" "--gin.START='$output/prefinetuned'"
 stage int4 small_qat "${taught[@]}" "--gin.START='$output/distilled'"
 [ -e "$output/packed/model.json" ] || step export "$output/int4" "$output/packed" --format=bundle
@@ -54,6 +82,7 @@ if [ -n "$suite" ]; then
     for name in causal adapted prefinetuned finetuned distilled int4 packed; do
         models+=("$name=$output/$name")
     done
-    step evaluate "${models[@]}" --suite="$suite" --output="$output/scores" --baselines=bm25
+    [ -e "$output/scores/results.json" ] ||
+        step evaluate "${models[@]}" --suite="$suite" --output="$output/scores" --baselines=bm25
 fi
 printf '\nthe model is %s, in four bits %s; its stages are beside it\n' "$output/distilled" "$output/packed"

@@ -5,10 +5,14 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import scenes
+from PIL import Image
 
 Row = dict[str, Any]
 DENSE_TRAIN, DENSE_TEST = 800, 300  # images whose patches are probed
+FLOOR = scenes.SHAPES.index("floor")
+IGNORED = 255  # a pixel that no score of a dense task counts
 
 
 def write_rows(path: pathlib.Path, rows: Iterable[Row]) -> None:
@@ -62,10 +66,27 @@ def dense(folder: pathlib.Path, train: Sequence[Row], test: Sequence[Row]) -> st
     return "dense"
 
 
+def objects(folder: pathlib.Path, train: Sequence[Row], test: Sequence[Row]) -> str:
+    """Writes scenes with maps of the objects alone, and their names: the floor, which hardly a caption names, is not scored."""
+    (folder / "maps").mkdir()
+    for part, rows in (("train", train[:DENSE_TRAIN]), ("test", test[:DENSE_TEST])):
+        written = []
+        for row in rows:
+            classes = np.asarray(Image.open(folder.parent / row["classes"]))
+            name = f"maps/{part}-{row['id']}.png"
+            Image.fromarray(np.where(classes == FLOOR, IGNORED, classes - 1).astype(np.uint8)).save(folder / name)
+            written.append({**_above(row, "image"), "classes": name})
+        write_rows(folder / f"{part}.jsonl", written)
+    named = scenes.SHAPES[FLOOR + 1 :]
+    write_rows(folder / "labels.jsonl", [{"label": i, "text": [x, f"a {x}"]} for i, x in enumerate(named)])
+    return "dense"
+
+
 def of_scenes(train: Sequence[Row], test: Sequence[Row]) -> dict[str, Callable[[pathlib.Path], str]]:
-    """Returns what writes each task: pixels, sentences of everything, and the name of the largest object."""
+    """Returns what writes each task: pixels, those of objects, sentences of everything, and the name of the largest object."""
     return {
         "scenes-pixels": lambda folder: dense(folder, train, test),
+        "scenes-objects": lambda folder: objects(folder, train, test),
         "scenes-text-to-image": lambda folder: retrieval(folder, test, "synthetic_caption", False),
         "scenes-image-to-text": lambda folder: retrieval(folder, test, "synthetic_caption", True),
         "scenes-names": lambda folder: classification(folder, train, test, "name"),

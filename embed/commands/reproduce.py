@@ -26,6 +26,11 @@ def add_arguments(parser) -> None:
         "--data", type=options.path, help="folder of pairs (train/) and suites (suites/) that the claims refer to"
     )
     parser.add_argument(
+        "--pictures",
+        type=options.path,
+        help="folder of the sets of launch/image_data.sh (scenes/) that some claims train on",
+    )
+    parser.add_argument(
         "--source", type=options.path, help="model that mines for some claims: what embed convert takes"
     )
     parser.add_argument(
@@ -53,6 +58,7 @@ def run(arguments) -> None:
         arguments.claims,
         arguments.output,
         data=arguments.data,
+        pictures=arguments.pictures,
         source=arguments.source,
         record=arguments.record,
         table_only=arguments.table,

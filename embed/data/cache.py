@@ -152,7 +152,7 @@ def write(
     from array_record.python import array_record_module
 
     key, fingerprint = cache_key(task, tokenizer, features), _fingerprint(task)
-    folder = folder_of(task, tokenizer, features, cache_dir)
+    folder = pathlib.Path(cache_dir) / _folder_name(task, key, fingerprint)
     fields = [field for feature in features for field in feature.fields]
     count, shards, writer, texts = 0, [], None, _TextTable(features)
     with files.new_folder(folder, overwrite=True) as temporary:

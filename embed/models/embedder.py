@@ -53,7 +53,7 @@ class Embedder(nn.Module):
         is_training: bool = False,
         max_segments: int | None = None,
         with_intermediate: bool = False,
-        inserted: Float[Array, "B L D"] | None = None,
+        inserted: Float[Array, "B L W"] | None = None,
     ) -> Float[Array, "B *S E"] | tuple[Float[Array, "B *S E"], Float[Array, "B *S U"]]:
         """Returns [B, E] for one text a row (`segment_ids` is its mask), or [B, S, E] for rows of several texts
         (`segment_ids` numbers each token's text from 1, 0 is padding).

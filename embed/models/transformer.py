@@ -274,7 +274,7 @@ class TransformerEncoder(nn.Module):
         segment_ids: Bool[Array, "B L"] | Int[Array, "B L"],
         is_training: bool = False,
         context: tuple[Array, Array] | None = None,
-        inserted: Float[Array, "B L D"] | None = None,
+        inserted: Float[Array, "B L W"] | None = None,
     ) -> Float[Array, "B L D"]:
         """`segment_ids` is the mask of the real tokens of one text a row; or, for rows that hold several texts one after the
         other, the number of each token's text from 1, 0 for padding.

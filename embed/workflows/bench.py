@@ -26,7 +26,7 @@ def digest(lines: Sequence[str], folders: Mapping[str, str]) -> str:
 
 
 def digest_given(given: Mapping[str, str]) -> dict[str, str]:
-    """Returns the digests of what the user gave: of a model's content, of the names and sizes of the data's files."""
+    """Returns the digests of what the user gave: of a model's content, of the names and sizes of files of data and pictures."""
     digests = {}
     for name, path in given.items():
         folder = pathlib.Path(path)
@@ -34,7 +34,7 @@ def digest_given(given: Mapping[str, str]) -> dict[str, str]:
             digests[name] = path  # a name on the Hub
             continue
         inside = sorted(p for p in folder.rglob("*") if p.is_file())
-        contents = [p.stat().st_size if name == "data" else files.sha256_file(p) for p in inside]
+        contents = [p.stat().st_size if name != "source" else files.sha256_file(p) for p in inside]
         digests[name] = documents.digest_json(
             [[str(p.relative_to(folder)), content] for p, content in zip(inside, contents)]
         )[:12]

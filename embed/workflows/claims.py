@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from embed.errors import ConfigError, did_you_mean
 
-GIVEN = ("data", "source")  # what the user gives
+GIVEN = ("data", "pictures", "source")  # what the user gives
 KINDS = ("better", "no worse", "shown")
 PLACES = (*GIVEN, "model", "run", "seed")
 
@@ -57,8 +57,8 @@ class Claim:
     float32). `prepared` are named lists of lines that are run once, for all claims
     that have the same. $NAME is the folder of something prepared, or of an arm with the same seed, which lines that follow may
     use. What else is filled in: $seed, $run (the folder of these lines), $model ($run/model), and what the user gives: $data
-    (folder of pairs and suites) and $source (a model to start from). `seeds` are five where a run of every arm takes two minutes
-    or less, otherwise three; they are no part of what identifies a run, so adding seeds keeps what was measured. `figure` is
+    (folder of pairs and suites), $pictures (folder of the sets of launch/image_data.sh) and $source (a model to start from).
+    `seeds` are at least three; they are no part of what identifies a run, so adding seeds keeps what was measured. `figure` is
     what the paper prints; `note` what a reader must know of the small version; `untestable` says why a claim cannot be tested
     here.
     """
@@ -111,6 +111,6 @@ class Claim:
 
     @property
     def needs(self) -> set[str]:
-        """What the user must give: 'data', 'source'."""
+        """What the user must give: some of `GIVEN`."""
         lines = [line for arm_lines in (*self.prepared.values(), *self.arms.values()) for line in arm_lines]
         return {p for line in (*lines, self.suite) for p in string.Template(line).get_identifiers()} & set(GIVEN)

@@ -25,24 +25,27 @@ def run(
     output="runs/claims",
     *,
     data=None,
+    pictures=None,
     source: str | None = None,
     record=None,
     table_only: bool = False,
 ) -> None:
     """Runs the arms and seeds of claims, names or gin files (default: all), and writes the table of what holds.
 
-    `data` is the folder of pairs and suites, `source` the model that some claims start from or mine with. `record` is the folder
-    of what was measured (default: `output`), which is not run again. `table_only` judges the record and runs nothing.
+    `data` is the folder of pairs and suites, `pictures` that of the sets of launch/image_data.sh, `source` the model that some
+    claims start from or mine with. `record` is the folder of what was measured (default: `output`), which is not run again.
+    `table_only` judges the record and runs nothing.
     """
     chosen = read(claims)
     output, record = pathlib.Path(output), pathlib.Path(record or output)
-    given = {name: value for name, value in (("data", data), ("source", source)) if value}
-    if "data" in given and not pathlib.Path(given["data"]).is_dir():
-        raise UsageError(f"--data={given['data']}: no such folder")
+    given = {name: value for name, value in (("data", data), ("pictures", pictures), ("source", source)) if value}
+    for name in ("data", "pictures"):
+        if name in given and not pathlib.Path(given[name]).is_dir():
+            raise UsageError(f"--{name}={given[name]}: no such folder")
     with contextlib.nullcontext() if table_only else files.FolderLock(output):
         digests = digest_given(given)
         experiments = {
-            name: Experiment(name, claim, output, record / f"{name}.json", given, digests)
+            name: Experiment(name, claim, output, record / f"{name}.json", given, digests, name in chosen)
             for name, claim in {**read([]), **chosen}.items()
         }
         for name in chosen:
@@ -87,7 +90,8 @@ def print_list(claims: Mapping[str, Claim]) -> None:
 class Experiment:
     """One claim, tried in `folder` with what the user gave; `record` is the file of what was measured.
 
-    An arm and seed that the record has, made by the same lines, is not run: a record may come from another machine.
+    An arm and seed that the record has, made by the same lines, is not run: a record may come from another machine. A claim that
+    is not `chosen` is judged by its record, whatever the user gave to the others.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Experiment:
     record: pathlib.Path
     given: Mapping[str, str]
     digests: Mapping[str, str]
+    chosen: bool = True
 
     def run(self) -> None:
         """Runs what is not measured yet, and keeps the record."""
@@ -125,8 +130,8 @@ class Experiment:
         for arm, record in self._measured.items():
             if arm in self.claim.arms and record.get("key") != self._key(arm):
                 raise DataError(
-                    f"{self.record}: {arm!r} was measured with another --data, --source or claim than these; give those, or run "
-                    "the claim again without --table"
+                    f"{self.record}: {arm!r} was measured with another --data, --pictures, --source or claim than these; give "
+                    "those, or run the claim again without --table"
                 )
 
     @property
@@ -148,7 +153,12 @@ class Experiment:
 
     def _recorded(self, arm: str, seed: int) -> dict[str, Any] | None:
         record = self._measured.get(arm, {})
-        return record["seeds"].get(str(seed)) if record.get("key") == self._key(arm) else None
+        if self.chosen:
+            same = record.get("key") == self._key(arm)
+        else:
+            made_by = {"lines": list(self.claim.arms[arm]), "scoring": self._bench.scoring}
+            same = all(record.get(name, value) == value for name, value in made_by.items())
+        return record["seeds"].get(str(seed)) if same else None
 
     def _keep(self, arm: str, seed: int, results: Mapping[str, Any], seconds: float) -> None:
         """Adds the means and main scores of an arm with a seed to the record."""
@@ -163,7 +173,8 @@ class Experiment:
                 scores[view] |= {n: x for n, x in named.items() if n == f"{task}/{main}" or n in metrics}
         measured = self._measured
         if measured.get(arm, {}).get("key") != self._key(arm):
-            measured[arm] = {"key": self._key(arm), "lines": list(self.claim.arms[arm]), "seeds": {}}
+            lines, scoring = list(self.claim.arms[arm]), self._bench.scoring
+            measured[arm] = {"key": self._key(arm), "lines": lines, "scoring": scoring, "seeds": {}}
         environment = results["environment"]
         made_by = {k: environment[k] for k in ("embed", "python")} | {
             "jax": environment["packages"]["jax"],

@@ -153,8 +153,8 @@ ARMS = {"one": ["average a --output=$model"], "two": ["average b --output=$model
 SMALL_CLAIM = Claim("t", "p", "f", ARMS, [Comparison("one", "two")])
 
 
-def experiment(folder, claim):
-    return reproduce.Experiment("c", claim, folder, folder / "c.json", {}, {})
+def experiment(folder, claim, digests=None, **more):
+    return reproduce.Experiment("c", claim, folder, folder / "c.json", {}, digests or {}, **more)
 
 
 def results(score, **more):
@@ -180,6 +180,20 @@ def test_a_record_of_other_lines_does_not_count(tmp_path):
         assert verdict(tmp_path, changed_claim) == f"not measured yet ({count} of 6 runs)"
 
 
+def test_a_claim_that_is_not_chosen_is_judged_by_its_record(tmp_path):
+    """The data that is given is that of the chosen claims."""
+    claim = dataclasses.replace(SMALL_CLAIM, suite="$data/suite.json")
+    for seed in (0, 1, 2):
+        for arm in ARMS:
+            experiment(tmp_path, claim, {"data": "first"})._keep(arm, seed, results(0.5), 1.0)
+    assert experiment(tmp_path, claim, {"data": "second"}).result()["verdict"] == "not measured yet (0 of 6 runs)"
+    for digests in ({}, {"data": "second"}):
+        assert experiment(tmp_path, claim, digests, chosen=False).result()["verdict"] == "not reproduced"
+    for changed in ({"arms": {**ARMS, "two": ["average c --output=$model"]}}, {"dims": (4,)}):
+        other = experiment(tmp_path, dataclasses.replace(claim, **changed), chosen=False)
+        assert other.result()["verdict"].startswith("not measured yet")
+
+
 def test_more_seeds_keep_what_was_measured_and_the_table_says_which_are_missing(tmp_path):
     scores = {"one": (0.52, 0.53, 0.525, 0.51, 0.52), "two": (0.50, 0.50, 0.50, 0.50, 0.50)}
     more = dataclasses.replace(SMALL_CLAIM, seeds=(0, 1, 2, 3, 4))
@@ -201,7 +215,9 @@ def test_more_seeds_keep_what_was_measured_and_the_table_says_which_are_missing(
     assert "verdict: reproduced (5 seeds, 10 minutes)" in table
     experiment(tmp_path, more).check_record()
     changed = dataclasses.replace(more, arms={**more.arms, "one": [*more.arms["one"], "average $run --output=$model"]})
-    with pytest.raises(DataError, match="'one' was measured with another --data, --source or claim than these"):
+    with pytest.raises(
+        DataError, match="'one' was measured with another --data, --pictures, --source or claim than these"
+    ):
         experiment(tmp_path, changed).check_record()
 
 

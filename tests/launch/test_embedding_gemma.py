@@ -1,5 +1,6 @@
 """launch/embedding_gemma.sh, with a stand-in for `embed` that notes what it is asked for."""
 
+import ast
 import importlib
 import pathlib
 import shlex
@@ -72,6 +73,28 @@ def test_every_stage_starts_from_the_one_before_and_all_are_scored(recipe):
     assert [name for name in scored[1:] if "=" in name and not name.startswith("--")] == [
         f"{name}=out/{name}" for name in [*STAGES, "packed"]
     ]
+
+
+def test_files_are_chosen_and_some_of_them_get_no_negatives(recipe):
+    prompts = "{'a': ('code retrieval', 'document')}"
+    done, calls = recipe("teacher", "pairs", "out", FILES="b a", PLAIN="a", PROMPTS=prompts)
+    assert done.returncode == 0, done.stderr
+    trained = {value(c, "--run_dir=out/"): c for c in calls if c[0] == "train"}
+    pairs = {name: ast.literal_eval(value(call, "--gin.PAIRS=")) for name, call in trained.items()}
+    assert pairs["causal"] == pairs["prefinetuned"] == ("pairs/b.jsonl.gz", "pairs/a.jsonl.gz")
+    assert pairs["finetuned"] == pairs["int4"] == ("out/mined/*.jsonl.gz", "pairs/a.jsonl.gz")
+    assert next(c for c in calls if c[0] == "mine")[2:4] == ["--pairs", "pairs/b.jsonl.gz"]
+    for name in ("prefinetuned", "finetuned", "distilled", "int4"):
+        assert value(trained[name], "--gin.PROMPTS=") == prompts
+    done, calls = recipe("teacher", "pairs", "out", FILES="c")
+    assert done.returncode == 66 and "pairs/c.jsonl.gz: no such file" in done.stderr and not calls
+
+
+def test_scores_that_are_there_are_kept(recipe, tmp_path):
+    (tmp_path / "out" / "scores").mkdir(parents=True)
+    (tmp_path / "out" / "scores" / "results.json").touch()
+    done, calls = recipe("teacher", "pairs", "out", "suite.json")
+    assert done.returncode == 0 and "evaluate" not in [c[0] for c in calls]
 
 
 def test_without_a_suite_nothing_is_scored_and_a_trial_has_few_steps(recipe):

@@ -11,6 +11,7 @@ import pytest
 from launch_scripts import LAUNCH, script
 from PIL import Image
 
+from embed.data import tokenizers
 from embed.evaluation import suites
 
 
@@ -133,6 +134,7 @@ def test_scenes_have_a_suite_whose_tasks_can_be_read(image_data, tmp_path, monke
     kinds = {task.name.removeprefix("scenes-"): task.type for task in suite.tasks}
     assert kinds == {
         "pixels": "dense",
+        "objects": "dense",
         "text-to-image": "image_retrieval",
         "image-to-text": "image_text_retrieval",
         "names": "image_classification",
@@ -140,8 +142,23 @@ def test_scenes_have_a_suite_whose_tasks_can_be_read(image_data, tmp_path, monke
     }
     tasks = {task.name.removeprefix("scenes-"): task for task in suite.tasks}
     assert tasks["pixels"].labels[1] == ["sphere", "a sphere"] and "depth" in tasks["pixels"].test_maps
+    assert list(tasks["objects"].labels.values()) == [
+        ["sphere", "a sphere"],
+        ["square", "a square"],
+        ["triangle", "a triangle"],
+    ]
+    for every, objects in zip(tasks["pixels"].test_maps["classes"], tasks["objects"].test_maps["classes"]):
+        classes = np.asarray(Image.open(every)).astype(int)
+        np.testing.assert_array_equal(np.asarray(Image.open(objects)), np.where(classes == 0, 255, classes - 1))
     names = {row["name"] for row in rows_of(tmp_path / "out")}
     assert any(name.endswith("sphere") for name in names) and len(names) > 10
+
+
+@pytest.mark.parametrize("path", ["runs/scenes.gin", "recipes/tips/small_scenes.gin"])
+def test_captions_of_scenes_have_enough_words_for_the_vocabulary_of_the_recipe(scenes, path):
+    size = int(re.search(r"^VOCAB_SIZE = (\d+)", (LAUNCH.parent / "gin" / path).read_text(), re.M)[1])
+    made = [scenes.scene(0, i) for i in range(300)]
+    assert tokenizers.train_sentencepiece([x for s in made for x in (s.caption, s.synthetic_caption)], size)
 
 
 def test_stamps_and_emoji_have_suites(image_data, tmp_path):

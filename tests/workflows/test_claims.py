@@ -54,6 +54,7 @@ def test_what_the_user_must_give_is_what_lines_and_suite_name():
     given = {"arms": {"one": ["a"], "two": ["b ${model} $$data"]}, "prepared": {}}
     assert claim(**given).needs == {"data"}  # the suite's; "$$data" is a dollar sign
     assert claim(**given, suite="suite.json").needs == set()
+    assert claim(**given, suite="$pictures/suite.json").needs == {"pictures"}
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,16 @@ def test_what_the_user_must_give_is_what_lines_and_suite_name():
         ({"prepared": {"model": ["make"]}}, "prepared 'model': a name in small letters, not ('data', "),
         (
             {"prepared": {"words": ["make --seed=$seed"], "more": []}},
-            "$seed in 'make --seed=$seed'; known: data, model, run",
+            "$seed in 'make --seed=$seed'; known: data, model, pictures, run",
         ),
         ({"prepared": {"words": ["make $more"], "more": ["make"]}}, "$more in 'make $more'; did you mean 'model'?"),
-        ({"suite": "$seed.json"}, "$seed in '$seed.json'; known: data, model, more, run"),
+        ({"suite": "$seed.json"}, "$seed in '$seed.json'; known: data, model, more, pictures, run"),
         ({"arms": {"one": ["a"], "two": ["b"], "words": ["c"]}}, "'words' is an arm and something else; rename it"),
         ({"arms": {"one": ["a"], "two": ["b"], "seed": ["c"]}}, None),
-        ({"arms": {"one": ["a $two"], "two": ["b"]}}, "$two in 'a $two'; known: data, model, more, run, seed"),
+        (
+            {"arms": {"one": ["a $two"], "two": ["b"]}},
+            "$two in 'a $two'; known: data, model, more, pictures, run, seed",
+        ),
         ({"arms": {"one": ["a $one"], "two": ["b"]}}, "$one in 'a $one'; known: data"),
     ],
 )
