@@ -63,6 +63,22 @@ def _silently(rows: Iterator[Any]) -> Iterator[Any]:
         yield row
 
 
+def _rows(dataset) -> Iterator[dict[str, Any]]:
+    """Yields the examples of a dataset as arrays. They come in batches, as what tensorflow does for each element takes longest."""
+    for batch in _silently(dataset.ragged_batch(_BATCH).as_numpy_iterator()):
+        columns = {name: _items(values) for name, values in batch.items()}
+        for row in zip(*columns.values()):
+            yield dict(zip(columns, row))
+
+
+def _items(values) -> Sequence[Any]:
+    """Returns the arrays of each example; `values` is an array, or one of tensorflow's with rows of any length."""
+    if isinstance(values, np.ndarray):
+        return values
+    flat, ends = values.values, values.row_splits.tolist()
+    return [flat[begin:end] for begin, end in zip(ends, ends[1:])]
+
+
 def seqio_name(name: str) -> str:
     """Returns a task's name as seqio's registry takes it: what it does not allow becomes '_'."""
     return re.sub(r"[^\w.:#]", "_", name)
@@ -365,7 +381,7 @@ def examples(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature]) -
     try:
         seqio_task = to_seqio(task, tokenizer, features, failures)
         dataset = seqio_task.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
-        yield from _silently(dataset.as_numpy_iterator())
+        yield from _rows(dataset)
     except EmbedError:
         raise
     except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long
