@@ -156,10 +156,15 @@ def say(line: str) -> None:
 def size_text(count: float) -> str:
     """Returns a byte count for people, e.g. '1.23 GB'."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
+        if count < 999.5:  # 1,000 in three digits
+            return f"{digits(count)} {unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{digits(count)} TB"
+
+
+def digits(number: float) -> str:
+    """Returns a number rounded to three digits, without an exponent below a million: '1230', '0.0123'."""
+    return f"{float(f'{number:.3g}'):g}"
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from embed import console
 
 
@@ -52,3 +54,18 @@ print(console.take_termination())
 def test_sigterm_is_no_error_and_is_not_lost_where_it_is_swallowed():
     done = subprocess.run([sys.executable, "-c", SWALLOWS], text=True, capture_output=True, timeout=60)
     assert done.stdout.splitlines() == ["Terminated", "ends here", "a line of who cleans up", "False"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.6, "1 kB"),
+        (999_499_999, "999 MB"),
+        (999_500_000, "1 GB"),
+        (1.234e15, "1230 TB"),
+    ],
+)
+def test_sizes_have_three_digits_and_no_exponent(count, text):
+    assert console.size_text(count) == text

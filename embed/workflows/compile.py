@@ -164,7 +164,7 @@ def _line(row: _Row) -> str:
         head,
         f"           {console.size_text(step.memory)}{of} a chip: {console.size_text(step.lasting)} arguments and results, "
         f"{console.size_text(step.temporary)} temporary{'' if step.fits is not False else '; does not fit'}",
-        f"           {step.work.flops / 1e12:.3g} TFLOP a chip, {step.executed:.2f} run for one that the model needs; "
+        f"           {console.digits(step.work.flops / 1e12)} TFLOP a chip, {step.executed:.2f} run for one that the model needs; "
         f"{console.size_text(step.work.bytes)} to and from memory",
         f"           exchanged: {kinds or 'nothing'}",
     ]
@@ -183,7 +183,7 @@ def _line(row: _Row) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{console.digits(1e3 * seconds)} ms"
 
 
 _HEADER = [
