@@ -10,9 +10,9 @@
 # SUITE    a suite of `embed evaluate`, which every stage is scored on
 #
 # FILES    names of the files of PAIRS that are used, NAME of NAME.jsonl.gz (default: all)
-# PLAIN    those of them without mined negatives, as texts near to a query are right ones in them (default: none)
+# PLAIN    names of those for which no negatives are mined, as many targets are right for a query (default: none)
 # PROMPTS  prompts of single files, as gin reads them: "{'NAME': ('code retrieval', 'document')}" (default: 'query' and 'document')
-# STEPS    steps of every stage, for a trial
+# STEPS    training steps of every stage, for a trial
 #
 # Needs the environment of launch/setup.sh with the extra [quickstart].
 set -euo pipefail
@@ -30,12 +30,16 @@ if [ ${#names[@]} -eq 0 ]; then
     names=("${names[@]##*/}")
     names=("${names[@]%.jsonl.gz}")
 fi
+for name in "${plain[@]}"; do
+    [[ " ${names[*]} " == *" $name "* ]] || die 64 "PLAIN: '$name' is not among the files that are used: ${names[*]}"
+done
 files=() mined=() near=()
 for name in "${names[@]}"; do
     [ -f "$pairs/$name.jsonl.gz" ] || die 66 "$pairs/$name.jsonl.gz: no such file; FILES names files of PAIRS"
     files+=("$pairs/$name.jsonl.gz")
     if [[ " ${plain[*]} " == *" $name "* ]]; then near+=("$pairs/$name.jsonl.gz"); else mined+=("$pairs/$name.jsonl.gz"); fi
 done
+[ ${#mined[@]} -gt 0 ] || die 64 "PLAIN names all files; leave one that negatives are mined for"
 steps=()
 [ -z "${STEPS:-}" ] || steps=("--gin.TRAIN_STEPS=$STEPS" --gin.WARMUP_STEPS=0)
 
@@ -50,6 +54,11 @@ paths() {
     printf "("
     printf "'%s', " "$@"
     printf ")"
+}
+
+# made FILE COMMAND...: runs the command where FILE is not there, or is older than the newest step of the last stage.
+made() {
+    [ "$1" -nt "$output/int4/checkpoints" ] || step "${@:2}"
 }
 
 # stage NAME RECIPE [OPTION...]: trains one stage, or goes on with it.
@@ -75,14 +84,13 @@ step encode "$teacher" --gin_file="$recipes/small_finetune.gin" --output="$outpu
 taught=("${stage_two[@]}" "--gin.TEACHER_VECTORS='$output/taught'")
 stage distilled small_distil "${taught[@]}" "--gin.START='$output/prefinetuned'"
 stage int4 small_qat "${taught[@]}" "--gin.START='$output/distilled'"
-[ -e "$output/packed/model.json" ] || step export "$output/int4" "$output/packed" --format=bundle
+made "$output/packed/model.json" export "$output/int4" "$output/packed" --format=bundle
 
 if [ -n "$suite" ]; then
     models=()
     for name in causal adapted prefinetuned finetuned distilled int4 packed; do
         models+=("$name=$output/$name")
     done
-    [ -e "$output/scores/results.json" ] ||
-        step evaluate "${models[@]}" --suite="$suite" --output="$output/scores" --baselines=bm25
+    made "$output/scores/results.json" evaluate "${models[@]}" --suite="$suite" --output="$output/scores" --baselines=bm25
 fi
 printf '\nthe model is %s, in four bits %s; its stages are beside it\n' "$output/distilled" "$output/packed"

@@ -11,7 +11,7 @@ from PIL import Image
 
 Row = dict[str, Any]
 DENSE_TRAIN, DENSE_TEST = 800, 300  # images whose patches are probed
-FLOOR = scenes.SHAPES.index("floor")
+FLOOR = 0  # its position in scenes.SHAPES; the objects come after it
 IGNORED = 255  # a pixel that no score of a dense task counts
 
 
@@ -67,7 +67,7 @@ def dense(folder: pathlib.Path, train: Sequence[Row], test: Sequence[Row]) -> st
 
 
 def objects(folder: pathlib.Path, train: Sequence[Row], test: Sequence[Row]) -> str:
-    """Writes scenes with maps of the objects alone, and their names: the floor, which hardly a caption names, is not scored."""
+    """Writes scenes with maps of the objects alone, and their names. The floor is not scored: hardly a caption names it."""
     (folder / "maps").mkdir()
     for part, rows in (("train", train[:DENSE_TRAIN]), ("test", test[:DENSE_TEST])):
         written = []
@@ -83,7 +83,7 @@ def objects(folder: pathlib.Path, train: Sequence[Row], test: Sequence[Row]) -> 
 
 
 def of_scenes(train: Sequence[Row], test: Sequence[Row]) -> dict[str, Callable[[pathlib.Path], str]]:
-    """Returns what writes each task: pixels, those of objects, sentences of everything, and the name of the largest object."""
+    """Returns what writes each task: all pixels, pixels of objects, sentences of everything, and the name of the largest object."""
     return {
         "scenes-pixels": lambda folder: dense(folder, train, test),
         "scenes-objects": lambda folder: objects(folder, train, test),

@@ -58,8 +58,9 @@ class Claim:
     that have the same. $NAME is the folder of something prepared, or of an arm with the same seed, which lines that follow may
     use. What else is filled in: $seed, $run (the folder of these lines), $model ($run/model), and what the user gives: $data
     (folder of pairs and suites), $pictures (folder of the sets of launch/image_data.sh) and $source (a model to start from).
-    `seeds` are at least three; they are no part of what identifies a run, so adding seeds keeps what was measured. `figure` is
-    what the paper prints; `note` what a reader must know of the small version; `untestable` says why a claim cannot be tested
+    `seeds` are at least three, and five where a run of every arm takes two minutes or less; they are no part of what identifies
+    a run, so adding seeds keeps what was measured. `figure` is what the paper prints; `note` what a reader must know of the
+    small version; `untestable` says why a claim cannot be tested
     here.
     """
 

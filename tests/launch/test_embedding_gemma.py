@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import pathlib
 import shlex
 import subprocess
@@ -90,11 +91,31 @@ def test_files_are_chosen_and_some_of_them_get_no_negatives(recipe):
     assert done.returncode == 66 and "pairs/c.jsonl.gz: no such file" in done.stderr and not calls
 
 
-def test_scores_that_are_there_are_kept(recipe, tmp_path):
-    (tmp_path / "out" / "scores").mkdir(parents=True)
-    (tmp_path / "out" / "scores" / "results.json").touch()
-    done, calls = recipe("teacher", "pairs", "out", "suite.json")
-    assert done.returncode == 0 and "evaluate" not in [c[0] for c in calls]
+@pytest.mark.parametrize(
+    ("files", "plain", "message"),
+    [
+        ("a b", "c", "PLAIN: 'c' is not among the files that are used: a b"),
+        ("a", "b", "PLAIN: 'b' is not among the files that are used: a"),
+        ("", "a b", "PLAIN names all files; leave one that negatives are mined for"),
+    ],
+)
+def test_files_without_negatives_are_some_of_those_that_are_used(recipe, files, plain, message):
+    done, calls = recipe("teacher", "pairs", "out", FILES=files, PLAIN=plain)
+    assert done.returncode == 64 and done.stderr == f"embed: {message}\n" and not calls
+
+
+def test_what_is_made_of_the_last_stage_is_kept_unless_it_has_new_steps(recipe, tmp_path):
+    made = [tmp_path / "out" / "packed" / "model.json", tmp_path / "out" / "scores" / "results.json"]
+    for file in made:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    checkpoints = tmp_path / "out" / "int4" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for age, again in ((-60, set()), (60, {"export", "evaluate"})):
+        time = made[0].stat().st_mtime + age
+        os.utime(checkpoints, (time, time))
+        done, calls = recipe("teacher", "pairs", "out", "suite.json")
+        assert done.returncode == 0 and {c[0] for c in calls} & {"export", "evaluate"} == again
 
 
 def test_without_a_suite_nothing_is_scored_and_a_trial_has_few_steps(recipe):
