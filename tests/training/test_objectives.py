@@ -39,8 +39,7 @@ def at_once(variables: Variables, b, key):
     return value, gradient, outputs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("micro_batches", [1, 2, 4, 8])
+@pytest.mark.parametrize("micro_batches", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4, 8))])
 def test_the_gradient_by_micro_batches_is_that_of_the_whole_batch(micro_batches):
     with jax.enable_x64(True):
         to_double = lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x  # noqa: E731
@@ -82,10 +81,9 @@ def on_one():
     return {micro_batches: on_mesh(1, micro_batches) for micro_batches in (1, 2)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "micro_batches"),
-    [(2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2)],
+    [(8, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (2, 2), (4, 1), (4, 2), (8, 1)))],
 )
 def test_every_mesh_trains_alike(size, micro_batches, on_one):
     losses, variables = on_mesh(size, micro_batches)

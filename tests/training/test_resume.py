@@ -66,7 +66,6 @@ MORE_KILLS = [f"train.after_step_{n}" for n in (1, 4, 6, 11)] + [
 COMPILED = [pytest.mark.slow, pytest.mark.compiled]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", KILLS + [pytest.param(p, marks=COMPILED) for p in MORE_KILLS])
 def test_killed_and_resumed_is_the_same_to_the_bit(place, uninterrupted, work, run_embed):
     few = ["--gin.loop.Schedule.keep_last=1"] if place.endswith("before_delete") else []
