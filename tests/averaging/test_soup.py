@@ -90,7 +90,6 @@ def test_weighted_is_the_weighted_sum(inputs):
         np.testing.assert_allclose(found[path], value, rtol=1.2e-7, atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0, None])
 def test_interpolation_goes_from_the_base_to_the_other(inputs, alpha):
     weights = soup.weights_for("interpolate", 2, None, alpha)

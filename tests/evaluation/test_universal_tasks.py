@@ -56,7 +56,6 @@ def by_loops(task, vectors, merged: bool):
     return result
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("merged", [True, False])
 def test_the_scores_are_those_of_loops(made, merged):
     task, vectors = made

@@ -34,7 +34,6 @@ def alone(model):
     return encode
 
 
-@pytest.mark.slow
 def test_encoding_in_batches_equals_encoding_alone(model, texts_of, alone):
     texts = texts_of(200, seed=1)
     sizes = np.array([len(r) for r in model.encoder.texts.tokens(texts, "query")])

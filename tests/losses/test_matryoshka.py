@@ -33,7 +33,6 @@ def prefix_loss(o: PairEmbeddings, dim: int):
     return LOSS(PairEmbeddings(cut(o.query), cut(o.target), cut(o.negatives), o.negatives_mask, o.query_id))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 3.0)])
 def test_is_the_weighted_sum_over_renormalised_prefixes(weights):
     with jax.enable_x64(True):

@@ -62,7 +62,6 @@ def test_the_loss_is_that_of_its_equation(kind, with_ids):
     assert 0 <= float(metrics["nearest_agreement"]) <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neighbours", "distances", "relative_distances", "cosines", "vectors"])
 def test_gradients_are_finite_and_reach_the_student_alone(kind):
     student, teacher = jnp.float32(drawn(0, (6, 4))), jnp.float32(drawn(1, (6, 4)))

@@ -39,7 +39,6 @@ def by_hand(similarity, query, target, score, scale):
     return math.log(1 + sum(terms)), np.mean(ordered)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [1, 4])
 @pytest.mark.parametrize(("loss", "similarity"), [(CoSENT(7.0), cosine), (AnglE(7.0), angle)])
 def test_the_loss_is_that_of_its_equation(loss, similarity, chunks, monkeypatch):

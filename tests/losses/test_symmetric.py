@@ -20,7 +20,6 @@ def unit(shape, seed):
 IMAGES, CAPTIONS = unit((6, 5), 0), unit((6, 5), 1)
 
 
-@pytest.mark.slow
 def test_it_is_the_mean_of_rows_and_columns():
     logits = IMAGES @ CAPTIONS.T / 0.07
     rows = np.log(np.exp(logits).sum(1)) - np.diag(logits)

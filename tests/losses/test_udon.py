@@ -22,7 +22,6 @@ def given():
     return params, student, teacher, np.array([0, 2, 1, 4, 3, 4])
 
 
-@pytest.mark.slow
 def test_the_value_is_that_of_loops(given):
     params, student, teacher, classes = given
     domain = {0: (0, 1, 2), 1: (3, 4)}

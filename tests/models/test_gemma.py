@@ -97,7 +97,6 @@ def test_position_matters(tiny):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_texts_in_a_row_match_numpy(causal):
     sizes = {

@@ -41,7 +41,6 @@ def test_factors_lie_whole_on_every_device(tiny):
     assert {name for a in axes.values() for name in a} == {"norm"}
 
 
-@pytest.mark.slow
 def test_a_merged_kernel_is_the_base_plus_the_scaled_product(tiny):
     drawn = tiny.draw(lambda key: LORA.init(key, tiny.params, tiny.model.axes), 1)
     base, factors, merged = (flatten(x) for x in (tiny.params, drawn, LORA.merge(tiny.params, drawn)))

@@ -83,7 +83,6 @@ def test_mean_of_a_text_without_tokens_is_zero():
     assert np.all(MeanPooling().apply({}, x, jnp.zeros_like(mask)) == 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pooler", POOLERS, ids=lambda p: type(p).__name__)
 def test_a_text_in_a_row_of_several_has_the_vector_it_has_alone(pooler):
     x, mask = inputs()
