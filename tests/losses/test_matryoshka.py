@@ -33,6 +33,24 @@ def prefix_loss(o: PairEmbeddings, dim: int):
     return LOSS(PairEmbeddings(cut(o.query), cut(o.target), cut(o.negatives), o.negatives_mask, o.query_id))
 
 
+class Lengths:
+    """A loss that is the mean length of the vectors it is given."""
+
+    def init(self):
+        return {}
+
+    def __call__(self, pairs, params=None, step=0):
+        sides = (pairs.query, pairs.target, pairs.negatives)
+        return jnp.mean(jnp.stack([jnp.mean(jnp.linalg.norm(x, axis=-1)) for x in sides])), {}
+
+
+def test_a_loss_is_given_unit_vectors_at_every_size():
+    _, metrics = Matryoshka(Lengths(), (8, 3, 5))(outputs(dtype=jnp.float32))
+    assert {name: float(x) for name, x in metrics.items()} == pytest.approx(
+        {"loss@8": 1, "loss@5": 1, "loss@3": 1}, abs=1e-6
+    )
+
+
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 3.0)])
 def test_is_the_weighted_sum_over_renormalised_prefixes(weights):
     with jax.enable_x64(True):

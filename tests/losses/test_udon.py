@@ -45,7 +45,6 @@ def test_the_value_is_that_of_loops(given):
     assert float(value) == pytest.approx(np.mean([np.mean(values) for values in terms.values()]), rel=1e-10)
 
 
-@pytest.mark.slow
 def test_distillation_leaves_the_teachers_alone(given):
     params, student, teacher, classes = given
 
