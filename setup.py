@@ -60,6 +60,10 @@ EXTRAS = {
     ],
     "images": ["pillow>=11,<14", "httpx2>=2.12,<3"],
     "gguf": ["gguf>=0.19,<1"],
+    # Approximate search in an index: a graph that is left on disk, with documents added and float16 values.
+    "search": ["usearch>=2.25,<3"],
+    # Serves a model in the form of OpenAI's embeddings.
+    "serve": ["starlette>=1,<2", "uvicorn>=0.40,<1", "prometheus-client>=0.22,<1"],
     "eval": ["mteb>=2.12,<3"],
     "dev": [
         "pytest>=8.3,<10",
@@ -78,6 +82,8 @@ EXTRAS["test"] = (
     + EXTRAS["parquet"]
     + EXTRAS["curation"]
     + EXTRAS["gguf"]
+    + EXTRAS["search"]
+    + EXTRAS["serve"]
     + EXTRAS["images"]
     + EXTRAS["tuning"]
 )

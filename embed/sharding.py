@@ -179,6 +179,26 @@ def per_shard(function, inputs):
     return run
 
 
+def summed_by_shard(function, params, arrays):
+    """Returns `function(params, *arrays)`, sums over the rows of `arrays`, of which every device takes its own.
+
+    `params` are gathered at the start and their gradient is summed at the end. Each array's first dimension must be a multiple
+    of the shards of the batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(a for a in RULES["batch"] if not mesh.empty and mesh.shape[a] > 1)
+    if not axes:
+        return function(params, *arrays)
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        lambda params, arrays: jax.lax.psum(function(params, *arrays), axes),
+        in_specs=(whole, rows),
+        out_specs=whole,
+        axis_names=set(axes),
+        check_vma=False,
+    )(params, arrays)
+
+
 def platform() -> str:
     """Returns what the program that is traced will run on, 'cpu', 'gpu' or 'tpu': by the mesh that is set, or as JAX begins."""
     device = jax.sharding.get_abstract_mesh().abstract_device

@@ -9,13 +9,39 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
 source launch/setup.sh
 recipes=("$@")
-[ ${#recipes[@]} -gt 0 ] || recipes=(gin/recipes/{gemini_embedding,embedding_gemma}/{prefinetune,finetune}.gin gin/recipes/embedding_gemma/{adapt,distil,qat}.gin)
+[ ${#recipes[@]} -gt 0 ] || recipes=(
+    gin/recipes/{gemini_embedding,embedding_gemma}/{prefinetune,finetune}.gin gin/recipes/embedding_gemma/{adapt,distil,qat}.gin
+    gin/recipes/tips/{b14,distill,high_resolution,g14_pod}.gin gin/recipes/universal/{specialist,universal,udon}.gin
+    gin/recipes/mmir/{b14,embeddinggemma2}.gin
+)
 folder="${EMBED_TPU_VENV:-.venv-tpu}"
 [ "${DRY_RUN:-0}" = 1 ] || setup_environment "$folder" tpu,quickstart
+# A task per file asks that the file is there.
+files="$(mktemp -d)"
+trap 'rm -rf "$files"' EXIT
+echo '{"image": "none.png", "label": "none"}' >"$files/domain.jsonl"
 for recipe in "${recipes[@]}"; do
-    # The source gives parameters, which compiling does not read.
-    given=("--gin.SOURCE='none'")
-    [[ "$recipe" != */distil.gin ]] || given+=("--gin.TEACHER_VECTORS='none'")
+    # Compiling reads neither data nor the parameters of what a run starts from. Sizes of classes are those of UnED's domains.
+    given=("--gin.START='none'")
+    model=()
+    case "$recipe" in
+        */gemini_embedding/* | */embedding_gemma/*) given=("--gin.SOURCE='none'") ;;&
+        */embedding_gemma/distil.gin) given+=("--gin.TEACHER_VECTORS='none'") ;;
+        */tips/*) given=("--gin.PICTURES='none'") ;;&
+        */tips/b14.gin | */tips/g14_pod.gin) given+=("--gin.VOCABULARY='none'") ;;
+        */tips/distill.gin) given+=("--gin.VOCABULARY='none'" "--gin.TEACHER='none'") ;;
+        */tips/high_resolution.gin)
+            given+=("--gin.START='none'" "--gin.dual_encoder.ImageEmbedder.image_size=448")
+            model=(gin/models/tips_b14.gin)
+            ;;
+        */universal/*) given+=("--gin.DOMAINS='$files/domain.jsonl'") model=(gin/models/vit_b14.gin) ;;&
+        */universal/specialist.gin) given+=("--gin.CLASSES='none'" --gin.NUM_CLASSES=11318) ;;
+        */universal/universal.gin) given+=("--gin.TEACHERS=('none',)" --gin.TEACHER_DIM=64) ;;
+        */universal/udon.gin) given+=("--gin.CLASSES='none'" "--gin.CLASS_COUNTS=(98, 11318, 3985)") ;;
+        */mmir/*) given+=("--gin.TABLES='none'" "--gin.FOLDER='none'" "--gin.CONTACT='none'") ;;
+    esac
+    # Where START would bring the model it is given beside the recipe.
+    [ ${#model[@]} -eq 0 ] || given+=("${model[@]/#/--gin_file=}" "--gin.recipe.Recipe.model_changes={}")
     run "$folder/bin/embed" compile "--gin_file=$recipe" "${given[@]}" --output=gin/needs.md --add \
         "--topology=${TOPOLOGIES:-v5e:16x16,v5p:4x4x4}"
 done

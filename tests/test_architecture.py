@@ -40,6 +40,7 @@ LEAVES = {"data", "models", "losses"}
 OBJECTIVES = {"objectives"}  # above the leaves
 PARTS = {"training", "compilation", "averaging", "inference", "evaluation", "interop", "curation"}
 FORMS = {"gguf", "towers"}  # above interop
+ABOVE_INFERENCE = {"index", "serving"}
 # library -> the only rooms or files that may import it
 HOMES = {
     "flax": {"models"},
@@ -70,6 +71,10 @@ HOMES = {
     "gguf": {"gguf"},
     "llama_cpp": {"gguf", "interop"},
     "huggingface_hub": {"interop"},
+    "usearch": {"index"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
 }
 
 
@@ -102,9 +107,11 @@ def allowed(own: str) -> set[str]:
     if own in ("commands", "__main__"):
         return BASE | {"workflows", "commands"}
     if own == "workflows":
-        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | FORMS | {"workflows"}
+        return BASE | SOURCES | LEAVES | OBJECTIVES | PARTS | FORMS | ABOVE_INFERENCE | {"workflows"}
     if own == "__init__":
         return {"inference"}
+    if own in ABOVE_INFERENCE:
+        return BASE | SOURCES | {own, "inference"}
     if own in FORMS:
         return BASE | LEAVES | {own, "interop"}
     if own in PARTS:

@@ -5,6 +5,7 @@ docs.cloud.google.com/tpu/docs/v5e, /v5p, /v6e, /tpu7x.
 """
 
 import dataclasses
+import os
 
 import jax
 
@@ -45,6 +46,8 @@ def devices_of(topology: str) -> list:
         return jax.devices()
     from jax.experimental import topologies
 
+    # libtpu lets one process of a machine in, as it would take the chip; no chip is taken here.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as e:  # jax raises what libtpu says, of several types

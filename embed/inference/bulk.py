@@ -303,12 +303,12 @@ def read(output) -> tuple[list[str], np.ndarray]:
 class Vectors:
     """The vectors of finished jobs of format npy, one after the other, as one array [n, E] that stays on disk.
 
-    A shard is verified when it is first opened.
+    A shard is verified when it is first opened, unless the caller has `verified` all of them.
     """
 
     ndim = 2
 
-    def __init__(self, *outputs):
+    def __init__(self, *outputs, verified: bool = False):
         jobs = [open_shards(output) for output in outputs]
         for job in jobs:
             if (job.format, job.precision) != ("npy", "float32"):
@@ -318,7 +318,7 @@ class Vectors:
         self.jobs = [job.job for job in jobs]
         self._parts = [(job, number) for job in jobs for number in range(len(job))]
         self._stops = np.cumsum([job.size_of(number) for job, number in self._parts])
-        self._verified: set[int] = set()
+        self._verified = set(range(len(self._parts))) if verified else set()
         # A few are open at a time: there are as many files as shards.
         self._part = functools.lru_cache(16)(self._open)
         self.shape = (int(self._stops[-1]), self._part(0).shape[1])
@@ -338,12 +338,14 @@ class Vectors:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         start, stop, _ = rows.indices(len(self))
-        pieces, before = [np.zeros((0, self.shape[1]), np.float32)], 0
+        pieces, before = [], 0
         for part, after in enumerate(self._stops):
             if after > start and before < stop:
                 pieces.append(self._part(part)[max(start - before, 0) : stop - before])
             before = after
-        return np.concatenate(pieces)
+        if len(pieces) == 1:
+            return pieces[0]  # on disk, where a copy would cost more than a search in it
+        return np.concatenate(pieces) if pieces else np.zeros((0, self.shape[1]), np.float32)
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Returns some rows by their numbers."""

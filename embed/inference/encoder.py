@@ -87,21 +87,28 @@ class Encoder:
     ) -> list[np.ndarray]:
         """Returns the token ids of prompted texts. An empty text is a DataError that names its position; with `allow_empty`
         it is its prompt, its title and the special tokens alone."""
+        rows, cut = self.tokens_and_cuts(items, prompt, allow_empty)
+        self.overflow(sum(cut), len(cut))
+        return rows
+
+    def tokens_and_cuts(
+        self, items: Sequence[str | Item], prompt: str, allow_empty: bool = False
+    ) -> tuple[list[np.ndarray], list[bool]]:
+        """Returns `tokens`, and of each text whether it was cut; `overflow` is not called."""
         prompt_template = template(arguments.text(prompt, "prompt"), dict(self.prompts))
         listed = items_of(items)
         check_texts(listed)
         if not arguments.truth(allow_empty, "allow_empty"):
             check_filled(listed)
         if not listed:
-            return []
+            return [], []
         read = functools.partial(prompted, prompt_template, normalization=self.text_normalization)
         inputs = [read(item.text, item.title or "") for item in listed]
         rows, cut = self.tokenizer.encode_batch(inputs, self.max_length)
         for position, row in enumerate(rows):
             if not len(row):
                 raise DataError(f"text {position} of {len(rows)} gives no token; remove it, or give it a prompt")
-        self.overflow(sum(cut), len(cut))
-        return rows
+        return rows, cut
 
     def __call__(
         self,

@@ -30,7 +30,7 @@ def _group_size(block: int, k: int) -> int:
 
 @functools.partial(jax.jit, static_argnames="k")
 def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: int):
-    """Returns the running top k after one corpus block, of which the first `valid` rows are documents.
+    """Returns the running top k after one corpus block; `valid` says which of its rows are documents.
 
     First level: the maximum of each group. The k best documents lie in the k best groups, so the second level looks into
     those alone: several times faster than top_k over all scores. After some blocks only a few groups hold anything better
@@ -39,18 +39,20 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
     """
     size = _group_size(len(block), k)
     count = len(block) // size
-    columns = jnp.arange(len(block)).reshape(size, count)
+    columns, valid = jnp.arange(len(block)).reshape(size, count), valid.reshape(size, count)
 
     scores = jnp.matmul(queries, block.T, precision="highest")  # exact: no TF32 or bfloat16 on accelerators
     scores = scores.reshape(-1, size, count)
-    largest = jnp.max(jnp.where(columns < valid, scores, -jnp.inf), 1)
+    largest = jnp.max(jnp.where(valid, scores, -jnp.inf), 1)
 
     def merge(few: int):
         """Returns the best when at most `few` groups of each query hold any of them."""
         groups = jax.lax.top_k(largest, few)[1]
         # Documents are told from padding once more, of the few: it would be a copy of all scores.
-        inside, positions = (jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, columns[None]))
-        inside = jnp.where(positions < valid, inside, -jnp.inf)
+        inside, positions, real = (
+            jnp.take_along_axis(x, groups[:, None], 2) for x in (scores, columns[None], valid[None])
+        )
+        inside = jnp.where(real, inside, -jnp.inf)
         merged_scores = jnp.concatenate([best_scores, inside.reshape(len(queries), -1)], 1)
         indices = jnp.concatenate([best_indices, (offset + positions).reshape(len(queries), -1).astype(jnp.int32)], 1)
         merged_scores, kept = jax.lax.top_k(merged_scores, k)
@@ -63,11 +65,14 @@ def _block_top_k(queries, block, valid, offset, best_scores, best_indices, k: in
     return jax.lax.switch(jnp.searchsorted(jnp.array([*steps, count]), better), branches)
 
 
-def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (scores [Q, k], indices [Q, k]) of the k largest inner products, best first; k is cut to the corpus size.
+def top_k(
+    queries: np.ndarray, corpus: np.ndarray, k: int, *, without: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (scores [Q, k], indices [Q, k]) of the k largest inner products, best first; k is cut to the number of documents.
 
-    `corpus` is an array, or anything that has its length, ndim and shape and can be cut in rows. A row of either that is not
-    finite is a DataError that names it: NaN has no rank.
+    `corpus` is an array, or anything that has its length, ndim and shape and can be cut in rows. `without` are the numbers of
+    rows that are no documents, each once. A row of queries or corpus that is not finite is a DataError that names it: NaN has no
+    rank.
     """
     forks.check()
     k = arguments.integer(k, "k", 0)
@@ -75,7 +80,10 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     if queries.ndim != 2 or corpus.ndim != 2 or queries.shape[1] != corpus.shape[1]:
         raise DataError(f"search: queries {queries.shape} and corpus {corpus.shape} do not have the same dimension")
     queries = _finite(queries, "queries", 0)
-    k = min(k, len(corpus))
+    valid = np.ones(len(corpus), bool)
+    if without is not None:
+        valid[without] = False
+    k = min(k, int(valid.sum()))
     if k < 1 or not len(queries):
         return np.zeros((len(queries), max(k, 0)), np.float32), np.zeros((len(queries), max(k, 0)), np.int32)
     size = block_size(len(corpus), corpus.shape[1])
@@ -88,7 +96,9 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
         padded = _padded(block, size)
         if len(parts) > 1:
             padded = jnp.asarray(padded)  # a copy, which for one part would take as long as the search
-        best = [_block_top_k(p, padded, len(block), offset, *b, k=k) for p, b in zip(parts, best)]
+        mask = np.zeros(size, bool)
+        mask[: len(block)] = valid[offset : offset + size]
+        best = [_block_top_k(p, padded, mask, offset, *b, k=k) for p, b in zip(parts, best)]
         jax.block_until_ready(best)
     scores, indices = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
     finite = np.isfinite(scores).all(axis=1)

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from embed import ranges, sharding
+from embed import ranges
 from embed.errors import ConfigError
+from embed.losses.chunks import chunked_sums
 from embed.ranges import OpenShare, Positive
 
-_MAX_LOGITS = 1 << 24  # values of one chunk, on each shard of the batch
+_MAX_LOGITS = 1 << 24  # values of one chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +70,12 @@ def assignment_sums(
 
     "loss" and "count" are the weighted cross-entropy and the sum of the weights; "entropy" is the teacher's entropy by the same
     weights; "logits" [C] and "teacher_count" make the next centre. Features and prototypes have unit length. The teacher has no
-    gradient. Items are taken in chunks whose logits are computed again in the backward pass.
+    gradient. Items are taken in chunks (`chunks.chunked_sums`).
     """
     teacher, teacher_prototypes, centre = map(jax.lax.stop_gradient, (teacher, teacher_prototypes, centre))
-    count, prototypes = len(weights), centre.shape[0]
-    size = max(1, min(count, _MAX_LOGITS * sharding.shards_here() // prototypes))
-    chunks = -(-count // size)
 
-    def split(x):
-        x = jnp.pad(x, ((0, chunks * size - count), *((0, 0),) * (x.ndim - 1)))
-        return x.reshape(chunks, size, *x.shape[1:])
-
-    @jax.checkpoint
-    def sums_of(chunk):
-        student, teacher, weights, is_real = chunk
+    def sums_of(params, student, teacher, weights, is_real):
+        student_prototypes, teacher_prototypes, centre = params
         logits = jnp.matmul(teacher, teacher_prototypes, precision="highest")
         log_p = jax.nn.log_softmax((logits - centre) / teacher_temperature)
         p = jnp.exp(log_p)
@@ -96,9 +89,9 @@ def assignment_sums(
             "teacher_count": jnp.sum(is_real),
         }
 
-    real = jnp.ones(count, jnp.float32)
-    per_chunk = jax.lax.map(sums_of, tuple(map(split, (student, teacher, weights, real))))
-    return jax.tree.map(lambda x: jnp.sum(x, 0), per_chunk)
+    real = jnp.ones_like(weights, jnp.float32)
+    params = (student_prototypes, teacher_prototypes, centre)
+    return chunked_sums(sums_of, params, (student, teacher, weights, real), _MAX_LOGITS // centre.shape[0])
 
 
 def mean_loss(sums: dict[str, Array], prototypes: int) -> tuple[Float[Array, ""], dict[str, Array]]:

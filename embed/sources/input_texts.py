@@ -74,12 +74,12 @@ def read_images(path, image_field: str, text_field: str | None = None, id_field:
         if not named and text_field is None:
             raise DataError(f"{location}: field {image_field!r} names no image; add one, or remove the record")
         images = tuple(folder / checked_text(name, image_field, location) for name in named)
-        digests = tuple(_digest(image, location) for image in images)
+        digests = tuple(image_digest(image, location) for image in images)
         text = None if text_field is None else checked_text(row[text_field], text_field, location)
         yield Text(_identity(row, id_field, number, location), text, "", location, images, digests)
 
 
-def _digest(image: pathlib.Path, location: str) -> str:
+def image_digest(image: pathlib.Path, location: str) -> str:
     """Returns the sha256 of a file."""
     try:
         with image.open("rb") as file:

@@ -230,7 +230,7 @@ class Opened(Encoding):
 
 
 def _item(text: Text) -> Item:
-    return Item(text.text, None, text.images) if text.images else Item(text.text, text.title)
+    return Item(text.text, text.title or None, text.images) if text.images else Item(text.text, text.title)
 
 
 def _warn(line: str) -> None:

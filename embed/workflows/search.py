@@ -1,23 +1,24 @@
-"""The texts and images of a corpus nearest to queries."""
+"""The documents, texts and images, of an index or a corpus nearest to queries."""
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from embed import console
 from embed.data import image_values
-from embed.errors import DataError, UsageError, did_you_mean
+from embed.errors import DataError, UsageError
+from embed.index import store
 from embed.inference import model as inference
 from embed.inference import search
-from embed.sources.fields import checked_text
-from embed.sources.lines import read_json_lines
+from embed.sources.corpus import read_corpus
 from embed.types import Item
+from embed.workflows import index as indexes
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A text or image of the corpus: its cosine with the query, where it is, and its row of the corpus."""
+    """A document: its cosine with the query, its id, and its row of the corpus."""
 
     score: float
     location: str
@@ -34,63 +35,68 @@ def run(
     top: int = 5,
     dims: int | None = None,
 ) -> list[list[Result]]:
-    """Returns for each query the `top` nearest texts and images of a jsonl file, best first.
+    """Returns for each query the `top` nearest documents of a jsonl file, best first, after encoding all of them.
 
-    Rows of `corpus` have a field `text`, `image` (a path, from the file's folder) or both, and may have `id`, `title`, `file` and
-    `line`. A query that is the path of an image is that image, where the model takes images. `images` are added to every
-    query, after its own; for a model that reads images in texts, `[MASK_k]` in the text marks image k. `dims` is the Matryoshka
-    size to use.
+    Documents are as in `sources.corpus.read_corpus`. A query that is the path of an image is that image, where the model takes
+    images. `images` are added to every query, after its own; for a model that reads images in texts, `[MASK_k]` in the text marks
+    image k. `dims` is the Matryoshka size to use.
     """
-    for number, query in enumerate(queries, 1):
-        if not query.strip():
-            raise UsageError(f"query {number} of {len(queries)} is empty; say what to look for")
-    rows = [(location, _checked(row, location)) for location, row in read_json_lines(corpus)]
-    if not rows:
+    _check(queries)
+    documents = list(read_corpus(corpus))
+    if not documents:
         raise DataError(f"{corpus}: no texts in it; give a corpus")
-    items = [_item(row, pathlib.Path(corpus).parent, location) for location, row in rows]
     opened = inference.open_model(model)
     opened.check_dims(dims)
-    with_image = next((location for (location, _), item in zip(rows, items) if item.images), None)
+    with_image = next((document.location for document in documents if document.image is not None), None)
     if with_image is not None and not opened.takes_images:
         raise UsageError(f"{with_image}: has an image, and {opened.folder} embeds texts only; take a model of both")
-    if images and not opened.takes_images:
-        raise UsageError(f"the query has an image, and {opened.folder} embeds texts only; take a model of both")
-    asked = [_asked(query, tuple(images)) for query in queries] if images else queries
-    query_vectors = opened.encode(asked, prompt=prompt, dims=dims)
-    print(f"{opened.folder}: encoding {len(rows)} items", file=sys.stderr, flush=True)
-    corpus_vectors = opened.encode(items, prompt="document", dims=dims)
-    scores, indices = search.top_k(query_vectors, corpus_vectors, top)
+    query_vectors = _encoded(opened, queries, images, prompt, dims)
+    print(f"{opened.folder}: encoding {len(documents)} items", file=sys.stderr, flush=True)
+    corpus_vectors = opened.encode([document.item for document in documents], prompt="document", dims=dims)
+    scores, numbers = search.top_k(query_vectors, corpus_vectors, top)
     return [
-        [Result(float(score), *_located(*rows[index])) for score, index in zip(*ranked)]
-        for ranked in zip(scores, indices)
+        [Result(float(score), documents[number].id, documents[number].row) for score, number in zip(*ranked)]
+        for ranked in zip(scores, numbers)
     ]
 
 
-def _checked(row: dict, location: str) -> dict:
-    """Returns a row of the corpus with a text or an image, and a title or ""; what is neither is a DataError."""
-    if "text" not in row and "image" not in row:
-        raise DataError(f"{location}: no field 'text'{did_you_mean('text', row)}")
-    title, has_image = row.get("title"), row.get("image") is not None
-    is_titled = title is not None and not (isinstance(title, str) and not title.strip())
-    text = None if has_image and row.get("text") is None else checked_text(row.get("text"), "text", location)
-    return {**row, "text": text, "title": checked_text(title, "title", location) if is_titled else ""}
+def run_index(
+    folder,
+    queries: Sequence[str],
+    *,
+    images: Sequence[Any] = (),
+    prompt: str = "query",
+    top: int = 5,
+    exact: bool = False,
+    model=None,
+) -> list[list[Result]]:
+    """Returns for each query the `top` nearest documents of an index, best first; queries are as in `run`.
+
+    Where the index has a graph, it finds the candidates; with `exact` all documents are compared. `model` is where the index's
+    model lies now, by default where it lay.
+    """
+    _check(queries)
+    opened_index = store.open_index(folder, console.say)
+    opened = indexes.open_model(opened_index, model).model
+    vectors = _encoded(opened, queries, images, prompt, opened_index.description["dims"])
+    ranked = opened_index.search(vectors, top, exact=exact or None)
+    rows = [[(score, opened_index.row(number)) for score, number in best] for best in ranked]
+    return [[Result(score, row["id"], row) for score, row in best] for best in rows]
 
 
-def _item(row: dict, folder: pathlib.Path, location: str) -> Item:
-    """Returns the item of a row; an image that is not there is a DataError."""
-    if row.get("image") is None:
-        return Item(row["text"], row["title"])
-    path = folder / checked_text(row["image"], "image", location)
-    if not path.is_file():
-        raise DataError(f"{location}: the image {path} is not there; correct the path, or remove the line")
-    return Item(row["text"], row["title"] or None, (path,))
+def _check(queries: Sequence[str]) -> None:
+    for number, query in enumerate(queries, 1):
+        if not query.strip():
+            raise UsageError(f"query {number} of {len(queries)} is empty; say what to look for")
+
+
+def _encoded(opened, queries: Sequence[str], images: Sequence[Any], prompt: str, dims: int | None):
+    if images and not opened.takes_images:
+        raise UsageError(f"the query has an image, and {opened.folder} embeds texts only; take a model of both")
+    asked = [_asked(query, tuple(images)) for query in queries] if images else queries
+    return opened.encode(asked, prompt=prompt, dims=dims)
 
 
 def _asked(query: str, images: tuple[Any, ...]) -> Item:
     """Returns the item of a query with further images; the path of an image is the first of them."""
     return Item(images=(query, *images)) if image_values.is_image(query) else Item(query, images=images)
-
-
-def _located(location: str, row: dict) -> tuple[str, dict]:
-    """Returns where an item is for people, "file:line" of what it was harvested from or its id, and its row."""
-    return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else str(row.get("id", location)), row

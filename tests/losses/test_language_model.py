@@ -35,11 +35,12 @@ def by_loops(states, table, labels, mask, z_loss):
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_sums_and_gradients_in_chunks_of_any_size(z_loss, chunk, monkeypatch):
     monkeypatch.setattr(language_model, "_MAX_LOGITS", chunk * B * V)
+    monkeypatch.setattr(language_model, "_MIN_TOKENS", 1)
     with jax.enable_x64(True):
         states, table, labels, mask = arrays()
 
         def sums(states, table):
-            return token_sums(lambda x: jnp.einsum("BLD,VD->BLV", x, table), states, labels, mask, z_loss)
+            return token_sums(lambda table, x: jnp.einsum("BLD,VD->BLV", x, table), table, states, labels, mask, z_loss)
 
         expected = by_loops(states, table, labels, mask, z_loss)
         found = sums(jnp.asarray(states), jnp.asarray(table))

@@ -1,0 +1,1 @@
+"""An index on disk: the vectors of a corpus and its documents, searched without encoding the corpus again."""

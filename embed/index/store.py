@@ -1,0 +1,269 @@
+"""An index on disk. `index.json`, written last, lists its segments; each is a job of encoding with its documents.
+
+Documents are numbered through the segments in their order. Adding writes a segment, removing a list of numbers; neither touches a
+segment that is there. Vectors are float32 and exact search is the default. With a graph (`nearest`) candidates are found without
+reading all vectors.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+
+from embed import arrays, digests, documents, files, ranges
+from embed.errors import DataError, UsageError
+from embed.index import nearest, rows
+from embed.inference import bulk, search
+from embed.text import content_id
+
+INDEX = "index.json"
+_VERIFIED = ".verified.json"
+_AGAIN = "restore the index from its source, or make it again"
+_FORMAT = 1
+
+
+class _Segment(TypedDict):
+    folder: ranges.Text
+    texts: ranges.Count
+    job: ranges.Text
+    files: dict[str, digests.Entry]
+
+
+class _Removed(TypedDict):
+    file: ranges.Text
+    entry: digests.Entry
+    count: ranges.Count
+
+
+class Description(TypedDict):
+    """What index.json holds. `model` is a path, `model_digest` of the exact files; a text's prompt is a template."""
+
+    format: Literal[1]
+    model: ranges.Text
+    model_digest: ranges.Text
+    prompt: ranges.Text
+    dims: ranges.Count
+    dtype: ranges.Text
+    max_length: ranges.Count | None
+    segments: list[_Segment]
+    removed: _Removed | None
+    graph: nearest.Graph | None
+    version: ranges.Count
+    digest: ranges.Text
+
+
+def is_index(folder) -> bool:
+    """Returns whether a folder holds an index."""
+    return (pathlib.Path(folder) / INDEX).is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """An index that is open for reading. What it reads has been verified."""
+
+    folder: pathlib.Path
+    description: dict[str, Any]
+
+    def __len__(self) -> int:
+        """How many documents it has, without those that were removed."""
+        return len(self.vectors) - len(self.removed)
+
+    @functools.cached_property
+    def vectors(self) -> bulk.Vectors:
+        """The vectors of all documents, on disk; removed ones are among them."""
+        return bulk.Vectors(*(self.folder / s["folder"] for s in self.description["segments"]), verified=True)
+
+    @functools.cached_property
+    def removed(self) -> np.ndarray:
+        """The numbers of the documents that were removed, in ascending order."""
+        removed = self.description["removed"]
+        return np.zeros(0, np.int64) if removed is None else arrays.read_npy(self.folder / removed["file"])
+
+    @functools.cached_property
+    def _rows(self) -> list[rows.Rows]:
+        return [rows.Rows(self.folder / s["folder"]) for s in self.description["segments"]]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Returns a document by its number."""
+        for part in self._rows:
+            if number < len(part):
+                return part[number]
+            number -= len(part)
+        raise IndexError(number)
+
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """Returns {id: number} of the documents with these ids that the index has."""
+        every = np.concatenate([part.ids for part in self._rows])
+        wanted = {int(content_id(i)): i for i in ids}
+        numbers = np.nonzero(np.isin(every, np.fromiter(wanted, np.int64, len(wanted))))[0]
+        numbers = numbers[~np.isin(numbers, self.removed)]
+        return {wanted[int(every[n])]: int(n) for n in numbers}
+
+    def search(self, queries: np.ndarray, k: int, *, exact: bool | None = None) -> list[list[tuple[float, int]]]:
+        """Returns for each query the (cosine, number) of the k nearest documents, best first.
+
+        By default the graph finds the candidates where there is one; `exact` compares all vectors.
+        """
+        graph = self.description["graph"]
+        if exact is None:
+            exact = graph is None
+        if exact:
+            scores, numbers = search.top_k(queries, self.vectors, k, without=self.removed)
+            return [list(zip(s.tolist(), n.tolist())) for s, n in zip(scores, numbers)]
+        if graph is None:
+            raise UsageError(f"{self.folder}: has no graph; run: embed index {self.folder} --approximate")
+        wanted, count = min(k, len(self)), max(2 * k, k + 10)
+        while True:
+            near = nearest.candidates(self._graph, queries, count)
+            ranked = [self._ranked(query, numbers, k) for query, numbers in zip(queries, near)]
+            if all(len(best) >= wanted for best in ranked) or count >= len(self.vectors):
+                return ranked
+            count *= 4  # many of the nearest were removed
+
+    @functools.cached_property
+    def _graph(self) -> Any:
+        graph = self.description["graph"]
+        return nearest.opened(self.folder / graph["file"], graph, self.vectors.shape[1])
+
+    def _ranked(self, query: np.ndarray, numbers: np.ndarray, k: int) -> list[tuple[float, int]]:
+        numbers = np.sort(numbers[(numbers >= 0) & ~np.isin(numbers, self.removed)])
+        scores = self.vectors.take(numbers) @ query
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(float(scores[i]), int(numbers[i])) for i in best]
+
+
+def open_index(folder, say: Callable[[str], None] = lambda line: None) -> Index:
+    """Returns an index, verified.
+
+    Its files are hashed when they are opened first on a machine, and again when the size or the time of one has changed. `say`
+    is called with a line before that.
+    """
+    folder = pathlib.Path(folder)
+    if not is_index(folder):
+        started = folder.is_dir() and any(folder.glob("segment-*"))
+        what = "is not finished; run the command that makes it again" if started else "holds no index; run: embed index"
+        raise DataError(f"{folder}: {what}")
+    description = digests.read_sealed(folder / INDEX, Description, _AGAIN)
+    entries = dict(_entries(description))
+    seen = _seen(folder, entries)
+    if seen is None or seen != _verified(folder):
+        size = sum(entry["size"] for entry in entries.values())
+        if size > 100_000_000:
+            say(f"{folder}: verifying {size / 1e9:.2f} GB, as this machine has not read them before")
+        digests.check_files(folder, entries, _AGAIN)
+        with contextlib.suppress(files.StorageError):  # a folder that is read only
+            files.write_json(folder / _VERIFIED, {"files": _seen(folder, entries)})
+    return Index(folder, description)
+
+
+def _entries(description: dict[str, Any]) -> Iterable[tuple[str, digests.Entry]]:
+    """Yields (path from the index's folder, entry) of every file."""
+    for segment in description["segments"]:
+        yield from ((f"{segment['folder']}/{name}", entry) for name, entry in segment["files"].items())
+    for part in (description["removed"], description["graph"]):
+        if part is not None:
+            yield part["file"], part["entry"]
+
+
+def _seen(folder: pathlib.Path, entries: Iterable[str]) -> dict[str, list[int]] | None:
+    """Returns what tells that a file was not touched; None where one is missing."""
+    seen = {}
+    for name in entries:
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return None
+        seen[name] = [status.st_size, status.st_mtime_ns, status.st_ino]
+    return seen
+
+
+def _verified(folder: pathlib.Path) -> dict[str, list[int]] | None:
+    """Returns `_seen` of the files as they were verified last."""
+    try:
+        return documents.read_json(folder / _VERIFIED).get("files")
+    except DataError:
+        return None
+
+
+def segment_folder(folder: pathlib.Path, description: dict[str, Any] | None) -> pathlib.Path:
+    """Returns the folder of the segment that comes next."""
+    return folder / f"segment-{0 if description is None else len(description['segments']):05d}"
+
+
+def segment_of(folder: pathlib.Path) -> _Segment:
+    """Returns what index.json says of a segment that is finished."""
+    shards = bulk.open_shards(folder)
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return {"folder": folder.name, "texts": shards.texts, "job": shards.job, "files": digests.entries_of(folder, names)}
+
+
+def commit(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Writes index.json, which makes what it lists the index, and then removes the files that it no longer lists."""
+    version = description.get("version", 0) + 1
+    written = digests.write_sealed(folder / INDEX, {**description, "format": _FORMAT, "version": version})
+    listed = {name for name, _ in _entries(written)}
+    for pattern in ("removed-*.npy", "graph-*.usearch"):
+        for path in folder.glob(pattern):
+            if path.name not in listed:
+                path.unlink(missing_ok=True)
+    return written
+
+
+def with_removed(index: Index, numbers: Sequence[int]) -> dict[str, Any]:
+    """Returns the description of an index without these documents too; the list of them is written."""
+    every = np.union1d(index.removed, np.array(numbers, np.int64))
+    name = f"removed-{index.description['version'] + 1:05d}.npy"
+    files.write_atomic(index.folder / name, arrays.npy_bytes(every))
+    entry = digests.entry_of(index.folder / name)
+    return {**index.description, "removed": {"file": name, "entry": entry, "count": len(every)}}
+
+
+def with_graph(
+    index: Index,
+    options: dict[str, int],
+    progress: Callable[[int], None],
+    queries: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Returns the description of an index with a graph of all its documents, which is written.
+
+    A graph that is there with the same `options` (connectivity, expansion_add, expansion_search) takes in the documents that it
+    lacks. Its recall of the 10 nearest is measured with `queries`, or else with documents that are spread over the corpus, each
+    without itself.
+    """
+    before, dim = index.description["graph"], index.vectors.shape[1]
+    same = before is not None and all(before[name] == value for name, value in options.items())
+    graph = (
+        nearest.opened(index.folder / before["file"], before, dim, to_change=True)
+        if same
+        else nearest.empty(dim, **options)
+    )
+    nearest.add(graph, index.vectors, before["texts"] if same else 0, progress)
+    sampled = None
+    if queries is None:
+        live = np.setdiff1d(np.arange(len(index.vectors)), index.removed)
+        sampled = live[np.linspace(0, len(live) - 1, min(nearest.MEASURED, len(live))).astype(int)]
+        queries = index.vectors.take(sampled)
+    recall = _recall(index, graph, queries, sampled)
+    name = f"graph-{index.description['version'] + 1:05d}.usearch"
+    nearest.write(graph, index.folder / name)
+    entry = digests.entry_of(index.folder / name)
+    about = {"texts": len(index.vectors), **options, "recall": recall, "queries": len(queries)}
+    return {**index.description, "graph": {"file": name, "entry": entry, **about}}
+
+
+def _recall(index: Index, graph: Any, queries: np.ndarray, sampled: np.ndarray | None, k: int = 10) -> float:
+    """Returns which share of the exact k nearest documents the graph finds.
+
+    With `sampled` the queries are the documents of these numbers, and none of them counts as its own neighbour.
+    """
+    exact = search.top_k(queries, index.vectors, k + 1, without=index.removed)[1]
+    candidates = nearest.candidates(graph, queries, max(2 * k, k + 10))
+    shares = []
+    for row, (best, near) in enumerate(zip(exact, candidates)):
+        best = best[:k] if sampled is None else best[best != sampled[row]][:k]
+        shares.append(np.isin(best, near).mean() if len(best) else 1.0)
+    return float(np.mean(shares))

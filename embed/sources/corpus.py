@@ -1,0 +1,63 @@
+"""The documents of a corpus: texts and images of a jsonl file, each with its id and where it stands."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from embed.errors import DataError, did_you_mean
+from embed.sources.fields import checked_text, identity
+from embed.sources.lines import read_json_lines
+from embed.types import Item
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text, an image or both. `row` is the line of the corpus, with a text or None and a title or ""; `location` is for errors.
+
+    `id` is the row's, else "file:line" of what the row was harvested from, else where the row stands.
+    """
+
+    id: str
+    row: dict[str, Any]
+    image: pathlib.Path | None
+    location: str
+
+    @property
+    def item(self) -> Item:
+        """What is embedded."""
+        images = () if self.image is None else (self.image,)
+        return Item(self.row["text"], (self.row["title"] or None) if images else self.row["title"], images)
+
+
+def read_corpus(path) -> Iterator[Document]:
+    """Yields the documents of a jsonl or jsonl.gz file, whose rows have `text`, `image` (a path from the file's folder) or both.
+
+    Rows may have `id`, `title`, `file` and `line`, and others, which are kept. What is neither text nor image, and an image that
+    is not there, is a DataError that names the row.
+    """
+    path = pathlib.Path(path)
+    for location, row in read_json_lines(path):
+        row = _checked(row, location)
+        image = row.get("image")
+        if image is not None:
+            image = path.parent / checked_text(image, "image", location)
+            if not image.is_file():
+                raise DataError(f"{location}: the image {image} is not there; correct the path, or remove the line")
+        yield Document(_id(row, pathlib.PurePath(location).name, location), row, image, location)
+
+
+def _checked(row: dict, location: str) -> dict:
+    """Returns a row with a text or an image, and a title or ""; what is neither is a DataError."""
+    if "text" not in row and "image" not in row:
+        raise DataError(f"{location}: no field 'text'{did_you_mean('text', row)}")
+    title, has_image = row.get("title"), row.get("image") is not None
+    is_titled = title is not None and not (isinstance(title, str) and not title.strip())
+    text = None if has_image and row.get("text") is None else checked_text(row.get("text"), "text", location)
+    return {**row, "text": text, "title": checked_text(title, "title", location) if is_titled else ""}
+
+
+def _id(row: dict, default: str, location: str) -> str:
+    if row.get("id") is not None:
+        return identity(row["id"], "id", location)
+    return f"{row['file']}:{row['line']}" if "file" in row and "line" in row else default
