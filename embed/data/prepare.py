@@ -2,10 +2,13 @@
 
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from embed import files
-from embed.data import cache, seqio_tasks
+from embed.data import cache, parts, seqio_tasks
 from embed.data.features import Feature
 from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
@@ -13,6 +16,20 @@ from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
 from embed.errors import ConfigError, DataError, EmbedError
 
 Say = Callable[[str], None]
+
+
+class Helpers(Protocol):
+    """Other processes that encode parts of the tasks (`parts.encode`). `count` is their number, on all hosts."""
+
+    count: int
+
+    def start(self) -> None:
+        """Starts them, once."""
+
+    def check(self, index: int) -> None:
+        """Raises the error that one of them has ended with."""
+
+
 _VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
 _VOCABULARY_TEXT = 4000  # of the characters of one text
 
@@ -95,12 +112,19 @@ def _texts_of(task: Task, features: Sequence[Feature]) -> Iterator[list[str]]:
 
 
 def ensure_caches(
-    mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say = print, fetches=False
+    mixture: Mixture,
+    tokenizer: Tokenizer,
+    features: Sequence[Feature],
+    cache_dir,
+    say: Say = print,
+    fetches=False,
+    helpers: Helpers | None = None,
 ) -> list[cache.Cache]:
     """Returns the verified caches of a mixture's tasks, preparing those that are missing through their seqio tasks.
 
     A source such as `WebImages` fetches its files before it is read. With `fetches` all sources do, also those whose caches are
-    there: files that failed before may come now, and a cache of more records replaces that of fewer.
+    there: files that failed before may come now, and a cache of more records replaces that of fewer. With `helpers` tasks of many
+    records are prepared by several processes, to the same bytes.
     """
     mixture.check()
     fetches = fetches or _is_trained(tokenizer)
@@ -113,7 +137,7 @@ def ensure_caches(
         if cached is None:
             if not fetches:
                 _fetch(task, say)
-            cached = _prepare(task, tokenizer, features, cache_dir, say)
+            cached = _prepare(task, tokenizer, features, cache_dir, say, helpers)
         say(summary(cached))
         caches.append(cached)
     return caches
@@ -134,7 +158,9 @@ def _fetch(task: AnyTask, say: Say) -> None:
         fetch(say)
 
 
-def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say) -> cache.Cache:
+def _prepare(
+    task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir, say: Say, helpers: Helpers | None
+) -> cache.Cache:
     """Returns the cache of a task after writing it, or after another run on this machine has."""
     folder = cache.folder_of(task, tokenizer, features, cache_dir)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +173,38 @@ def _prepare(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], c
             say(
                 f"task {task.name!r}: {old} is of an older version of embed, and is prepared again; nothing reads it any more"
             )
-        say(f"task {task.name!r}: preparing its cache")
-        rows = seqio_tasks.examples(task, tokenizer, features)
-        report = lambda n: say(f"task {task.name!r}: {n} examples") if n % 10_000 == 0 else None  # noqa: E731
-        return cache.write(task, tokenizer, features, cache_dir, rows, report)
+        encoded = parts.folder_of(folder)
+        if helpers is not None and parts.is_shared(task):
+            parts.begin(encoded)
+            say(f"task {task.name!r}: preparing its cache, {helpers.count} processes")
+            helpers.start()
+            rows: Iterable[dict[str, Any]] = parts.examples(encoded, features, helpers.count, helpers.check)
+        else:
+            say(f"task {task.name!r}: preparing its cache")
+            rows = seqio_tasks.examples(task, tokenizer, features)
+        rows = _unchanged(rows, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder)
+        cached = cache.write(task, tokenizer, features, cache_dir, rows, _Report(task.name, say))
+        shutil.rmtree(encoded, ignore_errors=True)
+        return cached
+
+
+def _unchanged(rows: Iterable[dict[str, Any]], task: AnyTask, is_same: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Yields the same; a source that has changed when the last has come is a DataError."""
+    yield from rows
+    if not is_same():
+        raise DataError(f"task {task.name!r}: its source changed while it was read; run the command again")
+
+
+class _Report:
+    """Says every 10,000 examples how many there are, and how many come a second."""
+
+    def __init__(self, name: str, say: Say):
+        self._name, self._say, self._began = name, say, time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        if count % 10_000 == 0:
+            rate = count / max(time.monotonic() - self._began, 1e-9)
+            self._say(f"task {self._name!r}: {count:,} examples, {rate:,.0f} a second")
 
 
 def summary(cached: cache.Cache) -> str:

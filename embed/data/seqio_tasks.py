@@ -1,10 +1,8 @@
-"""seqio's Task and Mixture made from ours. The only file that imports tensorflow and seqio; only `prepare` calls it."""
+"""seqio's Task and Mixture made from ours. Only `prepare` calls it."""
 
-import contextlib
 import functools
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,70 +11,14 @@ from embed import sources
 from embed.data.features import Feature, Role, parse_value, roles_of
 from embed.data.record_encoder import RecordEncoder
 from embed.data.records import Field
+from embed.data.seqio_library import BATCH, libraries, rows_of
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
 from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 from embed.sources.fields import check_fields
 
-_BATCH = 256
-
-
-@functools.cache
-def _libraries():
-    """Imports tensorflow and seqio quietly, without letting tensorflow take an accelerator."""
-    import logging
-    import warnings
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings(), _silent_stderr():
-        warnings.simplefilter("ignore")
-        import seqio
-        import tensorflow as tf
-
-        tf.config.set_visible_devices([], "GPU")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return seqio, tf
-
-
-@contextlib.contextmanager
-def _silent_stderr():
-    """Drops what C++ code writes to stderr: tensorflow reports missing GPUs there before its log level counts."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _silently(rows: Iterator[Any]) -> Iterator[Any]:
-    """Yields the same, without the pages that tensorflow's C++ code writes to stderr when a row is bad."""
-    while True:
-        with _silent_stderr():
-            row = next(rows, None)
-        if row is None:
-            return
-        yield row
-
-
-def _rows(dataset) -> Iterator[dict[str, Any]]:
-    """Yields the examples of a dataset as arrays. tensorflow gives them in batches: one by one takes three times as long."""
-    for batch in _silently(dataset.ragged_batch(_BATCH).as_numpy_iterator()):
-        columns = {name: _items(values) for name, values in batch.items()}
-        for row in zip(*columns.values()):
-            yield dict(zip(columns, row))
-
-
-def _items(values) -> Sequence[Any]:
-    """Returns the arrays of each example; `values` is an array, or one of tensorflow's with rows of any length."""
-    if isinstance(values, np.ndarray):
-        return values
-    flat, ends = values.values, values.row_splits.tolist()
-    return [flat[begin:end] for begin, end in zip(ends, ends[1:])]
+Chosen = Callable[[int], bool] | None
 
 
 def seqio_name(name: str) -> str:
@@ -91,7 +33,7 @@ def registered_name(task: AnyTask) -> str:
 
 def vocabulary(tokenizer: Tokenizer):
     """Returns `tokenizer` as a seqio Vocabulary. Special tokens are added by the tokenizer itself, never by seqio."""
-    seqio, tf = _libraries()
+    seqio, tf = libraries()
 
     class TokenizerVocabulary(seqio.Vocabulary):
         def __init__(self):
@@ -170,9 +112,12 @@ class _Failures:
         return generate
 
 
-def _source(task, roles: Mapping[str, Role], failures: _Failures):
-    """Returns the seqio DataSource of a task; its examples hold the values of the roles and `location`."""
-    seqio, tf = _libraries()
+def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Chosen):
+    """Returns the seqio DataSource of a task; its examples hold the values of the roles and `location`.
+
+    Of our own sources only records whose number `is_chosen` are taken.
+    """
+    seqio, tf = libraries()
     owner, fields = type(task.source).__name__, getattr(task.source, "fields", None)
     if fields is not None:
         check_fields(fields, {name: not role.optional for name, role in roles.items()}, owner)
@@ -185,7 +130,9 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures):
         )
 
     def rows():
-        for location, record in task.source.examples():
+        for number, (location, record) in enumerate(task.source.examples()):
+            if is_chosen is not None and not is_chosen(number):
+                continue
             try:
                 values = {
                     name: parse_value(record.get(name), role, (fields or {}).get(name, name), location)
@@ -216,7 +163,7 @@ _LISTS = ("texts", "files", "numbers")  # kinds of roles with several values
 
 def _as_kind(value, kind: str):
     """Returns a tensor of an example as its role's kind has it; None is for a value that is not there."""
-    _, tf = _libraries()
+    _, tf = libraries()
     if kind in _LISTS:
         dtype = tf.float64 if kind == "numbers" else tf.string
         return tf.zeros([0], dtype) if value is None else tf.cast(tf.reshape(value, [-1]), dtype)
@@ -229,7 +176,7 @@ def _as_kind(value, kind: str):
 
 def _rename(name: str, fields: Mapping[str, str], roles: Mapping[str, Role]):
     """Returns the preprocessor that gives the examples of TFDS, or of a user's own task, the values of the roles."""
-    _, tf = _libraries()
+    _, tf = libraries()
 
     @tf.autograph.experimental.do_not_convert
     def rename(number, example):
@@ -245,15 +192,27 @@ def _rename(name: str, fields: Mapping[str, str], roles: Mapping[str, Role]):
     return lambda dataset: dataset.enumerate().map(rename)
 
 
-def _written(features: Sequence[Feature]) -> list[Field]:
+def _only(is_chosen: Callable[[int], bool], failures: _Failures):
+    """Returns the preprocessor that leaves out examples whose number is not chosen."""
+    _, tf = libraries()
+    choose = failures.wrap(lambda number: np.bool_(is_chosen(int(number))))
+
+    @tf.autograph.experimental.do_not_convert
+    def keep(number, example):
+        return tf.ensure_shape(tf.numpy_function(choose, [number], tf.bool), [])
+
+    return lambda dataset: dataset.enumerate().filter(keep).map(lambda number, example: example)
+
+
+def written_fields(features: Sequence[Feature]) -> list[Field]:
     """Returns all arrays that features encode, those that a cache does not keep among them."""
     return [field for f in features for field in (*f.fields, *(f.counted if isinstance(f, TextFeature) else ()))]
 
 
 def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failures):
     """Returns the preprocessor from the values of records to the arrays of a cache, in batches for the tokenizers' sake."""
-    _, tf = _libraries()
-    fields = _written(encoder.features)
+    _, tf = libraries()
+    fields = written_fields(encoder.features)
     lists = [name for name, role in roles.items() if role.kind in _LISTS]
 
     def encode(locations, *arrays):
@@ -301,16 +260,22 @@ def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failur
             )
         return rows
 
-    return lambda dataset: dataset.ragged_batch(_BATCH).map(batch).unbatch()
+    return lambda dataset: dataset.ragged_batch(BATCH).map(batch).unbatch()
 
 
-def to_seqio(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], failures: _Failures | None = None):
+def to_seqio(
+    task: AnyTask,
+    tokenizer: Tokenizer,
+    features: Sequence[Feature],
+    failures: _Failures | None = None,
+    is_chosen: Chosen = None,
+):
     """Returns the seqio Task of a declared task: source, preprocessors (prompts included), features.
 
     A task that a user's module registered keeps its name there; ours, encoded, is called `<name>_tokens`. Its output features are
-    the fields of a cached record (`features.Feature.fields`).
+    the fields of a cached record (`features.Feature.fields`). With `is_chosen` it has the examples of chosen records alone.
     """
-    seqio, tf = _libraries()
+    seqio, tf = libraries()
     failures, roles = failures or _Failures(), roles_of(features)
     encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
     if isinstance(task, RegisteredTask):
@@ -319,9 +284,12 @@ def to_seqio(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], f
         needed = {name: name for name, role in roles.items() if not role.optional}
         first = [*inner.preprocessors, _rename(task.name, needed, roles)]
     else:
-        source = _source(task, roles, failures)
-        is_tfds = isinstance(task.source, sources.Tfds)
-        first = [_rename(task.source.name, task.source.fields, roles)] if is_tfds else []
+        source = _source(task, roles, failures, is_chosen)
+        first = []
+        if isinstance(task.source, sources.Tfds):
+            first = [_rename(task.source.name, task.source.fields, roles)]
+    if first and is_chosen is not None:
+        first.append(_only(is_chosen, failures))
     seqio_vocabulary, texts = vocabulary(tokenizer), {f.name for f in text_features(features)}
     outputs = {
         field.name: seqio.Feature(
@@ -345,7 +313,7 @@ def _registered(task: RegisteredTask):
     """Returns the seqio Task that the user's module registered."""
     import importlib
 
-    seqio, _ = _libraries()
+    seqio, _ = libraries()
     try:
         importlib.import_module(task.module)
     except ImportError as e:
@@ -358,7 +326,7 @@ def _registered(task: RegisteredTask):
 
 def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], sizes: Mapping[str, int]) -> None:
     """Adds the mixture and its tasks to seqio's registries, for use with any seqio tool."""
-    seqio, _ = _libraries()
+    seqio, _ = libraries()
     names = {t.name: registered_name(t) for t in mixture.tasks}
     if len(set(names.values())) < len(names):
         raise ConfigError(
@@ -373,15 +341,20 @@ def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature]
         seqio.MixtureRegistry.add(seqio_name(mixture.name), rates)
 
 
-def examples(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature]) -> Iterator[dict[str, Any]]:
-    """Yields the encoded examples of a task in the order of its source, through its seqio Task."""
-    _libraries()
+def examples(
+    task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], is_chosen: Chosen = None
+) -> Iterator[dict[str, Any]]:
+    """Yields the encoded examples of a task in the order of its source, through its seqio Task.
+
+    `is_chosen(number)` says whether a record is taken, and is called with the numbers in ascending order; None takes all.
+    """
+    libraries()
     failures = _Failures()
     split = task.split if isinstance(task, RegisteredTask) else "train"
     try:
-        seqio_task = to_seqio(task, tokenizer, features, failures)
+        seqio_task = to_seqio(task, tokenizer, features, failures, is_chosen)
         dataset = seqio_task.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
-        yield from _rows(dataset)
+        yield from rows_of(dataset)
     except EmbedError:
         raise
     except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long

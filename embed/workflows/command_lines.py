@@ -40,7 +40,7 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
         if before["line"] != shlex.join(line):
             raise DataError(f"{path}: was made by `{before['line']}`, now it is `{shlex.join(line)}`; remove {folder}")
     for line in lines[len(done) :]:
-        shown = shlex.join(line) if script_of(line) else f"embed {shlex.join(line)}"
+        shown = shown_as(line)
         print(f"{what}: {shown}", flush=True)
         _remove_output(line, folder)
         began = time.time()
@@ -55,13 +55,22 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
         files.write_json(path, {"lines": done})
 
 
+def start(line: Line, log_path: pathlib.Path) -> subprocess.Popen:
+    """Returns a line that runs, and prints into a log; it ends when this process does."""
+    with open(log_path, "a", encoding="utf-8") as log:
+        log.write(f"\n$ {shown_as(line)}\n")
+        log.flush()
+        return subprocess.Popen([sys.executable, "-c", _BOUND, *_command(line)], stdout=log, stderr=subprocess.STDOUT)
+
+
+def shown_as(line: Line) -> str:
+    """Returns a line as it is typed."""
+    return shlex.join(line) if script_of(line) else f"embed {shlex.join(line)}"
+
+
 def _call(line: Line, shown: str, log_path: pathlib.Path) -> int:
     """Returns the exit code of a line; it ends when this process does."""
-    with open(log_path, "a", encoding="utf-8") as log:
-        log.write(f"\n$ {shown}\n")
-        log.flush()
-        command = [sys.executable, "-c", _BOUND, *_command(line)]
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    child = start(line, log_path)
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     try:
         return child.wait()

@@ -240,7 +240,8 @@ def test_every_ten_thousandth_example_is_told(tmp_path, encoded, monkeypatch):
     (found,) = prepare.ensure_caches(Mixture("m", [task]), Letters(), FEATURES, tmp_path / "a", lambda line: None)
     monkeypatch.setattr(cache, "write", write)
     prepare.ensure_caches(Mixture("m", [task]), Letters(), FEATURES, tmp_path / "b", said.append)
-    assert said[1:-1] == ["task 'one': 10000 examples", "task 'one': 20000 examples"]
+    assert [line.partition(" examples, ")[0] for line in said[1:-1]] == ["task 'one': 10,000", "task 'one': 20,000"]
+    assert all(line.endswith(" a second") for line in said[1:-1])
 
 
 # What is said of a cache.

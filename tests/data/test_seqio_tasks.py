@@ -12,7 +12,7 @@ import pytest
 from tiny_models import word_tokenizer
 
 from embed import image_bytes
-from embed.data import prepare, seqio_tasks
+from embed.data import prepare, seqio_library, seqio_tasks
 from embed.data.image_features import Image
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, RegisteredTask, Task
@@ -32,7 +32,7 @@ PAIR = {"query": "query", "target": "target", "negatives": "negatives", "title":
 
 @pytest.fixture(scope="module")
 def seqio():
-    return seqio_tasks._libraries()[0]
+    return seqio_library.libraries()[0]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def validated():
 def unvalidated(request, seqio, monkeypatch):
     """Ragged tensors are not validated unless a test asks for it: half the time of a pipeline is making those checks."""
     if "validated" not in request.fixturenames:
-        ragged = seqio_tasks._libraries()[1].RaggedTensor
+        ragged = seqio_library.libraries()[1].RaggedTensor
         monkeypatch.setattr(ragged, "from_row_lengths", functools.partial(ragged.from_row_lengths, validate=False))
 
 
@@ -150,7 +150,7 @@ def test_the_seqio_vocabulary_is_the_tokenizer(tokenizer):
     words = seqio_tasks.vocabulary(tokenizer)
     assert words.vocab_size == len(WORDS) and words.pad_id == 0
     assert words.encode("a b") == [2, 4, 5, 3]
-    assert words.encode_tf(seqio_tasks._libraries()[1].constant("a b")).numpy().tolist() == [2, 4, 5, 3]
+    assert words.encode_tf(seqio_library.libraries()[1].constant("a b")).numpy().tolist() == [2, 4, 5, 3]
     assert words.decode([4, 5]) == "a b"
     assert words == seqio_tasks.vocabulary(tokenizer)
     assert words != seqio_tasks.vocabulary(dataclasses.replace(tokenizer, pad_token="a"))
