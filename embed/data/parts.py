@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from embed import digests, files, ranges, sources
-from embed.data import cache, records, seqio_tasks
+from embed.data import cache, seqio_tasks
 from embed.data.features import Feature
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import Tokenizer
@@ -99,28 +99,21 @@ def _encode(
             missing.extend([part] if last[1] else [])
         return bool(last[1])
 
-    fields = seqio_tasks.written_fields(features)
     rows = seqio_tasks.examples(task, tokenizer, features, is_chosen)
     first, written = next(rows, None), 0
     while first is not None:
-        first = _write(folder, missing[written], first, rows, fields)
+        first = _write(folder, missing[written], first, rows)
         written += 1
 
 
-def _write(
-    folder: pathlib.Path,
-    number: int,
-    first: dict[str, Any],
-    examples: Iterator[dict[str, Any]],
-    fields: Sequence[records.Field],
-) -> dict[str, Any] | None:
+def _write(folder: pathlib.Path, number: int, first: bytes, examples: Iterator[bytes]) -> bytes | None:
     """Writes a part, and returns the first example of the next one or None."""
-    path, count, example = _path(folder, number), 0, first
+    path, count = _path(folder, number), 0
+    example: bytes | None = first
     with files.new_file(path, overwrite=True) as temporary, open(temporary, "wb") as f:
         while example is not None and count < RECORDS:
-            content = records.pack(example, fields)
-            f.write(np.array(len(content), _LENGTH).tobytes())
-            f.write(content)
+            f.write(np.array(len(example), _LENGTH).tobytes())
+            f.write(example)
             count += 1
             example = next(examples, None)
     files.failpoint(f"prepare.before_part_{number}")
@@ -153,14 +146,11 @@ def _verified(folder: pathlib.Path, number: int) -> dict[str, Any]:
     return part
 
 
-def examples(
-    folder: pathlib.Path, features: Sequence[Feature], count: int, check: Callable[[int], None]
-) -> Iterator[dict[str, Any]]:
-    """Yields the examples of all parts in order, each as soon as one of `count` processes has written it.
+def examples(folder: pathlib.Path, count: int, check: Callable[[int], None]) -> Iterator[bytes]:
+    """Yields the packed examples of all parts in order, each as soon as one of `count` processes has written it.
 
     `check(index)` raises the error of a process that has ended by one.
     """
-    fields = seqio_tasks.written_fields(features)
     number = 0
     while True:
         is_done = _marker(folder, number % count, count).is_file()
@@ -172,14 +162,14 @@ def examples(
             check(number % count)
             time.sleep(_WAIT)
             continue
-        yield from _read(folder, part, fields)
+        yield from _read(folder, part)
         number += 1
     left = [p.name for p in folder.glob("part-*.json") if int(p.stem.partition("-")[2]) >= number]
     if left:
         raise DataError(f"{_path(folder, number)}: is missing or damaged, and {min(left)} is there; {_AGAIN}")
 
 
-def _read(folder: pathlib.Path, part: dict[str, Any], fields: Sequence[records.Field]) -> Iterator[dict[str, Any]]:
+def _read(folder: pathlib.Path, part: dict[str, Any]) -> Iterator[bytes]:
     count, path = part["records"], _path(folder, part["number"])
     with open(path, "rb") as f:
         content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
@@ -187,7 +177,7 @@ def _read(folder: pathlib.Path, part: dict[str, Any], fields: Sequence[records.F
     for _ in range(count):
         length = int(np.frombuffer(content, _LENGTH, 1, start)[0])
         start += _LENGTH.itemsize
-        yield records.unpack(content[start : start + length], fields)
+        yield content[start : start + length]
         start += length
     if start != os.stat(path).st_size:
         raise DataError(f"{path}: holds more than its {count} records; {_AGAIN}")

@@ -5,10 +5,10 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from embed import files
-from embed.data import cache, parts, seqio_tasks
+from embed.data import cache, parts, records, seqio_tasks
 from embed.data.features import Feature
 from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
@@ -178,17 +178,19 @@ def _prepare(
             parts.begin(encoded)
             say(f"task {task.name!r}: preparing its cache, {helpers.count} processes")
             helpers.start()
-            rows: Iterable[dict[str, Any]] = parts.examples(encoded, features, helpers.count, helpers.check)
+            packed: Iterable[bytes] = parts.examples(encoded, helpers.count, helpers.check)
         else:
             say(f"task {task.name!r}: preparing its cache")
-            rows = seqio_tasks.examples(task, tokenizer, features)
-        rows = _unchanged(rows, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder)
+            packed = seqio_tasks.examples(task, tokenizer, features)
+        packed = _unchanged(packed, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder)
+        fields = seqio_tasks.written_fields(features)
+        rows = (records.unpack(one, fields) for one in packed)
         cached = cache.write(task, tokenizer, features, cache_dir, rows, _Report(task.name, say))
         shutil.rmtree(encoded, ignore_errors=True)
         return cached
 
 
-def _unchanged(rows: Iterable[dict[str, Any]], task: AnyTask, is_same: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _unchanged(rows: Iterable[bytes], task: AnyTask, is_same: Callable[[], bool]) -> Iterator[bytes]:
     """Yields the same; a source that has changed when the last has come is a DataError."""
     yield from rows
     if not is_same():

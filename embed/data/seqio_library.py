@@ -1,12 +1,10 @@
-"""tensorflow and seqio, imported quietly when they are needed, and the examples of their datasets as arrays."""
+"""tensorflow and seqio, imported quietly when they are needed."""
 
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 BATCH = 256
 
@@ -52,17 +50,7 @@ def _silently(rows: Iterator[Any]) -> Iterator[Any]:
         yield row
 
 
-def rows_of(dataset) -> Iterator[dict[str, Any]]:
-    """Yields the examples of a dataset as arrays. tensorflow gives them in batches: one by one takes three times as long."""
-    for batch in _silently(dataset.ragged_batch(BATCH).as_numpy_iterator()):
-        columns = {name: _items(values) for name, values in batch.items()}
-        for row in zip(*columns.values()):
-            yield dict(zip(columns, row))
-
-
-def _items(values) -> Sequence[Any]:
-    """Returns the arrays of each example; `values` is an array, or one of tensorflow's with rows of any length."""
-    if isinstance(values, np.ndarray):
-        return values
-    flat, ends = values.values, values.row_splits.tolist()
-    return [flat[begin:end] for begin, end in zip(ends, ends[1:])]
+def strings_of(dataset, name: str) -> Iterator[bytes]:
+    """Yields a feature of a dataset, a string. tensorflow gives them in batches: one by one takes longer than the rest."""
+    for batch in _silently(dataset.batch(BATCH).as_numpy_iterator()):
+        yield from batch[name]

@@ -1,23 +1,27 @@
 """seqio's Task and Mixture made from ours. Only `prepare` calls it."""
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from embed import sources
+from embed.data import records
 from embed.data.features import Feature, Role, parse_value, roles_of
 from embed.data.record_encoder import RecordEncoder
 from embed.data.records import Field
-from embed.data.seqio_library import BATCH, libraries, rows_of
+from embed.data.seqio_library import BATCH, libraries, strings_of
 from embed.data.tasks import AnyTask, Mixture, RegisteredTask
 from embed.data.text_features import TextFeature, text_features
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, DataError, EmbedError, did_you_mean
 from embed.sources.fields import check_fields
 
+_RECORD = "record"
 Chosen = Callable[[int], bool] | None
 
 
@@ -113,9 +117,10 @@ class _Failures:
 
 
 def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Chosen):
-    """Returns the seqio DataSource of a task; its examples hold the values of the roles and `location`.
+    """Returns the seqio DataSource of a task.
 
-    Of our own sources only records whose number `is_chosen` are taken.
+    Of our own sources only records whose number `is_chosen` are taken, and an example is one string (`_to_string`): with a tensor
+    for each role, tensorflow would take ten times as long as the encoding.
     """
     seqio, tf = libraries()
     owner, fields = type(task.source).__name__, getattr(task.source, "fields", None)
@@ -129,7 +134,7 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Cho
             decoders=task.source.decoders([name for name, role in roles.items() if role.kind in ("bytes", "files")]),
         )
 
-    def rows():
+    def strings():
         for number, (location, record) in enumerate(task.source.examples()):
             if is_chosen is not None and not is_chosen(number):
                 continue
@@ -143,19 +148,27 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Cho
                     raise
                 task.source.bad_records.refuse(e, was_read=True)
                 continue
-            yield {"location": location, **values}
+            yield _to_string(location, values)
         if getattr(task.source, "bad_records", None) is not None:
             task.source.bad_records.check()
+
+    def batches():
+        iterator = strings()
+        while batch := list(itertools.islice(iterator, BATCH)):
+            yield batch
 
     def dataset(split, shuffle_files, seed=None):
         del split, shuffle_files, seed
         several = tf.TensorSpec([None], tf.string)
-        kinds = {"texts": several, "files": several, "numbers": tf.TensorSpec([None], tf.float64)}
-        one = tf.TensorSpec([], tf.string)
-        signature = {"location": one, **{name: kinds.get(role.kind, one) for name, role in roles.items()}}
-        return tf.data.Dataset.from_generator(failures.generator(rows), output_signature=signature)
+        batched = tf.data.Dataset.from_generator(failures.generator(batches), output_signature=several)
+        return batched.unbatch().map(lambda string: {_RECORD: string})
 
     return seqio.FunctionDataSource(dataset_fn=dataset, splits=["train"])
+
+
+def _to_string(location: str, values: Mapping[str, Any]) -> bytes:
+    """Returns a record's parsed values (`features.parse_value`), and where it stands, as one string."""
+    return msgspec.msgpack.encode({"location": location, **values})
 
 
 _LISTS = ("texts", "files", "numbers")  # kinds of roles with several values
@@ -175,7 +188,7 @@ def _as_kind(value, kind: str):
 
 
 def _rename(name: str, fields: Mapping[str, str], roles: Mapping[str, Role]):
-    """Returns the preprocessor that gives the examples of TFDS, or of a user's own task, the values of the roles."""
+    """Returns the preprocessor that gives the examples of TFDS, or of a user's own task, the values of the roles and `location`."""
     _, tf = libraries()
 
     @tf.autograph.experimental.do_not_convert
@@ -190,6 +203,22 @@ def _rename(name: str, fields: Mapping[str, str], roles: Mapping[str, Role]):
         return {"location": location, **values}
 
     return lambda dataset: dataset.enumerate().map(rename)
+
+
+def _strings(roles: Mapping[str, Role], failures: _Failures):
+    """Returns the preprocessor from what `_rename` gives to one string an example, as our own sources give it."""
+    _, tf = libraries()
+
+    def string(location, *arrays):
+        location = location.decode()
+        values = {n: parse_value(x, role, n, location) for (n, role), x in zip(roles.items(), arrays)}
+        return _to_string(location, values)
+
+    def one(x):
+        packed = tf.numpy_function(failures.wrap(string), [x["location"], *(x[name] for name in roles)], tf.string)
+        return {_RECORD: tf.ensure_shape(packed, [])}
+
+    return lambda dataset: dataset.map(one)
 
 
 def _only(is_chosen: Callable[[int], bool], failures: _Failures):
@@ -209,58 +238,33 @@ def written_fields(features: Sequence[Feature]) -> list[Field]:
     return [field for f in features for field in (*f.fields, *(f.counted if isinstance(f, TextFeature) else ()))]
 
 
-def _encode(encoder: RecordEncoder, roles: Mapping[str, Role], failures: _Failures):
-    """Returns the preprocessor from the values of records to the arrays of a cache, in batches for the tokenizers' sake."""
+def _encode(encoder: RecordEncoder, failures: _Failures):
+    """Returns the preprocessor from records, a string each, to their packed arrays (`records.pack`), in batches for the tokenizers'
+    sake."""
     _, tf = libraries()
     fields = written_fields(encoder.features)
-    lists = [name for name, role in roles.items() if role.kind in _LISTS]
 
-    def encode(locations, *arrays):
-        columns = {}
-        for name in roles:
-            values, *arrays = arrays
-            if name in lists:
-                sizes, *arrays = arrays
-                values = np.split(values, np.cumsum(sizes)[:-1])
-            columns[name] = values
-        records = []
-        for i, location in enumerate(locations):
-            location = location.decode()
-            values = {name: parse_value(columns[name][i], role, name, location) for name, role in roles.items()}
-            records.append({"location": location, **values})
-        rows = encoder(records)
-        outputs = []
-        for field in fields:
-            values_of = [np.asarray(row[field.name], field.dtype) for row in rows]
-            outputs += (
-                [np.stack(values_of)]
-                if not field.rank
-                else [np.concatenate(values_of), np.array([len(x) for x in values_of], np.int64)]
-            )
-        return outputs
+    def encode(strings):
+        rows = encoder([msgspec.msgpack.decode(string) for string in strings])
+        return np.array([records.pack(row, fields) for row in rows], object)
 
     def batch(x):
-        arrays = []
-        for name in roles:
-            if name not in lists:
-                arrays.append(x[name])
-                continue
-            # a source whose examples all have the same number of them gives a tensor
-            ragged = x[name] if isinstance(x[name], tf.RaggedTensor) else tf.RaggedTensor.from_tensor(x[name])
-            arrays += [ragged.flat_values, ragged.row_lengths()]
-        kinds = [
-            k for f in fields for k in ([tf.as_dtype(f.dtype)] if not f.rank else [tf.as_dtype(f.dtype), tf.int64])
-        ]
-        out = iter(tf.numpy_function(failures.wrap(encode), [x["location"], *arrays], kinds))
-        rows = {}
-        for field in fields:
-            values = tf.ensure_shape(next(out), [None])
-            rows[field.name] = (
-                tf.RaggedTensor.from_row_lengths(values, tf.ensure_shape(next(out), [None])) if field.rank else values
-            )
-        return rows
+        packed = tf.numpy_function(failures.wrap(encode), [x[_RECORD]], tf.string)
+        return {_RECORD: tf.ensure_shape(packed, [None])}
 
-    return lambda dataset: dataset.ragged_batch(BATCH).map(batch).unbatch()
+    return lambda dataset: dataset.batch(BATCH).map(batch).unbatch()
+
+
+def _unpack(fields: Sequence[Field]):
+    """Returns the preprocessor from packed arrays to arrays."""
+    _, tf = libraries()
+
+    def one(x):
+        unpack = lambda packed: list(records.unpack(packed, fields).values())  # noqa: E731
+        arrays = tf.numpy_function(unpack, [x[_RECORD]], [tf.as_dtype(f.dtype) for f in fields])
+        return {f.name: tf.ensure_shape(array, [None] * f.rank) for f, array in zip(fields, arrays)}
+
+    return lambda dataset: dataset.map(one)
 
 
 def to_seqio(
@@ -269,11 +273,13 @@ def to_seqio(
     features: Sequence[Feature],
     failures: _Failures | None = None,
     is_chosen: Chosen = None,
+    is_packed: bool = False,
 ):
     """Returns the seqio Task of a declared task: source, preprocessors (prompts included), features.
 
     A task that a user's module registered keeps its name there; ours, encoded, is called `<name>_tokens`. Its output features are
-    the fields of a cached record (`features.Feature.fields`). With `is_chosen` it has the examples of chosen records alone.
+    the fields of a cached record (`features.Feature.fields`). With `is_chosen` it has the examples of chosen records alone; with
+    `is_packed` their arrays are one string (`records.pack`) of the feature 'record'.
     """
     seqio, tf = libraries()
     failures, roles = failures or _Failures(), roles_of(features)
@@ -288,10 +294,12 @@ def to_seqio(
         first = []
         if isinstance(task.source, sources.Tfds):
             first = [_rename(task.source.name, task.source.fields, roles)]
-    if first and is_chosen is not None:
-        first.append(_only(is_chosen, failures))
+    if first:
+        first += [*([] if is_chosen is None else [_only(is_chosen, failures)]), _strings(roles, failures)]
+    written = written_fields(features)
     seqio_vocabulary, texts = vocabulary(tokenizer), {f.name for f in text_features(features)}
-    outputs = {
+    outputs = {_RECORD: seqio.Feature(seqio.PassThroughVocabulary(1 << 31), add_eos=False, dtype=tf.string, rank=0)}
+    arrays = {
         field.name: seqio.Feature(
             seqio_vocabulary if field.name in texts else seqio.PassThroughVocabulary(1 << 31),
             add_eos=False,
@@ -304,8 +312,8 @@ def to_seqio(
     return seqio.Task(
         registered_name(task),
         source=source,
-        output_features=outputs,
-        preprocessors=[*first, _encode(encoder, roles, failures)],
+        output_features=outputs if is_packed else arrays,
+        preprocessors=[*first, _encode(encoder, failures), *([] if is_packed else [_unpack(written)])],
     )
 
 
@@ -343,8 +351,8 @@ def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature]
 
 def examples(
     task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], is_chosen: Chosen = None
-) -> Iterator[dict[str, Any]]:
-    """Yields the encoded examples of a task in the order of its source, through its seqio Task.
+) -> Iterator[bytes]:
+    """Yields the encoded examples of a task in the order of its source, through its seqio Task: the packed `written_fields`.
 
     `is_chosen(number)` says whether a record is taken, and is called with the numbers in ascending order; None takes all.
     """
@@ -352,9 +360,9 @@ def examples(
     failures = _Failures()
     split = task.split if isinstance(task, RegisteredTask) else "train"
     try:
-        seqio_task = to_seqio(task, tokenizer, features, failures, is_chosen)
+        seqio_task = to_seqio(task, tokenizer, features, failures, is_chosen, is_packed=True)
         dataset = seqio_task.get_dataset(None, split=split, shuffle=False, trim_output_features=False)
-        yield from rows_of(dataset)
+        yield from strings_of(dataset, _RECORD)
     except EmbedError:
         raise
     except Exception as e:  # tensorflow and tfds wrap faults of the source in types of their own, pages long

@@ -7,7 +7,7 @@ import corruption
 import pytest
 from encoded_pairs import Letters
 
-from embed.data import cache, parts, prepare, seqio_tasks
+from embed.data import cache, parts, prepare, records, seqio_tasks
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, Task
 from embed.data.text_features import Lengths, pairs
@@ -32,7 +32,8 @@ def small(monkeypatch):
         for number, (location, record) in enumerate(task.source.examples()):
             if is_chosen is None or is_chosen(number):
                 counted.append(number)
-                yield encoder([{"location": location, **record}])[0]
+                (row,) = encoder([{"location": location, **record}])
+                yield records.pack(row, seqio_tasks.written_fields(features))
 
     monkeypatch.setattr(seqio_tasks, "examples", examples)
     monkeypatch.setattr(parts, "RECORDS", 4)
@@ -78,10 +79,10 @@ def prepared(task, cache_dir, helpers=None):
     )[0]
 
 
-@pytest.mark.parametrize("records", [5, 8, 30])
+@pytest.mark.parametrize("size", [5, 8, 30])
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
-def test_any_number_of_processes_writes_the_same(tmp_path, records, count):
-    task = task_of(tmp_path, records)
+def test_any_number_of_processes_writes_the_same(tmp_path, size, count):
+    task = task_of(tmp_path, size)
     whole = prepared(task, tmp_path / "a")
     helpers = Local(Mixture("m", [task]), tmp_path / "b", count, at_once=True)
     shared = prepared(task, tmp_path / "b", helpers)
@@ -152,7 +153,7 @@ def test_a_part_that_nobody_makes_again_is_an_error(tmp_path):
         parts.encode(Mixture("m", [task]), Letters(), FEATURES, tmp_path / "b", index, 2)
     (folder / "part-000003.records").unlink()
     with pytest.raises(DataError, match="part-000003.records: is missing or damaged, and part-000003.json is there"):
-        list(parts.examples(folder, FEATURES, 2, lambda index: None))
+        list(parts.examples(folder, 2, lambda index: None))
 
 
 def test_the_first_bad_record_is_named_as_one_process_names_it(tmp_path):

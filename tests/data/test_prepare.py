@@ -7,7 +7,7 @@ import json
 import pytest
 from encoded_pairs import Letters
 
-from embed.data import cache, prepare, seqio_tasks, tasks
+from embed.data import cache, prepare, records, seqio_tasks, tasks
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, RegisteredTask, Task
 from embed.data.text_features import Lengths, pairs
@@ -148,7 +148,8 @@ def encoded(monkeypatch):
     def examples(task, tokenizer, features):
         names.append(task.name)
         encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
-        yield from encoder([record for _, record in task.source.examples()])
+        rows = encoder([record for _, record in task.source.examples()])
+        yield from (records.pack(row, seqio_tasks.written_fields(features)) for row in rows)
 
     monkeypatch.setattr(seqio_tasks, "examples", examples)
     return names

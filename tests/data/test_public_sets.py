@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from embed.data import public_sets, seqio_tasks
+from embed.data import public_sets, records, seqio_tasks
 from embed.data.text_features import Lengths, pairs
 from embed.data.tokenizers import SentencePiece, train_sentencepiece
 from embed.errors import ConfigError
@@ -67,6 +67,7 @@ def test_sets_of_tfds_are_read_with_its_own_features(name, tmp_path):
         return tf.data.Dataset.from_tensor_slices({**columns, **extra})
 
     with tfds.testing.mock_data(as_dataset_fn=rows):
-        found = list(seqio_tasks.examples(one.task, SentencePiece(str(path)), pairs(Lengths(16, 16))))
-    (example,) = found
+        features = pairs(Lengths(16, 16))
+        (packed,) = seqio_tasks.examples(one.task, SentencePiece(str(path)), features)
+    example = records.unpack(packed, seqio_tasks.written_fields(features))
     assert len(example["negatives_lengths"]) == 1 and len(example["query"]) and len(example["target"])

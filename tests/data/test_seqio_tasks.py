@@ -12,7 +12,7 @@ import pytest
 from tiny_models import word_tokenizer
 
 from embed import image_bytes
-from embed.data import prepare, seqio_library, seqio_tasks
+from embed.data import prepare, records, seqio_library, seqio_tasks
 from embed.data.image_features import Image
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, RegisteredTask, Task
@@ -71,8 +71,14 @@ def file_task(folder, name="letters", content=None, **settings):
     return Task(name, JsonLines(str(path), PAIR, optional=("negatives", "title")), **settings)
 
 
-def same_as_encoder(found, task, tokenizer, records, features=FEATURES):
-    wanted = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)(records)
+def arrays_of(task, tokenizer, features):
+    """Yields the encoded examples of a task as arrays."""
+    fields = seqio_tasks.written_fields(features)
+    return (records.unpack(one, fields) for one in seqio_tasks.examples(task, tokenizer, features))
+
+
+def same_as_encoder(found, task, tokenizer, given, features=FEATURES):
+    wanted = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)(given)
     for row, expected in zip(found, wanted, strict=True):
         assert set(row) == set(expected)
         for name, value in expected.items():
@@ -95,17 +101,17 @@ def one_line_error(function):
 @pytest.mark.parametrize("count", [1, 300])
 def test_examples_are_those_of_the_encoder_in_order(tmp_path, tokenizer, validated, count):
     task = file_task(tmp_path, content=rows(count))
-    records = [record for _, record in task.source.examples()]
-    assert {len(r["negatives"]) for r in records} == set(range(min(count, 3)))
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
+    given = [record for _, record in task.source.examples()]
+    assert {len(r["negatives"]) for r in given} == set(range(min(count, 3)))
+    same_as_encoder(arrays_of(task, tokenizer, FEATURES), task, tokenizer, given)
 
 
 @pytest.mark.slow
 def test_truncation_and_prompts_are_the_encoders(tmp_path, tokenizer):
     task = file_task(tmp_path, query_prompt="none", target_prompt="text: {content} | {title}")
-    records = [record for _, record in task.source.examples()]
-    found = list(seqio_tasks.examples(task, tokenizer, pairs(Lengths(4, 5))))
-    same_as_encoder(found, task, tokenizer, records, pairs(Lengths(4, 5)))
+    given = [record for _, record in task.source.examples()]
+    found = list(arrays_of(task, tokenizer, pairs(Lengths(4, 5))))
+    same_as_encoder(found, task, tokenizer, given, pairs(Lengths(4, 5)))
     assert sum(row["target_truncated"] for row in found) > 0
     assert max(len(row["target"]) for row in found) == 5
 
@@ -115,7 +121,7 @@ def test_prompts_of_records_go_through_seqio(tmp_path, tokenizer):
     task = file_task(tmp_path, content=content)
     source = dataclasses.replace(task.source, fields={**PAIR, "query_prompt": "query_prompt"})
     task = dataclasses.replace(task, source=source)
-    found = list(seqio_tasks.examples(task, tokenizer, FEATURES))
+    found = list(arrays_of(task, tokenizer, FEATURES))
     same_as_encoder(found, task, tokenizer, content)
     search, task_word = WORDS.index("search"), WORDS.index("task:")
     assert [row["query"][1] for row in found[:2]] == [task_word, search]
@@ -127,8 +133,8 @@ def test_the_seqio_task_gives_the_encoders_tokens(tmp_path, tokenizer, seqio):
     assert isinstance(made, seqio.Task)
     assert made.name == "letters_1.of_two"
     dataset = made.get_dataset(None, split="train", shuffle=False, trim_output_features=False)
-    records = [record for _, record in task.source.examples()]
-    wanted = RecordEncoder(FEATURES, tokenizer, task.query_prompt, task.target_prompt)(records)
+    given = [record for _, record in task.source.examples()]
+    wanted = RecordEncoder(FEATURES, tokenizer, task.query_prompt, task.target_prompt)(given)
     for row, expected in zip(dataset.as_numpy_iterator(), wanted, strict=True):
         assert set(row) == set(expected)
         for name in expected:
@@ -141,7 +147,7 @@ def test_a_source_with_keys_of_its_own_keeps_them(tokenizer):
             for i, label in enumerate(["x", "y", "x"]):
                 yield f"here:{i}", {"query": f"a {i}", "target": f"b {i}", "target_key": f"label:{label}"}
 
-    found = list(seqio_tasks.examples(Task("keys", Labelled()), tokenizer, FEATURES))
+    found = list(arrays_of(Task("keys", Labelled()), tokenizer, FEATURES))
     ids = [int(row["target_id"][0]) for row in found]
     assert ids[0] == ids[2] != ids[1]
 
@@ -159,8 +165,8 @@ def test_the_seqio_vocabulary_is_the_tokenizer(tokenizer):
 def test_caches_are_prepared_through_seqio(tmp_path, tokenizer):
     task = file_task(tmp_path, name="two-2", content=rows(4))
     (made,) = prepare.ensure_caches(Mixture("one", [task]), tokenizer, FEATURES, tmp_path / "caches", lambda line: None)
-    records = [record for _, record in task.source.examples()]
-    wanted = RecordEncoder(FEATURES, tokenizer, "query", "document")(records)
+    given = [record for _, record in task.source.examples()]
+    wanted = RecordEncoder(FEATURES, tokenizer, "query", "document")(given)
     for row, expected in zip(made.read(range(4)), wanted, strict=True):
         for name in row:
             np.testing.assert_array_equal(row[name], expected[name])
@@ -179,7 +185,7 @@ def test_caches_are_prepared_through_seqio(tmp_path, tokenizer):
 )
 def test_an_error_in_a_source_reaches_the_user_as_it_is(tmp_path, tokenizer, bad, said, before):
     task = file_task(tmp_path, content=[*rows(before), bad, *rows(2)])
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert message.startswith(f"{tmp_path}/letters.jsonl:{before + 1}: {said}")
     with pytest.raises(DataError) as caught:
         list(task.source.examples())
@@ -188,7 +194,7 @@ def test_an_error_in_a_source_reaches_the_user_as_it_is(tmp_path, tokenizer, bad
 
 def test_a_missing_file_and_an_unexpected_error_are_one_line(tmp_path, tokenizer):
     task = Task("gone", JsonLines(str(tmp_path / "gone.jsonl")))
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES[:2])))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES[:2])))
     assert message.startswith(f"{tmp_path}/gone.jsonl: no such file")
 
     class Broken:
@@ -196,7 +202,7 @@ def test_a_missing_file_and_an_unexpected_error_are_one_line(tmp_path, tokenizer
             yield "here:1", {"query": "a", "target": "b"}
             raise RuntimeError("first line\nsecond line")
 
-    message = one_line_error(lambda: list(seqio_tasks.examples(Task("broken", Broken()), tokenizer, FEATURES[:2])))
+    message = one_line_error(lambda: list(arrays_of(Task("broken", Broken()), tokenizer, FEATURES[:2])))
     assert message == "task 'broken': first line; correct the source"
 
 
@@ -305,28 +311,28 @@ def own_module(tmp_path, monkeypatch, seqio):
 )
 def test_a_task_of_ones_own_module(own_module, tokenizer, name, extra, more):
     task = dataclasses.replace(own_module(name, extra), target_prompt="document" if "title" in more else "none")
-    records = [{"query": t.strip(), "target": t[::-1].strip(), **more} for t in ("a b", " c ", "d e f")]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
+    given = [{"query": t.strip(), "target": t[::-1].strip(), **more} for t in ("a b", " c ", "d e f")]
+    same_as_encoder(arrays_of(task, tokenizer, FEATURES), task, tokenizer, given)
 
 
 def test_negatives_of_different_number_in_a_task_of_ones_own(own_module, tokenizer):
     task = own_module("own_ragged", '"negatives": tf.strings.split(x["query"])[1:]')
-    records = [
+    given = [
         {"query": "a b", "target": "b a", "negatives": ["b"]},
         {"query": "c", "target": "c", "negatives": []},
         {"query": "d e f", "target": "f e d", "negatives": ["e", "f"]},
     ]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
+    same_as_encoder(arrays_of(task, tokenizer, FEATURES), task, tokenizer, given)
 
 
 def test_another_split_of_a_task_of_ones_own(own_module, tokenizer):
     task = dataclasses.replace(own_module("own_split", '"negatives": tf.strings.split(x["query"])[1:]'), split="dev")
-    assert len(list(seqio_tasks.examples(task, tokenizer, FEATURES))) == 2
+    assert len(list(arrays_of(task, tokenizer, FEATURES))) == 2
 
 
 def test_a_task_of_ones_own_without_a_query_is_refused_in_one_line(own_module, tokenizer):
     task = own_module("own_no_query", query="question")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert message.startswith("own_no_query: no field 'query' (mapped to query); it has ")
 
 
@@ -334,7 +340,7 @@ def test_an_empty_text_in_a_task_of_ones_own_is_placed(own_module, tokenizer):
     task = own_module(
         "own_empty", '"query": tf.strings.regex_replace(x["query"], "c", ""), "negatives": x["query"][None]'
     )
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert message == "own_empty:1: field 'query' is empty; remove the record or fill it"
 
 
@@ -343,7 +349,7 @@ def test_a_task_of_ones_own_that_is_not_there_is_refused_in_one_line(own_module,
     task = own_module(f"own_absent_{missing}")
     task = dataclasses.replace(task, **{missing: "nowhere_to_be_found"})
     with pytest.raises(Exception, match="nowhere_to_be_found") as caught:
-        list(seqio_tasks.examples(task, tokenizer, FEATURES))
+        list(arrays_of(task, tokenizer, FEATURES))
     assert type(caught.value).__module__ == "embed.errors"
     assert "\n" not in str(caught.value)
 
@@ -415,13 +421,13 @@ def tfds_task(folder, split="train", **fields):
 )
 def test_a_tfds_dataset(tfds_folder, tokenizer, fields, more):
     task = tfds_task(tfds_folder, **fields)
-    records = [{"query": f"a {i}", "target": "b c", **more(i)} for i in range(3)]
-    same_as_encoder(seqio_tasks.examples(task, tokenizer, FEATURES), task, tokenizer, records)
+    given = [{"query": f"a {i}", "target": "b c", **more(i)} for i in range(3)]
+    same_as_encoder(arrays_of(task, tokenizer, FEATURES), task, tokenizer, given)
 
 
 def test_images_of_a_tfds_dataset_stay_the_files_that_they_are(tfds_folder, tokenizer):
     task = Task("little", Tfds("little_pairs:1.0.0", {"image": "picture"}, "train", tfds_folder))
-    rows = list(seqio_tasks.examples(task, tokenizer, (Image(),)))
+    rows = list(arrays_of(task, tokenizer, (Image(),)))
     for i, row in enumerate(rows):
         image = image_bytes.open_image(row["image_file"].tobytes(), "")
         np.testing.assert_array_equal(np.asarray(image), PICTURE + np.uint8(i))
@@ -430,15 +436,15 @@ def test_images_of_a_tfds_dataset_stay_the_files_that_they_are(tfds_folder, toke
 
 def test_another_split_of_a_tfds_dataset(tfds_folder, tokenizer):
     task = tfds_task(tfds_folder, "dev", negatives="wrongs")
-    assert len(list(seqio_tasks.examples(task, tokenizer, FEATURES))) == 1
+    assert len(list(arrays_of(task, tokenizer, FEATURES))) == 1
 
 
 def test_a_tfds_field_that_is_not_there_or_no_text_is_refused_in_one_line(tfds_folder, tokenizer):
     task = tfds_task(tfds_folder, target="anser", negatives="wrongs")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert message.startswith("little_pairs:1.0.0: no field 'anser'") and "answer" in message
     task = tfds_task(tfds_folder, target="number", negatives="wrongs")
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert message.startswith("little_pairs:1.0.0: field 'number' is int64, expected a text")
 
 
@@ -446,13 +452,13 @@ def test_a_tfds_field_map_is_checked(tfds_folder, tokenizer):
     task = Task(
         "little", Tfds("little_pairs:1.0.0", {"query": "question", "negatives": "wrongs"}, "train", tfds_folder)
     )
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert "'target'" in message
 
 
 def test_a_tfds_dataset_that_is_not_there_is_refused_in_one_line(tfds_folder, tokenizer):
     task = Task("little", Tfds("no_such_pairs:1.0.0", {"query": "q", "target": "t"}, "train", tfds_folder))
-    message = one_line_error(lambda: list(seqio_tasks.examples(task, tokenizer, FEATURES)))
+    message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))
     assert "no_such_pairs" in message
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_models import small_module, word_tokenizer, write_model
 
-from embed.data import seqio_tasks
+from embed.data import records, seqio_tasks
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import Mixture, Task
 from embed.data.text_features import Lengths
@@ -81,7 +81,8 @@ def without_seqio(monkeypatch) -> list[str]:
     def examples(task, tokenizer, features):
         names.append(task.name)
         encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
-        yield from encoder([{"location": location, **record} for location, record in task.source.examples()])
+        rows = encoder([{"location": location, **record} for location, record in task.source.examples()])
+        yield from (records.pack(row, seqio_tasks.written_fields(features)) for row in rows)
 
     monkeypatch.setattr(seqio_tasks, "examples", examples)
     return names
