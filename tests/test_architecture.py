@@ -75,6 +75,7 @@ HOMES = {
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
+    "wandb": {"training"},
 }
 
 

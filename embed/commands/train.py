@@ -12,6 +12,8 @@ metrics.jsonl and TensorBoard. Recipe.best_metric ('task/score', a type, 'mean o
 best checkpoint, and loop.Schedule.patience ends a run that gets no better. recipe.Recipe.lora trains adapters,
 recipe.Recipe.ema_decay serves a moving average, and contrastive.Contrastive.learn_temperature learns the temperature.
 
+At the end a line says how the time was spent; the share of stepping is the goodput.
+
 With several hosts, one that gives no sign of life for 25 seconds, or a step of ten times the usual length, ends all of them
 with a line that says where each stands, and exit code 75.
 """
@@ -39,6 +41,18 @@ def add_arguments(parser) -> None:
         help="folder of the run: config, checkpoints, metrics, evaluations",
     )
     parser.add_argument("--distributed", action="store_true", help="join the other hosts of a TPU pod or Slurm job")
+    parser.add_argument(
+        "--profile_steps",
+        type=options.natural,
+        default=0,
+        metavar="N",
+        help="trace N steps with JAX's profiler into RUN_DIR/profile, which TensorBoard and xprof show (0)",
+    )
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        help="write the metrics to this project of Weights & Biases too, as one run however often it is resumed",
+    )
     options.add_gin_arguments(parser)
 
 
@@ -49,4 +63,6 @@ def run(arguments) -> None:
     from embed.workflows.recipe import Recipe
 
     recipe, given, operative = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
-    train.run(recipe, arguments.run_dir, {"config.gin": given, "operative_config.gin": operative})
+    configuration = {"config.gin": given, "operative_config.gin": operative}
+    watching = {"profile_steps": arguments.profile_steps, "wandb_project": arguments.wandb or None}
+    train.run(recipe, arguments.run_dir, configuration, **watching)

@@ -21,7 +21,9 @@ from embed.data.loader import Batches
 from embed.errors import ConfigError, DataError, Preempted
 from embed.ranges import Count, Natural, Positive
 from embed.training import reports
+from embed.training.goodput import STEPPING, Clock
 from embed.training.preemption import Preemption
+from embed.training.profile import Profile
 from embed.training.programs import Programs, fit
 from embed.training.state import Items, TrainState, create, frozen_reader, layout, with_shardings
 from embed.training.step import make_step
@@ -30,6 +32,7 @@ from embed.training.watch import Watch
 from embed.types import Batch, Model, Objective, Params
 
 _AHEAD = 2  # steps that wait in a device's queue
+_BEFORE_PROFILE = 3  # steps of this process, the first of which are slower
 
 
 class _Meta(TypedDict):
@@ -80,7 +83,8 @@ class Run:
     (model.json, tokenizer); `start_from` replaces the random initial parameters of the model; `identity` must be the same when a
     run is resumed. `begin` is called once the run is accepted and has steps left: until then nothing is written to its folder.
     `micro_batches` is in how many parts a batch is embedded; None takes as few as fit into the device's memory, and as many
-    again when the run is resumed.
+    again when the run is resumed. The fourth step of this process and those after it, `profile_steps` of them, are traced by JAX's
+    profiler into the run's folder `profile`. Metrics go to the project `wandb_project` of Weights & Biases too.
     """
 
     run_dir: pathlib.Path
@@ -98,6 +102,8 @@ class Run:
     validation: Validation | None = None
     best_metric: str | None = None
     micro_batches: int | None = None
+    profile_steps: int = 0
+    wandb_project: str | None = None
     begin: Callable[[], None] = lambda: None
 
     def create(self, start: Params | None = None) -> TrainState:
@@ -108,6 +114,7 @@ class Run:
 def train(run: Run) -> TrainState:
     """Runs or resumes `run` to its last step and returns the final state. Raises Preempted after saving on SIGTERM."""
     sharding.check_batch_size(run.batches.examples.batch_size, run.mesh, run.micro_batches or 1)
+    clock = Clock()
     with jax.set_mesh(run.mesh), Preemption() as preemption:
         abstract = jax.eval_shape(run.create)
         placed = layout(run.objective, abstract, run.mesh)
@@ -127,14 +134,17 @@ def train(run: Run) -> TrainState:
         saver.clean()
         if micro_batches and run.batches.examples.batch_size % (run.batches.shards * micro_batches):
             micro_batches = None  # The new mesh cannot use the saved number of micro-batches.
+        clock.to("compiling")
         run, programs = _compile(run, with_shardings(abstract, placed), run.micro_batches or micro_batches)
-        reporter = reports.Reporter(run.run_dir, first, run.schedule.steps)
+        reporter = reports.Reporter(run.run_dir, first, run.schedule.steps, run.wandb_project)
         _give_back_memory()
         try:
-            state = _loop(run, items, state, programs, saver, reporter, preemption)
+            state = _loop(run, items, state, programs, saver, reporter, preemption, clock)
             hosts.at("writing the last checkpoint", hosts.SAVING)
+            clock.to("saving")
             saver.wait()
         finally:
+            reporter.line(clock.line())
             reporter.close()
             saver.close()
     return state
@@ -236,7 +246,9 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
     return dataclasses.replace(run, batches=batches, validation=validation), programs
 
 
-def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, reporter, preemption) -> TrainState:
+def _loop(
+    run: Run, items: Items, state: TrainState, programs: Programs, saver, reporter, preemption, clock: Clock
+) -> TrainState:
     size, schedule = run.batches.examples.batch_size, run.schedule
     first, shards = int(state.step), run.batches.shards
     batches = run.batches.iterate(first, *sharding.process_rows(shards, run.mesh))
@@ -245,15 +257,20 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
     flops = example_flops(run)
     done, best = first, bundles.read_best(run.run_dir)
     saver.protect(best["step"] if best else None)
+    clock.to("evaluating")
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
         best = _evaluate(run, items, state, saver, reporter, best, done)
     times, ahead = hosts.StepTimes(), collections.deque()
     watch = Watch(run.run_dir, run.objective, reporter.line)
+    profile = Profile(run.run_dir / "profile", first + _BEFORE_PROFILE, run.profile_steps)
     while done < schedule.steps and not _is_stale(run, best, done) and not preemption.reached(done):
         limit = times.next()
         hosts.at(f"reading the batch of step {done + 1}", limit)
+        clock.to("waiting for data")
         local = next(batches)
         hosts.at(f"in step {done + 1}", limit)
+        clock.to(STEPPING)
+        profile.at(done, state)
         batch = Batch(sharding.to_global(local, run.mesh, shards), run.batches.max_segments)
         state, metrics = programs(state, batch)
         if block:
@@ -271,10 +288,13 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
             times.pause()
             hosts.at(f"saving step {done}", hosts.SAVING)
+            clock.to("saving")
             _save(run, items, state, saver, done)
         if _evaluation_due(run, done):
             hosts.at(f"evaluating step {done}")
+            clock.to("evaluating")
             best = _evaluate(run, items, state, saver, reporter, best, done)
+    profile.end(state)
     if done < schedule.steps and _is_stale(run, best, done):
         reporter.line(
             f"stopped    at step {done} of {schedule.steps}: {schedule.patience} evaluations in a row were no better than "
@@ -282,6 +302,7 @@ def _loop(run: Run, items: Items, state: TrainState, programs: Programs, saver, 
         )
     elif done < schedule.steps:
         hosts.at(f"saving step {done}", hosts.SAVING)
+        clock.to("saving")
         _save(run, items, state, saver, done)
         saver.wait()
         raise Preempted(

@@ -1,4 +1,4 @@
-"""What a run tells: the start-up summary, a progress bar, metrics.jsonl and TensorBoard. Process 0 only."""
+"""What a run tells: a progress bar, metrics.jsonl, TensorBoard and Weights & Biases. Process 0 only."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from embed import files, hosts
 from embed.console import size_text
+from embed.training.weights_and_biases import WeightsAndBiases
 
 
 def memory(compiled) -> tuple[int, int] | None:
@@ -34,22 +35,25 @@ def memory_line(compiled, micro_batches: int) -> str:
 
 
 class Reporter:
-    """Writes metrics to `run_dir`/metrics.jsonl and TensorBoard, and shows progress.
+    """Writes metrics to `run_dir`/metrics.jsonl, TensorBoard and, with the name of a project, Weights & Biases; shows progress.
 
     Lines of steps after `first_step`, which an interrupted run wrote and will write again, are dropped.
     """
 
-    def __init__(self, run_dir, first_step: int, total_steps: int):
+    def __init__(self, run_dir, first_step: int, total_steps: int, project: str | None = None):
         self._active = hosts.is_main()
         self._total = total_steps
         self._started, self._first = time.perf_counter(), first_step
         self._window, self._bar, self._board = (self._started, first_step, 0, 0, 0), None, None
+        self._elsewhere: WeightsAndBiases | None = None
         if not self._active:
             return
         run_dir = pathlib.Path(run_dir)
         self._path = run_dir / "metrics.jsonl"
         _drop_after(self._path, first_step)
         self._board = _summary_writer()(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        if project is not None:
+            self._elsewhere = WeightsAndBiases(run_dir, project)
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -92,6 +96,8 @@ class Reporter:
             f.write(json.dumps(row) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", float(value), step)
+        if self._elsewhere is not None:
+            self._elsewhere.add({f"{kind}/{name}": float(value) for name, value in values.items()}, step)
         if kind == "train":
             self._show(step, row)
         else:
@@ -124,6 +130,8 @@ class Reporter:
             self._bar.close()
         if self._board is not None:
             self._board.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
 
 def _summary_writer():

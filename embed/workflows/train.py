@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from embed import architectures, bundles, console, documents, environment, files, hosts, sharding
 from embed.data import cache, prepare
@@ -17,22 +18,33 @@ from embed.data.text_features import text_features
 from embed.errors import ConfigError, DataError, did_you_mean
 from embed.models import api
 from embed.text import template
-from embed.training import loop, optimizers
+from embed.training import loop, optimizers, weights_and_biases
 from embed.training.validation import Validation
 from embed.workflows import foreign, init_from, start, summary, teacher
 from embed.workflows.recipe import Recipe
 
 
-def run(recipe: Recipe, run_dir, configuration: Mapping[str, str] | None = None) -> int:
+def run(
+    recipe: Recipe,
+    run_dir,
+    configuration: Mapping[str, str] | None = None,
+    *,
+    profile_steps: int = 0,
+    wandb_project: str | None = None,
+) -> int:
     """Trains `recipe` in the folder `run_dir`, or resumes it there, and returns the last step.
 
     Missing token caches are prepared, and what will happen is printed before it does. `configuration` are files that describe
     the run, name -> text, written once it begins. Another process that trains in the same folder is a StorageError, a recipe
-    that does not continue what the folder holds a DataError, and SIGTERM raises Preempted after saving.
+    that does not continue what the folder holds a DataError, and SIGTERM raises Preempted after saving. `profile_steps` steps are
+    traced by JAX's profiler into the run's folder `profile`. With `wandb_project` metrics go to Weights & Biases too.
     """
     run_dir = pathlib.Path(run_dir)
+    if wandb_project is not None and hosts.is_main():
+        weights_and_biases.check(run_dir, wandb_project)
+    watching = {"profile_steps": profile_steps, "wandb_project": wandb_project}
     with files.FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
-        return _train(init_from.complete(recipe), run_dir, configuration or {})
+        return _train(init_from.complete(recipe), run_dir, configuration or {}, watching)
 
 
 def _describe_run(run_dir: pathlib.Path, configuration: Mapping[str, str]) -> None:
@@ -50,7 +62,7 @@ def _describe_run(run_dir: pathlib.Path, configuration: Mapping[str, str]) -> No
     files.write_json(run_dir / "environment.json", environment.describe())
 
 
-def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, str]) -> int:
+def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, str], watching: Mapping[str, Any]) -> int:
     """Returns the last step of a recipe with nothing left open, while the folder is locked."""
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches or 1)
@@ -92,6 +104,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         validation=_validation(recipe, model, mesh, held_out),
         best_metric=recipe.best_metric,
         micro_batches=recipe.micro_batches,
+        **watching,
         begin=lambda: _describe_run(run_dir, configuration) if hosts.is_main() else None,
     )
     step = int(loop.train(training).step)

@@ -14,6 +14,7 @@ from embed.data.examples import Examples  # noqa: E402
 from embed.data.features import Labels, Scores  # noqa: E402
 from embed.data.folders import task_per_file  # noqa: E402
 from embed.data.image_features import Image  # noqa: E402
+from embed.data.records import unpack  # noqa: E402
 from embed.data.tasks import Mixture, Task  # noqa: E402
 from embed.data.text_features import Lengths, pairs  # noqa: E402
 from embed.data.tokenizers import NoTexts  # noqa: E402
@@ -76,7 +77,8 @@ def test_a_dataset_that_was_saved_to_disk(tmp_path):
 def files(source) -> list[bytes]:
     """Returns the image files of the records of a source, as a cache holds them."""
     task = Task("pictures", source)
-    rows = seqio_tasks.examples(task, NoTexts(), (Image(),))
+    fields = seqio_tasks.written_fields((Image(),))
+    rows = (unpack(one, fields) for one in seqio_tasks.examples(task, NoTexts(), (Image(),)))
     return [row["image_file"].tobytes() for row in rows]
 
 
@@ -144,7 +146,9 @@ class Letters:
 def cached(source, features, folder):
     """Returns the cache of a source, prepared through seqio."""
     task = Task("t", source, "none", "none")
-    return cache.write(task, Letters(), features, folder, seqio_tasks.examples(task, Letters(), features))
+    fields = seqio_tasks.written_fields(features)
+    examples = (unpack(one, fields) for one in seqio_tasks.examples(task, Letters(), features))
+    return cache.write(task, Letters(), features, folder, examples)
 
 
 def test_several_positives_and_a_longer_list_of_negatives(tmp_path):

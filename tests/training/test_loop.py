@@ -45,6 +45,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         objective=None,
         evaluate=None,
         validation=None,
+        profile_steps=0,
         batches=types.SimpleNamespace(
             max_segments=None,
             examples=types.SimpleNamespace(batch_size=2, features=()),
@@ -66,6 +67,6 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         monkeypatch.setattr(loop, name, lambda *_, given=given: given)
     monkeypatch.setattr(loop.Watch, "check", lambda *_: None)
     preemption = types.SimpleNamespace(reached=lambda step: False)
-    loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption)
+    loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption, loop.Clock())
     # Waited for: the first once the third is in the queue, and so on.
     assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4]
