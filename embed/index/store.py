@@ -24,6 +24,7 @@ INDEX = "index.json"
 _VERIFIED = ".verified.json"
 _AGAIN = "restore the index from its source, or make it again"
 _FORMAT = 1
+_QUERIES = 256  # whose candidates are in memory at once
 
 
 class _Segment(TypedDict):
@@ -119,7 +120,7 @@ class Index:
         wanted, count = min(k, len(self)), max(2 * k, k + 10)
         while True:
             near = nearest.candidates(self._graph, queries, count)
-            ranked = [self._ranked(query, numbers, k) for query, numbers in zip(queries, near)]
+            ranked = self._ranked(queries, near, k)
             if all(len(best) >= wanted for best in ranked) or count >= len(self.vectors):
                 return ranked
             count *= 4  # many of the nearest were removed
@@ -129,11 +130,19 @@ class Index:
         graph = self.description["graph"]
         return nearest.opened(self.folder / graph["file"], graph, self.vectors.shape[1])
 
-    def _ranked(self, query: np.ndarray, numbers: np.ndarray, k: int) -> list[tuple[float, int]]:
-        numbers = np.sort(numbers[(numbers >= 0) & ~np.isin(numbers, self.removed)])
-        scores = self.vectors.take(numbers) @ query
-        best = np.argsort(-scores, kind="stable")[:k]
-        return [(float(scores[i]), int(numbers[i])) for i in best]
+    def _ranked(self, queries: np.ndarray, near: np.ndarray, k: int) -> list[list[tuple[float, int]]]:
+        """Returns the k best of the candidates of each query by their vectors, best first; equal ones by their number."""
+        ranked = []
+        for start in range(0, len(queries), _QUERIES):
+            numbers = np.sort(near[start : start + _QUERIES], axis=1)
+            is_document = (numbers >= 0) & ~np.isin(numbers, self.removed)
+            different, where = np.unique(np.where(is_document, numbers, numbers.max(initial=0)), return_inverse=True)
+            vectors = self.vectors.take(different)[where.reshape(numbers.shape)]
+            scores = np.einsum("qd,qnd->qn", queries[start : start + _QUERIES], vectors)
+            scores[~is_document] = -np.inf
+            for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :k]):
+                ranked.append([(float(scores[row, i]), int(numbers[row, i])) for i in best if is_document[row, i]])
+        return ranked
 
 
 def open_index(folder, say: Callable[[str], None] = lambda line: None) -> Index:

@@ -61,7 +61,7 @@ def test_two_hosts_write_the_same_bytes(folder, one, run_on_hosts):
     assert caches(folder / "hosts") == one
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bad_record_is_named_as_by_one_process(folder, run_embed):
     work = folder.parent / "bad"
     shutil.copytree(folder, work, ignore=shutil.ignore_patterns("one", "two", "hosts"))
