@@ -29,7 +29,7 @@ def test_all_jobs_are_scripts_that_are_there(benchmark, tmp_path):
     done = benchmark("source", ROUNDS="2", TEXTS="texts.jsonl")
     assert done.returncode == 0, done.stderr
     calls = [shlex.split(x)[2:] for x in done.stdout.splitlines() if x.startswith("+ ")]
-    assert [pathlib.Path(c[0]).stem for c in calls] == ["encode", "train", "train", "search", "soup"]
+    assert [pathlib.Path(c[0]).stem for c in calls] == ["encode", "train", "train", "search", "soup", "serve"]
     for script, *given in calls:
         assert (ROOT / script).is_file() and "--rounds=2" in given and f"--output={tmp_path / 'out'}" in given
         assert (str(tmp_path / "source") in given) == ("search" not in script)
