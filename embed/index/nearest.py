@@ -14,6 +14,7 @@ from embed import digests, files, ranges
 from embed.errors import DataError, UsageError
 
 _BLOCK = 8192  # documents that are added at once
+_FEW = 8192  # documents of a graph that one thread builds
 MEASURED = 256  # documents that the recall is measured with
 
 
@@ -66,7 +67,8 @@ def add(index: Any, vectors: Any, start: int, progress: Callable[[int], None]) -
     """Adds the rows of `vectors` from number `start` on."""
     for offset in range(start, len(vectors), _BLOCK):
         block = np.asarray(vectors[offset : offset + _BLOCK])
-        index.add(np.arange(offset, offset + len(block), dtype=np.uint64), block)
+        # Threads that add to a graph of few documents at once leave some of them without a link, where no search finds them.
+        index.add(np.arange(offset, offset + len(block), dtype=np.uint64), block, threads=1 if len(index) < _FEW else 0)
         progress(len(block))
 
 

@@ -11,7 +11,8 @@ import pytest
 from embed.errors import DataError, EmbedError, UsageError
 from embed.index import nearest, store
 
-OPTIONS = {"connectivity": 8, "expansion_add": 64, "expansion_search": 64}
+# As broad as the index is large, so that every document is found.
+OPTIONS = {"connectivity": 8, "expansion_add": 512, "expansion_search": 512}
 
 
 def by_numpy(index, parts, queries, k):
