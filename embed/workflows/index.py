@@ -74,8 +74,8 @@ def add(folder, corpus, *, replace: bool = False, model=None) -> Index:
                 f"{first.location}: the index has the document {first.id!r} already ({len(known):,} of the corpus in all); give "
                 "--replace, or leave these out"
             )
-        place = store.segment_folder(index.folder, index.description)
-        segment = _segment(opened, corpus, index.folder, place, described["prompt"], described["dims"])
+        segment_path = store.segment_folder(index.folder, index.description)
+        segment = _segment(opened, corpus, index.folder, segment_path, described["prompt"], described["dims"])
         description = store.with_removed(index, list(known.values())) if known else index.description
         store.commit(index.folder, {**description, "segments": [*described["segments"], segment]})
     return _with_graph_again(store.open_index(folder))
@@ -175,9 +175,9 @@ def _begin(output: pathlib.Path) -> None:
 
 
 def _segment(
-    opened: encode.Opened, corpus, folder: pathlib.Path, place: pathlib.Path, prompt: str, dims: int | None
+    opened: encode.Opened, corpus, folder: pathlib.Path, segment_path: pathlib.Path, prompt: str, dims: int | None
 ) -> dict[str, Any]:
-    """Returns the description of a segment of the corpus, which is encoded into the folder `place`, or finished there."""
+    """Returns the description of a segment of the corpus, which is encoded into the folder `segment_path`, or finished there."""
     documents = functools.partial(read_corpus, corpus)
     with_image = next((d.location for d in documents() if d.image is not None), None)
     if with_image is not None and not opened.model.takes_images:
@@ -188,15 +188,15 @@ def _segment(
     scanned = bulk.scan(read, _SHARD_SIZE)
     if not scanned.texts:
         raise DataError(f"{corpus}: no texts in it; give a corpus")
-    begun = place / bulk.JOB
+    begun = segment_path / bulk.JOB
     if begun.is_file() and read_json(begun).get("input") != scanned.digest:
         raise DataError(
-            f"{place}: another corpus was begun there and not finished; finish it with that corpus, or remove the folder"
+            f"{segment_path}: another corpus was begun there and not finished; finish it with that corpus, or remove the folder"
         )
     opened.announce(scanned.texts, prompt, _SHARD_SIZE)
-    opened.encode(read, scanned, place, prompt, "npy", "float32", dims, _SHARD_SIZE, {})
-    rows.write(place, _rows(documents))
-    return store.segment_of(place)
+    opened.encode(read, scanned, segment_path, prompt, "npy", "float32", dims, _SHARD_SIZE, {})
+    rows.write(segment_path, _rows(documents))
+    return store.segment_of(segment_path)
 
 
 def _texts(documents: Callable[[], Iterable[Document]]) -> Iterator[Text]:

@@ -45,8 +45,8 @@ def make_index(tmp_path):
             "graph": None,
         }
         for number, vectors in enumerate(parts):
-            place = store.segment_folder(folder, description)
-            description["segments"].append(write_segment(place, vectors, "abcdef"[number]))
+            path = store.segment_folder(folder, description)
+            description["segments"].append(write_segment(path, vectors, "abcdef"[number]))
         store.commit(folder, description)
         return store.open_index(folder)
 

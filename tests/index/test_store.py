@@ -79,8 +79,8 @@ def test_the_graph_finds_the_same_and_takes_in_what_comes_later(make_index, vect
 
 def test_a_graph_of_fewer_documents_is_completed(make_index, new_segment, vectors):
     index = with_graph(make_index(vectors(30)))
-    place = store.segment_folder(index.folder, index.description)
-    segment = new_segment(place, vectors(10, seed=3), "b")
+    path = store.segment_folder(index.folder, index.description)
+    segment = new_segment(path, vectors(10, seed=3), "b")
     store.commit(index.folder, {**index.description, "segments": [*index.description["segments"], segment]})
     index = with_graph(store.open_index(index.folder))
     assert index.description["graph"]["texts"] == 40

@@ -27,7 +27,7 @@ def service(**settings):
 
 
 @pytest.fixture
-def made():
+def served():
     services = []
 
     def make(**settings):
@@ -81,8 +81,8 @@ def ask(one, headers=(), **body):
     return status, json.loads(content)
 
 
-def test_vectors_are_those_of_the_model(made):
-    status, answer = ask(made(), input=["abc", "d"], prompt_name="query", dimensions=2)
+def test_vectors_are_those_of_the_model(served):
+    status, answer = ask(served(), input=["abc", "d"], prompt_name="query", dimensions=2)
     assert status == 200 and answer["model"] == "m" and answer["usage"]["prompt_tokens"] == 4
     assert [d["embedding"] for d in answer["data"]] == [[3, 5], [1, 5]]
 
@@ -100,26 +100,26 @@ def test_vectors_are_those_of_the_model(made):
         ({"input": 3}, 400, "input must be a text or a list"),
     ],
 )
-def test_an_error_is_openais_with_its_status(made, body, status, message):
-    answered, answer = ask(made(), **body)
+def test_an_error_is_openais_with_its_status(served, body, status, message):
+    answered, answer = ask(served(), **body)
     assert answered == status and message in answer["error"]["message"]
 
 
-def test_a_text_is_cut_where_the_server_was_told_to_and_it_says_so(made):
+def test_a_text_is_cut_where_the_server_was_told_to_and_it_says_so(served):
     body = json.dumps({"input": ["a" * 30, "b"]}).encode()
-    status, headers, _ = call(made(truncate=True), body=body)
+    status, headers, _ = call(served(truncate=True), body=body)
     assert status == 200 and headers["x-truncated-texts"] == "1"
 
 
-def test_a_body_that_is_too_large_or_too_slow_is_refused(made):
-    status, _, content = call(made(max_bytes=10), body=b"x" * 11)
+def test_a_body_that_is_too_large_or_too_slow_is_refused(served):
+    status, _, content = call(served(max_bytes=10), body=b"x" * 11)
     assert status == 413 and b"more than 10 bytes" in content
-    status, _, content = call(made(body_seconds=0.05), pieces=[b"a"] * 20, pause=0.02)
+    status, _, content = call(served(body_seconds=0.05), pieces=[b"a"] * 20, pause=0.02)
     assert status == 408 and b"did not come within 0.05 seconds" in content
 
 
-def test_a_key_is_asked_for(made):
-    one = made(key="k")
+def test_a_key_is_asked_for(served):
+    one = served(key="k")
     assert ask(one, input="a")[0] == 401
     assert ask(one, (("authorization", "Bearer other"),), input="a")[0] == 401
     assert ask(one, (("authorization", "Bearer k"),), input="a")[0] == 200
@@ -127,8 +127,8 @@ def test_a_key_is_asked_for(made):
     assert call(one, "GET", "/health")[0] == 200
 
 
-def test_a_full_server_says_when_to_come_again(made, monkeypatch):
-    one = made()
+def test_a_full_server_says_when_to_come_again(served, monkeypatch):
+    one = served()
 
     async def full(self, texts, prompt):
         raise Full
@@ -138,8 +138,8 @@ def test_a_full_server_says_when_to_come_again(made, monkeypatch):
     assert status == 503 and headers["retry-after"] == "1"
 
 
-def test_other_addresses_and_methods(made):
-    one = made()
+def test_other_addresses_and_methods(served):
+    one = served()
     assert call(one, "GET", "/")[0] == 404
     status, _, content = call(one, "GET", "/v1/embeddings")
     assert status == 405 and b"embeddings are at POST /v1/embeddings" in content
@@ -148,8 +148,8 @@ def test_other_addresses_and_methods(made):
     assert json.loads(call(one, "GET", "/health")[2]) == {"status": "ok", "model": "m", "waiting": 0}
 
 
-def test_metrics_count_what_was_answered(made):
-    one = made()
+def test_metrics_count_what_was_answered(served):
+    one = served()
     ask(one, input=["abc", "d"])
     ask(one, input=3)
     text = call(one, "GET", "/metrics")[2].decode()

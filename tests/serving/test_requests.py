@@ -76,8 +76,8 @@ def test_damaged_bodies_are_refused_or_read():
     for _ in range(10_000):
         content = bytearray(good)
         for _ in range(draw.randint(1, 4)):
-            place = draw.randrange(len(content))
-            content[place : place + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
+            position = draw.randrange(len(content))
+            content[position : position + draw.randint(0, 3)] = draw.randbytes(draw.randint(0, 3))
             if not content:
                 break
         try:
