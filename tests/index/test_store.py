@@ -91,6 +91,9 @@ def test_recall_is_measured_against_exact_search(make_index, vectors, monkeypatc
     index = make_index(vectors(50))
     monkeypatch.setattr(nearest, "candidates", lambda graph, queries, k: np.zeros((len(queries), 1), int))
     assert store.with_graph(index, OPTIONS, lambda count: None)["graph"]["recall"] < 0.2
+    # A graph that finds each document for itself, and nothing else, has found no neighbour.
+    monkeypatch.setattr(nearest, "candidates", lambda graph, queries, k: np.arange(50)[:, None])
+    assert store.with_graph(index, OPTIONS, lambda count: None)["graph"]["recall"] == 0.0
 
 
 def test_an_index_that_is_not_there_or_not_finished(tmp_path, make_index, vectors):
