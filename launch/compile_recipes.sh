@@ -3,7 +3,7 @@
 #
 #   launch/compile_recipes.sh [RECIPE...]        such as gin/recipes/gemini_embedding/prefinetune.gin (default: all)
 #
-# TOPOLOGIES  separated by commas (default: v5e:16x16,v5p:4x4x4). About a minute a recipe and slice on two cores.
+# TOPOLOGIES  separated by commas (default: v5e:16x16,v5p:4x4x4; of universal/ v5e:8x8,v5p:4x4x4). About a minute a recipe and slice on two cores.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
@@ -20,10 +20,12 @@ folder="${EMBED_TPU_VENV:-.venv-tpu}"
 files="$(mktemp -d)"
 trap 'rm -rf "$files"' EXIT
 echo '{"image": "none.png", "label": "none"}' >"$files/domain.jsonl"
+printf '%s\n' {0..15400} >"$files/classes.txt"
 for recipe in "${recipes[@]}"; do
     # Compiling reads neither data nor the parameters of what a run starts from. Sizes of classes are those of UnED's domains.
     given=("--gin.START='none'")
     model=()
+    topologies="${TOPOLOGIES:-v5e:16x16,v5p:4x4x4}"
     case "$recipe" in
         */gemini_embedding/* | */embedding_gemma/*) given=("--gin.SOURCE='none'") ;;&
         */embedding_gemma/distil.gin) given+=("--gin.TEACHER_VECTORS='none'") ;;
@@ -34,14 +36,18 @@ for recipe in "${recipes[@]}"; do
             given+=("--gin.START='none'" "--gin.dual_encoder.ImageEmbedder.image_size=448")
             model=(gin/models/tips_b14.gin)
             ;;
-        */universal/*) given+=("--gin.DOMAINS='$files/domain.jsonl'") model=(gin/models/vit_b14.gin) ;;&
-        */universal/specialist.gin) given+=("--gin.CLASSES='none'" --gin.NUM_CLASSES=11318) ;;
+        */universal/*) # UDON's batch of 128 examples does not split over 256 chips
+            given+=("--gin.DOMAINS='$files/domain.jsonl'")
+            model=(gin/models/vit_b14.gin)
+            topologies="${TOPOLOGIES:-v5e:8x8,v5p:4x4x4}"
+            ;;&
+        */universal/specialist.gin) given+=("--gin.CLASSES='$files/classes.txt'" --gin.NUM_CLASSES=15401) ;;
         */universal/universal.gin) given+=("--gin.TEACHERS=('none',)" --gin.TEACHER_DIM=64) ;;
-        */universal/udon.gin) given+=("--gin.CLASSES='none'" "--gin.CLASS_COUNTS=(98, 11318, 3985)") ;;
+        */universal/udon.gin) given+=("--gin.CLASSES='$files/classes.txt'" "--gin.CLASS_COUNTS=(98, 11318, 3985)") ;;
         */mmir/*) given+=("--gin.TABLES='none'" "--gin.FOLDER='none'" "--gin.CONTACT='none'") ;;
     esac
     # Where START would bring the model it is given beside the recipe.
     [ ${#model[@]} -eq 0 ] || given+=("${model[@]/#/--gin_file=}" "--gin.recipe.Recipe.model_changes={}")
     run "$folder/bin/embed" compile "--gin_file=$recipe" "${given[@]}" --output=gin/needs.md --add \
-        "--topology=${TOPOLOGIES:-v5e:16x16,v5p:4x4x4}"
+        "--topology=$topologies"
 done

@@ -16,7 +16,7 @@ from embed.data.features import Feature
 from embed.data.loader import Batches
 from embed.data.text_features import text_features
 from embed.inference.encoder import Encoder
-from embed.inference.model import cast_once
+from embed.inference.model import cast_once, image_encoder
 from embed.models import api
 from embed.training.programs import Programs, fit
 from embed.training.state import create, layout, with_shardings
@@ -65,14 +65,19 @@ class Plan:
     max_length: int
 
     @property
-    def _text(self) -> Method:
-        return self.model.methods["text"]
+    def _text(self) -> Method | None:
+        """How texts are embedded; None of a model of images alone."""
+        return self.model.methods.get("text")
+
+    @property
+    def _packs(self) -> bool:
+        return self._text is not None and self._text.packs
 
     def train(self, mesh: Mesh, micro_batches: int | None = None) -> forecast.Step:
         """Compiles the training step, every text at its longest; in as many micro-batches as training would choose for None."""
         sharding.check_batch_size(self.batch_size, mesh, micro_batches or 1)
         examples = Examples(self.mixture, self.caches, self.features, self.batch_size, 0)
-        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._text.packs, max_shapes=1)
+        batches = Batches(examples, sharding.batch_shards(mesh), packs=self._packs, max_shapes=1)
         abstract = jax.eval_shape(lambda: create(self.objective, self.optimizer, 0))
         state = with_shardings(abstract, layout(self.objective, abstract, mesh))
 
@@ -87,7 +92,7 @@ class Plan:
         return forecast.compiled("train", mesh, flops, compile_it)
 
     def evaluate(self, mesh: Mesh) -> forecast.Step:
-        """Compiles what scoring runs in training: texts of the longest kind, with the parameters where they lie."""
+        """Compiles what scoring runs in training: texts of the longest kind, or images, with the parameters where they lie."""
         return self._encode("evaluate", mesh, jax.eval_shape(self.model.init, jax.random.key(0)))
 
     def encode(self, devices) -> forecast.Step:
@@ -98,12 +103,20 @@ class Plan:
         return self._encode("encode", mesh, jax.eval_shape(lambda params: cast_once(params, self.model), shapes))
 
     def _encode(self, name: str, mesh: Mesh, shapes) -> forecast.Step:
+        if self._text is None:
+            return self._encode_images(name, mesh, shapes)
         encoder = Encoder(self.model, None, {}, self.max_length, mesh)
         longest = np.zeros(self.max_length, np.int32)
         batch = encoder.plan([longest] * (encoder.batch_tokens // self.max_length + 1))[0]
         params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
         flops = self._text.flops(self.max_length) * len(batch.texts)
         return forecast.compiled(name, mesh, flops, lambda: (encoder.lowered(params, batch).compile(), 1))
+
+    def _encode_images(self, name: str, mesh: Mesh, shapes) -> forecast.Step:
+        encoder = image_encoder(self.model, mesh)
+        params = with_shardings(shapes, sharding.shardings(self.model.axes, shapes, mesh))
+        flops = self.model.methods["image"].flops(encoder.size, encoder.size) * encoder.batch_size
+        return forecast.compiled(name, mesh, flops, lambda: (encoder.lowered(params, encoder.batch_size).compile(), 1))
 
 
 def plan_of(recipe: Recipe, remat: str | None = None) -> Plan:

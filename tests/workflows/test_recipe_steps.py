@@ -11,13 +11,18 @@ from training_batches import bag_of_words
 from embed import sharding, trees
 from embed.compilation import forecast
 from embed.data import tasks
+from embed.data.image_features import Classes, Image
 from embed.data.text_features import Lengths, pairs
 from embed.errors import ConfigError
+from embed.losses.classes import ByClass
 from embed.losses.contrastive import Contrastive
 from embed.models import api
+from embed.models.dual_encoder import ImageEmbedder
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
+from embed.models.vit import VisionTransformer
+from embed.objectives.images import Classified
 from embed.objectives.pairs import Pairs
 from embed.workflows import compile, recipe_steps
 
@@ -78,3 +83,25 @@ def test_kernels_are_encoded_with_in_the_dtype_of_computation(plan):
     shapes = trees.flatten(jax.eval_shape(plan.model.init, jax.random.key(0)))
     kernels = sum(x.size for path, x in shapes.items() if path.endswith("kernel"))
     assert full.lasting - half.lasting == pytest.approx(2 * kernels, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_model_of_images_alone_has_its_steps(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    module = ImageEmbedder(VisionTransformer(4, 16, 1, 2, 24, num_class_tokens=1, position_grid=2), image_size=8)
+    images = api.build(module)
+    features = (Image(size=8), Classes("label", str(tmp_path / "classes.txt")))
+    plan = recipe_steps.Plan(
+        model=images,
+        objective=Classified(loss_fn=ByClass(num_classes=3, embedding_dim=16), model=images),
+        optimizer=optax.sgd(0.1),
+        caches=(recipe_steps.FullCache("made_up", features),),
+        mixture=tasks.Mixture(name="made_up", tasks=[tasks.Task(name="made_up", source=None)]),
+        batch_size=4,
+        features=features,
+        max_length=0,
+    )
+    flops = images.methods["image"].flops(8, 8)
+    assert plan.train(mesh()).model_flops == 3 * 4 * flops
+    for step in (plan.evaluate(mesh()), plan.encode(jax.devices()[:1])):
+        assert step.model_flops % flops == 0 and step.model_flops > 0
