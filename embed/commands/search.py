@@ -57,7 +57,7 @@ def run(arguments) -> None:
     for query, nearest in zip(arguments.queries, results):
         print(f"\n{markdown.printable(query)}")
         for rank, result in enumerate(nearest, 1):
-            line = f"{result.location}  {_first_line(result.row['text'] or result.row['image'])}"
+            line = f"{result.id}  {_first_line(result.row['text'] or result.row['image'])}"
             print(f"  {rank}. {result.score:.4f}  {markdown.printable(line)}")
 
 

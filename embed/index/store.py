@@ -107,16 +107,17 @@ class Index:
     def search(self, queries: np.ndarray, k: int, *, exact: bool | None = None) -> list[list[tuple[float, int]]]:
         """Returns for each query the (cosine, number) of the k nearest documents, best first.
 
-        By default the graph finds the candidates where there is one; `exact` compares all vectors.
+        By default the graph finds the candidates, where there is one that has all documents; `exact` compares all vectors.
         """
-        graph = self.description["graph"]
         if exact is None:
-            exact = graph is None
+            exact = self.lacks_graph
         if exact:
             scores, numbers = search.top_k(queries, self.vectors, k, without=self.removed)
             return [list(zip(s.tolist(), n.tolist())) for s, n in zip(scores, numbers)]
-        if graph is None:
-            raise UsageError(f"{self.folder}: has no graph; run: embed index {self.folder} --approximate")
+        if self.lacks_graph:
+            raise UsageError(
+                f"{self.folder}: has no graph of all documents; run: embed index {self.folder} --approximate"
+            )
         wanted, count = min(k, len(self)), max(2 * k, k + 10)
         while True:
             near = nearest.candidates(self._graph, queries, count)
@@ -124,6 +125,12 @@ class Index:
             if all(len(best) >= wanted for best in ranked) or count >= len(self.vectors):
                 return ranked
             count *= 4  # many of the nearest were removed
+
+    @property
+    def lacks_graph(self) -> bool:
+        """Whether there is no graph, or one from before documents were added: a command was stopped between the two."""
+        graph = self.description["graph"]
+        return graph is None or graph["texts"] < len(self.vectors)
 
     @functools.cached_property
     def _graph(self) -> Any:

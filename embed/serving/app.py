@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from embed.errors import EmbedError
+from embed.errors import DataError, EmbedError
 from embed.serving import requests
 from embed.serving.batcher import Batcher, Full
 from embed.serving.requests import BadRequest
@@ -123,7 +123,7 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
         return refused
     try:
         request = requests.parse(await _body(http, service.settings), service.limits)
-        tokens, cut = await asyncio.to_thread(service.count, request.texts, request.prompt)
+        tokens, cut = await _counted(service, request)
         if any(cut) and not service.settings.truncate:
             raise BadRequest(
                 f"input {cut.index(True)} has more than the {service.max_length} tokens that the model takes; shorten it, or start "
@@ -146,6 +146,14 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
     content = await asyncio.to_thread(requests.answer, vectors, tokens, service.limits.model, request.as_base64)
     headers = {"X-Truncated-Texts": str(sum(cut))} if any(cut) else {}
     return Response(content, media_type=_JSON, headers=headers)
+
+
+async def _counted(service: Service, request: requests.Request) -> tuple[int, list[bool]]:
+    """Returns the tokens of the texts and which are cut. A text that the model cannot read is a BadRequest."""
+    try:
+        return await asyncio.to_thread(service.count, request.texts, request.prompt)
+    except DataError as e:
+        raise BadRequest(str(e), "input") from e
 
 
 def _refused(service: Service, http: HttpRequest) -> Response | None:

@@ -146,7 +146,12 @@ def summary(index: Index) -> str:
     removed, graph = described["removed"], described["graph"]
     parts = [f"{len(index):,} documents of {described['dims']} values by {described['model']}"]
     parts += [f"{removed['count']:,} removed ones still on disk"] if removed else []
-    if graph:
+    if graph and index.lacks_graph:
+        missing = len(index.vectors) - graph["texts"]
+        parts.append(
+            f"exact search, as the graph lacks {missing:,} documents; run: embed index {index.folder} --approximate"
+        )
+    elif graph:
         parts.append(f"approximate search with recall@10 {graph['recall']:.3f} on {graph['queries']} queries")
     else:
         parts.append("exact search")

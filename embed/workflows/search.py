@@ -21,7 +21,7 @@ class Result:
     """A document: its cosine with the query, its id, and its row of the corpus."""
 
     score: float
-    location: str
+    id: str
     row: dict[str, Any]
 
 

@@ -46,12 +46,12 @@ def test_images_are_found_by_texts_and_by_images(tmp_path, monkeypatch):
     monkeypatch.setattr(search.inference, "open_model", lambda path: model)
     queries = ["blue", str(tmp_path / "green.png")]
     results = search.run("m", queries, tmp_path / "c.jsonl", top=2)
-    assert [[r.location for r in ranked] for ranked in results] == [["blue", "red"], ["green", "words"]]
+    assert [[r.id for r in ranked] for ranked in results] == [["blue", "red"], ["green", "words"]]
     assert results[1][1].row["text"] == "green things"
     (beside,) = search.run("m", ["[MASK_0] at night"], tmp_path / "c.jsonl", images=[tmp_path / "red.png"], top=1)
-    assert beside[0].location == "red"
+    assert beside[0].id == "red"
     (both,) = search.run("m", [str(tmp_path / "blue.png")], tmp_path / "c.jsonl", images=[tmp_path / "red.png"], top=1)
-    assert both[0].location == "blue"  # its own image is the first
+    assert both[0].id == "blue"  # its own image is the first
     texts_only = types.SimpleNamespace(**{**vars(model), "takes_images": False})
     monkeypatch.setattr(search.inference, "open_model", lambda path: texts_only)
     with pytest.raises(UsageError, match="c.jsonl:1: has an image, and m embeds texts only; take a model of both"):

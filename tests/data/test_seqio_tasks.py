@@ -439,6 +439,18 @@ def test_another_split_of_a_tfds_dataset(tfds_folder, tokenizer):
     assert len(list(arrays_of(task, tokenizer, FEATURES))) == 1
 
 
+def every_second(task, tokenizer):
+    """Returns the packed examples of a task, and those of the records with odd numbers alone."""
+    chosen = seqio_tasks.examples(task, tokenizer, FEATURES, lambda number: number % 2 == 1)
+    return list(seqio_tasks.examples(task, tokenizer, FEATURES)), list(chosen)
+
+
+def test_chosen_records_of_a_tfds_dataset_and_of_a_file(tfds_folder, tmp_path, tokenizer):
+    for task in (tfds_task(tfds_folder, negatives="wrongs"), file_task(tmp_path)):
+        whole, chosen = every_second(task, tokenizer)
+        assert len(whole) > 2 and chosen == whole[1::2]
+
+
 def test_a_tfds_field_that_is_not_there_or_no_text_is_refused_in_one_line(tfds_folder, tokenizer):
     task = tfds_task(tfds_folder, target="anser", negatives="wrongs")
     message = one_line_error(lambda: list(arrays_of(task, tokenizer, FEATURES)))

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from embed.errors import NumericError
+from embed.errors import DataError, NumericError
 from embed.serving import app
 from embed.serving.batcher import Batcher, Full
 from embed.serving.requests import Limits
@@ -20,7 +20,11 @@ def encode(texts, prompt):
 
 
 def service(**settings):
-    count = lambda texts, prompt: (sum(map(len, texts)), [len(text) > 20 for text in texts])  # noqa: E731
+    def count(texts, prompt):
+        if "unreadable" in texts:
+            raise DataError("text 0 of 1 gives no token")
+        return sum(map(len, texts)), [len(text) > 20 for text in texts]
+
     limits = Limits("m", 3, frozenset({"query", "document"}), "document")
     shorten = lambda vectors, dims: vectors[:, :dims]  # noqa: E731
     return app.Service(limits, Batcher(encode, 8, 100), count, shorten, 20, app.Metrics(), app.Settings(**settings))
@@ -97,6 +101,7 @@ def test_vectors_are_those_of_the_model(served):
         ),
         ({"input": "broken"}, 500, "the vector of text 0 is not finite"),
         ({"input": "a", "model": "other"}, 404, "no model 'other'"),
+        ({"input": "unreadable"}, 400, "text 0 of 1 gives no token"),
         ({"input": 3}, 400, "input must be a text or a list"),
     ],
 )

@@ -38,7 +38,7 @@ def folder(bundle, corpus, tmp_path, capsys):
 
 
 def same(results, expected):
-    assert [[r.location for r in best] for best in results] == [[r.location for r in best] for best in expected]
+    assert [[r.id for r in best] for best in results] == [[r.id for r in best] for best in expected]
     for best, wanted in zip(results, expected):
         np.testing.assert_allclose([r.score for r in best], [r.score for r in wanted], atol=1e-6)
 
@@ -46,7 +46,7 @@ def same(results, expected):
 def test_it_answers_as_a_search_of_the_corpus(folder, bundle, corpus):
     results = search.run_index(folder, QUERIES, top=7)
     same(results, search.run(bundle, QUERIES, corpus, top=7, dims=8))
-    assert results[0][0].row["kept"] == int(results[0][0].location[1:])
+    assert results[0][0].row["kept"] == int(results[0][0].id[1:])
 
 
 def test_added_replaced_and_removed_documents(folder, bundle, tmp_path, capsys):
