@@ -41,6 +41,8 @@ def one(folder, run_embed):
 @pytest.mark.slow
 def test_two_processes_killed_twice_write_the_same_bytes(folder, one, run_embed):
     for part in (1, 2):
+        for path in (folder / "two").glob(f".*.parts/part-00000{part}.*"):
+            path.unlink()  # the other process may have come so far
         killed = prepare(run_embed, folder, "two", "--workers=2", EMBED_FAIL_AT=f"prepare.before_part_{part}")
         assert killed.returncode == 75 and "a process of the preparation was stopped (-9)" in killed.stderr
         assert len(killed.stderr.strip().splitlines()) == 1
