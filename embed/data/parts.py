@@ -59,10 +59,13 @@ def is_shared(task: AnyTask) -> bool:
         return False  # one process says what is wrong
 
 
-def begin(folder: pathlib.Path) -> None:
-    """Makes the folder of parts ready for processes that are about to start."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for marker in folder.glob("done-*"):
+def begin(cache_dir) -> None:
+    """Makes the folders of parts ready for processes that are about to start: none of them has ended.
+
+    Call it before the first of them starts. They encode one task after the other, and may be tasks ahead of the process that
+    puts the parts together.
+    """
+    for marker in pathlib.Path(cache_dir).glob(".*.parts/done-*"):
         marker.unlink(missing_ok=True)
 
 
@@ -146,20 +149,23 @@ def _verified(folder: pathlib.Path, number: int) -> dict[str, Any]:
     return part
 
 
-def examples(folder: pathlib.Path, count: int, check: Callable[[int], None]) -> Iterator[bytes]:
+def examples(folder: pathlib.Path, count: int, check: Callable[[int], bool]) -> Iterator[bytes]:
     """Yields the packed examples of all parts in order, each as soon as one of `count` processes has written it.
 
-    `check(index)` raises the error of a process that has ended by one.
+    `check(index)` returns whether a process has ended, and raises its error where it ended by one.
     """
     number = 0
     while True:
-        is_done = _marker(folder, number % count, count).is_file()
+        marker = _marker(folder, number % count, count)
+        has_ended = check(number % count)
+        is_done = marker.is_file()  # looked for before the part is: it is written after the last one
         try:
             part = _verified(folder, number)
         except DataError:
             if is_done:
                 break  # there is no such part, or it is damaged
-            check(number % count)
+            if has_ended:
+                raise DataError(f"{marker}: its process has ended without writing it; {_AGAIN}") from None
             time.sleep(_WAIT)
             continue
         yield from _read(folder, part)

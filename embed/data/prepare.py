@@ -26,8 +26,8 @@ class Helpers(Protocol):
     def start(self) -> None:
         """Starts them, once."""
 
-    def check(self, index: int) -> None:
-        """Raises the error that one of them has ended with."""
+    def check(self, index: int) -> bool:
+        """Returns whether one of them has ended; raises the error that it has ended with."""
 
 
 _VOCABULARY_CHARACTERS = 10_000_000  # enough for a small vocabulary; training takes seconds
@@ -131,6 +131,8 @@ def ensure_caches(
     for task in mixture.tasks if fetches else ():
         _fetch(task, say)
     ensure_vocabulary(tokenizer, mixture, features, say)
+    if helpers is not None:
+        parts.begin(cache_dir)
     caches = []
     for task in mixture.tasks:
         cached = cache.find(task, tokenizer, features, cache_dir)
@@ -175,7 +177,6 @@ def _prepare(
             )
         encoded = parts.folder_of(folder)
         if helpers is not None and parts.is_shared(task):
-            parts.begin(encoded)
             say(f"task {task.name!r}: preparing its cache, {helpers.count} processes")
             helpers.start()
             packed: Iterable[bytes] = parts.examples(encoded, helpers.count, helpers.check)

@@ -87,8 +87,8 @@ class _Helpers:
             line = [*self._command, f"--worker={index}/{self.count}"]
             self._running[index] = command_lines.start(line, self._log(index))
 
-    def check(self, index: int) -> None:
-        """Raises the error that one of them has ended with; that of another host ends that host."""
+    def check(self, index: int) -> bool:
+        """Returns whether one of them has ended, and raises the error that it has ended with; that of another host ends that host."""
         child = self._running.get(index)
         code = None if child is None else child.poll()
         if code:
@@ -100,6 +100,7 @@ class _Helpers:
                     f"a process of the preparation was stopped ({code}{f': {last}' if last else ''}); run it again"
                 )
             raise _ERRORS[code](last)
+        return code is not None
 
     def wait(self) -> None:
         """Waits until all of this host have ended."""

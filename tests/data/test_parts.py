@@ -54,8 +54,12 @@ class Local:
     def __init__(self, mixture, cache_dir, count: int, at_once: bool = False):
         self.count, self._given, self._at_once = count, (mixture, Letters(), FEATURES, cache_dir), at_once
         self.errors: dict[int, BaseException] = {}
+        self._has_started = False
 
     def start(self) -> None:
+        if self._has_started:
+            return
+        self._has_started = True
         threads = [threading.Thread(target=self._run, args=(index,)) for index in reversed(range(self.count))]
         for thread in threads:
             thread.start()
@@ -68,9 +72,10 @@ class Local:
         except BaseException as e:
             self.errors[index] = e
 
-    def check(self, index: int) -> None:
+    def check(self, index: int) -> bool:
         if index in self.errors:
             raise self.errors[index]
+        return not self._at_once
 
 
 def prepared(task, cache_dir, helpers=None):
@@ -153,7 +158,29 @@ def test_a_part_that_nobody_makes_again_is_an_error(tmp_path):
         parts.encode(Mixture("m", [task]), Letters(), FEATURES, tmp_path / "b", index, 2)
     (folder / "part-000003.records").unlink()
     with pytest.raises(DataError, match="part-000003.records: is missing or damaged, and part-000003.json is there"):
-        list(parts.examples(folder, 2, lambda index: None))
+        list(parts.examples(folder, 2, lambda index: True))
+
+
+def test_processes_may_be_tasks_ahead(tmp_path):
+    tasks = [task_of(tmp_path, size, name) for name, size in (("a", 30), ("b", 4), ("c", 9))]
+    mixture = Mixture("m", tasks)
+    given = (Letters(), FEATURES, tmp_path / "x", lambda line: None)
+    for marker in ("done-0-of-2", "done-1-of-2"):  # of a preparation before
+        folder = parts.folder_of(cache.folder_of(tasks[2], Letters(), FEATURES, tmp_path / "x"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / marker).touch()
+    caches = prepare.ensure_caches(mixture, *given, helpers=Local(mixture, tmp_path / "x", 2))
+    assert list(map(len, caches)) == [30, 4, 9]
+
+
+def test_a_process_that_ends_without_its_parts_is_an_error(tmp_path):
+    class Idle(Local):
+        def _run(self, index: int) -> None:
+            """Ends."""
+
+    task = task_of(tmp_path, 30)
+    with pytest.raises(DataError, match="done-0-of-2: its process has ended without writing it"):
+        prepared(task, tmp_path / "b", Idle(Mixture("m", [task]), tmp_path / "b", 2))
 
 
 def test_the_first_bad_record_is_named_as_one_process_names_it(tmp_path):
