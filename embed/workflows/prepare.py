@@ -88,7 +88,7 @@ class _Helpers:
             self._running[index] = command_lines.start(line, self._log(index))
 
     def check(self, index: int) -> bool:
-        """Returns whether one of them has ended, and raises the error that it has ended with; that of another host ends that host."""
+        """Returns whether one of them has ended; raises the error that it has ended with. That of another host ends that host."""
         child = self._running.get(index)
         code = None if child is None else child.poll()
         if code:
