@@ -234,12 +234,11 @@ def _orbax_metadata(paths: Iterable[str]) -> dict:
 
 def _store(folder: pathlib.Path, name: str) -> dict:
     """Returns where tensorstore finds the array `name` of an item."""
-    base = {"driver": "file", "path": f"{folder}/"}
-    return {
-        "driver": "zarr",
-        "kvstore": {"driver": "ocdbt", "base": base, "path": name.replace("/", ".") + "/"},
-        "store_data_equal_to_fill_value": True,
-    }
+    base, path = {"driver": "file", "path": f"{folder}/"}, name.replace("/", ".") + "/"
+    kvstore = {"driver": "ocdbt", "base": base, "path": path}
+    if (folder / path / ".zarray").is_file():  # of a run on several hosts in a bucket
+        kvstore = {"driver": "file", "path": f"{folder}/{path}"}
+    return {"driver": "zarr", "kvstore": kvstore, "store_data_equal_to_fill_value": True}
 
 
 def npy_bytes(values: np.ndarray) -> bytes:

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from embed import arrays, documents, files, trees
+from embed.buckets import copies
 from embed.errors import DataError, EmbedError, NumericError, StorageError
 
 _LEFTOVER = re.compile(r"\.orbax-checkpoint-tmp|^\.deleting-")
@@ -49,12 +50,35 @@ def _save_arguments(tree) -> ocp.args.PyTreeSave:
     return ocp.args.PyTreeSave(tree, save_args=jax.tree.map(of, tree))
 
 
-def _handler() -> ocp.CompositeCheckpointHandler:
+def _handler(**options) -> ocp.CompositeCheckpointHandler:
     """Returns Orbax's handler of several trees, not compressed: the digits of float32 parameters are near to random. zstd takes
     8 percent off their size, and makes an average take an eighth longer."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False))
+    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False, **options))
     return ocp.CompositeCheckpointHandler(handler_registry=registry)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns the options with which a host writes and reads on a disk of its own, without waiting for the others."""
+    host = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host{host}"
+    )
+
+
+def _is_apart(folder) -> bool:
+    """Returns whether each of several hosts has its own copy of a folder, which lies in a bucket."""
+    return jax.process_count() > 1 and copies.of(folder) is not None
+
+
+def _checkpointer(folder) -> ocp.AsyncCheckpointer:
+    """Returns what writes steps in a folder. Hosts that share no file system write their pieces of the arrays as files of their own,
+    which lie together in the bucket; the files of OCDBT would have to be merged there."""
+    if not _is_apart(folder):
+        return ocp.AsyncCheckpointer(_handler())
+    options = _alone()
+    handler = _handler(use_ocdbt=False, multiprocessing_options=options)
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 
 
 class Saver:
@@ -70,7 +94,7 @@ class Saver:
         arrays.resolved(folder, "\\[")
         self._keep_last = keep_last
         self._on_commit = on_commit
-        self._checkpointer = ocp.AsyncCheckpointer(_handler())
+        self._checkpointer = _checkpointer(folder)
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._protected: set[int] = set()
@@ -126,14 +150,20 @@ class Saver:
     def _finish(self, step, path, specs, contents, extra) -> None:
         try:
             self._checkpointer.wait_until_finished()
+            copy = copies.of(path) if _is_apart(path) else None
             if jax.process_index():
+                if copy is not None:
+                    copy.publish(path, jax.process_index(), files.entries_of(path))
+                    copy.await_manifest(path)
                 return
+            others = {} if copy is None else copy.collect(path, range(1, jax.process_count()))
             files.failpoint("checkpoint.before_manifest")
             for name, content in contents.items():
                 (path / name).write_bytes(content)
             files.sync(path)
-            files.write_manifest(path, step=step, trees=specs, **extra)
+            files.write_manifest(path, others, step=step, trees=specs, **extra)
             files.failpoint("checkpoint.after_manifest")
+            copies.push()
             self._on_commit(step)
             self._collect()
         except Exception as e:
@@ -218,7 +248,8 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
     if manifest.get("packed", {}).get(item):
         return _restore_packed(step_folder, item, target)
     options = ocp.checkpoint_utils.construct_restore_args(target)
-    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    apart = {"multiprocessing_options": _alone()} if _is_apart(step_folder) else {}
+    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**apart), **apart)
     try:
         # What `target` lacks is not read: the check allows parts of `without` alone.
         arguments = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=bool(without))

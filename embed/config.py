@@ -24,6 +24,7 @@ from beartype.door import is_bearable
 
 import gin
 from embed import documents, errors, ranges
+from embed.buckets import addresses, copies
 from embed.errors import ConfigError, EmbedError, did_you_mean
 
 if not hasattr(gin, "parse_config"):
@@ -113,6 +114,7 @@ class _Reader:
         text = _text_of(path)
         if _FIRST_LINE not in text.splitlines():
             raise ConfigError(f"{path}:1: the first line must be: {_FIRST_LINE}")
+        text = copies.localized(text)
         lines, copied = text.splitlines(), 0
         for statement in self._parse(text, str(path)):
             location = f"{path}:{statement.location.line_num}"
@@ -143,6 +145,7 @@ class _Reader:
             value = repr(value)
         except tokenize.TokenError as e:
             raise ConfigError(f"{location}: {documents.first_line(e)}; a bracket or a quote is not closed") from e
+        value = copies.localized(value)
         statements = self._parse(f"{name} = {value}", "--gin")
         if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
             raise ConfigError(f"{location}: expected one --gin.NAME=VALUE; give each binding an option of its own")
@@ -324,10 +327,10 @@ def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = 
     gin.clear_config()
     with _one_line_errors(reader):
         gin.parse_config("\n".join(reader.lines))
-        given = gin.config_str()
+        given = addresses.restored(gin.config_str())
         built = _call(target, reader)
     _check_used(reader)
-    return built, given, gin.operative_config_str()
+    return built, given, addresses.restored(gin.operative_config_str())
 
 
 def digest(gin_files: Sequence[str]) -> str:
@@ -335,7 +338,7 @@ def digest(gin_files: Sequence[str]) -> str:
     reader = _Reader()
     for name in gin_files:
         reader.read(_find(name, f"--gin_file={name}"))
-    code = [line.partition(" # ")[0].rstrip() for line in reader.lines]
+    code = [addresses.restored(line).partition(" # ")[0].rstrip() for line in reader.lines]
     return documents.digest_json([line for line in code if line and not line.startswith("#")])
 
 

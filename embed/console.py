@@ -28,8 +28,8 @@ class Terminated(BaseException):
 class _Stream:
     """A text stream whose writes never fail: what the stream below cannot take goes to the log."""
 
-    def __init__(self, stream, name: str):
-        self._stream, self._name = stream, name
+    def __init__(self, stream, name: str, shown: Callable[[str], str] = str):
+        self._stream, self._name, self._shown = stream, name, shown
         self.reason: str | None = None  # why the reader is gone
 
     def __getattr__(self, name: str):
@@ -37,7 +37,7 @@ class _Stream:
 
     def write(self, text: str) -> int:
         """Writes `text` to the stream or, once its reader is gone, to the log."""
-        return self._try(lambda: self._stream.write(text)) or len(text)
+        return self._try(lambda: self._stream.write(self._shown(text))) or len(text)
 
     def writelines(self, lines) -> None:
         """Writes all `lines`."""
@@ -92,15 +92,18 @@ def _open(path: pathlib.Path | None) -> int:
     return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def keep() -> None:
-    """Makes stdout and stderr outlive their readers; characters that they cannot show are written as escapes."""
+def keep(shown: Callable[[str], str] = str) -> None:
+    """Makes stdout and stderr outlive their readers; characters that they cannot show are written as escapes.
+
+    Every text is written as `shown` gives it.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, _Stream):
             continue
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, _Stream(stream, name))
+        setattr(sys, name, _Stream(stream, name, shown))
 
 
 def log_to(path) -> None:

@@ -18,6 +18,7 @@ from concurrent import futures
 from typing import Any, Required, TypedDict
 
 from embed import documents, ranges
+from embed.buckets import copies
 from embed.errors import DataError, InUse, StorageError
 
 MANIFEST = "MANIFEST.json"
@@ -120,8 +121,8 @@ def _values(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str
     return change if len(change) <= 60 else ""
 
 
-def write_manifest(folder, **extra) -> dict:
-    """Commits `folder`: hashes every file in it and writes MANIFEST.json last. Returns the manifest."""
+def entries_of(folder) -> dict[str, _Entry]:
+    """Returns {name: size and sha256} of every file in a folder that a manifest lists."""
     folder = pathlib.Path(folder)
     # A README is for people, who may add to it.
     names = sorted(
@@ -131,8 +132,17 @@ def write_manifest(folder, **extra) -> dict:
     )
     with futures.ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(lambda name: sha256_file(folder / name), names))
-    entries = {name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)}
-    manifest = {"format": 1, **extra, "files": entries}
+    return {name: {"size": (folder / name).stat().st_size, "sha256": digest} for name, digest in zip(names, digests)}
+
+
+def write_manifest(folder, others: Mapping[str, _Entry] | None = None, **extra) -> dict:
+    """Commits `folder`: hashes every file in it and writes MANIFEST.json last. Returns the manifest.
+
+    `others` are files that other hosts have written, of a folder in a bucket; those that are here too count as here.
+    """
+    folder = pathlib.Path(folder)
+    entries = {**(others or {}), **entries_of(folder)}
+    manifest = {"format": 1, **extra, "files": dict(sorted(entries.items()))}
     manifest = {**manifest, "digest": documents.digest_json(manifest)}
     write_json(folder / MANIFEST, manifest)
     return manifest
@@ -164,6 +174,7 @@ def verify_manifest(folder, item: str | None = None) -> dict:
     manifest = read_manifest(folder)
     others = {f"{name}/" for name in manifest.get("trees", {}) if item not in (None, name)}
     listed = {name: entry for name, entry in sorted(manifest["files"].items()) if not name.startswith(tuple(others))}
+    copies.complete(folder, listed)
 
     def problem(item) -> str | None:
         name, entry = item
@@ -341,11 +352,15 @@ class Lock:
 
 
 class FolderLock:
-    """Holds a folder, which is made when it is not there, for one process. One that was made and stays empty is removed."""
+    """Holds a folder, which is made when it is not there, for one process. One that was made and stays empty is removed.
+
+    Of a folder that is the copy of one in a bucket the bucket's lease is held too (`buckets.lease`).
+    """
 
     def __init__(self, folder):
         self._folder = pathlib.Path(folder)
         self._lock = Lock(self._folder / ".lock", self._folder)
+        self._lease = copies.locked(self._folder)
 
     def __enter__(self):
         self._made = [p for p in (self._folder, *self._folder.parents) if not p.exists()]
@@ -354,10 +369,18 @@ class FolderLock:
             self._lock.__enter__()
         except OSError as e:
             raise storage_error(self._folder, e) from e
+        try:
+            self._lease.__enter__()
+        except BaseException:
+            self._lock.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
-        self._lock.__exit__()
+        try:
+            self._lease.__exit__(None, None, None)
+        finally:
+            self._lock.__exit__()
         with contextlib.suppress(OSError):  # not empty
             for folder in self._made:
                 folder.rmdir()

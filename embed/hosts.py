@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from embed.buckets import copies
 from embed.errors import HostLost
 
 HEARTBEAT = 40  # seconds until JAX itself gives a silent host up, and ends this process without a word of ours
@@ -57,6 +58,7 @@ def join(distributed: bool = False) -> None:
         global _watch
         _watch = Watch(_Board(_client()), jax.process_index(), jax.process_count())
         _watch.start()
+    copies.set_writer(is_main())
 
 
 def explain(error: Exception) -> None:
@@ -108,6 +110,20 @@ def sync(name: str) -> None:
     except jax.errors.JaxRuntimeError as e:
         raise HostLost(f"waiting for the others: {name}: {str(e).splitlines()[0]}") from e
     at(f"after: {name}")
+
+
+def share(path, name: str) -> None:
+    """Waits like `sync`, after which every host finds what the main host has written at `path`.
+
+    Hosts share a file system, or `path` lies in the copy of a place in a bucket, which each host has on its own disk.
+    """
+    if jax.process_count() == 1:
+        return
+    if is_main():
+        copies.push()
+    sync(name)
+    if not is_main():
+        copies.pull(path)
 
 
 def meet(devices, what: str) -> None:

@@ -34,6 +34,7 @@ BASE = {
     "packed_arrays",
     "image_bytes",
     "retry_after",
+    "buckets",
 }
 SOURCES = {"sources"}  # below data
 LEAVES = {"data", "models", "losses"}
@@ -76,6 +77,7 @@ HOMES = {
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
     "wandb": {"training"},
+    "fsspec": {"buckets"},
 }
 
 

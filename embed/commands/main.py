@@ -10,7 +10,8 @@ import textwrap
 import traceback
 import warnings
 
-from embed import __version__, console, files
+from embed import __version__, console, environment, files
+from embed.buckets import addresses, copies
 from embed.errors import EmbedError, Preempted, StorageError, UsageError, did_you_mean
 
 # name -> one line of help; the module embed.commands.<name> is imported only when the command is run.
@@ -78,6 +79,9 @@ def _run(argv: list[str]) -> None:
             word.encode("utf-8")
         except UnicodeEncodeError as e:
             raise UsageError(f"{word!a} is not valid UTF-8; rename the file, or correct the argument") from e
+    if environment.meets_other_hosts("--distributed" in argv):
+        copies.wait_for_hosts()
+    argv = [argv[0], *copies.words(argv[1:])]
     command = importlib.import_module(f"embed.commands.{argv[0]}")
     parser = _Parser(
         prog=f"embed {argv[0]}",
@@ -99,6 +103,14 @@ def _run(argv: list[str]) -> None:
     command.run(arguments)
 
 
+def _run_with_buckets(argv: list[str]) -> None:
+    """Runs a command; places in buckets that it names have copies here, and what it changed of them goes back in any case."""
+    try:
+        _run(argv)
+    finally:
+        copies.finish()
+
+
 def _tune_memory(argv: list[str]) -> None:
     """Starts this process over with glibc's memory tuned to the command, which can be asked for at the start only.
 
@@ -118,12 +130,12 @@ def main(argv: list[str] | None = None) -> None:
         argv = sys.argv[1:]
         if argv and argv[0] in COMMANDS:
             _tune_memory(argv)
-        console.keep()
+        console.keep(addresses.restored)
         console.stop_on_sigterm()
     # When a write fails, Orbax and tensorstore drop the coroutines that wait for it; Python would warn of each after our line.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     try:
-        _run(argv)
+        _run_with_buckets(argv)
         code = 0
     except EmbedError as e:
         if "--debug" in argv:

@@ -9,6 +9,7 @@ import array
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from embed import documents, files
+from embed.buckets import addresses
 from embed.data import records
 from embed.data.features import Feature
 from embed.data.tasks import CACHE_FORMAT, AnyTask, cache_key
@@ -137,7 +139,8 @@ def outdated(task: AnyTask, cache_dir) -> list[pathlib.Path]:
 
 def _fingerprint(task: AnyTask) -> dict:
     source = getattr(task, "source", None)
-    return source.fingerprint() if source is not None else {}
+    # A copy of a place in a bucket lies elsewhere on each machine.
+    return json.loads(addresses.restored(json.dumps(source.fingerprint()))) if source is not None else {}
 
 
 def write(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import ranges
+from embed.buckets import addresses
 from embed.data.features import Feature, definitions
 from embed.data.tokenizers import Tokenizer
 from embed.errors import ConfigError, did_you_mean
@@ -73,7 +74,9 @@ def describe(value: Any) -> Any:
         return {k: describe(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return list(map(describe, value))
-    return value if value is None or isinstance(value, str | int | float) else {"type": _type_name(value)}
+    if isinstance(value, str):
+        return addresses.restored(value)  # a copy of a place in a bucket lies elsewhere on each machine
+    return value if value is None or isinstance(value, int | float) else {"type": _type_name(value)}
 
 
 def _type_name(value: Any) -> str:

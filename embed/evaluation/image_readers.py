@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embed.buckets import copies
 from embed.errors import DataError
 from embed.evaluation.dense_tasks import MAPS
 from embed.evaluation.reading import Entry, finite, label_of, part, some, text_or_empty
@@ -34,7 +35,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def rows_beside(path: pathlib.Path, number: int) -> list[tuple[str, dict]]:
     """Returns (location, row) of NAME.jsonl beside NAME.npz, one row for each image."""
-    file = part(path.parent, f"the rows of {path.name} are there", f"{path.stem}.jsonl")
+    file = part(copies.folder_of(path), f"the rows of {path.name} are there", f"{path.stem}.jsonl")
     rows = list(read_json_lines(file))
     if len(rows) != number:
         raise DataError(f"{file}: has {len(rows)} rows, and {path.name} {number} images; restore both")

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embed import documents, files
+from embed.buckets import copies
 from embed.errors import DataError, did_you_mean
 from embed.evaluation import mteb_rules, readers
 from embed.evaluation.tasks import Task
@@ -190,7 +191,7 @@ def _located(entry: dict, path: pathlib.Path) -> dict:
     located = dict(entry)
     for field in _PATHS:
         if field in entry:
-            located[field] = path.parent / entry[field]
+            located[field] = copies.present(path.parent / entry[field])
             if not located[field].exists():
                 raise DataError(f"{path}: task {entry['name']!r} needs {located[field]}, which is not there")
     return located

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from embed import architectures, bundles, checkpoints, files, packed_arrays, sharding
+from embed.buckets import copies
 from embed.data import tokenizers
 from embed.errors import DataError, UsageError
 from embed.inference import arguments, forks
@@ -132,7 +133,7 @@ def open_model(
     Wrong arguments are UsageErrors. A process that was forked after JAX had started is refused, as it would hang.
     """
     forks.check()
-    folder = bundles.resolve(arguments.path(path, "path"))
+    folder = bundles.resolve(copies.local(arguments.path(path, "path")))
     _check_options(max_length, random, overflow, dtype, weights, devices)
     manifest = files.verify_manifest(folder, "params")
     description = bundles.read_model_json(folder)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from embed.buckets import copies
 from embed.errors import DataError, did_you_mean
 from embed.sources.fields import checked_text, identity
 from embed.sources.lines import read_json_lines
@@ -41,7 +42,7 @@ def read_corpus(path) -> Iterator[Document]:
         row = _checked(row, location)
         image = row.get("image")
         if image is not None:
-            image = path.parent / checked_text(image, "image", location)
+            image = copies.folder_of(path) / checked_text(image, "image", location)
             if not image.is_file():
                 raise DataError(f"{location}: the image {image} is not there; correct the path, or remove the line")
         yield Document(_id(row, pathlib.PurePath(location).name, location), row, image, location)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed import image_bytes, ranges
+from embed.buckets import copies
 from embed.documents import digest_json
 from embed.errors import DataError
 from embed.sources.derived import Derived
@@ -94,4 +95,4 @@ class ImageFiles(Derived):
 
 def _folder_of(location: str) -> pathlib.Path:
     """Returns the folder of the file that a location 'file:line' or 'file[index]' names."""
-    return pathlib.Path(re.sub(r"(:\d+|\[\d+\])$", "", location)).parent
+    return copies.folder_of(re.sub(r"(:\d+|\[\d+\])$", "", location))

@@ -5,6 +5,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterator
 
+from embed.buckets import copies
 from embed.errors import DataError, did_you_mean
 from embed.sources.fields import checked_text, identity, text_of
 from embed.sources.lines import read_json_lines, read_lines
@@ -65,7 +66,7 @@ def read_images(path, image_field: str, text_field: str | None = None, id_field:
     A record names one image or a list of them; with a text the list may be empty. Every image is read once for its digest. One
     that is not there is a DataError that names the record.
     """
-    folder = pathlib.Path(path).parent
+    folder = copies.folder_of(path)
     for number, (location, row) in enumerate(_rows(path)):
         for field in (image_field, text_field, id_field):
             if field is not None and field not in row:

@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
+from embed.buckets import copies
 from embed.data.features import Feature
 from embed.data.loader import Batches
 from embed.errors import ConfigError, DataError, Preempted
@@ -193,6 +194,8 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     if step > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
+    if not hosts.is_main() and copies.of(step_folder) is not None:
+        files.verify_manifest(step_folder)  # which this host has on a disk of its own
     exported = jax.eval_shape(run.model.init, jax.random.key(0))
     targets = with_shardings(items.split(items.abstract), items.split(placed))
     targets["params"] = with_shardings(exported, sharding.shardings(run.model.axes, exported, run.mesh))
@@ -343,7 +346,7 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
     if hosts.is_main():
         _scores_path(run, step).parent.mkdir(parents=True, exist_ok=True)
         files.write_json(_scores_path(run, step), scores)
-    hosts.sync(f"the scores of step {step} were written")  # hosts look for them to see whether to go on
+    hosts.share(run.run_dir, f"the scores of step {step} were written")  # hosts look for them to see whether to go on
     return best
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from embed.buckets import copies
 from embed.curation import captions, judging, prompt_templates, synthesis
 from embed.curation.asking import Asker
 from embed.errors import DataError, UsageError
@@ -122,7 +123,7 @@ def _sampled(given: Options, inputs: list[Any], unit: str) -> list[Any]:
 
 def read_images(given: Options) -> list[captions.Captioned]:
     """Returns the images that captions are written for. One whose file is not there is a DataError with its line."""
-    folder, records = pathlib.Path(given.input).parent, []
+    folder, records = copies.folder_of(given.input), []
     for location, raw in read_json_lines(given.input):
         name, alt = raw.get(given.image_field), raw.get(given.caption_field)
         if not isinstance(name, str) or not name:

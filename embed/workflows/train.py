@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import architectures, bundles, console, documents, environment, files, hosts, sharding
+from embed.buckets import copies
 from embed.data import cache, prepare
 from embed.data.examples import ORDER, Examples
 from embed.data.holdout import Subset, split
@@ -39,11 +40,12 @@ def run(
     that does not continue what the folder holds a DataError, and SIGTERM raises Preempted after saving. `profile_steps` steps are
     traced by JAX's profiler into the run's folder `profile`. With `wandb_project` metrics go to Weights & Biases too.
     """
-    run_dir = pathlib.Path(run_dir)
+    run_dir = copies.local(run_dir)
     if wandb_project is not None and hosts.is_main():
         weights_and_biases.check(run_dir, wandb_project)
     watching = {"profile_steps": profile_steps, "wandb_project": wandb_project}
     with files.FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
+        hosts.share(run_dir, "the run folder is locked")
         return _train(init_from.complete(recipe), run_dir, configuration or {}, watching)
 
 
@@ -126,11 +128,13 @@ def _caches(recipe):
     arguments = (recipe.mixture, recipe.tokenizer, recipe.record_features, recipe.cache_dir)
     if hosts.is_main():
         caches = prepare.ensure_caches(*arguments, say=say)
-    hosts.sync("token caches prepared")
+    hosts.share(recipe.cache_dir, "token caches prepared")
     if not hosts.is_main():
         caches = [cache.find(task, *arguments[1:]) for task in recipe.mixture.tasks]
         if None in caches:
-            raise DataError(f"{recipe.cache_dir}: not shared by all hosts; put cache_dir on a common file system")
+            raise DataError(
+                f"{recipe.cache_dir}: not shared by all hosts; put cache_dir into a bucket or on a common file system"
+            )
     return caches
 
 
