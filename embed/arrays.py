@@ -213,7 +213,31 @@ def _write_item(folder: pathlib.Path, specs, blocks_of, values, progress) -> Non
     (folder / "_METADATA").write_text(json.dumps(_orbax_metadata(specs)))
 
 
-def _orbax_metadata(paths: Iterable[str]) -> dict:
+def write_blocks(
+    folder, stored: Mapping[str, tuple[tuple[int, ...], Any, Sequence[int], Sequence[tuple[Block, np.ndarray]]]]
+) -> None:
+    """Writes some blocks of the arrays of an item: what several writers write in folders of their own is the item, put together.
+
+    `stored` are the shape, the dtype, the shape of the stored pieces and the (block, values) of every array by its path. No piece
+    may lie in blocks of two writers.
+    """
+    folder = resolved(folder)
+    writing = []
+    for path, (shape, dtype, piece, own) in stored.items():
+        opened = tensorstore.open(
+            {**_plain_store(folder, path), "metadata": {"compressor": None}},
+            create=True,
+            dtype=tensorstore.dtype(np.dtype(dtype)),
+            shape=shape,
+            chunk_layout=tensorstore.ChunkLayout(chunk_shape=[max(1, n) for n in piece]),
+        ).result()
+        writing += [opened[block].write(values, can_reference_source_data_indefinitely=True) for block, values in own]
+    for done in writing:
+        done.result()
+    (folder / "_METADATA").write_text(json.dumps(_orbax_metadata(stored, use_ocdbt=False)))
+
+
+def _orbax_metadata(paths: Iterable[str], use_ocdbt: bool = True) -> dict:
     """Returns what Orbax keeps beside the arrays of an item: a tree of dicts with numpy arrays."""
     value = {"value_type": "np.ndarray", "skip_deserialize": False}
     tree_metadata = {
@@ -225,7 +249,7 @@ def _orbax_metadata(paths: Iterable[str]) -> dict:
     }
     return {
         "tree_metadata": tree_metadata,
-        "use_ocdbt": True,
+        "use_ocdbt": use_ocdbt,
         "use_zarr3": False,
         "store_array_data_equal_to_fill_value": True,
         "custom_metadata": None,
@@ -234,10 +258,19 @@ def _orbax_metadata(paths: Iterable[str]) -> dict:
 
 def _store(folder: pathlib.Path, name: str) -> dict:
     """Returns where tensorstore finds the array `name` of an item."""
-    base, path = {"driver": "file", "path": f"{folder}/"}, name.replace("/", ".") + "/"
-    kvstore = {"driver": "ocdbt", "base": base, "path": path}
-    if (folder / path / ".zarray").is_file():  # of a run on several hosts in a bucket
-        kvstore = {"driver": "file", "path": f"{folder}/{path}"}
+    if (folder / name.replace("/", ".") / ".zarray").is_file():
+        return _plain_store(folder, name)
+    base = {"driver": "file", "path": f"{folder}/"}
+    return {
+        "driver": "zarr",
+        "kvstore": {"driver": "ocdbt", "base": base, "path": name.replace("/", ".") + "/"},
+        "store_data_equal_to_fill_value": True,
+    }
+
+
+def _plain_store(folder: pathlib.Path, name: str) -> dict:
+    """Returns where tensorstore finds an array whose pieces are files of their own, as `write_blocks` writes them."""
+    kvstore = {"driver": "file", "path": f"{folder}/{name.replace('/', '.')}/"}
     return {"driver": "zarr", "kvstore": kvstore, "store_data_equal_to_fill_value": True}
 
 

@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from embed import arrays, documents, files, trees
 from embed.buckets import copies
 from embed.errors import DataError, EmbedError, NumericError, StorageError
+from embed.packed_arrays import Packed
 
 _LEFTOVER = re.compile(r"\.orbax-checkpoint-tmp|^\.deleting-")
 
@@ -39,31 +40,27 @@ def check_finite(tree, what: str) -> None:
         raise NumericError(f"{what}: {bad[0]} holds values that are not finite ({len(bad)} arrays in all); not written")
 
 
+def _piece(x) -> tuple[int, ...]:
+    """Returns the shape of the pieces that an array is stored in: each lies on one device whole."""
+    shard = x.sharding.shard_shape(x.shape) if isinstance(x, jax.Array) else x.shape
+    return arrays.piece_of(shard, x.dtype, [a != b for a, b in zip(x.shape, shard)])
+
+
 def _save_arguments(tree) -> ocp.args.PyTreeSave:
     """Returns Orbax's arguments for saving a tree: pieces small enough to be read, and averaged, block by block."""
 
     def of(x) -> ocp.SaveArgs:
-        shard = x.sharding.shard_shape(x.shape) if isinstance(x, jax.Array) else x.shape
-        piece = arrays.piece_of(shard, x.dtype, [a != b for a, b in zip(x.shape, shard)])
-        return ocp.SaveArgs(chunk_byte_size=math.prod(piece) * jnp.dtype(x.dtype).itemsize)
+        return ocp.SaveArgs(chunk_byte_size=math.prod(_piece(x)) * jnp.dtype(x.dtype).itemsize)
 
     return ocp.args.PyTreeSave(tree, save_args=jax.tree.map(of, tree))
 
 
-def _handler(**options) -> ocp.CompositeCheckpointHandler:
+def _handler() -> ocp.CompositeCheckpointHandler:
     """Returns Orbax's handler of several trees, not compressed: the digits of float32 parameters are near to random. zstd takes
     8 percent off their size, and makes an average take an eighth longer."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False, **options))
+    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False))
     return ocp.CompositeCheckpointHandler(handler_registry=registry)
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Returns the options with which a host writes and reads on a disk of its own, without waiting for the others."""
-    host = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host{host}"
-    )
 
 
 def _is_apart(folder) -> bool:
@@ -71,14 +68,9 @@ def _is_apart(folder) -> bool:
     return jax.process_count() > 1 and copies.of(folder) is not None
 
 
-def _checkpointer(folder) -> ocp.AsyncCheckpointer:
-    """Returns what writes steps in a folder. Hosts that share no file system write their pieces of the arrays as files of their own,
-    which lie together in the bucket; the files of OCDBT would have to be merged there."""
-    if not _is_apart(folder):
-        return ocp.AsyncCheckpointer(_handler())
-    options = _alone()
-    handler = _handler(use_ocdbt=False, multiprocessing_options=options)
-    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
+def _own_blocks(x: jax.Array) -> list[tuple[arrays.Block, np.ndarray]]:
+    """Returns the blocks of an array that this host stores, and no other does, as copies off their devices."""
+    return [(shard.index, np.asarray(shard.data)) for shard in x.addressable_shards if shard.replica_id == 0]
 
 
 class Saver:
@@ -94,7 +86,8 @@ class Saver:
         arrays.resolved(folder, "\\[")
         self._keep_last = keep_last
         self._on_commit = on_commit
-        self._checkpointer = _checkpointer(folder)
+        self._is_apart = _is_apart(folder)
+        self._checkpointer = ocp.AsyncCheckpointer(_handler())
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._protected: set[int] = set()
@@ -122,14 +115,38 @@ class Saver:
         self._check_space(items)
         path = arrays.resolved(self.folder) / str(step)
         specs = {name: trees.spec(tree) for name, tree in items.items()}
-        saved = {name: _save_arguments(tree) for name, tree in items.items()}
         try:
-            self._checkpointer.save(path, args=ocp.args.Composite(**saved), force=True)
+            write = (self._apart_writer if self._is_apart else self._orbax_writer)(path, items)
         except Exception as e:  # Orbax wraps storage faults in many types; all mean this step was not written.
             raise self._failed(step, e) from e
         files.failpoint("checkpoint.after_device_to_host")
-        self._thread = threading.Thread(target=self._finish, args=(step, path, specs, contents, extra), daemon=True)
+        self._thread = threading.Thread(
+            target=self._finish, args=(write, step, path, specs, contents, extra), daemon=True
+        )
         self._thread.start()
+
+    def _orbax_writer(self, path: pathlib.Path, items: Mapping[str, Any]) -> Callable[[], None]:
+        """Begins to write trees, and returns the function that waits until they are written."""
+        saved = {name: _save_arguments(tree) for name, tree in items.items()}
+        self._checkpointer.save(path, args=ocp.args.Composite(**saved), force=True)
+        return self._checkpointer.wait_until_finished
+
+    def _apart_writer(self, path: pathlib.Path, items: Mapping[str, Any]) -> Callable[[], None]:
+        """Returns the function that writes this host's blocks of trees, which have left their devices.
+
+        The hosts' files lie together in the bucket. Those of OCDBT, which Orbax writes, would have to be merged there.
+        """
+        own = {}
+        for name, tree in items.items():
+            leaves = trees.flatten(tree)
+            pieces = {p: _piece(x) for p, x in leaves.items()}
+            own[name] = {p: (x.shape, x.dtype, pieces[p], _own_blocks(x)) for p, x in leaves.items()}
+
+        def write() -> None:
+            for name, blocks in own.items():
+                arrays.write_blocks(path / name, blocks)
+
+        return write
 
     def wait(self) -> None:
         """Blocks until the last `save` is committed; raises what went wrong with it."""
@@ -147,10 +164,10 @@ class Saver:
         finally:
             self._checkpointer.close()
 
-    def _finish(self, step, path, specs, contents, extra) -> None:
+    def _finish(self, write, step, path, specs, contents, extra) -> None:
         try:
-            self._checkpointer.wait_until_finished()
-            copy = copies.of(path) if _is_apart(path) else None
+            write()
+            copy = copies.of(path) if self._is_apart else None
             if jax.process_index():
                 if copy is not None:
                     copy.publish(path, jax.process_index(), files.entries_of(path))
@@ -245,11 +262,10 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder, item)
     check_fits(step_folder, item, target, manifest, without)
-    if manifest.get("packed", {}).get(item):
-        return _restore_packed(step_folder, item, target)
+    if manifest.get("packed", {}).get(item) or _is_apart(step_folder):
+        return _restore_by_parts(step_folder, item, target)
     options = ocp.checkpoint_utils.construct_restore_args(target)
-    apart = {"multiprocessing_options": _alone()} if _is_apart(step_folder) else {}
-    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**apart), **apart)
+    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     try:
         # What `target` lacks is not read: the check allows parts of `without` alone.
         arguments = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=bool(without))
@@ -258,14 +274,20 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
         reader.close()
 
 
-def _restore_packed(step_folder: pathlib.Path, item: str, target):
-    """Returns an item that has packed arrays, which Orbax does not know: every host unpacks all of it."""
+def _restore_by_parts(step_folder: pathlib.Path, item: str, target):
+    """Returns an item whose arrays are packed, which Orbax does not know, or lie on each host's own disk, where Orbax would wait
+    for the others. Every host reads what its devices hold, of packed arrays all."""
     leaves, shapes = arrays.open_arrays(step_folder, item), trees.flatten(target)
     restored = {}
     for path, x in shapes.items():
-        values = np.asarray(leaves[path].read().result())
+        leaf = leaves[path]
+        whole = np.asarray(leaf.read().result()) if isinstance(leaf, Packed) else None
+
+        def read(index, leaf=leaf, whole=whole):
+            return np.asarray(leaf[index].read().result()) if whole is None else whole[index]
+
         placed = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        restored[path] = jax.make_array_from_callback(x.shape, placed, lambda index, values=values: values[index])
+        restored[path] = jax.make_array_from_callback(x.shape, placed, read)
     return trees.unflatten(restored)
 
 

@@ -129,7 +129,9 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
         path = f"/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}"
         connection = http.client.HTTPConnection("127.0.0.1", self._backend, timeout=60)
         connection.request("GET", path)
-        return connection.getresponse().status == 200
+        exists = connection.getresponse().status == 200
+        connection.close()
+        return exists
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _handle  # noqa: N815 - http.server's names
 
@@ -188,6 +190,7 @@ def served(scheme: str) -> Iterator[tuple[dict[str, str], Faults]]:
             connection = http.client.HTTPConnection("127.0.0.1", backend)
             connection.request("PUT", f"/{BUCKET}")
             assert connection.getresponse().status == 200
+            connection.close()
         faults = Faults()
         proxy = _Server(("127.0.0.1", 0), functools.partial(_Proxy, backend=backend, faults=faults))
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -195,6 +198,7 @@ def served(scheme: str) -> Iterator[tuple[dict[str, str], Faults]]:
         keys = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_DEFAULT_REGION": "us-east-1"}
         yield {"AWS_ENDPOINT_URL": url, **keys} if scheme == "s3" else {"STORAGE_EMULATOR_HOST": url}, faults
         proxy.shutdown()
+        proxy.server_close()
     finally:
         process.terminate()
         process.wait()

@@ -78,6 +78,8 @@ HOMES = {
     "prometheus_client": {"serving"},
     "wandb": {"training"},
     "fsspec": {"buckets"},
+    "gcsfs": {"buckets"},
+    "s3fs": {"buckets"},
 }
 
 

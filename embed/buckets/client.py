@@ -33,11 +33,12 @@ class Object(NamedTuple):
 
 @functools.cache
 def _filesystem(scheme: str):
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
-        import fsspec
-
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+        if scheme == "gs":
+            from gcsfs.core import GCSFileSystem as FileSystem
+        else:
+            from s3fs.core import S3FileSystem as FileSystem
+        return FileSystem(use_listings_cache=False, skip_instance_cache=True)
     except ImportError as e:
         raise ConfigError(
             f"{scheme}:// needs a package that is not installed ({e.name or e}); pip install 'embed[{_EXTRAS[scheme]}]'"

@@ -176,9 +176,9 @@ class Copy:
             for name in names:
                 path = pathlib.Path(folder, name)
                 relative = path.relative_to(self.path).as_posix()
-                if not name.startswith(".") and relative not in _LOCAL and not path.is_symlink():
-                    if (there := _stat(path)) is not None:
-                        found[relative] = there
+                is_ours = not name.startswith(".") and relative not in _LOCAL and not path.is_symlink()
+                if is_ours and (there := _stat(path)) is not None:
+                    found[relative] = there
         return found
 
     def push(self) -> None:
@@ -195,7 +195,9 @@ class Copy:
             gone = [name for name in self._synced if name not in local and self._is_gone(name)]
             if not changed and not gone:
                 return
-            if self._was_empty and changed != [""]:
+            # A folder with a lease may be there in part: its command goes on with what there is.
+            marks = self._was_empty and not self._leases and changed != [""]
+            if marks:
                 client.write(self._object(UPLOADING), b"")
             for name in changed:
                 if _is_manifest(name) and name in self._synced:
@@ -208,9 +210,9 @@ class Copy:
             self._upload([name for name in changed if _group(name, local) == 2])
             self._remove([name for name in gone if _is_manifest(name)])
             self._remove([name for name in gone if not _is_manifest(name) and name in self._synced])
-            if self._was_empty and changed != [""]:
+            if marks:
                 client.remove(self._object(UPLOADING))
-                self._was_empty = False
+            self._was_empty = False
             self._write_state()
 
     def _is_gone(self, name: str) -> bool:
