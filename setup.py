@@ -47,6 +47,9 @@ EXTRAS = {
     "curation": ["httpx2>=2.12,<3", "tenacity>=9,<10", "jsonschema>=4.23,<5"],
     # Bayesian optimisation of the rates of a mixture, on scikit-learn's Gaussian processes.
     "tuning": ["bayesian-optimization>=3.4,<4"],
+    # Places in buckets of Google (gs://) and of S3 (s3://).
+    "gcs": ["gcsfs>=2025.9,<2027"],
+    "s3": ["s3fs>=2025.9,<2027"],
     "wandb": ["wandb>=0.19,<1"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],
@@ -87,6 +90,9 @@ EXTRAS["test"] = (
     + EXTRAS["serve"]
     + EXTRAS["images"]
     + EXTRAS["tuning"]
+    + EXTRAS["gcs"]
+    + EXTRAS["s3"]
+    + ["gcp-storage-emulator>=2026.7,<2027", "moto[s3]>=5.2,<6", "flask>=3.1,<4", "flask-cors>=6,<7"]
 )
 
 setup(

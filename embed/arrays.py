@@ -223,7 +223,7 @@ def write_blocks(
     """
     folder = resolved(folder)
     writing = []
-    for path, (shape, dtype, piece, own) in stored.items():
+    for path, (shape, dtype, piece, blocks) in stored.items():
         opened = tensorstore.open(
             {**_plain_store(folder, path), "metadata": {"compressor": None}},
             create=True,
@@ -231,7 +231,9 @@ def write_blocks(
             shape=shape,
             chunk_layout=tensorstore.ChunkLayout(chunk_shape=[max(1, n) for n in piece]),
         ).result()
-        writing += [opened[block].write(values, can_reference_source_data_indefinitely=True) for block, values in own]
+        writing += [
+            opened[block].write(values, can_reference_source_data_indefinitely=True) for block, values in blocks
+        ]
     for done in writing:
         done.result()
     (folder / "_METADATA").write_text(json.dumps(_orbax_metadata(stored, use_ocdbt=False)))

@@ -136,14 +136,14 @@ class Saver:
 
         The hosts' files lie together in the bucket. Those of OCDBT, which Orbax writes, would have to be merged there.
         """
-        own = {}
+        stored = {}
         for name, tree in items.items():
             leaves = trees.flatten(tree)
             pieces = {p: _piece(x) for p, x in leaves.items()}
-            own[name] = {p: (x.shape, x.dtype, pieces[p], _own_blocks(x)) for p, x in leaves.items()}
+            stored[name] = {p: (x.shape, x.dtype, pieces[p], _own_blocks(x)) for p, x in leaves.items()}
 
         def write() -> None:
-            for name, blocks in own.items():
+            for name, blocks in stored.items():
                 arrays.write_blocks(path / name, blocks)
 
         return write

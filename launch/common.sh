@@ -26,6 +26,19 @@ need() {
     [[ "$value" =~ ^($2)$ ]] || die 64 "$1=$value is not $3"
 }
 
+# note_disks WORD...: says so where hosts without a common disk would each write to their own.
+note_disks() {
+    local word
+    for word in "$@"; do
+        case "$word" in
+            --run_dir=gs://* | --run_dir=s3://* | --output=gs://* | --output=s3://*) ;;
+            --run_dir=* | --output=*)
+                echo "note: ${word} lies on the disk of each host; where they share none, name a place in a bucket: ${word%%=*}=gs://BUCKET/PATH"
+                ;;
+        esac
+    done
+}
+
 # quoted WORD...: as one line that a shell reads back as these words.
 quoted() {
     local line

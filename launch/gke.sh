@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # A command of embed on TPU slices of a GKE cluster, as a JobSet: all hosts start again when one is lost or preempted.
 #
-#   IMAGE=REGISTRY/embed:TAG TOPOLOGY=v5e:16x16 launch/gke.sh run NAME train --gin_file=... --run_dir=/shared/run
+#   IMAGE=REGISTRY/embed:TAG TOPOLOGY=v5e:16x16 launch/gke.sh run NAME train --gin_file=... --run_dir=gs://BUCKET/run
 #   launch/gke.sh manifest NAME ... | logs NAME | status NAME | delete NAME
 #
-# IMAGE      holds this repository at /embed with its environment: Python, and what launch/host.sh makes with EXTRAS=tpu
+# IMAGE      holds this repository at /embed with its environment: Python, and what launch/host.sh makes with EXTRAS=tpu,gcs
 # SLICES     of this topology (default 1); NAMESPACE, QUEUE (Kueue), SERVICE_ACCOUNT (of Kubernetes)
 # SECRET     name of a Kubernetes secret whose entries the command gets in its environment
 # VOLUME     name of a persistent volume claim, mounted at /shared
@@ -33,10 +33,11 @@ case "$action" in
         [ $# -gt 0 ] || die 64 "$action NAME needs a command of embed, such as: train --gin_file=... --run_dir=..."
         need IMAGE '[-a-z0-9._/:]+(@sha256:[0-9a-f]{64})?' 'a container image'
         read_topology "${TOPOLOGY:-}"
+        [ -n "${VOLUME:-}" ] || [ "$action" = manifest ] || note_disks "$@"
         if [ -n "${XPK:-}" ] && [ "$action" = run ]; then
             run uvx xpk workload create --cluster="$XPK" --workload="$NAME" --tpu-type="$TPU_NAME" --num-slices="$SLICES" \
                 --docker-image="$IMAGE" --max-restarts="$RETRIES" --restart-on-exit-codes=75 \
-                --command="cd /embed && EXTRAS=tpu,quickstart launch/host.sh $(quoted "$@") --distributed"
+                --command="cd /embed && EXTRAS=tpu,quickstart,gcs launch/host.sh $(quoted "$@") --distributed"
             exit
         fi
         text="$(python3 "$here/launch/jobset.py" "$NAME" "$@")"

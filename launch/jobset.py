@@ -18,7 +18,7 @@ def container(words: list[str]) -> dict:
         "image": os.environ["IMAGE"],
         "workingDir": "/embed",
         "command": ["launch/host.sh", *words, "--distributed"],
-        "env": [{"name": "EXTRAS", "value": "tpu,quickstart"}],
+        "env": [{"name": "EXTRAS", "value": "tpu,quickstart,gcs"}],
         # Of libtpu, between the hosts of a slice and between slices.
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
         "resources": {"limits": {"google.com/tpu": int(os.environ["CHIPS_A_HOST"])}},

@@ -3,7 +3,7 @@
 # every host, follows it, and starts again what was preempted.
 #
 #   PROJECT=mine ZONE=us-west4-a TOPOLOGY=v5e:16x16 launch/tpu_vm.sh train NAME \
-#       train --gin_file=gin/recipes/gemini_embedding/prefinetune.gin --run_dir=/shared/stage1
+#       train --gin_file=gin/recipes/gemini_embedding/prefinetune.gin --run_dir=gs://BUCKET/stage1
 #   launch/tpu_vm.sh create | setup | start NAME ... | follow | logs | status | delete NAME      its parts, one by one
 #
 # NAME       of the slice and its queued resource
@@ -12,6 +12,7 @@
 # The slice stays, and costs, until `delete NAME`; DELETE=1 deletes it at the end of `train`.
 # OUTPUT     folder for the hosts' logs (default runs/)
 # DRY_RUN=1 prints what would run; RETRIES (10) bounds the starts; POLL (30) seconds between two looks.
+# The hosts share no disk: put the run, its token caches (--gin.CACHE_DIR) and what it reads into a bucket that they may use.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$here/launch/common.sh"
@@ -88,13 +89,14 @@ setup() {
         run gcloud compute tpus tpu-vm scp "$SECRETS" "$NAME:embed.secrets" "${place[@]}" --worker=all || return
         ssh_all 'chmod 600 embed.secrets' || return
     fi
-    ssh_all 'tar -xzf embed.tar.gz && cd embed && EXTRAS=tpu,quickstart launch/host.sh --version'
+    ssh_all 'tar -xzf embed.tar.gz && cd embed && EXTRAS=tpu,quickstart,gcs launch/host.sh --version'
 }
 
 # start WORD...: the command on every host, in the background.
 start() {
     [ $# -gt 0 ] || die 64 "start NAME needs a command of embed, such as: train --gin_file=... --run_dir=..."
-    ssh_all "cd embed && LOG=../embed.log EXTRAS=tpu,quickstart ${SECRETS:+SECRETS=../embed.secrets }launch/host.sh $(quoted "$@") --distributed"
+    note_disks "$@"
+    ssh_all "cd embed && LOG=../embed.log EXTRAS=tpu,quickstart,gcs ${SECRETS:+SECRETS=../embed.secrets }launch/host.sh $(quoted "$@") --distributed"
 }
 
 # follow: waits for the end, and returns the exit code: 0 where all hosts have it, 75 where the slice is gone.

@@ -1,6 +1,6 @@
 """Servers that stand for Google's and Amazon's buckets on this machine, behind a proxy that fails as asked.
 
-    python tests/bucket_servers.py s3|gs        prints the variables of the environment, and serves until it is ended
+python tests/bucket_servers.py s3|gs        prints the variables of the environment, and serves until it is ended
 """
 
 import contextlib
@@ -8,8 +8,6 @@ import functools
 import http.client
 import http.server
 import json
-import os
-import pathlib
 import random
 import signal
 import socket
@@ -142,6 +140,23 @@ def _serve_gs(port: int) -> None:
     from gcp_storage_emulator.storage import Storage
 
     storage, one = Storage(use_memory_fs=True), threading.Lock()
+    read_data = server._read_data
+
+    def read(handler, query):
+        """Reads uploads in two parts, of which the emulator's own parser, which is one of e-mail, changes the bytes."""
+        kind = handler.headers.get("Content-Type") or ""
+        if not kind.startswith("multipart/related"):
+            return read_data(handler, query)
+        boundary = b"--" + kind.partition("boundary=")[2].strip("'\"").encode()
+        meta, content = server._read_raw_data(handler).removeprefix(boundary).split(b"\n" + boundary, 2)[:2]
+        head, _, body = content.lstrip().partition(b"\r\n\r\n" if b"\r\n\r\n" in content[:200] else b"\n\n")
+        return {
+            "meta": json.loads(meta[meta.index(b"{") :]),
+            "content": body,
+            "content-type": head.decode().partition(":")[2].strip(),
+        }
+
+    server._read_data = read
     storage.create_bucket(BUCKET, {"name": BUCKET, "id": BUCKET, "kind": "storage#bucket"})
 
     class Handler(server.RequestHandler):

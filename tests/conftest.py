@@ -349,6 +349,11 @@ def port() -> int:
     return free_port()
 
 
+def _own(folder: pathlib.Path, host: int) -> dict[str, str]:
+    """Returns the variables of one host, which has a disk of its own for copies of what lies in buckets."""
+    return {"JAX_PROCESS_ID": str(host), "EMBED_BUCKET_CACHE": str(folder / f"host-{host}")}
+
+
 def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: int = 1, **environment: str) -> str:
     """Runs `python -m embed` as several processes that meet over gloo; returns what the main one printed."""
     env = {
@@ -360,8 +365,7 @@ def embed_on_hosts(folder: pathlib.Path, hosts: int, *arguments: str, devices: i
     }
     command, pipes = [sys.executable, "-m", "embed", *arguments], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = [
-        subprocess.Popen(command, cwd=folder, env={**env, "JAX_PROCESS_ID": str(i)}, text=True, **pipes)
-        for i in range(hosts)
+        subprocess.Popen(command, cwd=folder, env={**env, **_own(folder, i)}, text=True, **pipes) for i in range(hosts)
     ]
     try:
         outputs = [p.communicate(timeout=1000) for p in running]

@@ -78,6 +78,7 @@ HOMES = {
     "prometheus_client": {"serving"},
     "wandb": {"training"},
     "fsspec": {"buckets"},
+    "aiohttp": {"buckets"},
     "gcsfs": {"buckets"},
     "s3fs": {"buckets"},
 }

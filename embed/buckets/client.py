@@ -20,6 +20,7 @@ _EXTRAS = {"gs": "gcs", "s3": "s3"}
 _WAITS = (0.5, 1, 2, 4, 8, 16, 32, 60, 60)  # seconds between the tries
 _REFUSALS = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _REFUSED = (400, 401, 403, 404, 405, 411, 412, 413)  # HTTP status codes that stay what they are
+_CONNECT, _READ = 20, 60  # seconds until a server that does not answer counts as lost
 _SMALL = 8 << 20  # bytes of a file that is read whole before it is sent
 PART = ".part"  # ends the name of a file that is being copied
 
@@ -35,10 +36,16 @@ class Object(NamedTuple):
 def _filesystem(scheme: str):
     try:
         if scheme == "gs":
-            from gcsfs.core import GCSFileSystem as FileSystem
-        else:
-            from s3fs.core import S3FileSystem as FileSystem
-        return FileSystem(use_listings_cache=False, skip_instance_cache=True)
+            import aiohttp
+            from gcsfs.core import GCSFileSystem
+
+            # Without it a request on a connection that has died waits for ever.
+            timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=_READ)
+            return GCSFileSystem(use_listings_cache=False, skip_instance_cache=True, requests_timeout=timeout)
+        from s3fs.core import S3FileSystem
+
+        timeouts = {"connect_timeout": _CONNECT, "read_timeout": _READ}
+        return S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=timeouts)
     except ImportError as e:
         raise ConfigError(
             f"{scheme}:// needs a package that is not installed ({e.name or e}); pip install 'embed[{_EXTRAS[scheme]}]'"
@@ -101,24 +108,24 @@ def info(address: Address) -> Object | None:
     """Returns the object at an address, or None where there is none."""
     files = _filesystem(address.scheme)
     try:
-        found = _tried(address, "read", lambda: files.info(_name(address)))
+        entry = _tried(address, "read", lambda: files.info(_name(address)))
     except FileNotFoundError:
         return None
-    return _object(found) if found["type"] == "file" else None
+    return _object(entry) if entry["type"] == "file" else None
 
 
 def find(address: Address) -> dict[str, Object]:
     """Returns {path below the address: object} of all objects below an address; a bucket that is not there is a StorageError."""
     files, prefix = _filesystem(address.scheme), _name(address).rstrip("/") + "/"
     try:
-        found = _tried(address, "listed", lambda: files.find(prefix, detail=True))
+        listed = _tried(address, "listed", lambda: files.find(prefix, detail=True))
     except FileNotFoundError as e:
         raise StorageError(
             f"{address.scheme}://{address.bucket}: no such bucket; create it, or correct its name"
         ) from e
     return {
         name.removeprefix(prefix): _object(entry)
-        for name, entry in found.items()
+        for name, entry in listed.items()
         if name.startswith(prefix) and name != prefix and entry["type"] == "file" and not name.endswith("/")
     }
 

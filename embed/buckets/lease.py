@@ -113,10 +113,10 @@ class Lease:
 
     def _has_ended(self, number: int) -> bool:
         """Returns True when a lease has ended, after watching it, and False when it is not there any more."""
-        found = self._read(number)
-        if found is None:
+        lease = self._read(number)
+        if lease is None:
             return False
-        first, holder = found
+        first, holder = lease
         who = f"process {holder['process']} on {holder['host']}"
         if holder["ended"] or (holder["machine"] == self._holder["machine"] and not _lives(holder["process"])):
             return True
@@ -126,12 +126,12 @@ class Lease:
         begun = time.monotonic()
         while time.monotonic() - begun < _SILENT:
             time.sleep(_LOOK)
-            found = self._read(number)
-            if found is None:
+            lease = self._read(number)
+            if lease is None:
                 return False
-            if found[1]["ended"]:
+            if lease[1]["ended"]:
                 return True
-            if found[0] != first:
+            if lease[0] != first:
                 raise InUse(f"{self._address}: in use by {who}; wait for it to end or choose another folder")
         return True
 

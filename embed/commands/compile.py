@@ -9,6 +9,7 @@ fits.
 import pathlib
 
 from embed import environment
+from embed.buckets import copies
 from embed.commands import options
 from embed.errors import UsageError
 
@@ -50,6 +51,8 @@ def run(arguments) -> None:
     from embed.workflows import compile
     from embed.workflows.recipe import Recipe
 
+    if arguments.output:
+        copies.present(pathlib.Path(arguments.output).with_suffix(".json"))  # which is written beside it
     recipe, _, _ = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     compile.run(
         recipe,

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from embed import bundles, console, environment, files, hosts, markdown
+from embed.buckets import addresses
 from embed.errors import ConfigError, UsageError, did_you_mean
 from embed.evaluation import bm25, outputs, runner, suites, universal_tasks, views
 from embed.evaluation.embeddings import Embeddings
@@ -180,7 +181,7 @@ class _Scoring:
                 takes_texts=takes_texts,
             )
         facts = {
-            "model": str(path),
+            "model": addresses.restored(str(path)),
             "folder": str(model.folder),
             "digest": model.digest,
             "dtype": model.dtype,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from embed import console, files
+from embed.buckets import addresses, copies
 from embed.documents import read_json
 from embed.errors import DataError, UsageError
 from embed.index import rows, store
@@ -46,7 +47,7 @@ def create(
         segment = _segment(opened, corpus, output, store.segment_folder(output, None), opened.template(prompt), dims)
         of_model = opened.identity(prompt, dims)
         description = {
-            "model": str(pathlib.Path(model).resolve()),
+            "model": addresses.restored(str(pathlib.Path(model).resolve())),
             "model_digest": of_model["model"],
             **{name: of_model[name] for name in ("prompt", "dims", "dtype", "max_length")},
             "segments": [segment],
@@ -128,7 +129,7 @@ def lines_of(path) -> list[str]:
 def open_model(index: Index, model=None) -> encode.Opened:
     """Returns the open model of an index, from where it lies; another one is a DataError."""
     described = index.description
-    path = described["model"] if model is None else model
+    path = copies.local(described["model"] if model is None else model)
     if model is None and not pathlib.Path(path).exists():
         raise DataError(f"{index.folder}: its model is not at {path} any more; say where it is by --model")
     opened = encode.Opened(path, described["dtype"], described["max_length"])
@@ -215,5 +216,5 @@ def _texts(documents: Callable[[], Iterable[Document]]) -> Iterator[Text]:
 def _rows(documents: Callable[[], Iterable[Document]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (id, row) of the documents; the path of an image is made absolute, as the index may lie elsewhere."""
     for document in documents():
-        image = {} if document.image is None else {"image": str(document.image.resolve())}
+        image = {} if document.image is None else {"image": addresses.restored(str(document.image.resolve()))}
         yield document.id, {**document.row, **image}

@@ -30,7 +30,17 @@ def test_what_is_read(text, address):
 
 
 @pytest.mark.parametrize(
-    "text", ["gs://", "gs:///x", "s3://B/x", "s3://a/x", "gs://bucket/../x", "gs://bucket/x/./y", "gs://bucket/x\n", "s3://bucket/a\\b"]
+    "text",
+    [
+        "gs://",
+        "gs:///x",
+        "s3://B/x",
+        "s3://a/x",
+        "gs://bucket/../x",
+        "gs://bucket/x/./y",
+        "gs://bucket/x\n",
+        "s3://bucket/a\\b",
+    ],
 )
 def test_what_is_refused(text):
     assert addresses.is_address(text)

@@ -90,7 +90,9 @@ def test_a_service_that_stays_away_is_an_error_of_one_line(bucket, faults, tmp_p
 
 
 def test_a_bucket_that_is_not_there(bucket):
-    with pytest.raises(StorageError, match="no-such-bucket: no such bucket; create it|no-such-bucket.*cannot be listed"):
+    with pytest.raises(
+        StorageError, match="no-such-bucket: no such bucket; create it|no-such-bucket.*cannot be listed"
+    ):
         client.find(parse(f"{bucket[:2]}://no-such-bucket/x"))
 
 
@@ -122,6 +124,8 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 
     client._filesystem.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(Exception, match=r"gs:// needs a package that is not installed \(gcsfs\); pip install 'embed\[gcs\]'"):
+    with pytest.raises(
+        Exception, match=r"gs:// needs a package that is not installed \(gcsfs\); pip install 'embed\[gcs\]'"
+    ):
         client.find(parse("gs://bucket/x"))
     client._filesystem.cache_clear()

@@ -28,7 +28,9 @@ def lease_of(bucket: str, lost=None, machine: str | None = None, **holder) -> Le
 
 def objects(bucket: str) -> dict[str, dict]:
     folder = parse(f"{bucket}/{lease.FOLDER}")
-    return {name: json.loads(client.read(folder._replace(path=f"{folder.path}/{name}"))) for name in client.find(folder)}
+    return {
+        name: json.loads(client.read(folder._replace(path=f"{folder.path}/{name}"))) for name in client.find(folder)
+    }
 
 
 def test_one_holds_it_and_the_next_takes_it_at_once(bucket):

@@ -1,0 +1,344 @@
+"""The copy of one place in a bucket on this machine.
+
+Files below `checkpoints/STEP/` that hold arrays come when they are verified, which is before they are read. Objects go out in an
+order in which a folder's MANIFEST.json is the last of it and the first to be removed, so that what a reader finds is whole or not
+there.
+"""
+
+import fnmatch
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent import futures
+from typing import Any, NamedTuple, TypeVar
+
+from embed.buckets import addresses, client, disk
+from embed.buckets.addresses import Address
+from embed.buckets.lease import FOLDER as LEASES
+from embed.buckets.lease import Lease
+from embed.errors import InUse, StorageError
+
+T = TypeVar("T")
+MANIFEST = "MANIFEST.json"
+UPLOADING = ".uploading"  # the object that says that the first upload to a place is not finished
+_LOOK = 0.3  # seconds between two looks for what another host writes
+_LANES = 8  # objects that are copied at once
+_ARRAYS = re.compile(r"(?:^|/)checkpoints/\d+/[^/]+/")
+_STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
+_LOCAL = ("output.log",)  # of this machine alone
+_PARTS = ".parts"  # folder of a step in the bucket: what each of several hosts has written of it
+
+
+class _Synced(NamedTuple):
+    """A file as it was when it and its object were the same. `modified` is None where the file has not been copied here."""
+
+    size: int
+    modified: int | None
+    version: str
+
+
+def say(line: str) -> None:
+    """Prints a line."""
+    print(line, flush=True)
+
+
+class Copy:
+    """The copy of one address. With `pattern` it has the objects below the address that match, and is read only."""
+
+    def __init__(self, address: Address, pattern: str | None = None):
+        self.address, self.path, self._pattern = address, addresses.copy_of(address), pattern
+        self._lock = disk.Locks(address)
+        self.is_own = self._lock.is_exclusive
+        self._state_path = addresses.cache_folder() / ".state" / f"{disk.digest(address)}.json"
+        self._synced = self._read_state()
+        self._pushing = threading.RLock()
+        self._was_empty = False
+        self._leases: dict[pathlib.Path, Lease] = {}
+
+    def _read_state(self) -> dict[str, _Synced]:
+        try:
+            state = json.loads(self._state_path.read_text(encoding="utf-8"))
+            return {name: _Synced(*entry) for name, entry in state.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}  # everything is copied again
+
+    def _write_state(self) -> None:
+        self._state_path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._state_path.with_name(f".{self._state_path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(self._synced), encoding="utf-8")
+        os.replace(temporary, self._state_path)
+
+    def _at(self, name: str) -> pathlib.Path:
+        return self.path / name if name else self.path
+
+    def _object(self, name: str) -> Address:
+        return self.address._replace(path=f"{self.address.path}/{name}".strip("/")) if name else self.address
+
+    def _remote(self) -> dict[str, client.Object]:
+        """Returns {name: object}; the name of an address that is one object is ''."""
+        whole = client.info(self.address) if self.address.path and self._pattern is None else None
+        if whole is not None:
+            return {"": whole}
+        objects = client.find(self.address)
+        if self._pattern is not None:
+            return {name: objects[name] for name in objects if _matches(name, self._pattern)}
+        return {name: entry for name, entry in objects.items() if not name.startswith(f"{LEASES}/")}
+
+    def pull(self, removes: bool = True) -> None:
+        """Makes the copy equal to the bucket. Arrays of checkpoints are left until `complete` asks for them.
+
+        Without `removes` files that the bucket does not have stay: those that this process is about to copy there.
+        """
+        with self._pushing:
+            self._pull(removes)
+
+    def _pull(self, removes: bool) -> None:
+        remote = self._remote()
+        self._was_empty = not remote
+        if UPLOADING in remote:
+            say(f"note       {self.address}: an upload that was not finished; what there is of it is ignored")
+            self._was_empty = True
+            self._synced = {name: _Synced(entry.size, 0, entry.version) for name, entry in remote.items()}
+            remote = {}
+        else:
+            self._synced = {name: entry for name, entry in self._synced.items() if name in remote}
+        if self.is_own and removes:
+            for name in set(self._local()) - set(remote):
+                self._at(name).unlink(missing_ok=True)
+            if not remote:
+                _remove_empty(self.path)
+        missing = []
+        for name, entry in remote.items():
+            synced = self._synced.get(name)
+            there = disk.stat(self._at(name))
+            if synced is not None and synced.version == entry.version and there == (synced.size, synced.modified):
+                continue
+            if not self.is_own and there is not None:
+                continue  # of the process that uses it
+            if _ARRAYS.search(name):
+                self._at(name).unlink(missing_ok=True)
+                self._synced[name] = _Synced(entry.size, None, entry.version)
+            else:
+                missing.append((name, entry))
+        self._download(missing)
+
+    def complete(self, names: Iterable[str]) -> None:
+        """Copies files, by their names below the address, that were left."""
+        with self._pushing:
+            left = [(n, s) for n in names if (s := self._synced.get(n)) is not None and s.modified is None]
+            self._download([(name, client.Object(synced.size, synced.version)) for name, synced in left])
+
+    def _download(self, missing: list[tuple[str, client.Object]]) -> None:
+        if not missing:
+            return
+        total = sum(entry.size for _, entry in missing)
+        disk.make_room(total, self.address)
+        if total > 1 << 20:
+            say(f"bucket     copying {len(missing):,} {_files(len(missing))}, {total / 1e6:,.1f} MB, of {self.address}")
+
+        def one(item: tuple[str, client.Object]) -> None:
+            name, entry = item
+            client.download(self._object(name), self._at(name), entry)
+
+        try:
+            _each(one, missing)
+        except FileNotFoundError as e:
+            raise StorageError(f"{self.address}: changed while it was copied; run the command again") from e
+        except OSError as e:
+            raise StorageError(
+                f"{self.path}: cannot write ({e.strerror or e}); free space or set {addresses.CACHE_VARIABLE}"
+            ) from e
+        for name, entry in missing:
+            size, modified = disk.stat(self._at(name)) or (entry.size, 0)
+            self._synced[name] = _Synced(size, modified, entry.version)
+        self._write_state()
+
+    def _local(self) -> dict[str, tuple[int, int]]:
+        """Returns {name: size and time of change} of the files that belong into the bucket."""
+        if self.path.is_file():
+            return {"": disk.stat(self.path)}
+        stats = {}
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and _UNFINISHED not in name)
+            for name in names:
+                path = pathlib.Path(folder, name)
+                relative = path.relative_to(self.path).as_posix()
+                is_ours = not name.startswith(".") and relative not in _LOCAL and not path.is_symlink()
+                if is_ours and (there := disk.stat(path)) is not None:
+                    stats[relative] = there
+        return stats
+
+    def push(self) -> None:
+        """Makes the bucket equal to the copy: what is new or changed first, manifests last; then removes what is gone."""
+        if not self.is_own or self._pattern is not None:
+            return
+        with self._pushing:
+            local = self._local()
+            incomplete = {
+                step for name in local if (step := _step_of(name)) and not self._at(f"{step}/{MANIFEST}").is_file()
+            }
+            local = {name: there for name, there in local.items() if _step_of(name) not in incomplete}
+            changed = [n for n, there in local.items() if n not in self._synced or self._synced[n][:2] != there]
+            gone = [name for name in self._synced if name not in local and self._is_gone(name)]
+            if not changed and not gone:
+                return
+            # A folder with a lease may be there in part: its command goes on with what there is.
+            marks = self._was_empty and not self._leases and changed != [""]
+            if marks:
+                client.write(self._object(UPLOADING), b"")
+            for name in changed:
+                if _is_manifest(name) and name in self._synced:
+                    self._remove([name])  # its folder is written anew
+            first = [name for name in changed if _group(name, local) == 0]
+            manifests = sorted((n for n in changed if _group(n, local) == 1), key=lambda n: (-n.count("/"), n))
+            self._upload(first)
+            for name in manifests:
+                self._upload([name])
+            self._upload([name for name in changed if _group(name, local) == 2])
+            self._remove([name for name in gone if _is_manifest(name)])
+            self._remove([name for name in gone if not _is_manifest(name) and name in self._synced])
+            if marks:
+                client.remove(self._object(UPLOADING))
+            self._was_empty = False
+            self._write_state()
+
+    def _is_gone(self, name: str) -> bool:
+        step = _step_of(name)
+        left = self._synced[name].modified is None
+        return not left or (step is not None and not self._at(step).is_dir())
+
+    def _upload(self, names: list[str]) -> None:
+        def one(name: str) -> tuple[str, _Synced] | None:
+            there = disk.stat(self._at(name))
+            if there is None:
+                return None  # removed meanwhile
+            try:
+                entry = client.upload(self._at(name), self._object(name))
+            except FileNotFoundError:
+                return None
+            return name, _Synced(there[0], there[1], entry.version)
+
+        failpoint = os.environ.get("EMBED_FAIL_AT", "")
+        for number, done in enumerate(_each(one, names), 1):
+            if done is not None:
+                self._synced[done[0]] = done[1]
+            if failpoint == f"buckets.after_upload_{number}":
+                os.kill(os.getpid(), 9)
+
+    def _remove(self, names: list[str]) -> None:
+        _each(lambda name: client.remove(self._object(name)), names)
+        for name in names:
+            self._synced.pop(name, None)
+
+    def publish(self, folder: pathlib.Path, host: int, entries: dict[str, Any]) -> None:
+        """Copies one host's files of a folder to the bucket, and then says which they are."""
+        below = folder.relative_to(self.path).as_posix()
+        with self._pushing:
+            self._upload([f"{below}/{name}" for name in entries])
+        client.write(self._object(f"{below}/{_PARTS}/{host}.json"), json.dumps(entries).encode())
+
+    def collect(self, folder: pathlib.Path, others: Iterable[int]) -> dict[str, Any]:
+        """Returns what other hosts have said of their files of a folder, once all have."""
+        below, entries = folder.relative_to(self.path).as_posix(), {}
+        for host in others:
+            part = self._object(f"{below}/{_PARTS}/{host}.json")
+            entries |= json.loads(_awaited(lambda part=part: client.read(part)))
+        for name, entry in entries.items():
+            self._synced.setdefault(f"{below}/{name}", _Synced(entry["size"], None, ""))
+        for host in others:
+            client.remove(self._object(f"{below}/{_PARTS}/{host}.json"))
+        return entries
+
+    def await_manifest(self, folder: pathlib.Path) -> None:
+        """Waits until a folder is whole in the bucket, and copies its small files."""
+        manifest = f"{folder.relative_to(self.path).as_posix()}/{MANIFEST}"
+        _awaited(lambda: client.info(self._object(manifest)))
+        self.pull(removes=False)
+
+    def lock(self, folder: pathlib.Path) -> None:
+        """Takes the lease of a folder of the copy, and makes the copy equal to the bucket."""
+        address = addresses.address_of(folder)
+        if not self.is_own:
+            raise InUse(
+                f"{address}: in use by another process of this machine; wait for it to end or choose another folder"
+            )
+        lease = Lease(address, say, _end)
+        lease.acquire()
+        self._leases[folder] = lease
+        self.pull()
+
+    def unlock(self, folder: pathlib.Path) -> None:
+        """Copies back what has changed, and gives the lease of a folder back."""
+        lease = self._leases.pop(folder, None)
+        if lease is not None:
+            try:
+                self.push()
+            finally:
+                lease.release()
+
+    def close(self) -> None:
+        """Copies back what has changed, and frees the copy for other processes."""
+        try:
+            self.push()
+        finally:
+            for lease in self._leases.values():
+                lease.release()
+            self._leases = {}
+            self._lock.release()
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def _step_of(name: str) -> str | None:
+    match = _STEP.match(name)
+    return match[0] if match else None
+
+
+def _is_manifest(name: str) -> bool:
+    return name.rpartition("/")[2] == MANIFEST
+
+
+def _group(name: str, local: Iterable[str]) -> int:
+    """Returns 0 of a file of a folder that has a manifest, 1 of a manifest, and 2 of any other file."""
+    if _is_manifest(name):
+        return 1
+    parts = name.split("/")
+    return 0 if any("/".join([*parts[:n], MANIFEST]) in local for n in range(len(parts))) else 2
+
+
+def _files(count: int) -> str:
+    return "file" if count == 1 else "files"
+
+
+def _awaited(look: Callable[[], T | None]) -> T:
+    """Returns what `look` finds, which another host is about to write. That a host is lost is noticed elsewhere."""
+    while (content := look()) is None:
+        time.sleep(_LOOK)
+    return content
+
+
+def _each(operation: Callable, items: list) -> list:
+    with futures.ThreadPoolExecutor(_LANES) as pool:
+        return list(pool.map(operation, items))
+
+
+def _remove_empty(path: pathlib.Path) -> None:
+    """Removes a folder that holds folders alone."""
+    if path.is_dir() and not any(one.is_file() for one in path.rglob("*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _end(message: str) -> None:
+    """Ends this process, which must not write any more."""
+    print(f"embed: {message}", file=sys.stderr, flush=True)
+    os._exit(StorageError.exit_code)
