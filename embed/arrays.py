@@ -112,7 +112,10 @@ def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.Tens
         for name in ([path] if path not in schemes else [f"{path}/{part}" for part in (CODES, SCALES)])
     ]
     opening = {name: tensorstore.open(_store(step_folder / item, name), read=True, open=True) for name in names}
-    opened = {name: future.result() for name, future in opening.items()}
+    try:
+        opened = {name: future.result() for name, future in opening.items()}
+    except ValueError as e:
+        raise unreadable(step_folder / item, e) from e
     location = str(step_folder)
     return {
         path: packed_arrays.opened(opened, path, schemes[path], tree[path]["shape"], location)
@@ -120,6 +123,13 @@ def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.Tens
         else opened[path]
         for path in tree
     }
+
+
+def unreadable(folder, error: Exception) -> DataError:
+    """Returns the DataError of arrays whose files match their manifest and are yet none that tensorstore or Orbax reads."""
+    return DataError(
+        f"{folder}: its arrays cannot be read ({documents.first_line(error)[:200]}); restore the folder from its source"
+    )
 
 
 def specs_of(opened: Mapping[str, tensorstore.TensorStore | Packed]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -262,7 +262,8 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder, item)
     check_fits(step_folder, item, target, manifest, without)
-    if manifest.get("packed", {}).get(item) or _is_apart(step_folder):
+    is_plain = not (step_folder / item / "manifest.ocdbt").is_file()  # `_apart_writer` wrote it
+    if manifest.get("packed", {}).get(item) or is_plain or _is_apart(step_folder):
         return _restore_by_parts(step_folder, item, target)
     options = ocp.checkpoint_utils.construct_restore_args(target)
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
@@ -270,6 +271,8 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
         # What `target` lacks is not read: the check allows parts of `without` alone.
         arguments = ocp.args.PyTreeRestore(target, restore_args=options, partial_restore=bool(without))
         return reader.restore(arrays.resolved(step_folder) / item, args=arguments)
+    except (ValueError, KeyError) as e:  # of Orbax, about files that match their manifest
+        raise arrays.unreadable(step_folder / item, e) from e
     finally:
         reader.close()
 
@@ -288,7 +291,7 @@ def _restore_by_parts(step_folder: pathlib.Path, item: str, target):
 
         placed = x.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         restored[path] = jax.make_array_from_callback(x.shape, placed, read)
-    return trees.unflatten(restored)
+    return jax.tree.unflatten(jax.tree.structure(target), restored.values())
 
 
 def check_fits(

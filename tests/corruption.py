@@ -81,7 +81,7 @@ def _duplicate(path, choose, other):
     number = "".join(c for c in path.name if c.isdigit())
     name = (
         path.name.replace(number, f"{int(number) + choose.choice([1, 7]):0{len(number)}d}")
-        if number
+        if number in path.name and number
         else f"{path.name}2"
     )
     shutil.copy(path, path.with_name(name))

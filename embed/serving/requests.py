@@ -92,7 +92,7 @@ def _texts(value: Any, limits: Limits) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
 
 
 def answer(vectors: np.ndarray, tokens: int, model: str, as_base64: bool) -> bytes:

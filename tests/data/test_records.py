@@ -6,6 +6,7 @@ from encoded_pairs import assert_same_record, drawn_pair, drawn_pairs
 
 from embed.data import records
 from embed.data.text_features import Lengths, pairs
+from embed.errors import DataError
 
 FEATURES = pairs(Lengths(6, 9))
 FIELDS = [field for feature in FEATURES for field in feature.fields]
@@ -56,3 +57,11 @@ def test_unpacked_arrays_are_read_only():
     found = records.unpack(records.pack(drawn_pairs(1)[0], FIELDS), FIELDS)
     with pytest.raises(ValueError, match="read-only"):
         found["query"][...] = 0
+
+
+def test_a_damaged_record_is_an_error():
+    rng = np.random.default_rng(3)
+    packed = records.pack(drawn_pair(rng), FIELDS)
+    for damaged in (packed[:-1], packed + b"x", packed[:3], b"", b"\xff\xff\xff\xff" + packed[4:], b"\x7f" + packed[1:]):
+        with pytest.raises(DataError, match=f"a record of {len(damaged)} bytes is damaged; prepare the cache again"):
+            records.unpack(damaged, FIELDS)
