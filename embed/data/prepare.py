@@ -10,6 +10,7 @@ from typing import Protocol
 from embed import files
 from embed.data import cache, parts, records, seqio_tasks
 from embed.data.features import Feature
+from embed.data.forecast import Forecast, forecast
 from embed.data.record_encoder import prompts_of
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import SentencePiece, Tokenizer, train_sentencepiece
@@ -176,6 +177,9 @@ def _prepare(
                 f"task {task.name!r}: {old} is of an older version of embed, and is prepared again; nothing reads it any more"
             )
         encoded = parts.folder_of(folder)
+        expected = forecast(task, tokenizer, features)
+        if expected is not None:
+            say(f"task {task.name!r}: {expected.text(1 if helpers is None else helpers.count)}")
         if helpers is not None and parts.is_shared(task):
             say(f"task {task.name!r}: preparing its cache, {helpers.count} processes")
             helpers.start()
@@ -186,7 +190,7 @@ def _prepare(
         packed = _unchanged(packed, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder)
         fields = seqio_tasks.written_fields(features)
         rows = (records.unpack(one, fields) for one in packed)
-        cached = cache.write(task, tokenizer, features, cache_dir, rows, _Report(task.name, say))
+        cached = cache.write(task, tokenizer, features, cache_dir, rows, _Report(task.name, say, expected))
         shutil.rmtree(encoded, ignore_errors=True)
         return cached
 
@@ -199,15 +203,18 @@ def _unchanged(rows: Iterable[bytes], task: AnyTask, is_same: Callable[[], bool]
 
 
 class _Report:
-    """Says every 10,000 examples how many there are, and how many come a second."""
+    """Says every 10,000 examples how many there are, how many come a second, and how long the others will take."""
 
-    def __init__(self, name: str, say: Say):
+    def __init__(self, name: str, say: Say, expected: Forecast | None):
         self._name, self._say, self._began = name, say, time.monotonic()
+        self._total = None if expected is None else expected.records
 
     def __call__(self, count: int) -> None:
         if count % 10_000 == 0:
             rate = count / max(time.monotonic() - self._began, 1e-9)
-            self._say(f"task {self._name!r}: {count:,} examples, {rate:,.0f} a second")
+            of = "" if self._total is None else f" of about {self._total:,}"
+            left = "" if self._total is None else f", {max(0, self._total - count) / rate / 60:,.1f} minutes left"
+            self._say(f"task {self._name!r}: {count:,}{of} examples, {rate:,.0f} a second{left}")
 
 
 def summary(cached: cache.Cache) -> str:

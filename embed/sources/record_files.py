@@ -1,5 +1,6 @@
 """Sources that read files of records: JSON lines, tables, parquet."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from embed.errors import DataError
 from embed.files import sha256_file
 from embed.ranges import Share
 from embed.sources.fields import DEFAULT_BAD_SHARE, DEFAULT_FIELDS, BadRecords, Record, map_records
-from embed.sources.lines import read_json_lines
+from embed.sources.lines import raw_lines, read_json_lines
 from embed.sources.paths import expand_paths
 from embed.sources.tables import read_table, text_of_bytes
 
@@ -61,6 +62,10 @@ class Files(Mapped):
         """Yields ("file:line", raw record)."""
         raise NotImplementedError
 
+    def count(self) -> int:
+        """Returns about how many records the files have, judged by their lines."""
+        return sum(sum(1 for _ in raw_lines(path)) for path in self.paths())
+
     def raw(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("file:line", raw record) of all files in order."""
         for path in self.paths():
@@ -102,15 +107,30 @@ class Parquet(Files):
     """Parquet files; `fields` maps our roles to column names. Needs the extra [parquet]."""
 
     def rows(self, path):
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError as e:
-            raise DataError("parquet files need pyarrow; run: pip install 'embed[parquet]'") from e
-        try:
-            table, number = parquet.ParquetFile(path), 0
+        with _opened_table(path) as table:
+            number = 0
             for batch in table.iter_batches(1024):
                 for raw in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", raw
-        except (OSError, ValueError) as e:
-            raise DataError(f"{path}: not a readable parquet file ({first_line(e)}); fetch it again") from e
+
+    def count(self) -> int:
+        """Returns how many records the files say that they have."""
+        total = 0
+        for path in self.paths():
+            with _opened_table(path) as table:
+                total += table.metadata.num_rows
+        return total
+
+
+@contextlib.contextmanager
+def _opened_table(path: str):
+    """Yields a parquet file; what cannot be read of it is a DataError."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as e:
+        raise DataError("parquet files need pyarrow; run: pip install 'embed[parquet]'") from e
+    try:
+        yield parquet.ParquetFile(path)
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: not a readable parquet file ({first_line(e)}); fetch it again") from e
