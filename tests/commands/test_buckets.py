@@ -167,7 +167,10 @@ def test_what_is_missing_is_named_by_its_address(bucket, work, run_embed):
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_without_a_common_disk_give_the_result_of_one(bucket, work, tmp_path, run_on_hosts, hosts):
     address, environment, _ = bucket
-    mesh = ("--gin.sharding.MeshShape.fsdp=2", "--gin.gemma.Gemma.dropout=0.0")  # dropout depends on the rows of a device
+    mesh = (
+        "--gin.sharding.MeshShape.fsdp=2",
+        "--gin.gemma.Gemma.dropout=0.0",
+    )  # dropout depends on the rows of a device
     run_on_hosts(work, 1, "train", *recipe(str(work)), f"--run_dir={work}/run", *mesh, devices=4)
     environment.pop("EMBED_BUCKET_CACHE")
     command = ("train", *recipe(address), f"--run_dir={address}/run", *mesh)

@@ -62,6 +62,13 @@ def test_unpacked_arrays_are_read_only():
 def test_a_damaged_record_is_an_error():
     rng = np.random.default_rng(3)
     packed = records.pack(drawn_pair(rng), FIELDS)
-    for damaged in (packed[:-1], packed + b"x", packed[:3], b"", b"\xff\xff\xff\xff" + packed[4:], b"\x7f" + packed[1:]):
+    for damaged in (
+        packed[:-1],
+        packed + b"x",
+        packed[:3],
+        b"",
+        b"\xff\xff\xff\xff" + packed[4:],
+        b"\x7f" + packed[1:],
+    ):
         with pytest.raises(DataError, match=f"a record of {len(damaged)} bytes is damaged; prepare the cache again"):
             records.unpack(damaged, FIELDS)

@@ -33,7 +33,11 @@ class Forks:
         cache = {"EMBED_COMPILATION_CACHE": self._cache.name, "XLA_FLAGS": FAST, "PYTHONPATH": str(TESTS.parent)}
         with tempfile.TemporaryDirectory() as outputs:
             paths = {name: str(pathlib.Path(outputs) / name) for name in ("stdout", "stderr")}
-            request = {"arguments": list(words), "folder": str(folder), "environment": {**os.environ, **cache, **environment}}
+            request = {
+                "arguments": list(words),
+                "folder": str(folder),
+                "environment": {**os.environ, **cache, **environment},
+            }
             self._server.stdin.write(json.dumps({**request, **paths}) + "\n")
             self._server.stdin.flush()
             pid = int(self._server.stdout.readline())

@@ -16,7 +16,7 @@ from embed.errors import EmbedError
 
 _MEMORY = 2 << 30  # bytes that a try may add to what the process has
 _BURST = 2000  # tries of one parser before the next has its turn
-_TOKENS = (b"{", b"}", b"[", b"]", b'"', b"\\", b"\n", b"\0", b"\xff", b"-1", b"1e999", b"9" * 30, b"null", b"NaN", b"\\ud800", b",", b":")
+_TOKENS = (*(bytes([c]) for c in b'{}[]",:\\\n\0\xff'), b"-1", b"1e999", b"9" * 30, b"null", b"NaN", b"\\ud800")
 
 
 def changed(content: bytes, choose: random.Random) -> bytes:
@@ -65,10 +65,13 @@ def parsers(folder: pathlib.Path) -> dict[str, tuple[list[bytes], Callable[[byte
     fields = [records.Field("tokens", "int32", 1), records.Field("ids", "int64", 1)]
     example = {field.name: np.arange(5, dtype=field.dtype) for field in fields}
     description = {
-        "format": 1, "architecture": {"type": "Embedder", "encoder": {"type": "Gemma", "width": 32}}, "prompts": {"query": "{content}"},
-        "tokenizer": {"kind": "sentencepiece", "digest": "x"}, "lengths": {"query": 8}, "lineage": {}, "matryoshka_dims": [64],
+        "format": 1, "architecture": {"type": "Embedder", "encoder": {"type": "Gemma", "width": 32}},
+        "prompts": {"query": "{content}"}, "tokenizer": {"kind": "sentencepiece", "digest": "x"}, "lengths": {"query": 8},
+        "lineage": {}, "matryoshka_dims": [64],
     }  # fmt: skip
-    rows = "".join(json.dumps({"query": f"q {i} é", "target": [f"t {i}", "x"], "n": i / 3}) + "\n" for i in range(4)).encode()
+    rows = "".join(
+        json.dumps({"query": f"q {i} é", "target": [f"t {i}", "x"], "n": i / 3}) + "\n" for i in range(4)
+    ).encode()
     judged = b"query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td9\t0\nq2\td3\t2\n"
     body = json.dumps({"input": ["a", "b é"], "model": "m", "encoding_format": "float", "dimensions": 64}).encode()
 
@@ -100,7 +103,9 @@ def tokenizers(folder: pathlib.Path) -> dict[str, tuple[list[bytes], Callable[[b
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None,
         "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "red": 1, "river": 2}, "unk_token": "[UNK]"},
     }  # fmt: skip
-    return {"tokenizer.json": ([json.dumps(content).encode()], lambda data: ours._parse_huggingface("tokenizer.json", data))}
+    return {
+        "tokenizer.json": ([json.dumps(content).encode()], lambda data: ours._parse_huggingface("tokenizer.json", data))
+    }
 
 
 def run(folder: pathlib.Path, tries: int, seed: int, report: Report) -> None:

@@ -32,7 +32,7 @@ def table(tried: list[dict], rows) -> str:
     lines = [
         "# The fault table",
         "",
-        "Made by `python tests/faults/run.py`. A try is survived when it ends as the row says; no try is left out. Survived and tried are",
+        "Made by `python tests/faults/run.py`. A try is survived when it ends as the row says; no try is left out. The counts are",
         "sums over all seeds; what is below its aim is to be tried on.",
         "",
         "| row | fault | ends with | survived / tried | aim | seeds | minutes | what came of them |",
@@ -49,7 +49,9 @@ def table(tried: list[dict], rows) -> str:
         seeds = ", ".join(map(str, sorted({entry["seed"] for entry in own}))) or "-"
         minutes = sum(entry["seconds"] for entry in own) / 60
         counts = f"{survived:,} / {total:,}" if own else "not tried"
-        lines.append(f"| `{row.name}` | {row.fault} | {row.wanted} | {counts} | {row.aim:,} | {seeds} | {minutes:.1f} | {shown} |")
+        lines.append(
+            f"| `{row.name}` | {row.fault} | {row.wanted} | {counts} | {row.aim:,} | {seeds} | {minutes:.1f} | {shown} |"
+        )
     failures = [(entry, failure) for entry in tried for failure in entry["failures"]]
     if failures:
         lines += ["", "Not survived:", ""]
@@ -70,7 +72,9 @@ def main() -> int:
     parser.add_argument("--tries", type=int, help="tries of each row (what its aim still lacks)")
     parser.add_argument("--seed", type=int, help="of the tries (the first that a row has not had)")
     parser.add_argument("--list", action="store_true", help="list the rows and end")
-    parser.add_argument("--keep", action="store_true", help="show what came of them, and leave the files of results as they are")
+    parser.add_argument(
+        "--keep", action="store_true", help="show what came of them, and leave the files of results as they are"
+    )
     given = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from rows import ROWS
@@ -96,8 +100,15 @@ def main() -> int:
         begun = time.time()
         with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
             report = row.run(pathlib.Path(work), tries, seed)
-        entry = {"row": row.name, "seed": seed, "tried": report.tried, "survived": report.survived,
-                 "outcomes": dict(report.outcomes), "failures": report.failures[:20], "seconds": round(time.time() - begun, 1)}  # fmt: skip
+        entry = {
+            "row": row.name,
+            "seed": seed,
+            "tried": report.tried,
+            "survived": report.survived,
+            "outcomes": dict(report.outcomes),
+            "failures": report.failures[:20],
+            "seconds": round(time.time() - begun, 1),
+        }
         print(json.dumps(entry), flush=True)
         survived &= report.survived == report.tried
         if not given.keep:
