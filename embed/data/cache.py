@@ -138,9 +138,9 @@ def outdated(task: AnyTask, cache_dir) -> list[pathlib.Path]:
 
 
 def _fingerprint(task: AnyTask) -> dict:
-    source = getattr(task, "source", None)
+    source = getattr(task, "source", task)
     # A copy of a place in a bucket lies elsewhere on each machine.
-    return json.loads(addresses.restored(json.dumps(source.fingerprint()))) if source is not None else {}
+    return json.loads(addresses.restored(json.dumps(source.fingerprint())))
 
 
 def write(

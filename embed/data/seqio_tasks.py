@@ -286,9 +286,9 @@ def to_seqio(
     encoder = RecordEncoder(features, tokenizer, task.query_prompt, task.target_prompt)
     if isinstance(task, RegisteredTask):
         inner = _registered(task)
-        source = inner.source
+        source = inner.source if task.cached_in is None else _cached(inner, task)
         needed = {name: name for name, role in roles.items() if not role.optional}
-        first = [*inner.preprocessors, _rename(task.name, needed, roles)]
+        first = [*(inner.preprocessors if task.cached_in is None else ()), _rename(task.name, needed, roles)]
     else:
         source = _source(task, roles, failures, is_chosen)
         first = []
@@ -330,6 +330,19 @@ def _registered(task: RegisteredTask):
     if task.name not in names:
         raise DataError(f"module {task.module!r} registers no task {task.name!r}{did_you_mean(task.name, names)}")
     return seqio.TaskRegistry.get(task.name)
+
+
+def _cached(inner, task: RegisteredTask):
+    """Returns the DataSource of what seqio's pipeline has cached of a task, past all of the task's preprocessors."""
+    seqio, _ = libraries()
+    task.cached_folder()
+    seqio.add_global_cache_dirs([task.cached_in])
+
+    def dataset(split, shuffle_files, seed=None):
+        del shuffle_files, seed
+        return inner.get_dataset(sequence_length=None, split=split, shuffle=False, use_cached=True, num_epochs=1)
+
+    return seqio.FunctionDataSource(dataset_fn=dataset, splits=[task.split])
 
 
 def register(mixture: Mixture, tokenizer: Tokenizer, features: Sequence[Feature], sizes: Mapping[str, int]) -> None:

@@ -1,14 +1,15 @@
 """Tasks and mixtures as a recipe declares them. Light: seqio's own Task and Mixture are made from these in `seqio_tasks`."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed import ranges
+from embed import files, ranges
 from embed.buckets import addresses
 from embed.data.features import Feature, definitions
 from embed.data.tokenizers import Tokenizer
-from embed.errors import ConfigError, did_you_mean
+from embed.errors import ConfigError, DataError, did_you_mean
 from embed.ranges import Count, Positive
 from embed.text import template
 
@@ -42,7 +43,8 @@ class RegisteredTask:
     """A task your own module added to seqio.TaskRegistry under `name`; `module` is imported to find it.
 
     Its examples hold texts: query, target, and optionally title and negatives. `version` is yours to raise when what it
-    yields changes.
+    yields changes. With `cached_in` the examples are those that seqio's own pipeline (`seqio_cache_tasks --output_cache_dir=FOLDER`)
+    has written there; the task's preprocessors after its placeholder still run.
     """
 
     name: str
@@ -51,11 +53,33 @@ class RegisteredTask:
     version: int = 1
     query_prompt: str = "none"
     target_prompt: str = "none"
+    cached_in: str | None = None
 
     def definition(self) -> dict[str, Any]:
         """Returns what decides the cached records, as far as can be known without importing the module."""
         prompts = {"query_prompt": template(self.query_prompt), "target_prompt": template(self.target_prompt)}
-        return {**dataclasses.asdict(self), **prompts}
+        fields = {name: value for name, value in describe(self).items() if name != "type"}
+        if self.cached_in is None:  # caches of tasks that are none have no such field
+            del fields["cached_in"]
+        return {**fields, **prompts}
+
+    def fingerprint(self) -> dict[str, str]:
+        """Returns {name: sha256} of the small files that seqio's pipeline wrote about its examples, and {name: size} of the others."""
+        if self.cached_in is None:
+            return {}
+        folder = self.cached_folder()
+        small = {p.name: files.sha256_file(p) for p in sorted(folder.glob("*.json"))}
+        return small | {p.name: str(p.stat().st_size) for p in sorted(folder.glob("*.tfrecord-*"))}
+
+    def cached_folder(self) -> pathlib.Path:
+        """Returns the folder with the task's examples; one that seqio's pipeline has not finished is a DataError."""
+        folder = pathlib.Path(self.cached_in) / self.name.replace(":", "/")
+        if not (folder / "COMPLETED").is_file():
+            raise DataError(
+                f"{folder}: holds no finished cache of the task {self.name!r} (no COMPLETED); run seqio_cache_tasks "
+                f"--tasks={self.name} --output_cache_dir={self.cached_in}"
+            )
+        return folder
 
 
 AnyTask = Task | RegisteredTask

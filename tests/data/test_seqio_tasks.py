@@ -315,6 +315,62 @@ def test_a_task_of_ones_own_module(own_module, tokenizer, name, extra, more):
     same_as_encoder(arrays_of(task, tokenizer, FEATURES), task, tokenizer, given)
 
 
+CACHED = """
+import seqio
+import tensorflow as tf
+
+def fail(split, shuffle_files, seed=None):
+    raise AssertionError("the source is read again")
+
+seqio.TaskRegistry.add(
+    "{name}", source=seqio.FunctionDataSource(dataset_fn=fail, splits=["train"]),
+    preprocessors=[
+        seqio.CacheDatasetPlaceholder(),
+        lambda data: data.map(lambda x: {{"query": x["query"], "target": tf.strings.join([x["target"], "!"])}}),
+    ],
+    output_features={{n: seqio.Feature(seqio.PassThroughVocabulary(1), add_eos=False, dtype=tf.string, rank=0)
+                     for n in ("query", "target")}},
+)
+"""
+
+
+def write_cached(folder, pairs, shards=2) -> None:
+    """Writes what seqio's pipeline writes: records of tensorflow in shards, and files that describe them."""
+    import tensorflow as tf
+
+    folder.mkdir(parents=True)
+    feature = lambda text: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))  # noqa: E731
+    for shard in range(shards):
+        with tf.io.TFRecordWriter(str(folder / f"train.tfrecord-{shard:05d}-of-{shards:05d}")) as writer:
+            for query, target in pairs[shard::shards]:
+                features = tf.train.Features(feature={"query": feature(query), "target": feature(target)})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    described = {name: {"shape": [], "dtype": "string"} for name in ("query", "target")}
+    info = {"num_shards": shards, "features": described, "seqio_version": "0.0.20"}
+    (folder / "info.train.json").write_text(json.dumps(info))
+    (folder / "stats.train.json").write_text(json.dumps({"examples": len(pairs)}))
+    (folder / "COMPLETED").touch()
+
+
+@pytest.mark.slow
+def test_examples_that_seqio_has_cached(own_module, tokenizer, tmp_path):
+    own_module("own_cached")
+    (tmp_path / "own_cached.py").write_text(CACHED.format(name="own_cached"))
+    pairs = [(f"a {i}", f"b {i}") for i in range(7)]
+    task = RegisteredTask("own_cached", "own_cached", cached_in=str(tmp_path / "cached"))
+    with pytest.raises(DataError, match="cached/own_cached: holds no finished cache of the task 'own_cached'"):
+        task.fingerprint()
+    write_cached(tmp_path / "cached" / "own_cached", pairs)
+    rows = arrays_of(task, tokenizer, FEATURES)
+    given = [{"query": query, "target": f"{target}!"} for query, target in pairs[::2] + pairs[1::2]]
+    same_as_encoder(rows, task, tokenizer, given)
+    first = task.fingerprint()
+    assert set(first) == {"info.train.json", "stats.train.json", *(f"train.tfrecord-0000{i}-of-00002" for i in (0, 1))}
+    (tmp_path / "cached" / "own_cached" / "stats.train.json").write_text('{"examples": 6}')
+    assert task.fingerprint() != first
+    assert "cached_in" not in RegisteredTask("t", "m").definition()
+
+
 def test_negatives_of_different_number_in_a_task_of_ones_own(own_module, tokenizer):
     task = own_module("own_ragged", '"negatives": tf.strings.split(x["query"])[1:]')
     given = [
