@@ -43,8 +43,8 @@ class RegisteredTask:
     """A task your own module added to seqio.TaskRegistry under `name`; `module` is imported to find it.
 
     Its examples hold texts: query, target, and optionally title and negatives. `version` is yours to raise when what it
-    yields changes. With `cached_in` the examples are those that seqio's own pipeline (`seqio_cache_tasks --output_cache_dir=FOLDER`)
-    has written there; the task's preprocessors after its placeholder still run.
+    yields changes. With `cached_in` the examples are those that seqio's own pipeline has written there (`seqio_cache_tasks
+    --output_cache_dir=FOLDER`); the task's preprocessors after its placeholder still run.
     """
 
     name: str
@@ -64,7 +64,7 @@ class RegisteredTask:
         return {**fields, **prompts}
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns {name: sha256} of the small files that seqio's pipeline wrote about its examples, and {name: size} of the others."""
+        """Returns {name: sha256} of the small files that seqio's pipeline wrote about its examples, and {name: size} of others."""
         if self.cached_in is None:
             return {}
         folder = self.cached_folder()
