@@ -50,6 +50,8 @@ EXTRAS = {
     # Places in buckets of Google (gs://) and of S3 (s3://).
     "gcs": ["gcsfs>=2025.9,<2027"],
     "s3": ["s3fs>=2025.9,<2027"],
+    # Prepares on Dataflow, Flink or Spark. Wants older protobuf and beartype: an environment of its own.
+    "beam": ["apache-beam>=2.70,<3"],
     "wandb": ["wandb>=0.19,<1"],
     "parquet": ["pyarrow>=18,<30"],
     "huggingface": ["datasets>=4,<6", "huggingface-hub>=0.34,<4"],

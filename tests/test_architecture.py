@@ -77,6 +77,7 @@ HOMES = {
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
     "wandb": {"training"},
+    "apache_beam": {"workflows"},
     "fsspec": {"buckets"},
     "aiohttp": {"buckets"},
     "gcsfs": {"buckets"},

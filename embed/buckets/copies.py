@@ -6,6 +6,7 @@ A copy that another process of this machine uses is not changed. Of several host
 import contextlib
 import pathlib
 import threading
+import time
 from collections.abc import Iterable, Iterator
 
 from embed.buckets import addresses, disk
@@ -149,11 +150,18 @@ def push() -> None:
         _session.push()
 
 
-def pull(path) -> None:
-    """Takes over what another host has written to the copy's place in the bucket."""
+def pull(path, seconds: float = 0.0) -> None:
+    """Takes over what another host has written to the copy's place in the bucket, unless that was done so many seconds ago."""
+    copy = of(path)
+    if copy is not None and time.monotonic() - copy.pulled >= seconds:
+        copy.pull(removes=False)
+
+
+def send(path) -> None:
+    """Copies the parts of a preparation (`data.parts`) to the bucket, whether or not this is the process that writes."""
     copy = of(path)
     if copy is not None:
-        copy.pull(removes=False)
+        copy.send()
 
 
 def wait_for_hosts() -> None:

@@ -32,8 +32,9 @@ _LANES = 8  # objects that are copied at once
 _ARRAYS = re.compile(r"(?:^|/)checkpoints/\d+/[^/]+/")
 _STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
+_PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
 _LOCAL = ("output.log",)  # of this machine alone
-_PARTS = ".parts"  # folder of a step in the bucket: what each of several hosts has written of it
+_WRITTEN = ".written"  # folder of a step in the bucket: what each of several hosts has written of it
 
 
 class _Synced(NamedTuple):
@@ -60,6 +61,7 @@ class Copy:
         self._synced = self._read_state()
         self._pushing = threading.RLock()
         self._was_empty = False
+        self.pulled = 0.0  # when it was made equal to the bucket, by the clock of `time.monotonic`
         self._leases: dict[pathlib.Path, Lease] = {}
 
     def _read_state(self) -> dict[str, _Synced]:
@@ -98,6 +100,7 @@ class Copy:
         """
         with self._pushing:
             self._pull(removes)
+            self.pulled = time.monotonic()
 
     def _pull(self, removes: bool) -> None:
         remote = self._remote()
@@ -166,7 +169,8 @@ class Copy:
             return {"": disk.stat(self.path)}
         stats = {}
         for folder, folders, names in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and _UNFINISHED not in name)
+            shown = lambda name: not name.startswith(".") or name.endswith(_PREPARED)  # noqa: E731
+            folders[:] = sorted(name for name in folders if shown(name) and _UNFINISHED not in name)
             for name in names:
                 path = pathlib.Path(folder, name)
                 relative = path.relative_to(self.path).as_posix()
@@ -242,18 +246,18 @@ class Copy:
         below = folder.relative_to(self.path).as_posix()
         with self._pushing:
             self._upload([f"{below}/{name}" for name in entries])
-        client.write(self._object(f"{below}/{_PARTS}/{host}.json"), json.dumps(entries).encode())
+        client.write(self._object(f"{below}/{_WRITTEN}/{host}.json"), json.dumps(entries).encode())
 
     def collect(self, folder: pathlib.Path, others: Iterable[int]) -> dict[str, Any]:
         """Returns what other hosts have said of their files of a folder, once all have."""
         below, entries = folder.relative_to(self.path).as_posix(), {}
         for host in others:
-            part = self._object(f"{below}/{_PARTS}/{host}.json")
+            part = self._object(f"{below}/{_WRITTEN}/{host}.json")
             entries |= json.loads(_awaited(lambda part=part: client.read(part)))
         for name, entry in entries.items():
             self._synced.setdefault(f"{below}/{name}", _Synced(entry["size"], None, ""))
         for host in others:
-            client.remove(self._object(f"{below}/{_PARTS}/{host}.json"))
+            client.remove(self._object(f"{below}/{_WRITTEN}/{host}.json"))
         return entries
 
     def await_manifest(self, folder: pathlib.Path) -> None:
@@ -261,6 +265,14 @@ class Copy:
         manifest = f"{folder.relative_to(self.path).as_posix()}/{MANIFEST}"
         _awaited(lambda: client.info(self._object(manifest)))
         self.pull(removes=False)
+
+    def send(self) -> None:
+        """Copies the parts of a preparation to the bucket: of each the file that says that it is whole after the part itself."""
+        with self._pushing:
+            local = self._local()
+            parts = [n for n, there in local.items() if _PREPARED in n and self._synced.get(n, ())[:2] != there]
+            for kind in (".records", ".json", ""):  # a marker of a process that has ended has no suffix
+                self._upload([name for name in parts if pathlib.PurePosixPath(name).suffix == kind])
 
     def lock(self, folder: pathlib.Path) -> None:
         """Takes the lease of a folder of the copy, and makes the copy equal to the bucket."""

@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from embed import digests, files, ranges, sources
+from embed.buckets import copies
 from embed.data import cache, seqio_tasks
 from embed.data.features import Feature
 from embed.data.tasks import AnyTask, Mixture, Task
@@ -24,6 +25,7 @@ from embed.errors import DataError
 
 RECORDS = 4096  # of a part
 _WAIT = 0.1  # seconds between looks for the next part
+_TAKE = 3.0  # seconds between looks into a bucket
 _LENGTH = np.dtype("<u8")
 _AGAIN = "run `embed prepare` again to make it anew"
 
@@ -165,7 +167,11 @@ def examples(folder: pathlib.Path, count: int, check: Callable[[int], bool]) -> 
             if is_done:
                 break  # there is no such part, or it is damaged
             if has_ended:
+                copies.pull(folder)  # what it has written on another machine
+                if marker.is_file():
+                    continue
                 raise DataError(f"{marker}: its process has ended without writing it; {_AGAIN}") from None
+            copies.pull(folder, _TAKE)
             time.sleep(_WAIT)
             continue
         yield from _read(folder, part)

@@ -9,26 +9,32 @@ from collections.abc import Sequence
 import jax
 
 from embed import hosts
+from embed.buckets import copies
 from embed.data import parts
 from embed.data import prepare as data
 from embed.data.cache import Cache
 from embed.data.text_features import check_lists
 from embed.errors import ConfigError, DataError, Preempted, StorageError
 from embed.files import FolderLock
-from embed.workflows import command_lines, init_from
+from embed.workflows import beam, command_lines, init_from
 from embed.workflows.recipe import Recipe
 
 _ERRORS = {error.exit_code: error for error in (DataError, StorageError, ConfigError)}
 
 
-def run(recipe: Recipe, *, workers: int = 1, command: Sequence[str] = ()) -> list[Cache]:
+def run(
+    recipe: Recipe, *, workers: int = 1, command: Sequence[str] = (), pipeline: beam.Helpers | None = None
+) -> list[Cache]:
     """Returns the verified token caches of the recipe's tasks, after fetching files and preparing the caches that are missing.
 
     With `workers` > 1, tasks of many records are encoded by so many processes on each host. `command` are the words after `embed`
-    that build the same recipe in another process.
+    that build the same recipe in another process. A Beam `pipeline` encodes them in the place of processes of the hosts.
     """
     recipe = init_from.complete(recipe)
     arguments = _arguments(recipe)
+    if pipeline is not None:
+        with FolderLock(recipe.cache_dir):
+            return _checked(recipe, data.ensure_caches(*arguments, fetches=True, helpers=pipeline))
     helpers = _Helpers(recipe.cache_dir, command, workers) if workers > 1 or jax.process_count() > 1 else None
     with helpers or contextlib.nullcontext():
         if hosts.is_main():
@@ -39,9 +45,15 @@ def run(recipe: Recipe, *, workers: int = 1, command: Sequence[str] = ()) -> lis
         else:
             helpers.start()
             helpers.wait()
-    hosts.sync("the caches are written")
+            copies.send(recipe.cache_dir)
+    hosts.share(recipe.cache_dir, "the caches are written")
     if not hosts.is_main():
         caches = data.ensure_caches(*arguments, say=lambda line: None)
+    return _checked(recipe, caches)
+
+
+def _checked(recipe: Recipe, caches: list[Cache]) -> list[Cache]:
+    """Returns caches whose lists the recipe can use."""
     if not recipe.mixture.only:  # a mixture narrowed to some tasks keeps the settings of all
         check_lists(recipe.record_features, [cache.columns for cache in caches], recipe.mixture.name)
     return caches
@@ -82,7 +94,7 @@ class _Helpers:
         """Starts them, once; every host must come here."""
         if self._running:
             return
-        hosts.sync("the vocabulary is there")
+        hosts.share(self._folder, "the vocabulary is there")
         for index in range(self._first, self._first + self._workers):
             line = [*self._command, f"--worker={index}/{self.count}"]
             self._running[index] = command_lines.start(line, self._log(index))

@@ -1,5 +1,6 @@
 """`embed prepare` by several processes and hosts, through seqio: killed twice, the caches are one process's to the byte."""
 
+import importlib.util
 import json
 import shutil
 
@@ -55,6 +56,22 @@ def test_two_processes_killed_twice_write_the_same_bytes(folder, one, run_embed)
     assert not [p for p in (folder / "two").iterdir() if p.name.endswith((".parts", ".log"))]
     again = prepare(run_embed, folder, "two", "--workers=2")
     assert again.returncode == 0 and "preparing" not in again.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("flags", ["", "--direct_num_workers=2 --direct_running_mode=multi_processing"])
+def test_a_beam_pipeline_writes_the_same_bytes(folder, one, run_embed, flags):
+    pytest.importorskip("apache_beam")  # in an environment of its own
+    done = prepare(run_embed, folder, f"beam{len(flags)}", "--workers=2", f"--beam=--runner=DirectRunner {flags}")
+    assert done.returncode == 0, done.stderr
+    assert caches(folder / f"beam{len(flags)}") == one
+
+
+def test_without_beam_its_option_is_an_error_of_one_line(prepared, run_embed):
+    if importlib.util.find_spec("apache_beam"):
+        pytest.skip("Beam is installed")
+    done = run_embed(prepared, "prepare", "--gin_file=tiny.gin", "--beam=")
+    assert done.returncode == 78 and "--beam needs Apache Beam" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.long
