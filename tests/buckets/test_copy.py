@@ -189,3 +189,27 @@ def test_hosts_put_their_files_together(bucket, contents, monkeypatch, tmp_path)
     assert contents(f"{bucket}/run") == {}
     other.is_own = False
     other.close()
+
+
+def test_parts_of_a_preparation_are_sent_before_what_says_that_they_are_whole(bucket, contents, monkeypatch, tmp_path):
+    put(bucket, vocabulary="v")
+    main = copies.local(bucket)
+    monkeypatch.setenv("EMBED_BUCKET_CACHE", str(tmp_path / "another"))
+    other = copy.Copy(parse(bucket))
+    other.pull()
+    parts = {".t.parts__part-000001.json": "{}", ".t.parts__part-000001.records": "x", ".t.parts__done-1-of-2": ""}
+    write(other.path, more="not sent", **parts)
+    order, upload = [], client.upload
+    monkeypatch.setattr(client, "upload", lambda path, to: (order.append(path.name), upload(path, to))[1])
+    other.send()
+    assert order == ["part-000001.records", "part-000001.json", "done-1-of-2"]
+    assert "more" not in contents(bucket)
+    copies.pull(main / ".t.parts")
+    assert (main / ".t.parts" / "part-000001.records").read_text() == "x"
+    for path in (main / ".t.parts").iterdir():
+        path.unlink()
+    (main / ".t.parts").rmdir()
+    copies.push()
+    assert set(contents(bucket)) == {"vocabulary"}
+    other.is_own = False
+    other.close()
