@@ -24,6 +24,7 @@ import commands
 import conftest
 import corruption
 import fuzz
+import http_requests
 import numpy as np
 import pytest
 from reports import Report, Row
@@ -631,6 +632,16 @@ def parsers(work: pathlib.Path, tries: int, seed: int) -> Report:
     return report
 
 
+def requests(work: pathlib.Path, tries: int, seed: int) -> Report:
+    """Malformed requests to `embed serve`."""
+    report = Report()
+    with tiny(work) as (forks, _, _):
+        code, _, error = forks.run(work / "whole", "average", "run", "--last=1", "--output=model")
+        assert code == 0, error
+    http_requests.run(work / "whole" / "model", tries, seed, report)
+    return report
+
+
 ROWS = [
     Row("kills", "SIGKILL at random moments of a run", "the same bits after going on", 1000, kills),
     Row("saves", "SIGKILL at the named points of saving", "the same bits, nothing left behind", 100, saves),
@@ -657,4 +668,5 @@ ROWS = [
     Row(
         "fuzz", "bytes changed at random, given to the parsers", "a value, or an error of one line", 10_000_000, parsers
     ),
+    Row("http", "malformed requests to the server", "a planned answer, memory that stays", 10_000, requests),
 ]

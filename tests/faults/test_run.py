@@ -11,7 +11,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 FEW = {
     "kills": 4, "saves": 2, "terms": 3, "disk": 2, "writers": 1, "corruptions": 120, "words": 40, "cuts": 200, "utf8": 100,
-    "malicious": 40, "fuzz": 100_000,
+    "malicious": 40, "fuzz": 100_000, "http": 500,
 }  # fmt: skip
 
 

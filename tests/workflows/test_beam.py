@@ -52,7 +52,11 @@ def stand_in(monkeypatch):
     module.Map = lambda function, **given: Named(("map", (function, given)))
     options = types.ModuleType("apache_beam.options.pipeline_options")
     options.PipelineOptions = list
-    for name, value in {"apache_beam": module, "apache_beam.options": types.ModuleType("o"), options.__name__: options}.items():
+    for name, value in {
+        "apache_beam": module,
+        "apache_beam.options": types.ModuleType("o"),
+        options.__name__: options,
+    }.items():
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(Pipeline, "ran", [])
     monkeypatch.setattr(Pipeline, "failure", None)
@@ -80,7 +84,11 @@ def test_what_ends_a_pipeline_is_raised(stand_in, monkeypatch):
     wrapped.__cause__ = DataError("x.jsonl:3: is wrong")
     for failure, kind, message in (
         (wrapped, DataError, "x.jsonl:3: is wrong"),
-        (ValueError("no project\nmore"), StorageError, "the Beam pipeline has ended: no project; run the command again"),
+        (
+            ValueError("no project\nmore"),
+            StorageError,
+            "the Beam pipeline has ended: no project; run the command again",
+        ),
     ):
         monkeypatch.setattr(Pipeline, "failure", failure)
         helpers = beam.Helpers("", [], [], 1)
