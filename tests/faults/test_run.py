@@ -27,8 +27,11 @@ def test_every_row_is_listed():
     assert run("--rows=nothing").returncode == 2
 
 
+LONG = ("saves", "terms", "disk", "writers", "words", "malicious", "http")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("row", FEW)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.long] if row in LONG else []) for row in FEW])
 def test_a_row_survives_some_tries(row):
     done = run(f"--rows={row}", f"--tries={FEW[row]}", "--keep", "--seed=1000")
     entry = json.loads(done.stdout.splitlines()[-1])
