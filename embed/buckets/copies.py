@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from embed.buckets import addresses, disk
 from embed.buckets.addresses import Address
 from embed.buckets.copy import Copy, say
-from embed.errors import StorageError
+from embed.errors import InUse, StorageError
 
+_OUTPUTS = ("--output", "--run_dir")  # options that name what a command writes
 _EVERY = 60.0  # seconds between two looks for files that have changed
 
 
@@ -76,6 +77,7 @@ class _Session:
             except StorageError as e:
                 errors.append(StorageError(f"{e}; what was made is kept in {copy.path}"))
         self.copies = {}
+        self._stop, self._thread = threading.Event(), None
         if errors:
             raise errors[0]
 
@@ -110,9 +112,17 @@ def words(argv: list[str]) -> list[str]:
     """Returns the words of a command line with the paths of copies in the place of addresses; bindings of gin are left."""
     localized_words = []
     for word in argv:
-        name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-        is_gin = name.startswith("--gin.")
-        localized_words.append(f"{name}{equals}{local(value)}" if not is_gin and addresses.is_address(value) else word)
+        name, equals, value = ("", "", word) if addresses.is_address(word) else word.partition("=")
+        if name.startswith("--gin.") or not addresses.is_address(value):
+            localized_words.append(word)
+            continue
+        path = local(value)
+        copy = of(path)
+        if name in _OUTPUTS and copy is not None and not copy.is_own:
+            raise InUse(
+                f"{value}: in use by another process of this machine; wait for it to end or choose another folder"
+            )
+        localized_words.append(f"{name}{equals}{path}")
     return localized_words
 
 

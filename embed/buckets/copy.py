@@ -5,6 +5,7 @@ order in which a folder's MANIFEST.json is the last of it and the first to be re
 there.
 """
 
+import fcntl
 import fnmatch
 import json
 import os
@@ -55,8 +56,8 @@ class Copy:
 
     def __init__(self, address: Address, pattern: str | None = None):
         self.address, self.path, self._pattern = address, addresses.copy_of(address), pattern
-        self._lock = disk.Locks(address)
-        self.is_own = self._lock.is_exclusive
+        self._lock = disk.Locks(address, fcntl.LOCK_EX if pattern is None else fcntl.LOCK_SH)
+        self.is_own = self._lock.is_granted
         self._state_path = addresses.cache_folder() / ".state" / f"{disk.digest(address)}.json"
         self._synced = self._read_state()
         self._pushing = threading.RLock()

@@ -14,34 +14,51 @@ from embed.errors import StorageError
 LIMIT_VARIABLE = "EMBED_BUCKET_CACHE_GB"
 
 
-class Locks:
-    """A lock on the copy of an address for this process, so far as no other process uses it or a part of it."""
+_held: dict[pathlib.Path, list] = {}  # path of a lock -> [its open file, how often this process holds it]
 
-    def __init__(self, address: Address):
-        self._files = []
+
+class Locks:
+    """A lock on the copy of an address for this process, so far as no other process uses it or a part of it.
+
+    It is exclusive, or shared by those that only read. Parts of one another may be held by one process.
+    """
+
+    def __init__(self, address: Address, kind: int = fcntl.LOCK_EX):
+        self._paths: list[pathlib.Path] = []
         parts = address.path.split("/") if address.path else []
         above = [address._replace(path="/".join(parts[:n])) for n in range(len(parts))]
-        self.is_exclusive = all(self._take(one, fcntl.LOCK_SH) for one in above) and self._take(address, fcntl.LOCK_EX)
-        if not self.is_exclusive:
+        self.is_granted = all(self._take(one, fcntl.LOCK_SH) for one in above) and self._take(address, kind)
+        if not self.is_granted:
             self.release()
 
     def _take(self, address: Address, kind: int) -> bool:
         path = addresses.cache_folder() / ".locks" / digest(address)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            return False
-        self._files.append(handle)
+        entry = _held.get(path)
+        if entry is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            entry = [open(path, "a", encoding="utf-8"), 0]  # noqa: SIM115 - held open as long as the lock
+        if entry[1] == 0 or kind == fcntl.LOCK_EX:  # one that is exclusive stays it
+            try:
+                fcntl.flock(entry[0], kind | fcntl.LOCK_NB)
+            except OSError:
+                if entry[1] == 0:
+                    entry[0].close()
+                else:
+                    fcntl.flock(entry[0], fcntl.LOCK_SH | fcntl.LOCK_NB)  # which a failed change may have lost
+                return False
+        _held[path] = [entry[0], entry[1] + 1]
+        self._paths.append(path)
         return True
 
     def release(self) -> None:
         """Frees the copy."""
-        for handle in self._files:
-            handle.close()
-        self._files = []
+        for path in self._paths:
+            handle, count = _held.pop(path)
+            if count > 1:
+                _held[path] = [handle, count - 1]
+            else:
+                handle.close()
+        self._paths = []
 
 
 def digest(address: Address) -> str:
@@ -91,7 +108,7 @@ def _forget(state: pathlib.Path) -> int:
     address = addresses.parse(given)
     locks = Locks(address)
     try:
-        if not locks.is_exclusive:
+        if not locks.is_granted:
             return 0
         path = addresses.copy_of(address)
         freed = size_of(path) if path.is_dir() else (stat(path) or (0, 0))[0]

@@ -107,8 +107,13 @@ def _run_with_buckets(argv: list[str]) -> None:
     """Runs a command; places in buckets that it names have copies here, and what it changed of them goes back in any case."""
     try:
         _run(argv)
-    finally:
-        copies.finish()
+    except BaseException:
+        try:
+            copies.finish()
+        except StorageError as e:  # beside what has ended the command
+            print(f"embed: {e}", file=sys.stderr, flush=True)
+        raise
+    copies.finish()
 
 
 def _tune_memory(argv: list[str]) -> None:

@@ -63,6 +63,9 @@ def test_a_copy_that_another_process_uses_is_left_alone(bucket, contents):
         pass
     copies.finish()
     assert contents(bucket) == {"a": b"1"}
+    with pytest.raises(InUse, match="in use by another process"):
+        copies.words([f"--output={bucket}"])
+    copies.finish()
     user.communicate("\n")
     assert contents(bucket) == {"a": b"1", "b": b"not copied yet"}
 
@@ -77,9 +80,24 @@ def test_what_cannot_be_copied_back_is_kept(bucket, faults, monkeypatch):
     assert tree(folder) == {"a": "1"}
 
 
+def test_one_process_may_hold_parts_of_one_another(bucket, contents):
+    put(bucket, data__a="1", data__b="2")
+    copies.local(f"{bucket}/data/*")
+    copies.local(f"{bucket}/data/a")
+    cache = copies.local(f"{bucket}/data/cache")
+    whole = copies.local(f"{bucket}/data")
+    assert all(copies.of(path).is_own for path in (cache, whole, whole / "a"))
+    write(cache, x="3")
+    copies.finish()
+    assert contents(bucket) == {"data/a": b"1", "data/b": b"2", "data/cache/x": b"3"}
+    copies.local(f"{bucket}/data")  # after all have been freed
+
+
 def test_the_words_of_a_command_and_what_lies_beside_a_file(bucket, tmp_path):
     put(bucket, suites__s="{}", sets__x="1", pics__list="a", pics__a="2")
     words = copies.words(["--suite=" + f"{bucket}/suites/s", "--gin.A='gs://bucket/x'", f"{bucket}/none", "plain"])
+    (named,) = copies.words([f"name={bucket}/sets"])
+    assert named == f"name={copies.local(f'{bucket}/sets')}"
     suite, gin, none, plain = words
     path = pathlib.Path(suite.removeprefix("--suite="))
     assert path.read_text() == "{}" and gin == "--gin.A='gs://bucket/x'" and plain == "plain"
