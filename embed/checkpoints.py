@@ -74,17 +74,24 @@ def _own_blocks(x: jax.Array) -> list[tuple[arrays.Block, np.ndarray]]:
 
 
 class Saver:
-    """Writes checkpoint steps of one run in the background and keeps the newest and the best of them.
+    """Writes checkpoint steps of one run in the background and keeps the newest and the best of them, and every `keep_every`th.
 
     `save` returns once the arrays have left the device; the step exists only when its manifest has been written. An error in
     the background is raised by the next `save` or `wait`, and nothing before it is lost.
     """
 
-    def __init__(self, folder, *, keep_last: int = 5, on_commit: Callable[[int], None] = lambda step: None):
+    def __init__(
+        self,
+        folder,
+        *,
+        keep_last: int = 5,
+        keep_every: int | None = None,
+        on_commit: Callable[[int], None] = lambda step: None,
+    ):
         self.folder = pathlib.Path(folder)
         # Orbax looks for what the hosts wrote with a pattern of which this is a part: it finds nothing, and the step is lost.
         arrays.resolved(folder, "\\[")
-        self._keep_last = keep_last
+        self._keep_last, self._keep_every = keep_last, keep_every
         self._on_commit = on_commit
         self._is_apart = _is_apart(folder)
         self._checkpointer = ocp.AsyncCheckpointer(_handler())
@@ -187,9 +194,9 @@ class Saver:
             self._error = e if isinstance(e, EmbedError) else self._failed(step, e)
 
     def _collect(self) -> None:
-        """Deletes all committed steps but the newest `keep_last` and the protected one."""
+        """Deletes all committed steps but the newest `keep_last`, the protected one and those that `keep_every` divides."""
         for step in files.committed_steps(self.folder)[: -self._keep_last]:
-            if step not in self._protected:
+            if step not in self._protected and (self._keep_every is None or step % self._keep_every):
                 doomed = self.folder / f".deleting-{step}"
                 (self.folder / str(step)).rename(doomed)
                 files.failpoint("checkpoint.before_delete")

@@ -121,6 +121,14 @@ def saver(tmp_path):
     saver.close()
 
 
+def test_steps_that_are_kept_for_good(tmp_path):
+    saver = checkpoints.Saver(tmp_path / "checkpoints", keep_last=1, keep_every=4)
+    for step in range(2, 11, 2):
+        saver.save(step, make_trees(), CONTENTS)
+    saver.close()
+    assert files.committed_steps(tmp_path / "checkpoints") == [4, 8, 10]
+
+
 @pytest.fixture(scope="module")
 def step_folder(tmp_path_factory):
     """A committed step of `make_trees()`. Tests must not change it; `copied` gives a copy."""

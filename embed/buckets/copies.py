@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from embed.buckets import addresses, disk
 from embed.buckets.addresses import Address
 from embed.buckets.copy import Copy, say
-from embed.errors import InUse, StorageError
+from embed.errors import InUse, StorageError, UsageError
 
 _OUTPUTS = ("--output", "--run_dir")  # options that name what a command writes
+_FOLLOWER = "--copy_to"  # the option that takes an address as it is
 _EVERY = 60.0  # seconds between two looks for files that have changed
 
 
@@ -23,6 +24,7 @@ class _Session:
 
     def __init__(self):
         self.copies: dict[tuple[Address, str | None], Copy] = {}
+        self.following: list[Copy] = []  # folders of this machine that are kept in a bucket too
         self.writes: bool | None = True
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,10 +45,28 @@ class _Session:
         self.copies[address, pattern] = copy
         copy.pull()
         disk.remember(copy.address)
+        self._start()
+        return path
+
+    def follow(self, folder: pathlib.Path, address: Address) -> None:
+        """Keeps a folder at an address too."""
+        copy = Copy(address, path=folder)
+        if not copy.is_own:
+            raise InUse(
+                f"{address}: in use by another process of this machine; wait for it to end or choose another place"
+            )
+        try:
+            copy.follow()
+        except BaseException:
+            copy.leave()
+            raise
+        self.following.append(copy)
+        self._start()
+
+    def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="copies to buckets", daemon=True)
             self._thread.start()
-        return path
 
     def copy_with(self, path: pathlib.Path) -> Copy | None:
         for (_, pattern), copy in self.copies.items():
@@ -63,20 +83,20 @@ class _Session:
 
     def push(self) -> None:
         if self.writes:
-            for copy in list(self.copies.values()):
+            for copy in [*self.copies.values(), *self.following]:
                 copy.push()
 
     def close(self) -> None:
         self._stop.set()
         errors = []
-        for copy in self.copies.values():
+        for copy in [*self.copies.values(), *self.following]:
             if not self.writes:
                 copy.is_own = False
             try:
                 copy.close()
             except StorageError as e:
                 errors.append(StorageError(f"{e}; what was made is kept in {copy.path}"))
-        self.copies = {}
+        self.copies, self.following = {}, []
         self._stop, self._thread = threading.Event(), None
         if errors:
             raise errors[0]
@@ -88,6 +108,13 @@ _session = _Session()
 def local(path) -> pathlib.Path:
     """Returns a path; of an address in a bucket the path of its copy, which is made equal to the bucket first."""
     return _session.use(str(path)) if addresses.is_address(str(path)) else pathlib.Path(path)
+
+
+def follow(folder, text: str) -> None:
+    """Keeps a folder of this machine at a second place, an address in a bucket, from now until the end of the command."""
+    if not addresses.is_address(text):
+        raise UsageError(f"{text!r} is no address in a bucket; give gs://BUCKET/PATH or s3://BUCKET/PATH")
+    _session.follow(pathlib.Path(folder), addresses.parse(text))
 
 
 def present(path) -> pathlib.Path:
@@ -111,9 +138,10 @@ def localized(text: str) -> str:
 def words(argv: list[str]) -> list[str]:
     """Returns the words of a command line with the paths of copies in the place of addresses; bindings of gin are left."""
     localized_words = []
-    for word in argv:
+    for before, word in zip(["", *argv], argv):
         name, equals, value = ("", "", word) if addresses.is_address(word) else word.partition("=")
-        if name.startswith("--gin.") or not addresses.is_address(value):
+        is_kept = name.startswith("--gin.") or _FOLLOWER in (name, before)
+        if is_kept or not addresses.is_address(value):
             localized_words.append(word)
             continue
         path = local(value)
@@ -156,8 +184,7 @@ def locked(folder) -> Iterator[None]:
 
 def push() -> None:
     """Copies back what has changed so far."""
-    if _session.copies:
-        _session.push()
+    _session.push()
 
 
 def pull(path, seconds: float = 0.0) -> None:

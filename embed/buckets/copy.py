@@ -54,8 +54,8 @@ def say(line: str) -> None:
 class Copy:
     """The copy of one address. With `pattern` it has the objects below the address that match, and is read only."""
 
-    def __init__(self, address: Address, pattern: str | None = None):
-        self.address, self.path, self._pattern = address, addresses.copy_of(address), pattern
+    def __init__(self, address: Address, pattern: str | None = None, path: pathlib.Path | None = None):
+        self.address, self.path, self._pattern = address, path or addresses.copy_of(address), pattern
         self._lock = disk.Locks(address, fcntl.LOCK_EX if pattern is None else fcntl.LOCK_SH)
         self.is_own = self._lock.is_granted
         self._state_path = addresses.cache_folder() / ".state" / f"{disk.digest(address)}.json"
@@ -132,6 +132,21 @@ class Copy:
             else:
                 missing.append((name, entry))
         self._download(missing)
+
+    def follow(self) -> None:
+        """Begins to make the bucket equal to a folder that is not its copy so far. What is there must be of the same folder.
+
+        A folder without checkpoints beside a bucket that has some is a StorageError: these would be removed.
+        """
+        remote = self._remote()
+        steps = {step for name in remote if (step := _step_of(name)) is not None}
+        if steps and not (self.path / "checkpoints").is_dir():
+            raise StorageError(
+                f"{self.address}: holds a run of {len(steps)} checkpoints, and {self.path} none, so that they would be removed; "
+                "copy them back first, or name another place"
+            )
+        self._synced = {name: _Synced(entry.size, 0, entry.version) for name, entry in remote.items()}
+        self._lease(self.path, self.address)
 
     def complete(self, names: Iterable[str]) -> None:
         """Copies files, by their names below the address, that were left."""
@@ -282,10 +297,13 @@ class Copy:
             raise InUse(
                 f"{address}: in use by another process of this machine; wait for it to end or choose another folder"
             )
+        self._lease(folder, address)
+        self.pull()
+
+    def _lease(self, folder: pathlib.Path, address: Address) -> None:
         lease = Lease(address, say, _end)
         lease.acquire()
         self._leases[folder] = lease
-        self.pull()
 
     def unlock(self, folder: pathlib.Path) -> None:
         """Copies back what has changed, and gives the lease of a folder back."""
@@ -301,10 +319,14 @@ class Copy:
         try:
             self.push()
         finally:
-            for lease in self._leases.values():
-                lease.release()
-            self._leases = {}
-            self._lock.release()
+            self.leave()
+
+    def leave(self) -> None:
+        """Frees the copy for other processes, as it is."""
+        for lease in self._leases.values():
+            lease.release()
+        self._leases = {}
+        self._lock.release()
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -49,6 +49,9 @@ def add_arguments(parser) -> None:
         help="trace N steps with JAX's profiler into RUN_DIR/profile, which TensorBoard and xprof show (0)",
     )
     parser.add_argument(
+        "--copy_to", metavar="ADDRESS", help="keep the run in a bucket too: gs://BUCKET/PATH or s3://..."
+    )
+    parser.add_argument(
         "--wandb",
         metavar="PROJECT",
         help="write the metrics to this project of Weights & Biases too, as one run however often it is resumed",
@@ -65,4 +68,4 @@ def run(arguments) -> None:
     recipe, given, operative = config.build(Recipe, arguments.gin_file, arguments.gin_bindings)
     configuration = {"config.gin": given, "operative_config.gin": operative}
     watching = {"profile_steps": arguments.profile_steps, "wandb_project": arguments.wandb or None}
-    train.run(recipe, arguments.run_dir, configuration, **watching)
+    train.run(recipe, arguments.run_dir, configuration, copy_to=arguments.copy_to, **watching)

@@ -50,7 +50,8 @@ class Schedule:
     """How long a run is and how often it reports, saves and evaluates, in steps.
 
     Its length is `steps`, or `epochs`: how often all examples of the mixture are drawn, taken together. With `patience` it ends
-    early, once that many evaluations after the best one were no better by the run's `best_metric`.
+    early, once that many evaluations after the best one were no better by the run's `best_metric`. Of the checkpoints the last
+    `keep_last` are kept, the best one, and those of steps that `keep_every` divides.
     """
 
     steps: Count | None = None
@@ -58,6 +59,7 @@ class Schedule:
     log_every: Count = 20
     checkpoint_every: Count = 100
     keep_last: Count = 5
+    keep_every: Count | None = None
     evaluate_every: Count | None = None
     patience: Count | None = None
 
@@ -120,7 +122,8 @@ def train(run: Run) -> TrainState:
         abstract = jax.eval_shape(run.create)
         placed = layout(run.objective, abstract, run.mesh)
         items = Items(run.objective, abstract)
-        saver = checkpoints.Saver(run.run_dir / "checkpoints", keep_last=run.schedule.keep_last)
+        keep = {"keep_last": run.schedule.keep_last, "keep_every": run.schedule.keep_every}
+        saver = checkpoints.Saver(run.run_dir / "checkpoints", **keep)
         restored, micro_batches = _restore(run, items, placed) or (None, None)
         state = restored or _create(run, placed)
         first = int(state.step)

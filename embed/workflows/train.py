@@ -30,6 +30,7 @@ def run(
     run_dir,
     configuration: Mapping[str, str] | None = None,
     *,
+    copy_to: str | None = None,
     profile_steps: int = 0,
     wandb_project: str | None = None,
 ) -> int:
@@ -38,7 +39,8 @@ def run(
     Missing token caches are prepared, and what will happen is printed before it does. `configuration` are files that describe
     the run, name -> text, written once it begins. Another process that trains in the same folder is a StorageError, a recipe
     that does not continue what the folder holds a DataError, and SIGTERM raises Preempted after saving. `profile_steps` steps are
-    traced by JAX's profiler into the run's folder `profile`. With `wandb_project` metrics go to Weights & Biases too.
+    traced by JAX's profiler into the run's folder `profile`. With `wandb_project` metrics go to Weights & Biases too. The address
+    `copy_to` in a bucket gets what the folder has, while the run goes on.
     """
     run_dir = copies.local(run_dir)
     if wandb_project is not None and hosts.is_main():
@@ -46,7 +48,11 @@ def run(
     watching = {"profile_steps": profile_steps, "wandb_project": wandb_project}
     with files.FolderLock(run_dir) if hosts.is_main() else contextlib.nullcontext():
         hosts.share(run_dir, "the run folder is locked")
-        return _train(init_from.complete(recipe), run_dir, configuration or {}, watching)
+        if copy_to is not None and hosts.is_main():
+            copies.follow(run_dir, copy_to)
+        step = _train(init_from.complete(recipe), run_dir, configuration or {}, watching)
+        copies.push()
+        return step
 
 
 def _describe_run(run_dir: pathlib.Path, configuration: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from embed import files
 from embed.buckets import addresses, client, copies, lease
 from embed.buckets.addresses import parse
-from embed.errors import InUse, StorageError
+from embed.errors import InUse, StorageError, UsageError
 
 
 def put(bucket: str, **contents: str) -> None:
@@ -78,6 +78,30 @@ def test_what_cannot_be_copied_back_is_kept(bucket, faults, monkeypatch):
     with pytest.raises(StorageError, match=f"what was made is kept in {folder}"):
         copies.finish()
     assert tree(folder) == {"a": "1"}
+
+
+def test_a_folder_is_kept_in_a_bucket_too(bucket, contents, tmp_path):
+    run = tmp_path / "run"
+    step(run, 4)
+    with pytest.raises(UsageError, match="'here' is no address in a bucket"):
+        copies.follow(run, "here")
+    copies.follow(run, f"{bucket}/run")
+    assert copies.of(run) is None, "it is no copy of what is in the bucket"
+    write(run, **{"metrics.jsonl": "1"})
+    copies.finish()
+    assert {"checkpoints/4/MANIFEST.json", "checkpoints/4/params/d/x", "metrics.jsonl"} < set(contents(f"{bucket}/run"))
+    step(run, 8)
+    for path in sorted((run / "checkpoints" / "4").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (run / "checkpoints" / "4").rmdir()
+    copies.follow(run, f"{bucket}/run")
+    copies.finish()
+    assert {name.split("/")[1] for name in contents(f"{bucket}/run") if "/" in name} == {"8"}
+    with pytest.raises(
+        StorageError, match="holds a run of 1 checkpoints, and .*other none, so that they would be removed"
+    ):
+        copies.follow(tmp_path / "other", f"{bucket}/run")
+    assert copies.words(["--copy_to=" + bucket, "--copy_to", bucket]) == ["--copy_to=" + bucket, "--copy_to", bucket]
 
 
 def test_one_process_may_hold_parts_of_one_another(bucket, contents):
