@@ -237,6 +237,7 @@ def write_blocks(
         opened = tensorstore.open(
             {**_plain_store(folder, path), "metadata": {"compressor": None}},
             create=True,
+            delete_existing=True,  # what a killed process has left
             dtype=tensorstore.dtype(np.dtype(dtype)),
             shape=shape,
             chunk_layout=tensorstore.ChunkLayout(chunk_shape=[max(1, n) for n in piece]),

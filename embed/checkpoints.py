@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from embed import arrays, documents, files, trees
+from embed import arrays, documents, files, hosts, trees
 from embed.buckets import copies
 from embed.errors import DataError, EmbedError, NumericError, StorageError
 from embed.packed_arrays import Packed
@@ -108,6 +108,11 @@ class Saver:
             if path.is_dir() and (uncommitted or _LEFTOVER.search(path.name)):
                 shutil.rmtree(path)
 
+    def has(self, step: int) -> bool:
+        """Returns whether a step is committed; the same on every host, though each may have its own copy of the folder."""
+        is_committed = step in files.committed_steps(self.folder)
+        return bool(hosts.agree(np.array(is_committed))) if self._is_apart else is_committed
+
     def protect(self, step: int | None) -> None:
         """Keeps `step` (the best so far) from being deleted; it replaces the step protected before."""
         self._protected = set() if step is None else {step}
@@ -115,6 +120,8 @@ class Saver:
     def save(self, step: int, items: Mapping[str, Any], contents: Mapping[str, bytes], **extra) -> None:
         """Starts writing the trees `items` and the small files `contents` (name -> bytes) as checkpoint `step`."""
         self.wait()
+        if (self.folder / str(step) / files.MANIFEST).is_file():
+            return  # it was being written when it was asked for again
         for name in ("params", "learned", "moving"):
             if name in items:
                 check_finite(items[name], f"checkpoint {step}, {name}")
@@ -247,6 +254,17 @@ def set_aside(folder, damaged: Mapping[int, DataError], say: Callable[[str], Non
         say(
             f"checkpoint {step} is damaged and was set aside as {aside.name} ({reason}); falling back to the one before"
         )
+
+
+def agree_with_main(step_folder) -> None:
+    """Verifies a step that the main host has, and removes those that it has set aside, where this host has its own copy."""
+    step_folder = pathlib.Path(step_folder)
+    if hosts.is_main() or not _is_apart(step_folder):
+        return
+    files.verify_manifest(step_folder)
+    for step in files.committed_steps(step_folder.parent):
+        if step > int(step_folder.name):
+            shutil.rmtree(step_folder.parent / str(step))
 
 
 def tree_paths(step_folder, item: str) -> set[str]:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from embed.buckets import copies
-from embed.errors import HostLost
+from embed.errors import HostLost, UsageError
 
 HEARTBEAT = 40  # seconds until JAX itself gives a silent host up, and ends this process without a word of ours
 _BEAT, _LOST = 2.0, 25.0  # seconds between two signs of life, and without one until a host counts as lost
@@ -124,6 +124,14 @@ def share(path, name: str) -> None:
     sync(name)
     if not is_main():
         copies.pull(path)
+
+
+def refuse_copies(path, what: str) -> None:
+    """Raises UsageError where several hosts would write what is of one folder into copies of a bucket, each on its own disk."""
+    if jax.process_count() > 1 and copies.of(path) is not None:
+        raise UsageError(
+            f"{path}: {what} on several hosts needs a folder on a common file system; give one, or run it on one host"
+        )
 
 
 def meet(devices, what: str) -> None:

@@ -123,11 +123,13 @@ def find(address: Address) -> dict[str, Object]:
         raise StorageError(
             f"{address.scheme}://{address.bucket}: no such bucket; create it, or correct its name"
         ) from e
-    return {
+    objects = {
         name.removeprefix(prefix): _object(entry)
         for name, entry in listed.items()
         if name.startswith(prefix) and name != prefix and entry["type"] == "file" and not name.endswith("/")
     }
+    # Others would be files elsewhere, or none.
+    return {name: entry for name, entry in objects.items() if not {"", ".", ".."} & set(name.split("/"))}
 
 
 def read(address: Address) -> bytes | None:

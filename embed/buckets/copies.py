@@ -78,7 +78,7 @@ class _Session:
         while not self._stop.wait(_EVERY):
             try:
                 self.push()
-            except StorageError as e:
+            except Exception as e:  # nothing may end the thread
                 say(f"note       {e}; what is not copied yet is tried again")
 
     def push(self) -> None:
@@ -90,12 +90,16 @@ class _Session:
         self._stop.set()
         errors = []
         for copy in [*self.copies.values(), *self.following]:
-            if not self.writes:
-                copy.is_own = False
             try:
-                copy.close()
+                if self.writes is False:
+                    copy.leave()
+                else:
+                    copy.close()
             except StorageError as e:
-                errors.append(StorageError(f"{e}; what was made is kept in {copy.path}"))
+                place = addresses.cache_folder()  # as it is: the path of a copy is shown as its address
+                errors.append(
+                    StorageError(f"{e}; what was made is kept below {place}, and goes there with the same command")
+                )
         self.copies, self.following = {}, []
         self._stop, self._thread = threading.Event(), None
         if errors:
@@ -146,7 +150,7 @@ def words(argv: list[str]) -> list[str]:
             continue
         path = local(value)
         copy = of(path)
-        if name in _OUTPUTS and copy is not None and not copy.is_own:
+        if {name, before} & set(_OUTPUTS) and copy is not None and not copy.is_own:
             raise InUse(
                 f"{value}: in use by another process of this machine; wait for it to end or choose another folder"
             )
@@ -172,7 +176,7 @@ def locked(folder) -> Iterator[None]:
     """Holds the lease of a folder that lies in a copy; nothing happens for any other folder."""
     folder = pathlib.Path(folder)
     copy = of(folder)
-    if copy is None or not _session.writes:
+    if copy is None or _session.writes is False:
         yield
         return
     copy.lock(folder)

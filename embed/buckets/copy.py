@@ -6,7 +6,6 @@ there.
 """
 
 import fcntl
-import fnmatch
 import json
 import os
 import pathlib
@@ -19,22 +18,17 @@ from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any, NamedTuple, TypeVar
 
-from embed.buckets import addresses, client, disk
+from embed.buckets import addresses, client, disk, naming
 from embed.buckets.addresses import Address
-from embed.buckets.lease import FOLDER as LEASES
 from embed.buckets.lease import Lease
+from embed.buckets.naming import MANIFEST
 from embed.errors import InUse, StorageError
 
 T = TypeVar("T")
-MANIFEST = "MANIFEST.json"
 UPLOADING = ".uploading"  # the object that says that the first upload to a place is not finished
 _LOOK = 0.3  # seconds between two looks for what another host writes
 _LANES = 8  # objects that are copied at once
 _ARRAYS = re.compile(r"(?:^|/)checkpoints/\d+/[^/]+/")
-_STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
-_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
-_PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
-_LOCAL = ("output.log",)  # of this machine alone
 _WRITTEN = ".written"  # folder of a step in the bucket: what each of several hosts has written of it
 
 
@@ -62,6 +56,8 @@ class Copy:
         self._synced = self._read_state()
         self._pushing = threading.RLock()
         self._was_empty = False
+        self._mine: set[str] = set()  # names that were here, and go from the bucket when they go here
+        self._unfinished: set[str] = set()  # names that an upload which was not finished has left
         self.pulled = 0.0  # when it was made equal to the bucket, by the clock of `time.monotonic`
         self._leases: dict[pathlib.Path, Lease] = {}
 
@@ -91,39 +87,43 @@ class Copy:
             return {"": whole}
         objects = client.find(self.address)
         if self._pattern is not None:
-            return {name: objects[name] for name in objects if _matches(name, self._pattern)}
-        return {name: entry for name, entry in objects.items() if not name.startswith(f"{LEASES}/")}
+            return {name: objects[name] for name in objects if naming.matches(name, self._pattern)}
+        return {name: entry for name, entry in objects.items() if name == UPLOADING or naming.is_shared(name)}
 
     def pull(self, removes: bool = True) -> None:
         """Makes the copy equal to the bucket. Arrays of checkpoints are left until `complete` asks for them.
 
-        Without `removes` files that the bucket does not have stay: those that this process is about to copy there.
+        What was made here and has not been copied back stays. Without `removes` what the bucket has no more stays too.
         """
         with self._pushing:
             self._pull(removes)
+            self._mine |= {name for name in self._local() if name in self._synced}
+            self._mine |= {
+                name for name, entry in self._synced.items() if entry.modified is None and self._is_whole(name)
+            }
             self.pulled = time.monotonic()
 
     def _pull(self, removes: bool) -> None:
-        remote = self._remote()
+        remote, is_first = self._remote(), self.pulled == 0.0
         self._was_empty = not remote
         if UPLOADING in remote:
             say(f"note       {self.address}: an upload that was not finished; what there is of it is ignored")
-            self._was_empty = True
-            self._synced = {name: _Synced(entry.size, 0, entry.version) for name, entry in remote.items()}
+            self._was_empty, self._unfinished = True, set(remote) - {UPLOADING}
             remote = {}
-        else:
-            self._synced = {name: entry for name, entry in self._synced.items() if name in remote}
         if self.is_own and removes:
-            for name in set(self._local()) - set(remote):
-                self._at(name).unlink(missing_ok=True)
+            for name, there in self._local().items():
+                if name not in remote and self._synced.get(name, ())[:2] == there:
+                    self._at(name).unlink(missing_ok=True)
             if not remote:
                 _remove_empty(self.path)
+        self._synced = {name: entry for name, entry in self._synced.items() if name in remote}
         missing = []
         for name, entry in remote.items():
             synced = self._synced.get(name)
             there = disk.stat(self._at(name))
-            if synced is not None and synced.version == entry.version and there == (synced.size, synced.modified):
-                continue
+            is_same = synced is not None and synced.version == entry.version
+            if is_same and (there == (synced.size, synced.modified) or (there is not None and not is_first)):
+                continue  # or was changed by this process
             if not self.is_own and there is not None:
                 continue  # of the process that uses it
             if _ARRAYS.search(name):
@@ -134,18 +134,26 @@ class Copy:
         self._download(missing)
 
     def follow(self) -> None:
-        """Begins to make the bucket equal to a folder that is not its copy so far. What is there must be of the same folder.
+        """Begins to make the bucket equal to a folder that is not its copy so far. Nothing that was there before is removed.
 
-        A folder without checkpoints beside a bucket that has some is a StorageError: these would be removed.
+        An address with other things than a run, or with a run that has no checkpoint in common with the folder, is a StorageError.
         """
         remote = self._remote()
-        steps = {step for name in remote if (step := _step_of(name)) is not None}
-        if steps and not (self.path / "checkpoints").is_dir():
-            raise StorageError(
-                f"{self.address}: holds a run of {len(steps)} checkpoints, and {self.path} none, so that they would be removed; "
-                "copy them back first, or name another place"
+        manifests = {
+            name
+            for name in remote
+            if naming.is_manifest(name) and naming.step_of(name) == name.removesuffix(f"/{MANIFEST}")
+        }
+        is_same = any(
+            self._at(name).is_file() and client.read(self._object(name)) == self._at(name).read_bytes()
+            for name in manifests
+        )
+        if remote and not is_same:
+            held = (
+                f"a run of {len(manifests)} checkpoints, none of which {self.path} has" if manifests else "other files"
             )
-        self._synced = {name: _Synced(entry.size, 0, entry.version) for name, entry in remote.items()}
+            raise StorageError(f"{self.address}: holds {held}; name another place")
+        self._synced = {}
         self._lease(self.path, self.address)
 
     def complete(self, names: Iterable[str]) -> None:
@@ -185,13 +193,11 @@ class Copy:
             return {"": disk.stat(self.path)}
         stats = {}
         for folder, folders, names in os.walk(self.path):
-            shown = lambda name: not name.startswith(".") or name.endswith(_PREPARED)  # noqa: E731
-            folders[:] = sorted(name for name in folders if shown(name) and _UNFINISHED not in name)
+            folders[:] = sorted(filter(naming.is_shown, folders))
             for name in names:
                 path = pathlib.Path(folder, name)
                 relative = path.relative_to(self.path).as_posix()
-                is_ours = not name.startswith(".") and relative not in _LOCAL and not path.is_symlink()
-                if is_ours and (there := disk.stat(path)) is not None:
+                if naming.is_shared(relative) and not path.is_symlink() and (there := disk.stat(path)) is not None:
                     stats[relative] = there
         return stats
 
@@ -201,12 +207,14 @@ class Copy:
             return
         with self._pushing:
             local = self._local()
+            gone = [name for name in self._mine if name not in local and self._is_gone(name)]
             incomplete = {
-                step for name in local if (step := _step_of(name)) and not self._at(f"{step}/{MANIFEST}").is_file()
+                step
+                for name in local
+                if (step := naming.step_of(name)) and not self._at(f"{step}/{MANIFEST}").is_file()
             }
-            local = {name: there for name, there in local.items() if _step_of(name) not in incomplete}
+            local = {name: there for name, there in local.items() if naming.step_of(name) not in incomplete}
             changed = [n for n, there in local.items() if n not in self._synced or self._synced[n][:2] != there]
-            gone = [name for name in self._synced if name not in local and self._is_gone(name)]
             if not changed and not gone:
                 return
             # A folder with a lease may be there in part: its command goes on with what there is.
@@ -214,25 +222,31 @@ class Copy:
             if marks:
                 client.write(self._object(UPLOADING), b"")
             for name in changed:
-                if _is_manifest(name) and name in self._synced:
+                if naming.is_manifest(name) and name in self._synced:
                     self._remove([name])  # its folder is written anew
-            first = [name for name in changed if _group(name, local) == 0]
-            manifests = sorted((n for n in changed if _group(n, local) == 1), key=lambda n: (-n.count("/"), n))
+            first = [name for name in changed if naming.group(name, local) == 0]
+            manifests = sorted((n for n in changed if naming.group(n, local) == 1), key=lambda n: (-n.count("/"), n))
             self._upload(first)
             for name in manifests:
                 self._upload([name])
-            self._upload([name for name in changed if _group(name, local) == 2])
-            self._remove([name for name in gone if _is_manifest(name)])
-            self._remove([name for name in gone if not _is_manifest(name) and name in self._synced])
+            self._upload([name for name in changed if naming.group(name, local) == 2])
+            self._remove([name for name in gone if naming.is_manifest(name)])
+            self._remove([name for name in gone if not naming.is_manifest(name) and name in self._synced])
             if marks:
+                self._remove(sorted(self._unfinished - set(local)))
                 client.remove(self._object(UPLOADING))
-            self._was_empty = False
+            self._was_empty, self._unfinished = False, set()
             self._write_state()
 
     def _is_gone(self, name: str) -> bool:
-        step = _step_of(name)
+        step = naming.step_of(name)
+        if name not in self._synced:
+            return False
         left = self._synced[name].modified is None
         return not left or (step is not None and not self._at(step).is_dir())
+
+    def _is_whole(self, name: str) -> bool:
+        return self._at(f"{naming.step_of(name)}/{MANIFEST}").is_file()
 
     def _upload(self, names: list[str]) -> None:
         def one(name: str) -> tuple[str, _Synced] | None:
@@ -241,14 +255,17 @@ class Copy:
                 return None  # removed meanwhile
             try:
                 entry = client.upload(self._at(name), self._object(name))
-            except FileNotFoundError:
-                return None
+            except FileNotFoundError as e:
+                if disk.stat(self._at(name)) is None:
+                    return None
+                raise StorageError(f"{self.address}: no such bucket; create it, or correct its name") from e
             return name, _Synced(there[0], there[1], entry.version)
 
         failpoint = os.environ.get("EMBED_FAIL_AT", "")
         for number, done in enumerate(_each(one, names), 1):
             if done is not None:
                 self._synced[done[0]] = done[1]
+                self._mine.add(done[0])
             if failpoint == f"buckets.after_upload_{number}":
                 os.kill(os.getpid(), 9)
 
@@ -256,6 +273,7 @@ class Copy:
         _each(lambda name: client.remove(self._object(name)), names)
         for name in names:
             self._synced.pop(name, None)
+            self._mine.discard(name)
 
     def publish(self, folder: pathlib.Path, host: int, entries: dict[str, Any]) -> None:
         """Copies one host's files of a folder to the bucket, and then says which they are."""
@@ -272,6 +290,7 @@ class Copy:
             entries |= json.loads(_awaited(lambda part=part: client.read(part)))
         for name, entry in entries.items():
             self._synced.setdefault(f"{below}/{name}", _Synced(entry["size"], None, ""))
+            self._mine.add(f"{below}/{name}")
         for host in others:
             client.remove(self._object(f"{below}/{_WRITTEN}/{host}.json"))
         return entries
@@ -286,7 +305,7 @@ class Copy:
         """Copies the parts of a preparation to the bucket: of each the file that says that it is whole after the part itself."""
         with self._pushing:
             local = self._local()
-            parts = [n for n, there in local.items() if _PREPARED in n and self._synced.get(n, ())[:2] != there]
+            parts = [n for n, there in local.items() if naming.PREPARED in n and self._synced.get(n, ())[:2] != there]
             for kind in (".records", ".json", ""):  # a marker of a process that has ended has no suffix
                 self._upload([name for name in parts if pathlib.PurePosixPath(name).suffix == kind])
 
@@ -316,6 +335,9 @@ class Copy:
 
     def close(self) -> None:
         """Copies back what has changed, and frees the copy for other processes."""
+        if not self.is_own and self._pattern is None and not self._lock.is_granted:
+            self._lock = disk.Locks(self.address)  # the process that used it may have ended
+            self.is_own = self._lock.is_granted
         try:
             self.push()
         finally:
@@ -327,28 +349,6 @@ class Copy:
             lease.release()
         self._leases = {}
         self._lock.release()
-
-
-def _matches(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
-
-
-def _step_of(name: str) -> str | None:
-    match = _STEP.match(name)
-    return match[0] if match else None
-
-
-def _is_manifest(name: str) -> bool:
-    return name.rpartition("/")[2] == MANIFEST
-
-
-def _group(name: str, local: Iterable[str]) -> int:
-    """Returns 0 of a file of a folder that has a manifest, 1 of a manifest, and 2 of any other file."""
-    if _is_manifest(name):
-        return 1
-    parts = name.split("/")
-    return 0 if any("/".join([*parts[:n], MANIFEST]) in local for n in range(len(parts))) else 2
 
 
 def _files(count: int) -> str:

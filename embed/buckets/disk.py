@@ -9,7 +9,7 @@ import shutil
 
 from embed.buckets import addresses
 from embed.buckets.addresses import Address
-from embed.errors import StorageError
+from embed.errors import ConfigError, StorageError
 
 LIMIT_VARIABLE = "EMBED_BUCKET_CACHE_GB"
 
@@ -81,7 +81,10 @@ def make_room(needed: int, address: Address) -> None:
     base.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(base).free
     limit = os.environ.get(LIMIT_VARIABLE)
-    room = free if not limit else min(free, int(float(limit) * 1e9) - size_of(base))
+    try:
+        room = free if not limit else min(free, int(float(limit) * 1e9) - size_of(base))
+    except ValueError as e:
+        raise ConfigError(f"{LIMIT_VARIABLE}={limit}: is no number of gigabytes; correct it") from e
     if room < needed:
         for state in sorted((base / ".state").glob("*.json"), key=lambda p: p.stat().st_mtime):
             room += _forget(state)

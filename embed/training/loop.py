@@ -16,7 +16,6 @@ import optax
 from jax.sharding import Mesh
 
 from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
-from embed.buckets import copies
 from embed.data.features import Feature
 from embed.data.loader import Batches
 from embed.errors import ConfigError, DataError, Preempted
@@ -122,8 +121,10 @@ def train(run: Run) -> TrainState:
         abstract = jax.eval_shape(run.create)
         placed = layout(run.objective, abstract, run.mesh)
         items = Items(run.objective, abstract)
-        keep = {"keep_last": run.schedule.keep_last, "keep_every": run.schedule.keep_every}
-        saver = checkpoints.Saver(run.run_dir / "checkpoints", **keep)
+        schedule = run.schedule
+        saver = checkpoints.Saver(
+            run.run_dir / "checkpoints", keep_last=schedule.keep_last, keep_every=schedule.keep_every
+        )
         restored, micro_batches = _restore(run, items, placed) or (None, None)
         state = restored or _create(run, placed)
         first = int(state.step)
@@ -197,8 +198,7 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     if step > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
-    if not hosts.is_main() and copies.of(step_folder) is not None:
-        files.verify_manifest(step_folder)  # which this host has on a disk of its own
+    checkpoints.agree_with_main(step_folder)
     exported = jax.eval_shape(run.model.init, jax.random.key(0))
     targets = with_shardings(items.split(items.abstract), items.split(placed))
     targets["params"] = with_shardings(exported, sharding.shardings(run.model.axes, exported, run.mesh))
@@ -371,7 +371,7 @@ def example_flops(run: Run) -> float:
 
 
 def _save(run: Run, items: Items, state: TrainState, saver: checkpoints.Saver, step: int) -> None:
-    if step in files.committed_steps(saver.folder):
+    if saver.has(step):
         return
     meta = {
         "step": step,

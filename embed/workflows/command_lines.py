@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from embed import config, documents, files
+from embed.buckets import addresses
 from embed.errors import DataError, Preempted
 
 DONE, LOG = "done.json", "log.txt"
@@ -37,8 +38,8 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
     path = folder / DONE
     done = documents.read_json(path)["lines"] if path.is_file() else []
     for before, line in zip(done, lines):
-        if before["line"] != shlex.join(line):
-            raise DataError(f"{path}: was made by `{before['line']}`, now it is `{shlex.join(line)}`; remove {folder}")
+        if before["line"] != _stored(line):
+            raise DataError(f"{path}: was made by `{before['line']}`, now it is `{_stored(line)}`; remove {folder}")
     for line in lines[len(done) :]:
         shown = shown_as(line)
         print(f"{what}: {shown}", flush=True)
@@ -51,8 +52,13 @@ def run(what: str, lines: Sequence[Line], folder: pathlib.Path) -> None:
             last = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()[-1]
             message = f"{what}: `{shown}` ended with {code}: {last} (all of it: {folder}/{LOG})"
             raise LineFailed(message, code, last, folder / LOG)
-        done.append({"line": shlex.join(line), "seconds": round(time.time() - began, 1)})
+        done.append({"line": _stored(line), "seconds": round(time.time() - began, 1)})
         files.write_json(path, {"lines": done})
+
+
+def _stored(line: Line) -> str:
+    """Returns a line as it is written down, with addresses in the place of copies' paths, which differ by machine."""
+    return addresses.restored(shlex.join(line))
 
 
 def start(line: Line, log_path: pathlib.Path) -> subprocess.Popen:

@@ -161,6 +161,7 @@ class Encoding:
         def encode(shard):
             return self.vectors(shard, prompt_template, dims)
 
+        hosts.refuse_copies(job.output, "encoding")
         with files.FolderLock(job.output) if hosts.is_main() else contextlib.nullcontext():
             if hosts.is_main():
                 job.begin()

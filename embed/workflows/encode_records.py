@@ -91,7 +91,7 @@ def _encode_images(
     arguments = (recipe.mixture, recipe.tokenizer, recipe.record_features, recipe.cache_dir)
     if hosts.is_main():
         prepare.ensure_caches(*arguments, say=lambda line: console.say(f"data       {line}"))
-    hosts.sync("caches prepared")
+    hosts.share(recipe.cache_dir, "caches prepared")
     caches = [cache.find(task, *arguments[1:]) for task in recipe.mixture.tasks]
     items = _CachedImages(caches, feature.name)
     console.say(f"image      {len(items):,} different images")
@@ -154,6 +154,7 @@ def _encode_side(
 
     `beside` is written into its identity too, and may be another when the command is run again.
     """
+    hosts.refuse_copies(folder, "encoding")
     scanned = {template: bulk.scan(lambda items=items: items, shard_size) for template, items in groups.items()}
     identity = _identity(opened, {template: one.digest for template, one in scanned.items()}, dims)
     if (folder / files.MANIFEST).is_file():

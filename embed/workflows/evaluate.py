@@ -182,7 +182,7 @@ class _Scoring:
             )
         facts = {
             "model": addresses.restored(str(path)),
-            "folder": str(model.folder),
+            "folder": addresses.restored(str(model.folder)),
             "digest": model.digest,
             "dtype": model.dtype,
             "weights": weights,

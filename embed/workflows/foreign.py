@@ -34,7 +34,7 @@ def bundle_of(name: str, cache_dir, role: str) -> pathlib.Path:
             if not (folder / files.MANIFEST).is_file():
                 console.say(f"{role:<10} converting {name} into {folder}")
                 (image_convert if has_images else convert).convert(source, folder, name)
-    hosts.sync(f"the {role} was converted")
+    hosts.share(folder, f"the {role} was converted")
     return folder
 
 

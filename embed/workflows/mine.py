@@ -118,6 +118,7 @@ class Job:
         left = [path for path in self.pairs if not self._is_done(path)]
         if not left and not self._work.exists():
             return
+        hosts.refuse_copies(self.output, "mining")
         with files.FolderLock(self.output) if hosts.is_main() else contextlib.nullcontext():
             shared = self._encoded_corpus() if left and self.corpus else None
             for path in left:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed import bundles, config, documents, files, ranges
+from embed.buckets import addresses
 from embed.curation import proposals, rates, simplex
 from embed.curation.proposals import Proposer
 from embed.curation.trials import Plan, Result, Search, TrialFailed
@@ -151,7 +152,7 @@ class Job:
         options = {} if self.bayesian is None else dataclasses.asdict(self.bayesian)
         around = {} if self.grid is None else {**dataclasses.asdict(self.grid), "factors": list(self.grid.factors)}
         return {
-            "given": list(self.given),
+            "given": [addresses.restored(word) for word in self.given],
             "search": "grid" if self.bayesian is None else "bayesian",
             **dict.fromkeys(("factors", "whole", "patience")),
             **around,

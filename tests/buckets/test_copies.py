@@ -75,7 +75,7 @@ def test_what_cannot_be_copied_back_is_kept(bucket, faults, monkeypatch):
     folder = copies.local(f"{bucket}/out")
     write(folder, a="1")
     faults.refused = "embed-test"
-    with pytest.raises(StorageError, match=f"what was made is kept in {folder}"):
+    with pytest.raises(StorageError, match=f"what was made is kept below {addresses.cache_folder()}"):
         copies.finish()
     assert tree(folder) == {"a": "1"}
 
@@ -90,17 +90,21 @@ def test_a_folder_is_kept_in_a_bucket_too(bucket, contents, tmp_path):
     write(run, **{"metrics.jsonl": "1"})
     copies.finish()
     assert {"checkpoints/4/MANIFEST.json", "checkpoints/4/params/d/x", "metrics.jsonl"} < set(contents(f"{bucket}/run"))
+    copies.follow(run, f"{bucket}/run")
     step(run, 8)
     for path in sorted((run / "checkpoints" / "4").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (run / "checkpoints" / "4").rmdir()
-    copies.follow(run, f"{bucket}/run")
     copies.finish()
-    assert {name.split("/")[1] for name in contents(f"{bucket}/run") if "/" in name} == {"8"}
+    assert "checkpoints/8/MANIFEST.json" in contents(f"{bucket}/run")
+    step(tmp_path / "other", 8, "other values")
     with pytest.raises(
-        StorageError, match="holds a run of 1 checkpoints, and .*other none, so that they would be removed"
+        StorageError, match="holds a run of [12] checkpoints, none of which .*other has; name another place"
     ):
         copies.follow(tmp_path / "other", f"{bucket}/run")
+    put(bucket, data__x="1")
+    with pytest.raises(StorageError, match="holds other files; name another place"):
+        copies.follow(run, f"{bucket}/data")
     assert copies.words(["--copy_to=" + bucket, "--copy_to", bucket]) == ["--copy_to=" + bucket, "--copy_to", bucket]
 
 

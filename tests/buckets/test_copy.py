@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from embed import files
-from embed.buckets import client, copies, copy
+from embed.buckets import addresses, client, copies, copy
 from embed.buckets.addresses import parse
 
 
@@ -56,7 +57,32 @@ def test_what_has_changed_there_changes_here(bucket):
     copies.finish()
     (folder / "c").write_text("damaged")
     (folder / "left").write_text("by a process that was killed")
-    assert tree(copies.local(bucket)) == {"a": "new", "c": "3", "d": "4"}
+    client.remove(parse(f"{bucket}/d"))
+    assert tree(copies.local(bucket)) == {"a": "new", "c": "3", "left": "by a process that was killed"}
+
+
+def test_reading_removes_nothing(bucket, contents):
+    """Hidden objects, an upload that another machine has not finished, and a step that it is writing."""
+    put(bucket, **{".gitattributes": "x", "output.log": "x", ".cache__x": "x", "a": "1"})
+    put(bucket, out__x="1", **{"out__.uploading": ""})
+    put(bucket, run__checkpoints__4__params__x="1", **{"run__checkpoints__4__model.json": "{}"})
+    there = contents(bucket)
+    for place in (bucket, f"{bucket}/out", f"{bucket}/run"):
+        shutil.rmtree(addresses.cache_folder(), ignore_errors=True)  # on a machine each
+        copies.local(place)
+        copies.push()
+        copies.finish()
+    assert contents(bucket) == there
+    assert not (copies.local(bucket) / ".gitattributes").exists()
+
+
+def test_what_was_made_stays_when_the_bucket_is_looked_at_again(bucket):
+    put(bucket, a="1", b="2")
+    folder = copies.local(bucket)
+    write(folder, a="changed", new="3")
+    client.remove(parse(f"{bucket}/b"))
+    copies.of(folder).pull()
+    assert tree(folder) == {"a": "changed", "new": "3"}
 
 
 def test_what_has_not_changed_is_not_copied_again(bucket, monkeypatch):
@@ -101,6 +127,7 @@ def test_an_output_whose_upload_was_killed_is_ignored_and_replaced(bucket, conte
     killed = subprocess.run([sys.executable, "-c", program, f"{bucket}/out"], env=environment)
     assert killed.returncode == -9
     assert copy.UPLOADING in contents(f"{bucket}/out")
+    shutil.rmtree(addresses.cache_folder())  # another machine
     folder = copies.local(f"{bucket}/out")
     assert not folder.exists() and "an upload that was not finished" in capsys.readouterr().out
     write(folder, x="1")
