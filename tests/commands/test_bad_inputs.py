@@ -23,9 +23,9 @@ def reseal(name: str):
     """Returns what gives a sealed file the digest of what it holds now."""
 
     def commit(folder: pathlib.Path) -> None:
-        with contextlib.suppress(ValueError, AttributeError):
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads((folder / name).read_text(encoding="utf-8"))  # UTF-16 is to stay what it is
-            if "digest" in value:
+            if isinstance(value, dict) and "digest" in value:
                 digests.write_sealed(folder / name, value)
 
     return commit

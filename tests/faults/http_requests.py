@@ -116,7 +116,7 @@ def run(model: pathlib.Path, tries: int, seed: int, report: Report) -> None:
                 report.fail(f"another answer after {number} requests")
             if number == tries // 5:
                 settled = resident(server.pid)
-        grown = resident(server.pid) / settled
+        grown = resident(server.pid) / settled if settled else 1.0
         if grown > _GROWTH:
             report.fail(f"memory has grown by a factor of {grown:.2f}")
         else:

@@ -25,6 +25,8 @@ def test_an_unknown_architecture_lists_the_known(theirs, refused):
     assert "did you mean 'modernbert'?" in error(theirs)
     edit(theirs / "config.json", lambda c: c.pop("model_type"))
     assert "unknown architecture None" in error(theirs)
+    edit(theirs / "config.json", lambda c: c.update(model_type=[]))
+    assert "unknown architecture []" in error(theirs)
 
 
 def test_every_family_knows_its_own_name():

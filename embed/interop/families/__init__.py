@@ -16,7 +16,7 @@ def of_config(config: dict, location) -> Family:
     """Returns the family of a config.json; an unknown one is a DataError that lists the known."""
     known = {name: family for family in ALL for name in (family.model_type, *family.other_types)}
     name = config.get("model_type")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         shown = sorted(family.model_type for family in ALL)
         raise DataError(f"{location}: unknown architecture {name!r}{did_you_mean(str(name), shown)}")
     return known[name]
