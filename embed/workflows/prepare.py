@@ -16,14 +16,14 @@ from embed.data.cache import Cache
 from embed.data.text_features import check_lists
 from embed.errors import ConfigError, DataError, Preempted, StorageError
 from embed.files import FolderLock
-from embed.workflows import beam, command_lines, init_from
+from embed.workflows import command_lines, init_from
 from embed.workflows.recipe import Recipe
 
 _ERRORS = {error.exit_code: error for error in (DataError, StorageError, ConfigError)}
 
 
 def run(
-    recipe: Recipe, *, workers: int = 1, command: Sequence[str] = (), pipeline: beam.Helpers | None = None
+    recipe: Recipe, *, workers: int = 1, command: Sequence[str] = (), pipeline: data.Helpers | None = None
 ) -> list[Cache]:
     """Returns the verified token caches of the recipe's tasks, after fetching files and preparing the caches that are missing.
 
