@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from embed import hosts
+from embed.errors import UsageError
 
 
 class Board(dict):
@@ -227,3 +228,30 @@ def test_a_run_that_is_done_is_watched_no_more(monkeypatch):
     own._board.broken = True
     own.join(5)
     assert not own.is_alive() and said == []
+
+
+def test_hosts_are_refused_a_copy_where_each_would_write_a_part(monkeypatch):
+    monkeypatch.setattr(hosts.copies, "of", lambda path: object())
+    hosts.refuse_copies("gs://bucket/x", "encoding")  # one host
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    with pytest.raises(
+        UsageError, match="gs://bucket/x: encoding on several hosts needs a folder on a common file system"
+    ):
+        hosts.refuse_copies("gs://bucket/x", "encoding")
+    monkeypatch.setattr(hosts.copies, "of", lambda path: None)
+    hosts.refuse_copies("/shared/x", "encoding")
+
+
+def test_what_the_main_host_wrote_is_shared(monkeypatch):
+    done = []
+    for name in ("push", "pull"):
+        monkeypatch.setattr(hosts.copies, name, lambda *given, name=name: done.append(name))
+    monkeypatch.setattr(hosts, "sync", lambda name: done.append(name))
+    hosts.share("x", "alone")
+    assert done == []
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    for is_main, wanted in ((True, ["push", "here"]), (False, ["here", "pull"])):
+        done.clear()
+        monkeypatch.setattr(hosts, "is_main", lambda is_main=is_main: is_main)
+        hosts.share("x", "here")
+        assert done == wanted
