@@ -9,6 +9,10 @@ class EmbedError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """Returns one line, also where the error quotes what has several."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(EmbedError):
     """The command line cannot be carried out as given."""

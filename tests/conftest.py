@@ -232,6 +232,9 @@ def pytest_collection_modifyitems(items):
             return 0
         return {"models": 1, "losses": 1, "training": 2, "commands": 2}.get(item.path.parent.name, 3)
 
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{item.nodeid}: is long and not slow; mark it as both")
     items.sort(key=rank)
 
 

@@ -43,3 +43,9 @@ def test_the_codes_are_those_of_sysexits():
 def test_the_nearest_name_is_told_or_all_that_are_known(name, known, said):
     assert did_you_mean(name, known) == said
     assert did_you_mean(name, (one for one in known)) == said
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    for mark in ("\n", "\r\n", "\u2028", "\x0b", "\x85"):
+        assert str(errors.DataError(f"x.json: 'a{mark}b' is wrong")) == "x.json: 'a b' is wrong"
+    assert str(errors.UsageError("two  spaces stay")) == "two  spaces stay" and str(errors.DataError()) == ""

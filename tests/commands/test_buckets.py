@@ -164,6 +164,7 @@ def test_what_is_missing_is_named_by_its_address(bucket, work, run_embed):
 
 
 @pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_without_a_common_disk_give_the_bits_of_those_with_one(bucket, work, tmp_path, run_on_hosts, hosts):
     """That those with a common disk give the result of one is tested in training/test_processes.py."""

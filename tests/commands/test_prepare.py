@@ -59,6 +59,7 @@ def test_two_processes_killed_twice_write_the_same_bytes(folder, one, run_embed)
 
 
 @pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["", "--direct_num_workers=2 --direct_running_mode=multi_processing"])
 def test_a_beam_pipeline_writes_the_same_bytes(folder, one, run_embed, flags):
     pytest.importorskip("apache_beam")  # in an environment of its own
@@ -75,12 +76,14 @@ def test_without_beam_its_option_is_an_error_of_one_line(prepared, run_embed):
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_two_hosts_write_the_same_bytes(folder, one, run_on_hosts):
     run_on_hosts(folder, 2, "prepare", "--gin_file=tiny.gin", "--gin.CACHE_DIR='hosts'", "--workers=1", "--distributed")
     assert caches(folder / "hosts") == one
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_a_bad_record_is_named_as_by_one_process(folder, run_embed):
     work = folder.parent / "bad"
     shutil.copytree(folder, work, ignore=shutil.ignore_patterns("one", "two", "hosts"))
