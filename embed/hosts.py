@@ -117,12 +117,11 @@ def share(path, name: str) -> None:
 
     Hosts share a file system, or `path` lies in the copy of a place in a bucket, which each host has on its own disk.
     """
-    if jax.process_count() == 1:
-        return
-    if is_main():
+    several = jax.process_count() > 1
+    if several and is_main():
         copies.push()
     sync(name)
-    if not is_main():
+    if several and not is_main():
         copies.pull(path)
 
 

@@ -218,7 +218,7 @@ def test_other_hosts_wait_for_the_caches_and_need_the_same_folder(
     monkeypatch.setattr(hosts, "sync", synced.append)
     with pytest.raises(DataError, match="caches: not shared by all hosts; put cache_dir into a bucket"):
         train.run(recipe_of(), tmp_path / "run")
-    assert synced == ["token caches prepared"] and without_seqio == []
+    assert synced == ["the run folder is locked", "token caches prepared"] and without_seqio == []
     monkeypatch.setattr(hosts, "is_main", lambda: True)
     train.run(recipe_of(), tmp_path / "run")
     monkeypatch.setattr(hosts, "is_main", lambda: False)
