@@ -8,31 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from bucket_places import put, step, tree, write
 
 from embed import files
 from embed.buckets import addresses, client, copies, copy
 from embed.buckets.addresses import parse
-
-
-def put(bucket: str, **contents: str) -> None:
-    for name, content in contents.items():
-        client.write(parse(f"{bucket}/{name.replace('__', '/')}"), content.encode())
-
-
-def tree(folder: pathlib.Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
-
-
-def write(folder: pathlib.Path, **contents: str) -> None:
-    for name, content in contents.items():
-        path = folder / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-
-def step(folder: pathlib.Path, number: int, content: str = "values") -> None:
-    write(folder / "checkpoints" / str(number), **{"model.json": "{}", "params__d__x": content})
-    files.write_manifest(folder / "checkpoints" / str(number), trees={"params": {}})
 
 
 def test_a_folder_a_file_and_a_pattern_are_copied(bucket):
@@ -91,7 +71,7 @@ def test_what_has_not_changed_is_not_copied_again(bucket, monkeypatch):
     copies.finish()
     monkeypatch.setattr(client, "download", pytest.fail)
     monkeypatch.setattr(client, "upload", pytest.fail)
-    copies.local(bucket)
+    assert tree(copies.local(bucket)) == {"a": "1", "b": "2"}
     copies.finish()
 
 

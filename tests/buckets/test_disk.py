@@ -1,15 +1,10 @@
 """Room for copies of places in emulated buckets."""
 
 import pytest
+from bucket_places import put
 
-from embed.buckets import addresses, client, copies, disk
-from embed.buckets.addresses import parse
+from embed.buckets import addresses, copies, disk
 from embed.errors import StorageError
-
-
-def put(bucket: str, **contents: str) -> None:
-    for name, content in contents.items():
-        client.write(parse(f"{bucket}/{name.replace('__', '/')}"), content.encode())
 
 
 def test_copies_that_were_not_used_for_longest_make_room(bucket, monkeypatch):
