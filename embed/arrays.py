@@ -20,6 +20,7 @@ import numpy as np
 import tensorstore
 
 from embed import documents, files, packed_arrays, trees
+from embed.buckets import copies
 from embed.errors import DataError, EmbedError, StorageError, UsageError
 from embed.packed_arrays import Packed
 from embed.quantized_arrays import CODES, SCALES
@@ -105,6 +106,7 @@ def open_arrays(step_folder, item: str = "params") -> dict[str, tensorstore.Tens
     """
     step_folder = resolved(step_folder)
     manifest = files.read_manifest(step_folder)
+    copies.complete(step_folder, [name for name in manifest["files"] if name.startswith(f"{item}/")])
     schemes, tree = packed_arrays.schemes(manifest, item, step_folder / files.MANIFEST), manifest["trees"][item]
     names = [
         name

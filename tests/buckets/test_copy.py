@@ -1,5 +1,6 @@
 """Copies of places in emulated buckets: equal to the bucket, copied back whole, and never in part for who reads there."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,8 +12,10 @@ import pytest
 from bucket_places import put, step, tree, write
 
 from embed import files
+from embed.arrays import open_arrays
 from embed.buckets import addresses, client, copies, copy
 from embed.buckets.addresses import parse
+from embed.errors import DataError
 
 
 def test_a_folder_a_file_and_a_pattern_are_copied(bucket):
@@ -126,8 +129,11 @@ def test_arrays_of_checkpoints_come_when_they_are_verified(bucket):
     folder = copies.local(f"{bucket}/run")
     arrays = lambda: sorted(p.relative_to(folder).parts[1] for p in folder.rglob("x"))  # noqa: E731
     assert files.committed_steps(folder / "checkpoints") == [4, 8] and arrays() == []
+    with contextlib.suppress(DataError):  # they are none
+        open_arrays(folder / "checkpoints" / "4")
+    assert arrays() == ["4"]
     files.verify_manifest(folder / "checkpoints" / "8", "params")
-    assert arrays() == ["8"]
+    assert arrays() == ["4", "8"]
     copies.finish()
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"4", "8"}
 

@@ -106,6 +106,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(bucket, work, tmp_path, run_embed):
         re.search(r"resuming at step [48] of 12", again.stdout)
         and f"done       {address}/run at step 12" in again.stdout
     )
+    shutil.rmtree(tmp_path / "machine")  # on another the checkpoints come when they are averaged
     chain(run_embed, work, address, **environment)
     assert sum(faults.counts.values()) >= 3
     faults.set(0)
