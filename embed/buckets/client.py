@@ -20,6 +20,8 @@ _EXTRAS = {"gs": "gcs", "s3": "s3"}
 _WAITS = (0.5, 1, 2, 4, 8, 16, 32, 60, 60)  # seconds between the tries
 _REFUSALS = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _REFUSED = (400, 401, 403, 404, 405, 411, 412, 413)  # HTTP status codes that stay what they are
+_WITHOUT_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
+_SAID = 4  # seconds; longer waits are said
 _CONNECT, _READ = 20, 60  # seconds until a server that does not answer counts as lost
 _SMALL = 8 << 20  # bytes of a file that is read whole before it is sent
 PART = ".part"  # ends the name of a file that is being copied
@@ -66,7 +68,7 @@ def _status(error: BaseException) -> int | None:
 
 def _is_passing(error: Exception) -> bool:
     """Returns whether a failure may pass: a lost connection, a server at fault or too busy."""
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, _REFUSALS) or type(error).__name__ in _WITHOUT_CREDENTIALS:
         return False
     status = _status(error)
     return status not in _REFUSED if status is not None else True
@@ -78,13 +80,15 @@ def _tried(address: Address, what: str, operation: Callable[[], T]) -> T:
         try:
             return operation()
         except Exception as e:  # fsspec's backends raise errors of many types
+            reason = " ".join(str(e).split())[:200] or type(e).__name__
             if wait is None or not _is_passing(e):
                 if isinstance(e, FileNotFoundError | FileExistsError):
                     raise
-                reason = " ".join(str(e).split())[:200] or type(e).__name__
                 raise StorageError(
                     f"{address}: cannot be {what} ({reason}); check the bucket, its permissions and the credentials"
                 ) from e
+            if wait >= _SAID:
+                print(f"note       {address}: cannot be {what} ({reason}); tried again in {wait} s", flush=True)
         time.sleep(wait * random.uniform(0.5, 1.5))
     raise AssertionError
 
@@ -123,13 +127,11 @@ def find(address: Address) -> dict[str, Object]:
         raise StorageError(
             f"{address.scheme}://{address.bucket}: no such bucket; create it, or correct its name"
         ) from e
-    objects = {
+    return {
         name.removeprefix(prefix): _object(entry)
         for name, entry in listed.items()
         if name.startswith(prefix) and name != prefix and entry["type"] == "file" and not name.endswith("/")
     }
-    # Others would be files elsewhere, or none.
-    return {name: entry for name, entry in objects.items() if not {"", ".", ".."} & set(name.split("/"))}
 
 
 def read(address: Address) -> bytes | None:

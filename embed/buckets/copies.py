@@ -96,10 +96,9 @@ class _Session:
                 else:
                     copy.close()
             except StorageError as e:
-                place = addresses.cache_folder()  # as it is: the path of a copy is shown as its address
-                errors.append(
-                    StorageError(f"{e}; what was made is kept below {place}, and goes there with the same command")
-                )
+                cache = addresses.cache_folder()  # the path of a copy itself would be shown as its address
+                line = f"{e}; what was made is kept below {cache}; run the same command again to copy it"
+                errors.append(StorageError(line))
         self.copies, self.following = {}, []
         self._stop, self._thread = threading.Event(), None
         if errors:

@@ -86,6 +86,13 @@ class Copy:
         if whole is not None:
             return {"": whole}
         objects = client.find(self.address)
+        strange = [name for name in objects if not naming.is_path(name)]
+        if strange and self.pulled == 0.0:
+            say(
+                f"note       {self.address}: {len(strange):,} objects have names that are no paths, such as {strange[0]!r}; they "
+                "are left out"
+            )
+        objects = {name: entry for name, entry in objects.items() if naming.is_path(name)}
         if self._pattern is not None:
             return {name: objects[name] for name in objects if naming.matches(name, self._pattern)}
         return {name: entry for name, entry in objects.items() if name == UPLOADING or naming.is_shared(name)}

@@ -30,6 +30,11 @@ def group(name: str, local: Iterable[str]) -> int:
     return 0 if any("/".join([*parts[:n], MANIFEST]) in local for n in range(len(parts))) else 2
 
 
+def is_path(name: str) -> bool:
+    """Returns whether a file of this name lies below the folder that it is named from: no part is empty, '.' or '..'."""
+    return not {"", ".", ".."} & set(name.split("/"))
+
+
 def is_shown(folder: str) -> bool:
     """Returns whether a folder of this name belongs into the bucket."""
     return (not folder.startswith(".") or folder.endswith(PREPARED)) and _UNFINISHED not in folder

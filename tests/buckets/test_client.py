@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from embed.buckets import client
+from embed.buckets import client, copies
 from embed.buckets.addresses import parse
 from embed.errors import StorageError
 
@@ -129,3 +129,33 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     ):
         client.find(parse("gs://bucket/x"))
     client._filesystem.cache_clear()
+
+
+def test_what_does_not_pass_is_not_tried_again_and_long_waits_are_said(monkeypatch, capsys):
+    NoCredentialsError = type("NoCredentialsError", (Exception,), {})
+    tries = []
+
+    def fail(error):
+        tries.append(error)
+        raise error
+
+    monkeypatch.setattr(client, "_WAITS", (0, 4))
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    with pytest.raises(StorageError, match="gs://bucket/x: cannot be read .Unable to locate credentials."):
+        client._tried(parse("gs://bucket/x"), "read", lambda: fail(NoCredentialsError("Unable to locate credentials")))
+    assert len(tries) == 1 and capsys.readouterr().out == ""
+    with pytest.raises(StorageError):
+        client._tried(parse("gs://bucket/x"), "read", lambda: fail(ConnectionError("lost")))
+    assert len(tries) == 4
+    assert capsys.readouterr().out == "note       gs://bucket/x: cannot be read (lost); tried again in 4 s\n"
+
+
+def test_objects_whose_names_are_no_paths_are_left_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EMBED_BUCKET_CACHE", str(tmp_path / "cache"))
+    there = {name: client.Object(0, "1") for name in ("a", "../outside", "/root", "b//c")}
+    monkeypatch.setattr(client, "info", lambda address: None)
+    monkeypatch.setattr(client, "find", lambda address: there)
+    folder = copies.local("gs://bucket/x")
+    assert [p.name for p in folder.iterdir()] == ["a"] and not (tmp_path / "cache/gs/bucket/outside").exists()
+    assert "3 objects have names that are no paths, such as '../outside'; they are left out" in capsys.readouterr().out
+    copies.finish()

@@ -27,3 +27,8 @@ def test_steps_manifests_and_groups():
 def test_patterns():
     assert naming.matches("a/b.jsonl", "*/*.jsonl") and not naming.matches("a/b/c.jsonl", "*/*.jsonl")
     assert not naming.matches("a.json", "*.jsonl")
+
+
+def test_names_that_are_no_paths():
+    assert naming.is_path("a/b.c") and naming.is_path("..a/b..")
+    assert not any(map(naming.is_path, ("/a", "a//b", "../a", "a/../b", "./a", "a/.", "")))

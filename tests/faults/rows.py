@@ -386,8 +386,8 @@ def bad_utf8(work: pathlib.Path, tries: int, seed: int) -> Report:
         rows = [json.dumps({"query": f"red river {i}", "target": f"deep stone {i}"}).encode() for i in range(20)]
         line = choose.randrange(20)
         wrong = choose.choice(_BAD_UTF8 if number % 3 else escapes)
-        place = rows[line].index(b"red") + choose.randrange(4)
-        rows[line] = rows[line][:place] + wrong + rows[line][place:]
+        offset = rows[line].index(b"red") + choose.randrange(4)
+        rows[line] = rows[line][:offset] + wrong + rows[line][offset:]
         (work / "x.jsonl").write_bytes(b"\n".join(rows) + b"\n")
         try:
             list(sources.JsonLines(str(work / "x.jsonl")).examples())

@@ -39,16 +39,16 @@ def table(tried: list[dict], rows) -> str:
         "|---|---|---|---:|---:|---|---:|---|",
     ]
     for row in rows:
-        own = [entry for entry in tried if entry["row"] == row.name]
-        survived, total = (sum(entry[key] for entry in own) for key in ("survived", "tried"))
+        of_row = [entry for entry in tried if entry["row"] == row.name]
+        survived, total = (sum(entry[key] for entry in of_row) for key in ("survived", "tried"))
         outcomes: dict[str, int] = {}
-        for entry in own:
+        for entry in of_row:
             for name, count in entry["outcomes"].items():
                 outcomes[name] = outcomes.get(name, 0) + count
         shown = ", ".join(f"{name} {count:,}" for name, count in sorted(outcomes.items(), key=lambda item: -item[1]))
-        seeds = ", ".join(map(str, sorted({entry["seed"] for entry in own}))) or "-"
-        minutes = sum(entry["seconds"] for entry in own) / 60
-        counts = f"{survived:,} / {total:,}" if own else "not tried"
+        seeds = ", ".join(map(str, sorted({entry["seed"] for entry in of_row}))) or "-"
+        minutes = sum(entry["seconds"] for entry in of_row) / 60
+        counts = f"{survived:,} / {total:,}" if of_row else "not tried"
         lines.append(
             f"| `{row.name}` | {row.fault} | {row.wanted} | {counts} | {row.aim:,} | {seeds} | {minutes:.1f} | {shown} |"
         )
@@ -92,10 +92,10 @@ def main() -> int:
         if row.name not in names:
             continue
         tried = entries()
-        own = [entry for entry in tried if entry["row"] == row.name]
-        seed = given.seed if given.seed is not None else max((entry["seed"] for entry in own), default=-1) + 1
-        tries = given.tries or row.aim - sum(entry["tried"] for entry in own)
-        if tries <= 0 or any(entry["seed"] == seed for entry in own) and not given.keep:
+        of_row = [entry for entry in tried if entry["row"] == row.name]
+        seed = given.seed if given.seed is not None else max((entry["seed"] for entry in of_row), default=-1) + 1
+        tries = given.tries or row.aim - sum(entry["tried"] for entry in of_row)
+        if tries <= 0 or any(entry["seed"] == seed for entry in of_row) and not given.keep:
             continue
         begun = time.time()
         with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
