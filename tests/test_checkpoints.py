@@ -926,3 +926,33 @@ def test_a_folder_in_which_steps_would_be_lost_is_refused_before_anything_is_sav
         checkpoints.write_bundle(tmp_path / name, make_params(), CONTENTS)
         arrays.load_numpy(tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ([name] if "[" in name else [])
+
+
+def test_a_host_with_its_own_copy_takes_over_what_the_main_host_has_set_aside(tmp_path, monkeypatch):
+    saver = checkpoints.Saver(tmp_path / "checkpoints")
+    for step in (4, 8):
+        saver.save(step, make_trees(), CONTENTS)
+    saver.close()
+    four = tmp_path / "checkpoints" / "4"
+    checkpoints.agree_with_main(four)
+    monkeypatch.setattr(checkpoints.hosts, "is_main", lambda: False)
+    checkpoints.agree_with_main(four)
+    assert files.committed_steps(tmp_path / "checkpoints") == [4, 8], "one host, or hosts with a common disk"
+    monkeypatch.setattr(checkpoints, "_is_apart", lambda folder: True)
+    checkpoints.agree_with_main(four)
+    assert files.committed_steps(tmp_path / "checkpoints") == [4]
+    (four / "model.json").write_text("{}")
+    with pytest.raises(DataError, match="model.json"):
+        checkpoints.agree_with_main(four)
+
+
+def test_hosts_agree_whether_a_step_is_there(tmp_path, monkeypatch):
+    saver = checkpoints.Saver(tmp_path / "checkpoints")
+    saver.save(4, make_trees(), CONTENTS)
+    saver.wait()
+    assert saver.has(4) and not saver.has(8)
+    monkeypatch.setattr(checkpoints.hosts, "agree", lambda value: np.array(False))
+    assert saver.has(4)
+    saver._is_apart = True
+    assert not saver.has(4), "the main host's word counts"
+    saver.close()

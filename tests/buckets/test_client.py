@@ -159,3 +159,41 @@ def test_objects_whose_names_are_no_paths_are_left_out(monkeypatch, tmp_path, ca
     assert [p.name for p in folder.iterdir()] == ["a"] and not (tmp_path / "cache/gs/bucket/outside").exists()
     assert "3 objects have names that are no paths, such as '../outside'; they are left out" in capsys.readouterr().out
     copies.finish()
+
+
+@pytest.mark.parametrize("wrong", [1, 9])
+def test_an_object_or_a_file_of_another_size_is_copied_again(monkeypatch, tmp_path, wrong):
+    """A service that loses the end of what it is given, once or always."""
+
+    class Losing:
+        def __init__(self):
+            self.calls = 0
+
+        def _cut(self, content: bytes) -> bytes:
+            self.calls += 1
+            return content[:-1] if self.calls <= wrong else content
+
+        def pipe_file(self, name, content):
+            self.content = self._cut(content)
+
+        def info(self, name):
+            return {"type": "file", "size": len(self.content), "etag": "1"}
+
+        def get_file(self, name, path):
+            pathlib.Path(path).write_bytes(self._cut(b"abc"))
+
+    monkeypatch.setattr(client, "_WAITS", (0, 0))
+    (tmp_path / "file").write_bytes(b"abc")
+    for operation in (
+        lambda: client.upload(tmp_path / "file", parse("gs://bucket/x")),
+        lambda: client.download(parse("gs://bucket/x"), tmp_path / "back", client.Object(3, "1")),
+    ):
+        losing = Losing()
+        monkeypatch.setattr(client, "_filesystem", lambda scheme, losing=losing: losing)
+        if wrong == 1:
+            operation()
+            assert losing.calls == 2
+        else:
+            with pytest.raises(StorageError, match="gs://bucket/x: cannot be .* .2 of 3 bytes"):
+                operation()
+    assert (tmp_path / "back").exists() == (wrong == 1)

@@ -266,3 +266,16 @@ def test_a_cache_of_an_older_version_is_not_read_and_the_line_says_to_prepare_ag
     cache.write(task, TOKENIZER, FEATURES, tmp_path / "c", drawn_pairs(4))
     assert cache.outdated(task, tmp_path / "c") == [old]
     assert len(cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")) == 4
+
+
+def test_a_cache_of_files_in_a_bucket_has_one_name_on_every_machine(tmp_path, monkeypatch):
+    names, definitions = [], []
+    for machine in ("one", "two"):
+        monkeypatch.setenv("EMBED_BUCKET_CACHE", str(tmp_path / machine))
+        path = tmp_path / machine / "gs" / "bucket" / "x.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text('{"query": "a", "target": "b"}\n')
+        task = Task("t", JsonLines(str(path)))
+        names.append(cache.folder_of(task, TOKENIZER, FEATURES, tmp_path).name)
+        definitions.append(task.definition()["source"]["path"])
+    assert names[0] == names[1] and definitions == ["gs://bucket/x.jsonl"] * 2

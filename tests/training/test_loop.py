@@ -70,3 +70,20 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption, loop.Clock())
     # Waited for: the first once the third is in the queue, and so on.
     assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4]
+
+
+def test_hosts_look_at_the_step_that_a_run_goes_on_from(tmp_path, monkeypatch):
+    """Before anything of it is read."""
+
+    class Seen(Exception):
+        pass
+
+    def look(step_folder):
+        raise Seen(step_folder.name)
+
+    monkeypatch.setattr(loop.checkpoints, "newest_intact_step", lambda folder: (4, {}))
+    monkeypatch.setattr(loop.documents, "read_json", lambda path, kind: {"identity": {}})
+    monkeypatch.setattr(loop.checkpoints, "agree_with_main", look)
+    run = types.SimpleNamespace(run_dir=tmp_path, identity={}, schedule=loop.Schedule(steps=9))
+    with pytest.raises(Seen, match="4"):
+        loop._restore(run, None, None)
