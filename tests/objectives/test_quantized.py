@@ -211,7 +211,10 @@ def test_an_objective_without_a_model_is_refused():
 
 @pytest.mark.slow
 def test_a_trained_model_that_learns_on_for_few_bits_is_better_than_one_rounded_afterwards():
-    """Direction alone: three starts, the loss of the quantised model on the batches that were learned."""
+    """Direction alone: the loss of the quantised model on the batches that were learned, the mean of twelve starts.
+
+    A single start decides nothing: rounding costs between 0.00 and 0.33 of a loss of 0.5, by chance.
+    """
     pairs = Pairs(Contrastive(0.2), bag_of_words())
     objective = Quantized(pairs, Quantization((Rule("table|kernel", 4),)))
     batches = [batch(seed) for seed in range(8)]
@@ -224,8 +227,10 @@ def test_a_trained_model_that_learns_on_for_few_bits_is_better_than_one_rounded_
             state, _ = step(state, batches[t % len(batches)])
         return state
 
-    for start in range(3):
+    differences = []
+    for start in range(12):
         state = trained(fast(lambda start=start: create(pairs, adamw(0.03), start))(), first, 300)
         states = [trained(state, step, 400) for step in then]
         rounded_afterwards, trained_for = (np.mean([float(score(s.variables, b)) for b in batches]) for s in states)
-        assert trained_for < rounded_afterwards - 0.01, start
+        differences.append(rounded_afterwards - trained_for)
+    assert np.mean(differences) > 0.01, differences
