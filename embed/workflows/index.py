@@ -9,7 +9,7 @@ from embed import console, files
 from embed.buckets import addresses, copies
 from embed.documents import read_json
 from embed.errors import DataError, UsageError
-from embed.index import rows, store
+from embed.index import rows, store, tables
 from embed.index.store import Index
 from embed.inference import bulk
 from embed.sources.corpus import Document, read_corpus
@@ -116,6 +116,20 @@ def approximate(folder, options: dict[str, int] | None = None, queries: Sequence
             description = store.with_graph(index, options, progress, vectors)
         store.commit(index.folder, description)
     return _said(store.open_index(folder))
+
+
+def export(folder, output, format: str) -> None:
+    """Writes the documents and vectors of an index in one of `tables.FORMATS`, and says what opens the result."""
+    output = pathlib.Path(output)
+    files.check_new(output)
+    index = store.open_index(folder, console.say)
+    with console.text_bar(len(index)) as progress:
+        tables.write(index, output, format, progress)
+    opens = {
+        "parquet": f"embedding-atlas {output} --text=text --vector={tables.VECTOR}",
+        "projector": f"tensorboard --logdir={output}, or load {tables.VECTORS} and {tables.METADATA} on projector.tensorflow.org",
+    }[format]
+    console.say(f"{output}: {len(index):,} documents of {index.vectors.shape[1]} values; open: {opens}")
 
 
 def lines_of(path) -> list[str]:

@@ -56,7 +56,8 @@ def test_an_index_is_made_grows_and_answers(folder, run_embed):
     "words, message",
     [
         (["index", "m", "--corpus=c"], "--corpus needs --output, the folder of the index"),
-        (["index", "m", "--output=o"], "--output goes with --corpus; leave it out"),
+        (["index", "m", "--export=parquet"], "--export needs --output, the file or folder to write"),
+        (["index", "m", "--output=o"], "--output goes with --corpus or --export; leave it out"),
         (["index", "m", "--add=c", "--dims=8"], "--dims goes with --corpus; leave it out"),
         (["index", "m", "--remove", "a", "--replace"], "--replace goes with --add; leave it out"),
         (["index", "m", "--connectivity=8"], "--connectivity goes with --approximate; leave it out"),
