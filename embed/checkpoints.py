@@ -287,6 +287,7 @@ def restore(step_folder, item: str, target, *, verified: bool = False, without: 
     step_folder = pathlib.Path(step_folder)
     manifest = files.read_manifest(step_folder) if verified else files.verify_manifest(step_folder, item)
     check_fits(step_folder, item, target, manifest, without)
+    files.failpoint("checkpoint.before_restore")
     is_plain = not (step_folder / item / "manifest.ocdbt").is_file()  # `_apart_writer` wrote it
     if manifest.get("packed", {}).get(item) or is_plain or _is_apart(step_folder):
         return _restore_by_parts(step_folder, item, target)

@@ -40,9 +40,13 @@ class _Manifest(TypedDict, total=False):
 
 
 def failpoint(name: str) -> None:
-    """Kills this process with SIGKILL when the environment variable EMBED_FAIL_AT names this point (fault tests)."""
-    if os.environ.get("EMBED_FAIL_AT") == name:
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Kills this process with SIGKILL when the environment variable EMBED_FAIL_AT names this point (fault tests).
+
+    `NAME:STOP` there stops the process instead, by SIGSTOP, which looks from outside like a machine that hangs.
+    """
+    place, _, kind = os.environ.get("EMBED_FAIL_AT", "").partition(":")
+    if place == name:
+        os.kill(os.getpid(), signal.SIGSTOP if kind == "STOP" else signal.SIGKILL)
 
 
 def fsync_folder(folder: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from embed import files
 from embed.buckets import copies
 from embed.errors import HostLost, UsageError
 
@@ -58,6 +59,7 @@ def join(distributed: bool = False) -> None:
         global _watch
         _watch = Watch(_Board(_client()), jax.process_index(), jax.process_count())
         _watch.start()
+    files.failpoint("hosts.joined")
     copies.set_writer(is_main())
 
 
@@ -105,6 +107,7 @@ def sync(name: str) -> None:
         return
     at(f"waiting for the others: {name}", _WAITING)
     _barriers[name] += 1
+    files.failpoint(f"hosts.before_barrier_{_barriers.total()}")
     try:
         _client().wait_at_barrier(f"embed: {name} ({_barriers[name]})", 1000 * _BARRIER)
     except jax.errors.JaxRuntimeError as e:
@@ -264,11 +267,12 @@ class Watch(threading.Thread):
             if self._seen.get(host, (None,))[0] != text:
                 self._seen[host] = (text, now)
         silent = [h for h, (_, seen) in self._seen.items() if now - seen > self._lost]
+        if now - self._begun > self._lost:  # all hosts had met before this one began to watch
+            silent += [h for h in range(self._hosts) if h not in self._seen]
         if silent:
-            doing = "; ".join(f"host {h}: {json.loads(self._seen[h][0])[1]}" for h in sorted(silent))
-            return (
-                f"no sign of life for {self._lost:.0f} s from {_names(silent)} of {self._hosts} (last seen at {doing})"
-            )
+            states = {h: json.loads(text)[1] for h, (text, _) in self._seen.items()}
+            doing = "; ".join(f"host {h}: {states.get(h, 'starting')}" for h in sorted(silent))
+            return f"no sign of life for {self._lost:.0f} s from {_names(sorted(silent))} of {self._hosts} (last seen at {doing})"
         if len(self._seen) < self._hosts:
             return None
         states = {h: json.loads(text) for h, (text, _) in sorted(self._seen.items())}

@@ -99,6 +99,21 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> Pa
     return PartitionSpec(*entries)
 
 
+def spread_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
+    """Returns how the optimiser's arrays of such a parameter lie: as `spec` says, and over `data` too.
+
+    The first dimension that is whole and that `data` divides is split over it; without one the array lies as the parameter does.
+    """
+    entries = list(spec(axes, shape, mesh))
+    over = mesh.shape["data"]
+    if over > 1 and not any("data" in ((e,) if isinstance(e, str) else e or ()) for e in entries):
+        for dimension, (entry, size) in enumerate(zip(entries, shape)):
+            if entry is None and size and size % over == 0:
+                entries[dimension] = "data"
+                break
+    return PartitionSpec(*entries)
+
+
 def shardings(axes, shapes, mesh: Mesh):
     """Returns the tree of NamedShardings for trees of logical axes and of shaped values."""
     return jax.tree.map(
@@ -154,6 +169,27 @@ def constrain(x, *axes: str | None):
     if mesh.empty or math.prod(mesh.shape.values()) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def spread(tree, axes):
+    """Returns a tree of parameters, or of what belongs to them, laid out as the optimiser's arrays are; see `spread_spec`."""
+    return _laid_out(tree, axes, spread_spec)
+
+
+def gathered(tree, axes):
+    """Returns a tree of parameters laid out as parameters are."""
+    return _laid_out(tree, axes, spec)
+
+
+def _laid_out(tree, axes, spec_of):
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["data"] == 1:
+        return tree
+
+    def lay(names, x):
+        return jax.lax.with_sharding_constraint(x, spec_of(names, x.shape, mesh))
+
+    return jax.tree.map(lay, axes, tree, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def split(axis: str, size: int) -> int:

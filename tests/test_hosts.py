@@ -80,6 +80,15 @@ def test_hosts_that_have_not_begun_are_waited_for():
     assert own.look({0: state(1, "in step 1", 999.0, 120.0)}, 0) is None
 
 
+def test_a_host_that_never_wrote_anything_is_lost():
+    """All have met before any of them writes, so a host that does not begin soon after is gone."""
+    own = watch(lost=20.0)
+    states = {0: state(1, "in step 1", 0.0), 2: state(1, "in step 1", 0.0)}
+    assert own.look(states, own._begun + 19) is None
+    said = own.look({h: state(2, "in step 1", 0.0) for h in (0, 2)}, own._begun + 21)
+    assert said == "no sign of life for 20 s from host 1 of 3 (last seen at host 1: starting)"
+
+
 def run(own, board, seconds=5.0):
     said = []
     own._end, own._board = said.append, board

@@ -2,8 +2,8 @@
 
 The training, evaluation and encoding steps are compiled with every text at its longest. Of a chip are said: memory, FLOPs run
 for one that the model needs, traffic, exchanges by kind, the compiler's own estimate of the time, and the bound of the data
-sheet. --mesh=DATA,FSDP,TENSOR tries other meshes; --advise searches mesh, recomputation and micro-batches for the best that
-fits.
+sheet. --profile divides time and traffic over attention, MLPs, norms, token table, loss and optimiser.
+--mesh=DATA,FSDP,TENSOR tries other meshes; --advise searches mesh, recomputation and micro-batches for the best that fits.
 """
 
 import pathlib
@@ -37,6 +37,9 @@ def add_arguments(parser) -> None:
         action="store_true",
         help="try meshes, what is recomputed, and micro-batches; name the best that fits",
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the work of each step goes, by part of the model and pass"
+    )
     parser.add_argument("--output", type=options.path, help="markdown file for the table; one .json beside it")
     parser.add_argument(
         "--add", action="store_true", help="keep what the file has of other recipes, slices, meshes and steps"
@@ -62,6 +65,7 @@ def run(arguments) -> None:
         micro_batches=arguments.micro_batches,
         steps=arguments.steps.split(","),
         advise=arguments.advise,
+        profile=arguments.profile,
         output=arguments.output,
         add=arguments.add,
     )

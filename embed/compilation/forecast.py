@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from embed import sharding
 from embed.compilation import chips, hlo
+from embed.compilation.parts import Part, parts
 from embed.errors import DoesNotFit
 
 
@@ -19,8 +20,8 @@ class Step:
     """One step as compiled for the devices of a mesh. Bytes and FLOPs are those of one device.
 
     `lasting` are the bytes of arguments and outputs, `temporary` those in between; `model_flops` what the texts need by the
-    formula of the model (training: three times the forward pass, whatever is computed again). `refused` is what the compiler
-    said of a step that its device cannot hold, and then the rest is zero.
+    formula of the model (training: three times the forward pass, whatever is computed again). `parts` is where the work goes.
+    `refused` is what the compiler said of a step that its device cannot hold, and then the rest is zero.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Step:
     seconds_to_compile: float = 0.0
     micro_batches: int = 1
     refused: str | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def memory(self) -> float:
@@ -66,6 +68,14 @@ class Step:
         return max([self.compiler_seconds or 0.0, *self.bounds.values()]) if self.work else float("inf")
 
     @property
+    def utilization(self) -> float | None:
+        """The share of the chip's peak that the model's own FLOPs would take of the expected time (MFU); None where it is not
+        known."""
+        if not (self.chip and self.compiler_seconds):
+            return None
+        return self.model_flops / self.chip.flops / self.expected_seconds
+
+    @property
     def bounds(self) -> Mapping[str, float]:
         """Seconds that the step takes at least, by what limits it: each alone, at the speed of the data sheet."""
         if self.chip is None or self.work is None:
@@ -90,7 +100,7 @@ def compiled(name: str, mesh: Mesh, flops: float, compile_it: Callable[[], tuple
     began = time.perf_counter()
     try:
         with jax.set_mesh(mesh):
-            program, parts = compile_it()
+            program, micro_batches = compile_it()
     except jax.errors.JaxRuntimeError as e:
         if "RESOURCE_EXHAUSTED" not in str(e):
             raise
@@ -100,8 +110,19 @@ def compiled(name: str, mesh: Mesh, flops: float, compile_it: Callable[[], tuple
     took = time.perf_counter() - began
     memory = program.memory_analysis()
     lasting = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    work = hlo.work(program.as_text())
-    return Step(name, shape, chip, lasting, memory.temp_size_in_bytes, flops / mesh.size, work, took, parts)
+    module = hlo.Program(program.as_text())
+    return Step(
+        name,
+        shape,
+        chip,
+        lasting,
+        memory.temp_size_in_bytes,
+        flops / mesh.size,
+        module.work(),
+        took,
+        micro_batches,
+        parts=tuple(parts(module.costs(), chip)),
+    )
 
 
 def _needed(message: str) -> str:

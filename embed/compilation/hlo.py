@@ -80,6 +80,19 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one instruction, with all that it fuses, costs in all of its runs. `scope` is the name of what it was traced from, such
+    as 'jit(step)/jvp(Embedder)/encoder/layers/mlp/gate/dot_general', and '' where nothing says. The numbers are those of `Work`."""
+
+    scope: str
+    opcode: str
+    flops: float
+    kernel_flops: float
+    bytes: float
+    cycles: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Work:
     """What one device does in one run of a program. `flops` are those of products of matrices, two a multiply-add; of
     branches the one that has most of them counts. `kernel_flops` of them are in kernels of attention, of which the compiler
@@ -121,6 +134,44 @@ class Program:
             elif current is not None and (match := _LINE.match(line)):
                 current.append(_instruction(*match.groups()))
         self._by_name = {i.name: i for body in self.computations.values() for i in body}
+        self._inside_of = {i.name: name for name, body in self.computations.items() for i in body}
+        self._callers = {called: i for i in self._by_name.values() for called in i.called}
+
+    def costs(self) -> list[Cost]:
+        """Returns the cost of every instruction that one run of the entry runs by itself; one that costs nothing is left out."""
+        alone: list[list] = []
+        for instruction, times, fused in self._run(self.entry, 1.0, False):
+            if not fused:
+                alone.append([instruction, times, 0.0, 0.0])
+            flops = times * self._flops(instruction)
+            alone[-1][2] += flops
+            alone[-1][3] += flops if instruction.opcode == "custom-call" else 0.0
+        costs = []
+        for instruction, times, flops, kernel_flops in alone:
+            traffic, cycles = times * self._traffic(instruction), times * _cycles(instruction)
+            if flops or traffic or cycles:
+                scope, opcode = self._scope(instruction), instruction.opcode
+                costs.append(Cost(scope, opcode, flops, kernel_flops, traffic, cycles))
+        return costs
+
+    def _scope(self, instruction: Instruction) -> str:
+        """Returns the name of what an instruction was traced from: of a fusion that of its largest product, of a nameless one
+        that of what it reads, or else of the loop or branch that it stands in."""
+        if instruction.opcode == "fusion" and instruction.called:
+            inside = [(times * self._flops(i), i) for i, times, _ in self._run(instruction.called[0], 1.0, True)]
+            flops, largest = max(inside, key=lambda pair: pair[0], default=(0.0, instruction))
+            if flops and _named(largest):
+                return _named(largest)
+        waiting, seen = [instruction], {instruction.name}
+        while waiting:
+            source = waiting.pop(0)
+            if _named(source):
+                return _named(source)
+            before = [o for o in source.operands if o in self._by_name and o not in seen]
+            seen.update(before)
+            waiting += [self._by_name[o] for o in before]
+        caller = self._callers.get(self._inside_of[instruction.name])
+        return "" if caller is None else self._scope(caller)
 
     def work(self) -> Work:
         """Returns what one run of the entry does."""
@@ -286,6 +337,11 @@ def _cut(text: str) -> tuple[str, str]:
         if depth == 0:
             return text[: i + 1], text[i + 1 :]
     return text, ""
+
+
+def _named(instruction: Instruction) -> str:
+    match = re.search(r'op_name="([^"]*)"', instruction.text)
+    return match.group(1) if match else ""
 
 
 def _cycles(instruction: Instruction) -> float:

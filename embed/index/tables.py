@@ -59,14 +59,14 @@ def _kinds(index: Index) -> dict[str, str]:
     A field whose values are of several kinds, lists or objects is 'json': each value as JSON. Fields that are always empty are
     left out, but for the id and the text.
     """
-    found: dict[str, set[str]] = {"id": {"string"}, "text": {"string"}}
+    kinds_of: dict[str, set[str]] = {"id": {"string"}, "text": {"string"}}
     for documents, _ in _blocks(index):
         for document in documents:
             for name, value in document.items():
                 if value is not None and value != "":
-                    found.setdefault(name, set()).add(_kind(value))
+                    kinds_of.setdefault(name, set()).add(_kind(value))
     kinds = {}
-    for name, seen in found.items():
+    for name, seen in kinds_of.items():
         if seen == {"integer", "float"}:
             seen = {"float"}
         kinds[name] = next(iter(seen)) if len(seen) == 1 else "json"

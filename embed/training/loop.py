@@ -238,6 +238,7 @@ def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Ru
         return Programs(make_step(run.objective, run.optimizer, seed=run.seed), state, batches, run.mesh)
 
     room = 0.0 if micro_batches is not None else sharding.device_memory()
+    files.failpoint("train.before_compile")
     batches, programs = fit(make, run.batches, micro_batches, room)
     layout = next(iter(batches.layouts.values()))
     sizes = sorted({size for each in batches.layouts.values() for size in each.bucket_sizes})

@@ -52,11 +52,14 @@ def frozen_reader(objective: Objective) -> Callable[[Params], dict[str, Any]] | 
 
 
 def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Returns the shardings of a state: optimiser moments lie as the parameters they belong to, the rest is replicated."""
-    variables = sharding.shardings(objective.axes(), abstract.variables, mesh)
-    params = abstract.variables.params
+    """Returns the shardings of a state: the optimiser's moments lie as the parameters they belong to and over the replicas of these
+    (arXiv:1910.02054, ZeRO-1), the rest is replicated."""
+    axes = objective.axes()
+    variables = sharding.shardings(axes, abstract.variables, mesh)
+    names = jax.tree.leaves(axes.params, is_leaf=lambda x: isinstance(x, tuple))
     placed = [
-        (path, x.shape, s) for (path, x), s in zip(trees.flatten(params).items(), jax.tree.leaves(variables.params))
+        (path, x.shape, jax.sharding.NamedSharding(mesh, sharding.spread_spec(of_param, x.shape, mesh)))
+        for (path, x), of_param in zip(trees.flatten(abstract.variables.params).items(), names, strict=True)
     ]
 
     def of(path, leaf):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from embed import sharding
 from embed.errors import ConfigError
 from embed.sharding import constrain, join_batch, split_batch
 from embed.training.optimizers import rate_of
@@ -41,7 +42,7 @@ def _whole(objective: Objective, variables: Variables, batch: Batch, key, step):
     def loss(params):
         outputs = objective.forward(dataclasses.replace(variables, params=params), rows, key, step)
         _check_outputs(outputs, rows)
-        value, metrics = objective.loss(params, outputs, rows, step)
+        value, metrics = _loss(objective, params, outputs, rows, step)
         return value, (metrics, outputs)
 
     (value, (metrics, outputs)), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
@@ -51,7 +52,7 @@ def _whole(objective: Objective, variables: Variables, batch: Batch, key, step):
 def _cached(objective: Objective, variables: Variables, batch: Batch, key, step):
     """Returns what `loss_and_gradient` does, for several micro-batches, by cached gradients."""
     outputs, whole = outputs_of(objective, variables, batch, key, step)
-    loss = jax.value_and_grad(lambda p, o: objective.loss(p, o, whole, step), argnums=(0, 1), has_aux=True)
+    loss = jax.value_and_grad(lambda p, o: _loss(objective, p, o, whole, step), argnums=(0, 1), has_aux=True)
     (value, metrics), (by_params, by_outputs) = loss(variables.params, outputs)
 
     def lead_back(total, micro_batch):
@@ -66,6 +67,11 @@ def _cached(objective: Objective, variables: Variables, batch: Batch, key, step)
     by_rows = jax.tree.map(lambda x: split_batch(x, len(numbered[0])), by_outputs.rows)
     gradient, _ = jax.lax.scan(lead_back, by_params, (numbered, by_rows))
     return value, metrics, gradient, outputs
+
+
+def _loss(objective: Objective, params: Params, outputs: Outputs, batch: Batch, step):
+    with jax.named_scope("loss"):  # a name that `compilation.parts` knows
+        return objective.loss(params, outputs, batch, step)
 
 
 def outputs_of(objective: Objective, variables: Variables, batch: Batch, key, step) -> tuple[Outputs, Batch]:
@@ -126,23 +132,26 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        before = state.variables
+        before, axes = state.variables, objective.axes().params
         value, metrics, gradient, outputs = loss_and_gradient(objective, before, batch, key, state.step)
-        norm = optax.tree.norm(gradient)
-        is_finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, before.params)
-        after = dataclasses.replace(before, params=optax.apply_updates(before.params, updates))
-        moving = objective.update(after, outputs, state.step)
+        with jax.named_scope("optimizer"):  # likewise
+            # Each replica updates its share of the parameters, and gets the others' shares from the others.
+            gradient, params = sharding.spread(gradient, axes), sharding.spread(before.params, axes)
+            norm = optax.tree.norm(gradient)
+            is_finite = jnp.isfinite(value) & jnp.isfinite(norm)
+            updates, opt_state = optimizer.update(gradient, state.opt_state, params)
 
-        def keep(new, old):
-            return jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, old)
+            def keep(new, old):
+                return jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, old)
 
-        advanced = TrainState(
-            step=state.step + 1,
-            variables=Variables(keep(after.params, before.params), keep(moving, before.moving), before.frozen),
-            opt_state=keep(opt_state, state.opt_state),
-            skipped=jnp.where(is_finite, 0, state.skipped + 1),
-        )
+            params = sharding.gathered(keep(optax.apply_updates(params, updates), params), axes)
+            moving = objective.update(dataclasses.replace(before, params=params), outputs, state.step)
+            advanced = TrainState(
+                step=state.step + 1,
+                variables=Variables(params, keep(moving, before.moving), before.frozen),
+                opt_state=keep(opt_state, state.opt_state),
+                skipped=jnp.where(is_finite, 0, state.skipped + 1),
+            )
         reported = {"loss": value, "gradient_norm": norm, "skipped": advanced.skipped}
         rate = rate_of(optimizer, state.opt_state)
         return advanced, reported | ({} if rate is None else {"learning_rate": rate}) | metrics

@@ -32,6 +32,7 @@ def run(
     micro_batches: int | None = None,
     steps: Sequence[str] = STEPS,
     advise: bool = False,
+    profile: bool = False,
     output=None,
     add: bool = False,
 ) -> None:
@@ -39,7 +40,8 @@ def run(
 
     `topologies` are slices such as 'v5e:16x16', for which `environment.prepare_for_topologies` must have been called before
     JAX was imported, or 'here'. `meshes` default to the recipe's, `micro_batches` to as few as fit. `advise` tries meshes and
-    remat policies and names the best. `output` is a markdown file for the table; with `add` it keeps the rows of anything else.
+    remat policies and names the best. `profile` prints where the work of each step goes. `output` is a markdown file for the
+    table; with `add` it keeps the rows of anything else.
     A step that does not fit is a ConfigError, after everything was written.
     """
     for step in steps:
@@ -49,7 +51,7 @@ def run(
         recipe = init_from.complete(recipe)
     rows = []
     for topology in topologies:
-        compiled = _Slice(recipe, name, topology)
+        compiled = _Slice(recipe, name, topology, profile)
         compiled.introduce()
         if advise:
             rows += compiled.advise()
@@ -79,8 +81,8 @@ class _Row:
 class _Slice:
     """A recipe on one slice."""
 
-    def __init__(self, recipe: Recipe, name: str, topology: str):
-        self._recipe, self._name, self._topology = recipe, name, topology
+    def __init__(self, recipe: Recipe, name: str, topology: str, profile: bool):
+        self._recipe, self._name, self._topology, self._profile = recipe, name, topology, profile
         self._devices = chips.devices_of(topology)
 
     def introduce(self) -> None:
@@ -116,8 +118,12 @@ class _Slice:
 
     def _row(self, step: Step, remat: str | None = None) -> _Row:
         remat = remat or api.remat_of(self._recipe.model)
+        if not self._profile:
+            step = dataclasses.replace(step, parts=())
         row = _Row(self._name, self._topology, remat if step.name == "train" else "-", step)
         print(_line(row), flush=True)
+        if self._profile and step.parts:
+            print(f"\n{_profile(step)}\n", flush=True)
         return row
 
     def advise(self) -> list[_Row]:
@@ -172,14 +178,28 @@ def _line(row: _Row) -> str:
         bounds = ", ".join(f"{_time(s)} by {what}" for what, s in step.bounds.items())
         lines.append(f"           at least {bounds}")
     if step.compiler_seconds:
-        share = step.model_flops / step.chip.flops / step.expected_seconds
         kernels = "; kernels of attention at half of the peak" if step.work.kernel_flops else ""
         lines.append(
-            f"           the compiler estimates {_time(step.compiler_seconds)}, {share:.0%} of the chip's peak{kernels}"
+            f"           the compiler estimates {_time(step.compiler_seconds)}, {step.utilization:.0%} of the chip's peak{kernels}"
         )
     if step.work.unknown_loops:
         lines.append(f"           {step.work.unknown_loops} loops of unknown length are counted once")
     return "\n".join(lines)
+
+
+def _profile(step: Step) -> str:
+    """Returns the table of where the work of a step goes, what takes longest first."""
+    header = ["part", "ms", "%", "forward", "again", "backward", "TFLOP", "GB", "bound ms", "by"]
+    total = sum(part.seconds for part in step.parts)
+    rows = []
+    for part in step.parts:
+        seconds = [part.seconds, part.seconds / total / 10 if total else 0.0, *part.passes]
+        by = "-" if step.chip is None else "memory" if part.bytes / step.chip.bandwidth >= part.bound else "compute"
+        cells = [f"{1e3 * s:.1f}" if total else "-" for s in seconds]
+        rows.append(
+            [part.name, *cells, f"{part.flops / 1e12:.2f}", f"{part.bytes / 1e9:.2f}", f"{1e3 * part.bound:.1f}", by]
+        )
+    return report.align([header, *rows])
 
 
 def _time(seconds: float) -> str:
@@ -188,7 +208,7 @@ def _time(seconds: float) -> str:
 
 _HEADER = [
     "recipe", "step", "topology", "data x fsdp x tensor", "micro-batches", "remat", "GB a chip", "of", "fits",
-    "run / model FLOPs", "exchanged GB", "compiler ms", "bound ms", "by",
+    "run / model FLOPs", "exchanged GB", "compiler ms", "estimated MFU", "bound ms", "by",
 ]  # fmt: skip
 
 
@@ -204,7 +224,7 @@ def _cells(row: _Row) -> list[str]:
     ]
     size = "-" if step.chip is None else f"{step.chip.memory / 1e9:.1f}"
     if step.refused:
-        return [*head, "-", size, "no", *["-"] * 5]
+        return [*head, "-", size, "no", *["-"] * 6]
     fits = {None: "-", True: "yes", False: "no"}[step.fits]
     what = max(step.bounds, key=step.bounds.get) if step.bounds else "-"
     return [
@@ -215,6 +235,7 @@ def _cells(row: _Row) -> list[str]:
         f"{step.executed:.2f}",
         f"{step.work.exchanged / 1e9:.2f}",
         f"{1e3 * step.compiler_seconds:.1f}" if step.compiler_seconds else "-",
+        f"{step.utilization:.1%}" if step.utilization else "-",
         f"{1e3 * step.bounds[what]:.1f}" if step.bounds else "-",
         what,
     ]

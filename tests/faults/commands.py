@@ -27,6 +27,7 @@ class Forks:
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TESTS.parent
         )
         self._cache = tempfile.TemporaryDirectory()
+        self.pid: int | None = None  # of the command that runs
 
     def run(self, folder, *words: str, kill: tuple[float, int] | None = None, **environment: str):
         """Returns (exit code, stdout, stderr) of a command; `kill` are seconds and the signal that it gets then."""
@@ -40,12 +41,13 @@ class Forks:
             }
             self._server.stdin.write(json.dumps({**request, **paths}) + "\n")
             self._server.stdin.flush()
-            pid = int(self._server.stdout.readline())
+            pid = self.pid = int(self._server.stdout.readline())
             if kill is not None:
                 time.sleep(kill[0])
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, kill[1])
             code = int(self._server.stdout.readline())
+            self.pid = None
             return code, *(pathlib.Path(p).read_text() if pathlib.Path(p).exists() else "" for p in paths.values())
 
     def end(self) -> None:

@@ -194,6 +194,110 @@ def tempfile_cache():
         yield {"EMBED_COMPILATION_CACHE": folder}
 
 
+PHASES = {
+    "start": "hosts.joined",
+    "compile": "train.before_compile",
+    "step": "train.after_step_6",
+    "barrier": "hosts.before_barrier_3",
+    "save": "checkpoint.after_device_to_host",
+    "restore": "checkpoint.before_restore",
+}
+FAULTS = [(phase, kind, rank) for phase in PHASES for kind in ("KILL", "STOP") for rank in (1, 0)]
+NOTICED = 45.0  # seconds
+
+
+class Hosts:
+    """Two hosts that train together: each command is a fork of a server of its own."""
+
+    def __init__(self):
+        self._servers = [commands.Forks(), commands.Forks()]
+
+    def run(self, folder: pathlib.Path, faulty: int | None = None, point: str = ""):
+        """Runs both to their end. Returns [(exit code, stderr, the second it ended at)]; the `faulty` one fails at `point`.
+
+        A host that was stopped is killed when the other has ended.
+        """
+        common = {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{conftest.free_port()}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PLATFORMS": "cpu",
+        }
+        ends: list = [None, None]
+
+        def one(rank: int) -> None:
+            own = {"JAX_PROCESS_ID": str(rank), **({"EMBED_FAIL_AT": point} if rank == faulty else {})}
+            code, _, error = self._servers[rank].run(folder, *TRAIN, **common, **own)
+            ends[rank] = (code, error, time.monotonic())
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in (0, 1)]
+        for thread in threads:
+            thread.start()
+        stopped = None
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.05)
+            if faulty is None or not threads[faulty].is_alive():
+                continue
+            pid = self._servers[faulty].pid
+            if stopped is None and pid is not None and pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "T":
+                stopped = time.monotonic()
+            if stopped is not None and (not threads[1 - faulty].is_alive() or time.monotonic() - stopped > 3 * NOTICED):
+                os.kill(pid, signal.SIGKILL)
+        if stopped is not None:
+            ends[faulty] = (*ends[faulty][:2], stopped)
+        return ends
+
+    def end(self) -> None:
+        """Ends the servers."""
+        for server in self._servers:
+            server.end()
+
+
+def two_hosts(work: pathlib.Path, tries: int, seed: int) -> Report:
+    """One of two hosts is killed or stopped in a phase of a run: the other ends soon; both started again, the same bits."""
+    report, hosts = Report(), Hosts()
+    slowest = 0.0
+    try:
+        prepared = work / "prepared"
+        forks = commands.Forks()
+        recipe(prepared, forks)
+        forks.end()
+        for name in ("whole", "begun"):
+            shutil.copytree(prepared, work / name)
+        ends = hosts.run(work / "whole")
+        assert [code for code, _, _ in ends] == [0, 0], ends
+        wanted = digests(work / "whole")
+        # A run with a checkpoint, for what fails when it goes on.
+        hosts.run(work / "begun", 1, "train.after_step_6")
+        assert files.committed_steps(work / "begun" / "run" / "checkpoints") == [4]
+        for number in range(tries):
+            phase, kind, rank = FAULTS[(seed + number) % len(FAULTS)]
+            shutil.rmtree(work / "run", ignore_errors=True)
+            shutil.copytree(work / "begun" if phase == "restore" else prepared, work / "run")
+            ends = hosts.run(work / "run", rank, f"{PHASES[phase]}:{kind}")
+            (victim, _, began), (code, error, ended) = ends[rank], ends[1 - rank]
+            again = hosts.run(work / "run")
+            slowest = max(slowest, ended - began)
+            # JAX ends a process itself, within a second and without a line of ours, when the host that all met at is gone.
+            by_jax = code == -signal.SIGABRT and rank == 0
+            if (
+                victim == -signal.SIGKILL
+                and (by_jax or (code == 75 and commands.is_one_line(code, error)))
+                and ended - began < NOTICED
+                and [code for code, _, _ in again] == [0, 0]
+                and digests(work / "run") == wanted
+            ):
+                report.survive(f"{'ended by JAX' if by_jax else 'said in a line'}, the same bits")
+            else:
+                report.fail(
+                    f"{phase} {kind} of host {rank}: {victim}, {code} after {ended - began:.0f} s, then "
+                    f"{[code for code, _, _ in again]}: {error[-300:]}"
+                )
+    finally:
+        hosts.end()
+    report.outcomes[f"slowest after {slowest:.0f} s"] = 1
+    return report
+
+
 def corruptions(work: pathlib.Path, tries: int, seed: int) -> Report:
     """One damage of one file of everything that commands write: an error, or the right values."""
     report = Report()
@@ -647,6 +751,13 @@ ROWS = [
     Row("saves", "SIGKILL at the named points of saving", "the same bits, nothing left behind", 100, saves),
     Row("terms", "SIGTERM at random moments of a run", "exit code 75, then the same bits", 100, terminations),
     Row("disk", "files of a run reach a limit of size", "exit code 74 in one line, then the same bits", 50, disk),
+    Row(
+        "hosts",
+        "one of two hosts killed or stopped in a phase of a run",
+        "the other ends within 45 s; both started again, the same bits",
+        24,
+        two_hosts,
+    ),
     Row("writers", "two processes train in one folder at once", "one is refused", 50, writers),
     Row(
         "corruptions",

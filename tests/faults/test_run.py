@@ -10,8 +10,8 @@ import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
 FEW = {
-    "kills": 4, "saves": 2, "terms": 3, "disk": 2, "writers": 1, "corruptions": 120, "words": 40, "cuts": 200, "utf8": 100,
-    "malicious": 40, "fuzz": 100_000, "http": 500,
+    "kills": 4, "saves": 2, "terms": 3, "disk": 2, "hosts": 2, "writers": 1, "corruptions": 120, "words": 40, "cuts": 200,
+    "utf8": 100, "malicious": 40, "fuzz": 100_000, "http": 500,
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def test_every_row_is_listed():
     assert run("--rows=nothing").returncode == 2
 
 
-LONG = ("saves", "terms", "disk", "writers", "words", "malicious", "http")
+LONG = ("saves", "terms", "disk", "hosts", "writers", "words", "malicious", "http")
 
 
 @pytest.mark.slow

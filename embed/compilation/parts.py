@@ -1,0 +1,86 @@
+"""Where the work of a compiled step goes: its instructions summed by the part of the model or of the training that they came of.
+
+A part is known by the names of Flax's modules and of `jax.named_scope` that XLA keeps with each instruction. A fusion counts as
+the part of its largest product, or else of its result, so that a norm that is fused into a product counts as the product's part.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from embed.compilation.chips import Chip
+from embed.compilation.hlo import COLLECTIVES, Cost
+
+# The first pattern that is found in a scope decides. Modules of a block come before the block, and a block before its model.
+_PARTS = (
+    ("optimizer", r"\boptimizer\b"),
+    ("loss", r"\bloss\b"),
+    ("norms", r"\w*norm\b"),
+    ("attention", r"\b(cross_)?attention\b|splash"),
+    ("mlp", r"\bmlp\b"),
+    ("token table", r"\bembedding\b"),
+    ("blocks: sums, loops", r"\blayers\b|\bstack\b"),
+    ("before and after blocks", r"\bjvp\(|Embedder|params"),
+)
+EXCHANGE, OTHER = "exchange", "other"
+PASSES = ("forward", "again", "backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one part of a step costs on one device, as in `hlo.Work`, and seconds by pass.
+
+    `seconds` are the compiler's, with kernels of attention at half of the chip's peak; of a chip that is not known they are 0.
+    `passes` divides them over `PASSES`, where the instruction says which it belongs to. `bound` are the seconds that the part
+    takes at least, by the chip's speed or that of its memory.
+    """
+
+    name: str
+    flops: float
+    bytes: float
+    seconds: float
+    passes: tuple[float, float, float]
+    bound: float
+
+
+def parts(costs: Sequence[Cost], chip: Chip | None) -> list[Part]:
+    """Returns the parts that instructions come of, those that take longest first; without a chip those with most traffic."""
+    groups: dict[str, list[Cost]] = collections.defaultdict(list)
+    for cost in costs:
+        groups[part_of(cost)].append(cost)
+    summed = [_part(name, group, chip) for name, group in groups.items()]
+    return sorted(summed, key=lambda part: (-part.seconds, -part.bytes))
+
+
+def part_of(cost: Cost) -> str:
+    """Returns the name of the part that an instruction belongs to."""
+    if cost.opcode.removesuffix("-start") in COLLECTIVES:
+        return EXCHANGE
+    scope = cost.scope
+    return next((name for name, pattern in _PARTS if re.search(pattern, scope)), OTHER)
+
+
+def pass_of(scope: str) -> str | None:
+    """Returns which of `PASSES` an instruction belongs to: 'again' is the forward pass that is recomputed for the backward one."""
+    if "rematted_computation" in scope:
+        return "again"
+    if "transpose(" in scope:
+        return "backward"
+    return "forward" if "jvp(" in scope else None
+
+
+def _part(name: str, costs: Sequence[Cost], chip: Chip | None) -> Part:
+    passes = dict.fromkeys(PASSES, 0.0)
+    total = bound = 0.0
+    for cost in costs:
+        if chip is None:
+            continue
+        seconds = cost.cycles / chip.clock + cost.kernel_flops / (0.5 * chip.flops)
+        total += seconds
+        if which := pass_of(cost.scope):
+            passes[which] += seconds
+    flops, traffic = sum(cost.flops for cost in costs), sum(cost.bytes for cost in costs)
+    if chip is not None:
+        bound = max(flops / chip.flops, traffic / chip.bandwidth)
+    return Part(name, flops, traffic, total, tuple(passes[which] for which in PASSES), bound)

@@ -1,0 +1,121 @@
+"""Which part of the model or of the training an instruction counts for, and that the parts add up to the whole."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from training_batches import batch
+
+from embed.compilation import hlo
+from embed.compilation.chips import Chip
+from embed.compilation.hlo import Cost
+from embed.compilation.parts import EXCHANGE, OTHER, part_of, parts, pass_of
+from embed.losses.contrastive import Contrastive
+from embed.models import api
+from embed.models.embedder import Embedder
+from embed.models.gemma import Gemma
+from embed.models.pooling import MeanPooling
+from embed.objectives.pairs import Pairs
+from embed.training.optimizers import adamw
+from embed.training.state import create
+from embed.training.step import make_step
+
+CHIP = Chip("made up", 1e9, flops=1e12, bandwidth=1e9, exchange=1e9, clock=1e6)
+
+
+def cost(scope="", opcode="fusion", **numbers) -> Cost:
+    return dataclasses.replace(Cost(scope, opcode, 0.0, 0.0, 0.0, 0.0), **numbers)
+
+
+STACK = "jit(step)/jvp(Embedder.run)/Embedder/encoder/stack/while/body/closed_call/layers"
+
+
+@pytest.mark.parametrize(
+    ("scope", "part"),
+    [
+        (f"{STACK}/attention/query/BLD,DHK->BLHK/dot_general", "attention"),
+        (f"{STACK}/attention/query_norm/mul", "norms"),
+        (f"{STACK}/attention_post_norm/reduce_sum", "norms"),
+        (f"{STACK}/cross_attention/key/dot_general", "attention"),
+        (f"{STACK}/mlp/down/dot_general", "mlp"),
+        (f"{STACK}/add", "blocks: sums, loops"),
+        ("jit(step)/transpose(jvp(Embedder.run))/Embedder/encoder/embedding/jit(_take)/scatter-add", "token table"),
+        ("jit(step)/jvp(Embedder.run)/Embedder/projection_0/dot_general", "before and after blocks"),
+        ("jit(step)/jvp(loss)/exp", "loss"),
+        ("jit(step)/optimizer/mul", "optimizer"),
+        ("jit(step)/reduce_sum", OTHER),
+        ("", OTHER),
+    ],
+)
+def test_the_part_of_a_scope(scope, part):
+    assert part_of(cost(scope)) == part
+
+
+@pytest.mark.parametrize("opcode", ["all-reduce", "all-gather-start", "reduce-scatter"])
+def test_an_exchange_is_one_wherever_it_came_of(opcode):
+    assert part_of(cost(f"{STACK}/mlp/down", opcode)) == EXCHANGE
+
+
+def test_the_pass_of_a_scope():
+    again = "jit(step)/transpose(jvp(E))/layers/checkpoint/rematted_computation/mlp/dot_general"
+    assert pass_of(again) == "again"
+    assert pass_of("jit(step)/transpose(jvp(E))/layers/mlp/dot_general") == "backward"
+    assert pass_of("jit(step)/jvp(E)/layers/mlp/dot_general") == "forward"
+    assert pass_of("jit(step)/optimizer/mul") is None
+
+
+def test_parts_are_summed_and_the_slowest_comes_first():
+    costs = [
+        cost("a/jvp(E)/mlp/x", flops=4e12, cycles=1e6),
+        cost("a/transpose(jvp(E))/mlp/y", bytes=1e9, cycles=3e6),
+        cost("a/jvp(E)/attention/splash", kernel_flops=5e12, flops=5e12),
+        cost("a/optimizer/z", bytes=6e9, cycles=2e6),
+    ]
+    attention, mlp, optimizer = parts(costs, CHIP)
+    assert (attention.name, attention.seconds, attention.bound) == ("attention", 10.0, 5.0)
+    assert (mlp.name, mlp.seconds, mlp.passes, mlp.flops, mlp.bytes) == ("mlp", 4.0, (1.0, 0.0, 3.0), 4e12, 1e9)
+    assert mlp.bound == 4.0 and (optimizer.seconds, optimizer.bound, optimizer.passes) == (2.0, 6.0, (0.0, 0.0, 0.0))
+    assert [part.name for part in parts(costs, None)] == ["optimizer", "mlp", "attention"]
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_the_parts_of_a_step_add_up_to_its_work(remat):
+    encoder = Gemma(
+        48, 16, 2, num_heads=4, num_kv_heads=2, head_dim=4, mlp_dim=24, window=4, global_every=2, remat=remat
+    )
+    objective = Pairs(Contrastive(0.2), api.build(Embedder(encoder, MeanPooling(), (6,), (3,))))
+    optimizer = adamw(0.1)
+    state = jax.eval_shape(lambda: create(objective, optimizer, 0))
+    text = jax.jit(make_step(objective, optimizer, seed=0)).lower(state, batch(vocab=48)).compile().as_text()
+    costs, work = hlo.Program(text).costs(), hlo.work(text)
+    assert sum(c.flops for c in costs) == work.flops and sum(c.bytes for c in costs) == pytest.approx(work.bytes)
+    by_name = {part.name: part for part in parts(costs, CHIP)}
+    assert {"attention", "mlp", "norms", "token table", "loss", "optimizer"} <= set(by_name)
+    passes = {pass_of(c.scope) for c in costs if c.flops}
+    assert passes == {"forward", "backward"} | ({"again"} if remat == "full" else set())
+
+
+def test_a_nameless_instruction_counts_as_what_it_reads():
+    text = """HloModule m
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0), metadata={op_name="state.params['mlp']"}
+  %copy.1 = f32[8]{0} copy(%p)
+  ROOT %copy.2 = f32[8]{0} copy(%copy.1)
+}
+"""
+    first, second = hlo.Program(text).costs()
+    assert (first.scope, second.scope) == ("state.params['mlp']",) * 2 and part_of(second) == "mlp"
+    assert first.bytes == second.bytes == 64
+
+
+def test_a_fusion_counts_as_its_largest_product():
+    def run(x, w):
+        with jax.named_scope("norm"):
+            y = x * 2
+        with jax.named_scope("mlp"):
+            return jnp.tanh(y @ w)
+
+    text = jax.jit(run).lower(jnp.zeros((64, 32)), jnp.zeros((32, 16))).compile().as_text()
+    assert any(part_of(c) == "mlp" and c.flops == 2 * 64 * 32 * 16 for c in hlo.Program(text).costs())
