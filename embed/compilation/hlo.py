@@ -268,15 +268,9 @@ class Program:
 
     def _of_fusion(self, fusion: Instruction, read: Sequence[float], written: float) -> tuple[list[float], float]:
         """Returns what a fusion reads of its operands and writes: of those it takes or sets a slice of, the slice."""
-        body = self.computations.get(fusion.called[0], [])
-        parameters = {i.name: int(re.match(r"\((\d+)\)", i.text).group(1)) for i in body if i.opcode == "parameter"}
-        users = collections.defaultdict(list)
-        for instruction in body:
-            for position, operand in enumerate(instruction.operands):
-                users[operand].append((instruction, position))
         read = list(read)
-        for name, number in parameters.items():
-            taken = users[name]
+        for number, name in enumerate(self._parameters(fusion.called[0])):
+            taken = list(self._uses(fusion.called[0], name))
             if not taken or number >= len(read) or not read[number]:
                 continue
             if all(i.opcode in ("dynamic-slice", "slice", "gather") and position == 0 for i, position in taken):
@@ -285,6 +279,27 @@ class Program:
                 updates = [self._by_name[i.operands[1]].shapes[0].bytes for i, _ in taken]
                 read[number], written = 0.0, max(written - self._by_name[name].shapes[0].bytes, 0.0) + sum(updates)
         return read, written
+
+    @functools.cache  # noqa: B019
+    def _parameters(self, computation: str) -> list[str]:
+        """Returns the names of a computation's parameters in their order."""
+        body = self.computations.get(computation, [])
+        numbers = {int(re.match(r"\((\d+)\)", i.text).group(1)): i.name for i in body if i.opcode == "parameter"}
+        return [numbers[number] for number in sorted(numbers)]
+
+    def _uses(self, computation: str, name: str) -> Iterator[tuple[Instruction, int]]:
+        """Yields (instruction, which operand) of what takes a value in a computation, and inside of the fusions in it."""
+        for instruction in self.computations.get(computation, ()):
+            for position, operand in enumerate(instruction.operands):
+                if operand != name:
+                    continue
+                if instruction.opcode == "fusion" and instruction.called:
+                    inside = instruction.called[0]
+                    yield from self._uses(inside, self._parameters(inside)[position])
+                elif instruction.opcode == "bitcast":
+                    yield from self._uses(computation, instruction.name)
+                else:
+                    yield instruction, position
 
 
 def _times(exchange: tuple[Instruction, float]) -> float:

@@ -144,7 +144,9 @@ def make_step(
             def keep(new, old):
                 return jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, old)
 
-            params = sharding.gathered(keep(optax.apply_updates(params, updates), params), axes)
+            # Chosen before it is gathered, as XLA would gather both.
+            params = sharding.spread(keep(optax.apply_updates(params, updates), params), axes)
+            params = sharding.gathered(params, axes)
             moving = objective.update(dataclasses.replace(before, params=params), outputs, state.step)
             advanced = TrainState(
                 step=state.step + 1,

@@ -110,6 +110,33 @@ ENTRY %main (p: f32[8]) -> f32[8] {
     assert first.bytes == second.bytes == 64
 
 
+def test_of_an_array_that_a_fusion_within_a_fusion_takes_a_slice_of_the_slice_is_read():
+    text = """HloModule m
+
+%inner (p: f32[24,8], i: s32[]) -> f32[1,8] {
+  %p = f32[24,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %taken = f32[1,8]{1,0} dynamic-slice(%p, %i, %zero), dynamic_slice_sizes={1,8}
+}
+
+%outer (a: s32[], b: f32[24,8]) -> f32[1,8] {
+  %b = f32[24,8]{1,0} parameter(1)
+  %a = s32[] parameter(0)
+  %same = f32[24,8]{1,0} bitcast(%b)
+  %nested = f32[1,8]{1,0} fusion(%same, %a), kind=kLoop, calls=%inner
+  ROOT %twice = f32[1,8]{1,0} add(%nested, %nested)
+}
+
+ENTRY %main (x: f32[24,8], n: s32[]) -> f32[1,8] {
+  %x = f32[24,8]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  ROOT %out = f32[1,8]{1,0} fusion(%n, %x), kind=kLoop, calls=%outer
+}
+"""
+    assert hlo.work(text).bytes == 4 + 2 * 8 * 4
+
+
 def test_a_fusion_counts_as_its_largest_product():
     def run(x, w):
         with jax.named_scope("norm"):

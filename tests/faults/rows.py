@@ -206,6 +206,13 @@ FAULTS = [(phase, kind, rank) for phase in PHASES for kind in ("KILL", "STOP") f
 NOTICED = 45.0  # seconds
 
 
+def _is_stopped(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:  # it has ended
+        return False
+
+
 class Hosts:
     """Two hosts that train together: each command is a fork of a server of its own."""
 
@@ -235,13 +242,14 @@ class Hosts:
         stopped = None
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.05)
-            if faulty is None or not threads[faulty].is_alive():
+            pid = None if faulty is None else self._servers[faulty].pid
+            if pid is None:
                 continue
-            pid = self._servers[faulty].pid
-            if stopped is None and pid is not None and pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "T":
+            if stopped is None and _is_stopped(pid):
                 stopped = time.monotonic()
             if stopped is not None and (not threads[1 - faulty].is_alive() or time.monotonic() - stopped > 3 * NOTICED):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         if stopped is not None:
             ends[faulty] = (*ends[faulty][:2], stopped)
         return ends

@@ -26,9 +26,10 @@ def test_positions_are_counted_within_each_text_and_zero_at_padding():
 def test_angles_of_rotary_positions(scale):
     positions, size, base = np.array([0, 1, 7, 2000]), 6, 10_000.0
     cosine, sine = np.asarray(jax.jit(lambda p: rotary_table(p, size, base, scale))(positions))
+    assert cosine.shape == sine.shape == (4, size // 2)
     for row, position in enumerate(positions):
-        for i in range(size):
-            angle = position / scale / base ** (2 * (i % 3) / size)
+        for i in range(size // 2):
+            angle = position / scale / base ** (2 * i / size)
             assert cosine[row, i] == pytest.approx(np.cos(angle), abs=2e-4)
             assert sine[row, i] == pytest.approx(np.sin(angle), abs=2e-4)
 
