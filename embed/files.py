@@ -19,7 +19,7 @@ from typing import Any, Required, TypedDict
 
 from embed import documents, ranges
 from embed.buckets import copies
-from embed.errors import DataError, InUse, StorageError
+from embed.errors import DataError, InUse, StorageError, UsageError
 
 MANIFEST = "MANIFEST.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, or a used up quota, is reported as
@@ -214,8 +214,10 @@ def folder_digest(folder) -> str:
 
 
 def check_new(path) -> None:
-    """Raises StorageError when the output `path` is already there (an empty folder is not)."""
+    """Raises StorageError when the output `path` is already there (an empty folder is not), UsageError for one without a name."""
     path = pathlib.Path(path)
+    if path.name in ("", ".."):
+        raise UsageError(f"{path}: names no output of its own; name a file or a folder in it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StorageError(f"{path}: already exists; choose another output or remove it first")
 

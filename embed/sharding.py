@@ -19,6 +19,7 @@ from embed import hosts
 from embed.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
+SPREAD_FROM = 1 << 16  # numbers: to exchange less takes longer than to keep and to update it everywhere
 OF_HOST, OF_DEVICE = 0.7, 0.9  # shares of the memory that a program may need
 
 # logical axis -> mesh axes. An axis whose size a mesh axis does not divide stays whole (see `spec`).
@@ -100,13 +101,14 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> Pa
 
 
 def spread_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """Returns how the optimiser's arrays of such a parameter lie: as `spec` says, and over `data` too.
+    """Returns how a parameter lies between the steps of a training run: as `spec` says, and over `data` too.
 
-    The first dimension that is whole and that `data` divides is split over it; without one the array lies as the parameter does.
+    The first dimension that is whole and that `data` divides is split over it. Without one, and where the array is small, it
+    lies as `spec` says.
     """
     entries = list(spec(axes, shape, mesh))
     over = mesh.shape["data"]
-    if over > 1 and not any("data" in ((e,) if isinstance(e, str) else e or ()) for e in entries):
+    if over > 1 and math.prod(shape) >= SPREAD_FROM:
         for dimension, (entry, size) in enumerate(zip(entries, shape)):
             if entry is None and size and size % over == 0:
                 entries[dimension] = "data"
@@ -114,11 +116,15 @@ def spread_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> P
     return PartitionSpec(*entries)
 
 
-def shardings(axes, shapes, mesh: Mesh):
-    """Returns the tree of NamedShardings for trees of logical axes and of shaped values."""
-    return jax.tree.map(
-        lambda a, s: NamedSharding(mesh, spec(a, s.shape, mesh)), axes, shapes, is_leaf=lambda x: isinstance(x, tuple)
-    )
+def shardings(axes, shapes, mesh: Mesh, *, spread=None):
+    """Returns the tree of NamedShardings for trees of logical axes and of shaped values, by `spec`; where the tree `spread` is
+    true, by `spread_spec`."""
+    spread = jax.tree.map(lambda _: False, shapes) if spread is None else spread
+
+    def of(names, x, is_spread):
+        return NamedSharding(mesh, (spread_spec if is_spread else spec)(names, x.shape, mesh))
+
+    return jax.tree.map(of, axes, shapes, spread, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -171,25 +177,12 @@ def constrain(x, *axes: str | None):
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
 
 
-def spread(tree, axes):
-    """Returns a tree of parameters, or of what belongs to them, laid out as the optimiser's arrays are; see `spread_spec`."""
-    return _laid_out(tree, axes, spread_spec)
-
-
-def gathered(tree, axes):
-    """Returns a tree of parameters laid out as parameters are."""
-    return _laid_out(tree, axes, spec)
-
-
-def _laid_out(tree, axes, spec_of):
+def laid_out(tree, axes, spread=None):
+    """Returns a tree of parameters, or of their gradient, with its layout fixed as `shardings` says."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1:
         return tree
-
-    def lay(names, x):
-        return jax.lax.with_sharding_constraint(x, spec_of(names, x.shape, mesh))
-
-    return jax.tree.map(lay, axes, tree, is_leaf=lambda x: isinstance(x, tuple))
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(axes, tree, mesh, spread=spread))
 
 
 def split(axis: str, size: int) -> int:

@@ -23,6 +23,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # The splash kernels of attention by their names, and the products of matrices in each.
 _SPLASH = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
 _SPLASH_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
+# What they call is a sum or a comparison of two numbers.
+_OF_TWO_NUMBERS = ("reduce", "scatter", "sort", "map", "reduce-window", "all-reduce")
 # Names for other values, and control: no traffic of their own.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all",
@@ -81,8 +83,11 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one instruction, with all that it fuses, costs in all of its runs. `scope` is the name of what it was traced from, such
-    as 'jit(step)/jvp(Embedder)/encoder/layers/mlp/gate/dot_general', and '' where nothing says. The numbers are those of `Work`."""
+    """What one instruction, with all that it fuses, costs in all of its runs: the numbers of `Work`, and the bytes of a collective.
+
+    `scope` is the name of what it was traced from, such as 'jit(step)/jvp(Embedder)/encoder/layers/mlp/gate/dot_general', and ''
+    where nothing says.
+    """
 
     scope: str
     opcode: str
@@ -90,6 +95,7 @@ class Cost:
     kernel_flops: float
     bytes: float
     cycles: float
+    exchanged: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Work:
 
 
 def work(text: str) -> Work:
-    """Returns what the optimised HLO of one device does, as `compiled.as_text()` gives it."""
+    """Returns what the HLO of one device does, as `compiled.as_text()` gives it."""
     return Program(text).work()
 
 
@@ -145,13 +151,15 @@ class Program:
                 alone.append([instruction, times, 0.0, 0.0])
             flops = times * self._flops(instruction)
             alone[-1][2] += flops
-            alone[-1][3] += flops if instruction.opcode == "custom-call" else 0.0
+            alone[-1][3] += flops * (instruction.opcode == "custom-call")
         costs = []
         for instruction, times, flops, kernel_flops in alone:
             traffic, cycles = times * self._traffic(instruction), times * _cycles(instruction)
+            kind = instruction.opcode.removesuffix("-start")
+            exchanged = times * _exchanged(instruction, kind, _group(instruction)) if kind in COLLECTIVES else 0.0
             if flops or traffic or cycles:
-                scope, opcode = self._scope(instruction), instruction.opcode
-                costs.append(Cost(scope, opcode, flops, kernel_flops, traffic, cycles))
+                scope = self._scope(instruction)
+                costs.append(Cost(scope, instruction.opcode, flops, kernel_flops, traffic, cycles, exchanged))
         return costs
 
     def _scope(self, instruction: Instruction) -> str:
@@ -160,13 +168,13 @@ class Program:
         if instruction.opcode == "fusion" and instruction.called:
             inside = [(times * self._flops(i), i) for i, times, _ in self._run(instruction.called[0], 1.0, True)]
             flops, largest = max(inside, key=lambda pair: pair[0], default=(0.0, instruction))
-            if flops and _named(largest):
-                return _named(largest)
+            if flops and (name := _named(largest)):
+                return name
         waiting, seen = [instruction], {instruction.name}
         while waiting:
             source = waiting.pop(0)
-            if _named(source):
-                return _named(source)
+            if name := _named(source):
+                return name
             before = [o for o in source.operands if o in self._by_name and o not in seen]
             seen.update(before)
             waiting += [self._by_name[o] for o in before]
@@ -178,14 +186,14 @@ class Program:
         flops, in_kernels, traffic, cycles, unknown = 0.0, 0.0, 0.0, 0.0, 0
         exchanges: dict[str, tuple[Instruction, float]] = {}
         for instruction, times, fused in self._run(self.entry, 1.0, False):
-            total_flops = times * self._flops(instruction)
-            flops += total_flops
-            in_kernels += total_flops if instruction.opcode == "custom-call" else 0.0
+            of_one = times * self._flops(instruction)
+            flops, in_kernels = flops + of_one, in_kernels + of_one * (instruction.opcode == "custom-call")
             unknown += instruction.opcode == "while" and self._turns(instruction) is None
             if instruction.opcode.removesuffix("-start") in COLLECTIVES:
                 # One that runs beside computation stands in several fusions, each time with its channel.
                 channel = instruction.option("channel_id") or instruction.name
-                exchanges[channel] = max(exchanges.get(channel, (instruction, 0.0)), (instruction, times), key=_times)
+                if times >= exchanges.get(channel, (instruction, 0.0))[1]:
+                    exchanges[channel] = (instruction, times)
             if not fused:
                 traffic += times * self._traffic(instruction)
                 cycles += times * _cycles(instruction)
@@ -196,15 +204,8 @@ class Program:
         for instruction in self.computations.get(name, ()):
             yield instruction, times, fused
             opcode = instruction.opcode
-            if opcode.endswith("-done") or opcode in (
-                "reduce",
-                "scatter",
-                "sort",
-                "map",
-                "reduce-window",
-                "all-reduce",
-            ):
-                continue  # what they call is a sum or a comparison of two numbers
+            if opcode.endswith("-done") or opcode in _OF_TWO_NUMBERS:
+                continue
             turns = self._turns(instruction) or 1 if opcode == "while" else 1
             inside = fused or opcode == "fusion"
             called = instruction.called
@@ -238,8 +239,7 @@ class Program:
             contracted = [left[int(d)] for d in (instruction.option("lhs_contracting_dims") or "").split(",") if d]
             return 2.0 * math.prod(instruction.shapes[0].sizes) * math.prod(contracted)
         if instruction.opcode == "convolution":
-            left, right = (shapes[0].sizes for shapes in self._operands(instruction)[:2])
-            return _convolution_flops(instruction, left, right)
+            return _convolution_flops(instruction, *(shapes[0].sizes for shapes in self._operands(instruction)[:2]))
         if instruction.opcode == "custom-call" and (kernel := _SPLASH.match(instruction.name)):
             return self._splash_flops(instruction, _SPLASH_PRODUCTS[kernel.group(1)])
         return 0.0
@@ -300,10 +300,6 @@ class Program:
                     yield from self._uses(computation, instruction.name)
                 else:
                     yield instruction, position
-
-
-def _times(exchange: tuple[Instruction, float]) -> float:
-    return exchange[1]
 
 
 def _collectives(exchanges) -> tuple[Collective, ...]:
@@ -398,11 +394,6 @@ def _window(text: str) -> Mapping[int, tuple[int, int, int, int, int]]:
     def numbers(name, default, pick=lambda x: x):
         return [int(pick(n)) for n in fields[name].split("x")] if name in fields else [default] * len(sizes)
 
-    columns = (
-        sizes,
-        numbers("stride", 1),
-        numbers("pad", 0, lambda x: x.split("_")[0]),
-        numbers("lhs_dilate", 1),
-        numbers("rhs_dilate", 1),
-    )
+    padding = numbers("pad", 0, lambda x: x.split("_")[0])
+    columns = (sizes, numbers("stride", 1), padding, numbers("lhs_dilate", 1), numbers("rhs_dilate", 1))
     return dict(enumerate(zip(*columns)))

@@ -13,8 +13,9 @@ from embed.compilation.chips import Chip
 from embed.compilation.hlo import COLLECTIVES, Cost
 
 # The first pattern that is found in a scope decides. Modules of a block come before the block, and a block before its model.
+OPTIMIZER, EXCHANGE, OTHER = "optimizer", "exchange", "other"
 _PARTS = (
-    ("optimizer", r"\boptimizer\b"),
+    (OPTIMIZER, r"\boptimizer\b"),
     ("loss", r"\bloss\b"),
     ("norms", r"\w*norm\b"),
     ("attention", r"\b(cross_)?attention\b|splash"),
@@ -23,7 +24,6 @@ _PARTS = (
     ("blocks: sums, loops", r"\blayers\b|\bstack\b"),
     ("before and after blocks", r"\bjvp\(|Embedder|params"),
 )
-EXCHANGE, OTHER = "exchange", "other"
 PASSES = ("forward", "again", "backward")
 
 
@@ -33,7 +33,7 @@ class Part:
 
     `seconds` are the compiler's, with kernels of attention at half of the chip's peak; of a chip that is not known they are 0.
     `passes` divides them over `PASSES`, where the instruction says which it belongs to. `bound` are the seconds that the part
-    takes at least, by the chip's speed or that of its memory.
+    takes at least, by the chip's speed, that of its memory or that of its links.
     """
 
     name: str
@@ -61,13 +61,18 @@ def part_of(cost: Cost) -> str:
     return next((name for name, pattern in _PARTS if re.search(pattern, scope)), OTHER)
 
 
-def pass_of(scope: str) -> str | None:
-    """Returns which of `PASSES` an instruction belongs to: 'again' is the forward pass that is recomputed for the backward one."""
-    if "rematted_computation" in scope:
+def pass_of(cost: Cost) -> str | None:
+    """Returns which of `PASSES` an instruction belongs to: 'again' is the forward pass that is recomputed for the backward one.
+
+    None where it belongs to none: exchanges, the optimiser, and what nothing is known of.
+    """
+    if part_of(cost) in (EXCHANGE, OPTIMIZER, OTHER):
+        return None
+    if "rematted_computation" in cost.scope:
         return "again"
-    if "transpose(" in scope:
+    if "transpose(" in cost.scope:
         return "backward"
-    return "forward" if "jvp(" in scope else None
+    return "again" if re.search(r"\bagain\b", cost.scope) else "forward"
 
 
 def _part(name: str, costs: Sequence[Cost], chip: Chip | None) -> Part:
@@ -78,9 +83,10 @@ def _part(name: str, costs: Sequence[Cost], chip: Chip | None) -> Part:
             continue
         seconds = cost.cycles / chip.clock + cost.kernel_flops / (0.5 * chip.flops)
         total += seconds
-        if which := pass_of(cost.scope):
+        if which := pass_of(cost):
             passes[which] += seconds
     flops, traffic = sum(cost.flops for cost in costs), sum(cost.bytes for cost in costs)
     if chip is not None:
-        bound = max(flops / chip.flops, traffic / chip.bandwidth)
+        exchanged = sum(cost.exchanged for cost in costs)
+        bound = max(flops / chip.flops, traffic / chip.bandwidth, exchanged / chip.exchange)
     return Part(name, flops, traffic, total, tuple(passes[which] for which in PASSES), bound)

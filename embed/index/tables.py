@@ -20,7 +20,7 @@ VECTOR = "vector"  # the parquet table's column of vectors
 VECTORS, METADATA, CONFIG = "vectors.tsv", "metadata.tsv", "projector_config.pbtxt"
 _BLOCK = 8192
 _FIRST = ("id", "title", "text", "image")  # columns in this order, then the others as the documents have them
-_INT64 = range(-(2**63), 2**63)
+_INT64, _IN_FLOAT = range(-(2**63), 2**63), range(-(2**53), 2**53 + 1)
 
 
 def write(
@@ -39,6 +39,8 @@ def write(
             f"{index.folder}: a document has the field {VECTOR!r}, which is the table's column of the vectors; make the index "
             "from a corpus that calls this field otherwise"
         )
+    if output.is_dir():
+        raise UsageError(f"{output}: a folder, and --export=parquet writes a file; name the file")
     files.check_new(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with files.new_file(output) as path:
@@ -54,10 +56,10 @@ def _blocks(index: Index) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
 
 
 def _kinds(index: Index) -> dict[str, str]:
-    """Returns {field: 'bool', 'integer', 'float', 'string' or 'json'} of the fields that documents have, `_FIRST` first.
+    """Returns {field: 'bool', 'integer', 'large integer', 'float', 'string' or 'json'} of the documents' fields, `_FIRST` first.
 
-    A field whose values are of several kinds, lists or objects is 'json': each value as JSON. Fields that are always empty are
-    left out, but for the id and the text.
+    Integers among floats are floats, but for large ones, which float64 cannot hold. A field whose values are of several other
+    kinds, lists or objects is 'json': each value as JSON. Fields that are always empty are left out, but for the id and the text.
     """
     kinds_of: dict[str, set[str]] = {"id": {"string"}, "text": {"string"}}
     for documents, _ in _blocks(index):
@@ -69,6 +71,8 @@ def _kinds(index: Index) -> dict[str, str]:
     for name, seen in kinds_of.items():
         if seen == {"integer", "float"}:
             seen = {"float"}
+        if seen == {"integer", "large integer"}:
+            seen = {"large integer"}
         kinds[name] = next(iter(seen)) if len(seen) == 1 else "json"
     order = [name for name in _FIRST if name in kinds]
     return {name: kinds[name] for name in [*order, *(name for name in kinds if name not in _FIRST)]}
@@ -78,19 +82,24 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
-        return "integer" if value in _INT64 else "json"
+        return "integer" if value in _IN_FLOAT else "large integer" if value in _INT64 else "json"
     return {float: "float", str: "string"}.get(type(value), "json")
 
 
 def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
+    return None if value in (None, "") else json.dumps(value, ensure_ascii=False)
 
 
 def _write_parquet(index: Index, path: pathlib.Path, kinds: dict[str, str], progress) -> None:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    types = {"bool": arrow.bool_(), "integer": arrow.int64(), "float": arrow.float64()}
+    types = {
+        "bool": arrow.bool_(),
+        "integer": arrow.int64(),
+        "large integer": arrow.int64(),
+        "float": arrow.float64(),
+    }
     dims = index.vectors.shape[1]
     columns = [arrow.field(name, types.get(kind, arrow.string())) for name, kind in kinds.items()]
     schema = arrow.schema([*columns, arrow.field(VECTOR, arrow.list_(arrow.float32(), dims))])
@@ -116,7 +125,12 @@ def _write_projector(index: Index, folder: pathlib.Path, names: list[str], progr
         open(folder / METADATA, "w", encoding="utf-8", newline="\n") as metadata_file,
     ):
         # A table of one column has no line of names there; this one always has two, the id and the text.
-        metadata_file.write("\t".join(map(_cell, names)) + "\n")
+        header = [_cell(name) for name in names]
+        if len(set(header)) < len(header):
+            raise DataError(
+                f"{index.folder}: fields of its documents differ in white space alone: {sorted(names)}; rename one"
+            )
+        metadata_file.write("\t".join(header) + "\n")
         for documents, vectors in _blocks(index):
             # The shortest digits that give the same float32 again.
             vectors_file.writelines("\t".join(map(str, vector)) + "\n" for vector in vectors)

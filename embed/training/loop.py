@@ -25,7 +25,7 @@ from embed.training.goodput import STEPPING, Clock
 from embed.training.preemption import Preemption
 from embed.training.profile import Profile
 from embed.training.programs import Programs, fit
-from embed.training.state import Items, TrainState, create, frozen_reader, layout, with_shardings
+from embed.training.state import Items, TrainState, create, frozen_reader, gathered, layout, with_shardings
 from embed.training.step import make_step
 from embed.training.validation import Validation
 from embed.training.watch import Watch
@@ -187,9 +187,8 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     """Returns the state of the newest intact checkpoint and its number of micro-batches, or None when there is none."""
     folder = run.run_dir / "checkpoints"
     step, damaged = checkpoints.newest_intact_step(folder) if hosts.is_main() else (None, {})
-    agreed = int(hosts.agree(np.int32(-1 if step is None else step)))
-    step = None if agreed < 0 else agreed
-    if step is None:
+    step = int(hosts.agree(np.int32(-1 if step is None else step)))
+    if step < 0:
         checkpoints.set_aside(folder, damaged, console.say)
         return None
     step_folder = folder / str(step)
@@ -199,17 +198,13 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
         raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
     checkpoints.agree_with_main(step_folder)
-    exported = jax.eval_shape(run.model.init, jax.random.key(0))
     targets = with_shardings(items.split(items.abstract), items.split(placed))
-    targets["params"] = with_shardings(exported, sharding.shardings(run.model.axes, exported, run.mesh))
+    targets["params"] = items.exported_target(placed, run.model, run.mesh)
     restored = {name: checkpoints.restore(step_folder, name, target, verified=True) for name, target in targets.items()}
-    frozen = items.abstract.variables
-    if jax.tree.leaves(frozen.frozen):
-        frozen = _create(run, placed).variables
-    scalars = {"step": step, "skipped": meta["skipped"]}
-    scalars = {k: jax.device_put(np.int32(v), sharding.replicated(run.mesh)) for k, v in scalars.items()}
-    state = TrainState(variables=items.join(restored, frozen), opt_state=restored["opt_state"], **scalars)
-    return state, meta.get("micro_batches")
+    before = items.abstract.variables
+    frozen = _create(run, placed).variables if jax.tree.leaves(before.frozen) else before
+    step, skipped = (jax.device_put(np.int32(n), sharding.replicated(run.mesh)) for n in (step, meta["skipped"]))
+    return TrainState(step, items.join(restored, frozen), restored["opt_state"], skipped), meta.get("micro_batches")
 
 
 def _check_identity(run: Run, before: Mapping[str, Any], step_folder: pathlib.Path) -> None:
@@ -343,7 +338,11 @@ def _scores_path(run: Run, step: int) -> pathlib.Path:
 def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, step: int):
     """Scores the parameters at `step`, which has been saved, and returns the best step so far."""
     with reporter.paused():
-        scores = {} if run.evaluate is None else dict(run.evaluate(items.export(state.variables)))
+        scores = (
+            {}
+            if run.evaluate is None
+            else dict(run.evaluate(gathered(items.export(state.variables), run.model, run.mesh)))
+        )
         scores |= {} if run.validation is None else run.validation(state.variables, state.step)
     reporter.log(step, scores, kind="evaluation")
     best = _keep_best(run, saver, best, scores, step)

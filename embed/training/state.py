@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from embed import sharding, trees
-from embed.types import Objective, Params, Variables
+from embed import hosts, sharding, trees
+from embed.types import Model, Objective, Params, Variables
 
 
 @jax.tree_util.register_dataclass
@@ -51,15 +51,27 @@ def frozen_reader(objective: Objective) -> Callable[[Params], dict[str, Any]] | 
     return objective.read_frozen
 
 
+def with_moments(params: Params, opt_state) -> Params:
+    """Returns a tree of whether the optimiser keeps an array of a parameter's shape for it: of one that is frozen it keeps none."""
+    kept = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state)
+    ]
+    has = [any(n.endswith(path) and shape == x.shape for n, shape in kept) for path, x in trees.flatten(params).items()]
+    return jax.tree.unflatten(jax.tree.structure(params), has)
+
+
 def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Returns the shardings of a state: the optimiser's moments lie as the parameters they belong to and over the replicas of these
-    (arXiv:1910.02054, ZeRO-1), the rest is replicated."""
-    axes = objective.axes()
-    variables = sharding.shardings(axes, abstract.variables, mesh)
-    names = jax.tree.leaves(axes.params, is_leaf=lambda x: isinstance(x, tuple))
+    """Returns the shardings of a state.
+
+    What an optimiser with moments learns lies over the replicas too (arXiv:1910.02054), and a step gathers it. Moments lie as the
+    parameters they belong to, and the rest is replicated.
+    """
+    axes, params = objective.axes(), abstract.variables.params
+    spread = sharding.shardings(axes.params, params, mesh, spread=with_moments(params, abstract.opt_state))
+    variables = dataclasses.replace(sharding.shardings(axes, abstract.variables, mesh), params=spread)
     placed = [
-        (path, x.shape, jax.sharding.NamedSharding(mesh, sharding.spread_spec(of_param, x.shape, mesh)))
-        for (path, x), of_param in zip(trees.flatten(abstract.variables.params).items(), names, strict=True)
+        (path, x.shape, s) for (path, x), s in zip(trees.flatten(params).items(), jax.tree.leaves(spread), strict=True)
     ]
 
     def of(path, leaf):
@@ -82,6 +94,14 @@ def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState
 def with_shardings(abstract, shardings):
     """Returns the tree of ShapeDtypeStruct that says how each array is to be laid out when restored."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+
+
+def gathered(params: Params, model: Model, mesh: Mesh) -> Params:
+    """Returns exported parameters laid out as the model runs with them; all hosts must call it."""
+    if mesh.shape["data"] == 1:
+        return params
+    hosts.meet(mesh.devices.flat, "the parameters are gathered")
+    return jax.jit(lambda x: x, out_shardings=sharding.shardings(model.axes, params, mesh))(params)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +129,13 @@ class Items:
         exported = jax.eval_shape(self.objective.export, self.abstract.variables)
         computes = len(self.exported) < len(jax.tree.leaves(exported))
         return jax.jit(self.objective.export) if computes else self.objective.export
+
+    def exported_target(self, placed: TrainState, model: Model, mesh: Mesh) -> Params:
+        """Returns the shapes of what `export` gives, laid out as the variables that it passes on, others as the model runs."""
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        at, of_variables = trees.flatten(sharding.shardings(model.axes, shapes, mesh)), trees.flatten(placed.variables)
+        at |= {path: of_variables[variable] for variable, path in self.exported.items()}
+        return with_shardings(shapes, trees.unflatten(at))
 
     def split(self, state: TrainState) -> dict[str, Any]:
         """Returns {item: tree} of a state, or of its shapes or shardings, without `params`."""

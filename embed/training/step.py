@@ -18,7 +18,7 @@ from embed import sharding
 from embed.errors import ConfigError
 from embed.sharding import constrain, join_batch, split_batch
 from embed.training.optimizers import rate_of
-from embed.training.state import TrainState
+from embed.training.state import TrainState, with_moments
 from embed.trees import flatten
 from embed.types import Batch, Metrics, Objective, Outputs, Params, Variables
 
@@ -57,10 +57,11 @@ def _cached(objective: Objective, variables: Variables, batch: Batch, key, step)
 
     def lead_back(total, micro_batch):
         numbered, by_rows = micro_batch
-        _, pull = jax.vjp(
-            lambda p: _forward(objective, dataclasses.replace(variables, params=p), numbered, key, step),
-            variables.params,
-        )
+        with jax.named_scope("again"):  # likewise
+            _, pull = jax.vjp(
+                lambda p: _forward(objective, dataclasses.replace(variables, params=p), numbered, key, step),
+                variables.params,
+            )
         return jax.tree.map(jnp.add, total, pull(Outputs(by_rows, by_outputs.sums))[0]), None
 
     numbered = _numbered(batch)
@@ -133,20 +134,19 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         before, axes = state.variables, objective.axes().params
-        value, metrics, gradient, outputs = loss_and_gradient(objective, before, batch, key, state.step)
+        whole = dataclasses.replace(before, params=sharding.laid_out(before.params, axes))
+        value, metrics, gradient, outputs = loss_and_gradient(objective, whole, batch, key, state.step)
         with jax.named_scope("optimizer"):  # likewise
-            # Each replica updates its share of the parameters, and gets the others' shares from the others.
-            gradient, params = sharding.spread(gradient, axes), sharding.spread(before.params, axes)
+            # Each replica has, and updates, its share of the parameters; the step begins with getting the others' from the others.
+            gradient = sharding.laid_out(gradient, axes, with_moments(before.params, state.opt_state))
             norm = optax.tree.norm(gradient)
             is_finite = jnp.isfinite(value) & jnp.isfinite(norm)
-            updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+            updates, opt_state = optimizer.update(gradient, state.opt_state, before.params)
 
             def keep(new, old):
                 return jax.tree.map(lambda a, b: jnp.where(is_finite, a, b), new, old)
 
-            # Chosen before it is gathered, as XLA would gather both.
-            params = sharding.spread(keep(optax.apply_updates(params, updates), params), axes)
-            params = sharding.gathered(params, axes)
+            params = keep(optax.apply_updates(before.params, updates), before.params)
             moving = objective.update(dataclasses.replace(before, params=params), outputs, state.step)
             advanced = TrainState(
                 step=state.step + 1,
@@ -166,7 +166,8 @@ def make_validation(objective: Objective) -> Callable[[tuple[Variables, jax.Arra
 
     def validate(state: tuple[Variables, jax.Array], batch: Batch) -> Metrics:
         variables, step = state
-        served = objective.served(variables)
+        gathered = sharding.laid_out(variables.params, objective.axes().params)
+        served = objective.served(dataclasses.replace(variables, params=gathered))
         outputs, whole = outputs_of(objective, served, batch, None, step)
         value, metrics = objective.loss(served.params, outputs, whole, step)
         return {"loss": value, **metrics}

@@ -11,7 +11,7 @@ from embed import console, documents, environment, files, sharding
 from embed.compilation import advice, chips
 from embed.compilation.forecast import Step
 from embed.data import text_features
-from embed.errors import ConfigError, UsageError
+from embed.errors import ConfigError, DataError, UsageError
 from embed.evaluation import report
 from embed.models import api
 from embed.models.transformer import REMAT
@@ -47,6 +47,8 @@ def run(
     for step in steps:
         if step not in STEPS:
             raise UsageError(f"--steps: no step {step!r}; known: {', '.join(STEPS)}")
+    if output and add:
+        _kept(pathlib.Path(output))
     if recipe.model is None:
         recipe = init_from.complete(recipe)
     rows = []
@@ -194,7 +196,10 @@ def _profile(step: Step) -> str:
     rows = []
     for part in step.parts:
         seconds = [part.seconds, part.seconds / total / 10 if total else 0.0, *part.passes]
-        by = "-" if step.chip is None else "memory" if part.bytes / step.chip.bandwidth >= part.bound else "compute"
+        by = "-"
+        if step.chip is not None:
+            limits = {"memory": part.bytes / step.chip.bandwidth, "compute": part.flops / step.chip.flops}
+            by = next((what for what, seconds in limits.items() if seconds >= part.bound), "exchange")
         cells = [f"{1e3 * s:.1f}" if total else "-" for s in seconds]
         rows.append(
             [part.name, *cells, f"{part.flops / 1e12:.2f}", f"{part.bytes / 1e9:.2f}", f"{1e3 * part.bound:.1f}", by]
@@ -245,6 +250,17 @@ def _table(rows) -> str:
     return report.align([_HEADER, *map(_cells, rows)])
 
 
+def _kept(path: pathlib.Path) -> list[dict]:
+    """Returns the rows that are beside a table; those of another version of `embed`, with other columns, are a DataError."""
+    beside = path.with_suffix(".json")
+    rows = documents.read_json(beside)["steps"] if beside.is_file() else []
+    if any(len(row["cells"]) != len(_HEADER) for row in rows):
+        raise DataError(
+            f"{beside}: another version of embed wrote it, with other columns; leave --add out, or write elsewhere"
+        )
+    return rows
+
+
 def _write(path: pathlib.Path, rows, add: bool) -> None:
     """Writes the table, and everything that is known of every row; `add` keeps what is there of anything else."""
     records = [
@@ -255,11 +271,11 @@ def _write(path: pathlib.Path, rows, add: bool) -> None:
         for r in rows
     ]  # fmt: skip
     beside = path.with_suffix(".json")
-    if add and beside.is_file():
+    if add:
         what = lambda row: (row["recipe"], row["topology"], list(row["mesh"]), row["name"])  # noqa: E731
         new = [what(row) for row in records]
         records = sorted(
-            [row for row in documents.read_json(beside)["steps"] if what(row) not in new] + records,
+            [row for row in _kept(path) if what(row) not in new] + records,
             key=lambda row: (row["recipe"], row["topology"], STEPS.index(row["name"])),
         )
     text = report.align([_HEADER, *(row["cells"] for row in records)])

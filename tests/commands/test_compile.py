@@ -1,5 +1,6 @@
 """`embed compile` on the devices at hand: what it says, what it refuses. tests/parity compiles for TPUs."""
 
+import json
 import shutil
 
 import pytest
@@ -60,6 +61,16 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
 
 @pytest.mark.long
 @pytest.mark.slow
+def test_a_table_of_another_version_is_not_added_to(folder, run_embed):
+    """It is told before anything is compiled."""
+    (folder / "old.json").write_text(json.dumps({"steps": [{"cells": ["a", "b"]}]}))
+    refused = run_embed(folder, *HEAD, "--add", "--output=old.md")
+    assert (
+        refused.returncode == 65 and "old.json: another version of embed wrote it, with other columns" in refused.stderr
+    )
+    assert "compile" not in refused.stdout and not (folder / "old.md").exists()
+
+
 def test_a_table_is_added_to(folder, run_embed):
     for name, mesh in (("b", "2,1,1"), ("a", "1,2,1"), ("a", "2,1,1")):
         (folder / "recipes" / "family").mkdir(parents=True, exist_ok=True)

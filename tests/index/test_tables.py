@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from embed.errors import DataError, StorageError
+from embed.errors import DataError, StorageError, UsageError
 from embed.index import store, tables
 
 TEXTS = ["one\ttab", "two\nlines", 'a "quote', "", "ünï  spaces", "\u2028line"]
@@ -80,6 +80,39 @@ def test_the_projector_has_a_line_of_each_document(index, expected, tmp_path):
     assert [r[1] for r in rows[1:]] == [" ".join((given["text"] or "").split()) for _, given, _ in expected]
     written = np.loadtxt(tmp_path / "points" / "vectors.tsv", delimiter="\t", dtype=np.float32)
     np.testing.assert_array_equal(written, [v for _, _, v in expected])
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, 2**53 + 1], "int64", [1, 2**53 + 1]),
+        ([0.5, 3], "double", [0.5, 3.0]),
+        ([0.5, 2**53 + 1], "string", ["0.5", "9007199254740993"]),  # float64 cannot hold it
+        ([1, 2**70], "string", ["1", str(2**70)]),
+        (["", ["a"]], "string", [None, '["a"]']),
+        ([True, 1], "string", ["true", "1"]),
+        (["", "b"], "string", [None, "b"]),
+    ],
+)
+def test_columns_hold_the_values_exactly(make_index, vectors, tmp_path, values, kind, expected):
+    index = make_index(vectors(2), fields=lambda i: {"value": values[i]})
+    tables.write(index, tmp_path / "t.parquet", "parquet")
+    column = parquet.read_table(tmp_path / "t.parquet")["value"]
+    found = [None if value == "" else value for value in column.to_pylist()]
+    assert str(column.type) == kind and found == expected
+
+
+def test_fields_that_would_have_one_name_in_the_projector_are_refused(make_index, vectors, tmp_path):
+    index = make_index(vectors(2), fields=lambda i: {"a b": 1, "a\tb": 2})
+    with pytest.raises(DataError, match="fields of its documents differ in white space alone"):
+        tables.write(index, tmp_path / "points", "projector")
+    assert not (tmp_path / "points").exists()
+
+
+def test_a_table_into_a_folder_is_refused(index, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="folder: a folder, and --export=parquet writes a file; name the file"):
+        tables.write(index, tmp_path / "folder", "parquet")
 
 
 def test_a_field_by_the_name_of_the_vectors_is_refused(make_index, vectors, tmp_path):

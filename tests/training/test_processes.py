@@ -16,8 +16,14 @@ TRAIN = (
     "--gin.CHECKPOINT_EVERY=100",
 )
 ONE_LAYER = ("--gin.gemma.Gemma.num_layers=1", "--gin.gemma.Gemma.global_every=1", "--gin.gemma.Gemma.unroll=1")
-# No dropout, which depends on the mesh, and batches of one shape, so that a program is compiled once on every host.
-SAME = ("--gin.gemma.Gemma.dropout=0.0", "--gin.tasks.Mixture.only=('first',)", *ONE_LAYER)
+# No dropout, which depends on the mesh, and batches of one shape, so that a program is compiled once on every host. So wide that
+# the token table is spread over replicas (`sharding.SPREAD_FROM`).
+SAME = (
+    "--gin.gemma.Gemma.dropout=0.0",
+    "--gin.gemma.Gemma.width=256",
+    "--gin.tasks.Mixture.only=('first',)",
+    *ONE_LAYER,
+)
 
 
 def metrics(folder, run: str) -> list[float]:
@@ -87,7 +93,7 @@ def test_processes_over_gloo(one_device, run_on_hosts, hosts):
 @pytest.mark.parametrize("hosts", [2])
 def test_a_run_goes_on_on_another_number_of_hosts(one_device, run_embed, run_on_hosts, hosts):
     """Two steps on several hosts, the third on one; what is averaged of either is the same."""
-    mesh = ("--gin.sharding.MeshShape.data=1", "--gin.sharding.MeshShape.fsdp=4", *SAME)
+    mesh = ("--gin.sharding.MeshShape.data=2", "--gin.sharding.MeshShape.fsdp=2", *SAME)
     run = f"moved{hosts}"
     steps = ("--gin.TRAIN_STEPS=2", "--gin.CHECKPOINT_EVERY=1")
     run_on_hosts(one_device, hosts, *TRAIN, f"--run_dir={run}", *mesh, *steps, devices=4 // hosts)

@@ -17,6 +17,7 @@ from embed.objectives.adapters import Adapters
 from embed.objectives.moving_average import MovingAverage
 from embed.objectives.pairs import Pairs
 from embed.sharding import MeshShape
+from embed.training.optimizers import adamw
 from embed.training.state import Items, TrainState, create, layout, with_shardings
 from embed.types import Variables
 
@@ -83,7 +84,19 @@ def mesh():
     return sharding.make_mesh(MeshShape(2, 2, 2))
 
 
-def test_moments_lie_as_their_parameters_and_over_the_replicas_and_the_rest_is_on_every_device(state_of, mesh):
+@pytest.fixture
+def spreading(monkeypatch):
+    """Spreads the parameters of small models too."""
+    monkeypatch.setattr(sharding, "SPREAD_FROM", 0)
+
+
+def test_small_parameters_lie_as_the_model_has_them(state_of, mesh):
+    objective, _, abstract = state_of("average")
+    placed = layout(objective, abstract, mesh)
+    assert placed.variables.params == sharding.shardings(objective.axes().params, abstract.variables.params, mesh)
+
+
+def test_what_is_learned_lies_over_the_replicas_and_the_rest_on_every_device(state_of, mesh, spreading):
     objective, _, abstract = state_of("average")
     placed = layout(objective, abstract, mesh)
     assert jax.tree.structure(placed) == jax.tree.structure(abstract)
@@ -91,17 +104,27 @@ def test_moments_lie_as_their_parameters_and_over_the_replicas_and_the_rest_is_o
     # Tables are split by vocabulary and width, kernels by width alone: `sharding.RULES`.
     wanted = {"table": PartitionSpec("tensor", "fsdp"), "kernel": PartitionSpec("fsdp", None)}
     # The table has no dimension left that `data` could split.
-    of_moments = {**wanted, "kernel": PartitionSpec("fsdp", "data")}
+    of_learned = {**wanted, "kernel": PartitionSpec("fsdp", "data")}
     seen = dict.fromkeys(wanted, 0)
     for path, spec in specs.items():
         name = path.rpartition("/")[2]
         if name in wanted:
-            assert spec == (of_moments if path.startswith("opt_state/") else wanted)[name], path
+            assert spec == (wanted if path.startswith("variables/moving") else of_learned)[name], path
             seen[name] += 1
         else:
             assert spec == PartitionSpec(), path
     assert seen == {"table": 4, "kernel": 4}  # the parameters, their average and two moments
     assert all(s.mesh == mesh for s in jax.tree.leaves(placed))
+
+
+def test_what_is_frozen_is_not_spread(state_of, mesh, spreading):
+    """A step would gather it though nothing changes it."""
+    objective, _, _ = state_of("pairs")
+    optimizer = adamw(0.1, frozen=("kernel",))
+    placed = layout(objective, jax.eval_shape(lambda: create(objective, optimizer, 0)), mesh)
+    assert placed.variables.params["model"]["kernel"].spec == PartitionSpec("fsdp", None)
+    learning = layout(objective, jax.eval_shape(lambda: create(objective, adamw(0.1), 0)), mesh)
+    assert learning.variables.params["model"]["kernel"].spec == PartitionSpec("fsdp", "data")
 
 
 def test_a_moment_of_another_shape_than_its_parameter_is_on_every_device(mesh):

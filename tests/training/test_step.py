@@ -199,8 +199,10 @@ def on_one(gemma, first):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("spread_from", [0, sharding.SPREAD_FROM], ids=["spread", "whole"])
 @pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_every_mesh_trains_alike(shape, gemma, first, on_one):
+def test_every_mesh_trains_alike(shape, spread_from, gemma, first, on_one, monkeypatch):
+    monkeypatch.setattr(sharding, "SPREAD_FROM", spread_from)
     losses, states = three_steps(shape, gemma, first)
     np.testing.assert_allclose(losses, on_one[0], rtol=1e-5)
     assert len(set(losses)) == 3
@@ -216,16 +218,19 @@ def test_every_mesh_trains_alike(shape, gemma, first, on_one):
 
 
 @pytest.mark.slow
-def test_parameters_moments_and_averages_are_really_sharded(gemma, first):
+@pytest.mark.parametrize("spread_from", [0, sharding.SPREAD_FROM], ids=["spread", "whole"])
+def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread_from, monkeypatch):
+    monkeypatch.setattr(sharding, "SPREAD_FROM", spread_from)
     _, state, _ = on_mesh((2, 2, 2), gemma)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), first)
     path = "encoder/stack/layers/mlp/gate/kernel"
     found = {name: x for name, x in flatten(state).items() if name.endswith(path)}
     assert len(found) == 4  # parameters, average, two moments
-    for x in found.values():
-        assert x.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
-        assert {s.data.shape for s in x.addressable_shards} == {(2, 8, 12)}
-        assert len({str(s.index) for s in x.addressable_shards}) == 4
+    for name, x in found.items():
+        layers = "data" if spread_from == 0 and "moving" not in name else None
+        assert x.sharding.spec == PartitionSpec(layers, "fsdp", "tensor"), name
+        assert {s.data.shape for s in x.addressable_shards} == {(1 if layers else 2, 8, 12)}
+        assert len({str(s.index) for s in x.addressable_shards}) == (8 if layers else 4)
 
 
 def test_constraints_split_what_came_in_whole():
