@@ -219,6 +219,7 @@ class Saver:
             )
 
     def _failed(self, step: int, error: Exception) -> StorageError:
+        hosts.await_loss()  # Orbax waits for the others, and says of one that is lost that time was up
         for left in [self.folder / str(step), *self.folder.glob(f"{step}.orbax-checkpoint-tmp*")]:
             if not (left / files.MANIFEST).exists():
                 shutil.rmtree(left, ignore_errors=True)

@@ -22,7 +22,9 @@ from embed import files
 from embed.buckets import copies
 from embed.errors import HostLost, UsageError
 
-HEARTBEAT = 40  # seconds until JAX itself gives a silent host up, and ends this process without a word of ours
+# Seconds until JAX itself gives a silent host up, and ends this process without a word of ours. Its hosts give a sign of life twice
+# in that time, so that it may take half of it: more than `_LOST`.
+HEARTBEAT = 100
 _BEAT, _LOST = 2.0, 25.0  # seconds between two signs of life, and without one until a host counts as lost
 _SLOWEST, _LEAST = 10, 120.0  # a step may take as many times the median, and so many seconds at least
 _BARRIER = 24 * 3600
@@ -65,7 +67,13 @@ def join(distributed: bool = False) -> None:
 
 def explain(error: Exception) -> None:
     """Ends this process where an error came of the loss of another host, which is known a moment later; else returns."""
-    if _watch is not None and isinstance(error, jax.errors.JaxRuntimeError):
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        await_loss()
+
+
+def await_loss() -> None:
+    """Gives the watch the time to end this process, in case another host is lost; returns at once of one host."""
+    if _watch is not None:
         time.sleep(_LOST + 3 * _BEAT)
 
 
@@ -236,6 +244,8 @@ class Watch(threading.Thread):
         self._seen: dict[int, tuple[str, float]] = {}
         self._begun = time.monotonic()
         self._stopped = threading.Event()
+        self._answers = 0
+        self._over_board = threading.Thread(target=self._watch_board, name="watch over the meeting place", daemon=True)
 
     def at(self, what: str, limit: float = _LONG) -> None:
         """Notes what this host does from now on, and how many seconds it may take."""
@@ -245,7 +255,21 @@ class Watch(threading.Thread):
         """Ends the watch."""
         self._stopped.set()
 
+    def _watch_board(self) -> None:
+        """Ends the run when the board does not answer: the host that keeps it hangs, and whoever asks it waits.
+
+        Beats without an answer are counted, and not seconds, which pass on a busy machine while nobody gets to ask.
+        """
+        answers, silent = -1, 0
+        while not self._stopped.wait(self._beat):
+            silent = silent + 1 if self._answers == answers else 0
+            answers = self._answers
+            if silent * self._beat > self._lost:
+                self._end(f"no answer for {self._lost:.0f} s from the host that the others meet at")
+                return
+
     def run(self) -> None:
+        self._over_board.start()
         number = 0
         while not self._stopped.wait(self._beat):
             number += 1
@@ -253,6 +277,7 @@ class Watch(threading.Thread):
             try:
                 self._board.write(self._host, json.dumps([number, self._doing, idle, self._limit]))
                 beats = dict(self._board.read())
+                self._answers += 1
             except Exception as e:  # of several types, by what the connection met
                 if not self._stopped.is_set():
                     self._end(f"the host that the others meet at is gone ({str(e).splitlines()[0][:120]})")

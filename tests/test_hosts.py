@@ -1,6 +1,7 @@
 """The watch over the hosts of a run: who is lost, what has not moved, what it says. Real ones: tests/commands/test_hosts.py."""
 
 import json
+import threading
 import time
 import types
 
@@ -106,6 +107,40 @@ def test_the_thread_tells_what_the_host_does_and_ends_when_stuck():
     assert said.startswith("nothing has moved for 0 s (") and "host 0: in step 5" in said
     number, doing, idle, limit = json.loads(board[0])
     assert number >= 2 and doing == "in step 5" and 0.05 < idle < 5 and limit == 0.05
+
+
+def test_a_meeting_place_that_does_not_answer_is_told():
+    said, asked = [], threading.Event()
+
+    class Hanging(Board):
+        def read(self):
+            asked.wait(30)
+            return {}
+
+    own = hosts.Watch(Hanging(), 1, 2, beat=0.01, lost=0.2, end=said.append)
+    own.start()
+    deadline = time.monotonic() + 20
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    own.stop()
+    asked.set()
+    assert said == ["no answer for 0 s from the host that the others meet at"]
+
+
+def test_a_meeting_place_that_answers_late_is_waited_for():
+    said = []
+
+    class Slow(Board):
+        def read(self):
+            time.sleep(0.1)
+            return {0: state(1, "in step 1", 0.0), 1: state(len(said), "in step 1", 0.0)}
+
+    own = hosts.Watch(Slow(), 1, 2, beat=0.01, lost=1.0, end=said.append)
+    own.start()
+    time.sleep(1.0)
+    own.stop()
+    own.join()
+    assert not [message for message in said if message.startswith("no answer")]
 
 
 def test_getting_on_resets_the_time():

@@ -1,6 +1,7 @@
 """One training step: the optimiser, steps that are not finite, the moving average, the same numbers on every mesh."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -222,7 +223,9 @@ def test_every_mesh_trains_alike(shape, spread_from, gemma, first, on_one, monke
 def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread_from, monkeypatch):
     monkeypatch.setattr(sharding, "SPREAD_FROM", spread_from)
     _, state, _ = on_mesh((2, 2, 2), gemma)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), first)
+    # Parts of arrays that are drawn by themselves may differ in the last bit, where vectors of the processor end elsewhere.
+    close = functools.partial(np.testing.assert_allclose, rtol=0 if spread_from else 1e-6)
+    jax.tree.map(close, jax.device_get(state), first)
     path = "encoder/stack/layers/mlp/gate/kernel"
     found = {name: x for name, x in flatten(state).items() if name.endswith(path)}
     assert len(found) == 4  # parameters, average, two moments
