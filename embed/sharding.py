@@ -1,8 +1,8 @@
 """The mesh, the one table of logical axes, and constraints. The only place that knows how arrays lie on devices.
 
-Mesh axes: `data` replicates parameters, `fsdp` shards them over the width, `tensor` splits heads, MLP and vocabulary.
-The batch is split over `data` and `fsdp`. `jax.set_mesh` must be active: under a bare `with mesh:` constraints silently
-do nothing.
+Mesh axes: `data` replicates the model, `fsdp` shards its parameters over the width, `tensor` splits heads, MLP and vocabulary.
+The batch is split over `data` and `fsdp`. What is learned lies over `data` too between training steps (`spread_spec`).
+`jax.set_mesh` must be active: under a bare `with mesh:` constraints silently do nothing.
 """
 
 import dataclasses
