@@ -244,7 +244,7 @@ class Watch(threading.Thread):
         self._seen: dict[int, tuple[str, float]] = {}
         self._begun = time.monotonic()
         self._stopped = threading.Event()
-        self._answers = 0
+        self._answers = self._counted = self._silent = 0
         self._over_board = threading.Thread(target=self._watch_board, name="watch over the meeting place", daemon=True)
 
     def at(self, what: str, limit: float = _LONG) -> None:
@@ -255,16 +255,19 @@ class Watch(threading.Thread):
         """Ends the watch."""
         self._stopped.set()
 
-    def _watch_board(self) -> None:
-        """Ends the run when the board does not answer: the host that keeps it hangs, and whoever asks it waits.
+    def hangs(self) -> bool:
+        """Returns, called at every beat, whether the board has not answered for too long: the host that keeps it hangs.
 
         Beats without an answer are counted, and not seconds, which pass on a busy machine while nobody gets to ask.
         """
-        answers, silent = -1, 0
+        self._silent = self._silent + 1 if self._answers == self._counted else 0
+        self._counted = self._answers
+        return self._silent * self._beat > self._lost
+
+    def _watch_board(self) -> None:
+        """Ends the run when the board hangs, for which whoever asks it waits."""
         while not self._stopped.wait(self._beat):
-            silent = silent + 1 if self._answers == answers else 0
-            answers = self._answers
-            if silent * self._beat > self._lost:
+            if self.hangs():
                 self._end(f"no answer for {self._lost:.0f} s from the host that the others meet at")
                 return
 

@@ -127,20 +127,12 @@ def test_a_meeting_place_that_does_not_answer_is_told():
     assert said == ["no answer for 0 s from the host that the others meet at"]
 
 
-def test_a_meeting_place_that_answers_late_is_waited_for():
-    said = []
-
-    class Slow(Board):
-        def read(self):
-            time.sleep(0.1)
-            return {0: state(1, "in step 1", 0.0), 1: state(len(said), "in step 1", 0.0)}
-
-    own = hosts.Watch(Slow(), 1, 2, beat=0.01, lost=1.0, end=said.append)
-    own.start()
-    time.sleep(1.0)
-    own.stop()
-    own.join()
-    assert not [message for message in said if message.startswith("no answer")]
+def test_beats_without_an_answer_are_counted_from_the_last_one():
+    own = watch(beat=2.0, lost=20.0)
+    for _ in range(3):
+        own._answers += 1
+        assert [own.hangs() for _ in range(11)] == [False] * 11
+    assert own.hangs()
 
 
 def test_getting_on_resets_the_time():

@@ -114,6 +114,33 @@ ENTRY %main (p: f32[8]) -> f32[8] {
     assert first.bytes == second.bytes == 64
 
 
+def test_a_nameless_instruction_that_reads_nothing_named_counts_as_the_loop_it_stands_in():
+    text = """HloModule m
+
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %t = (s32[], f32[8]) parameter(0)
+  %n = s32[] get-tuple-element(%t), index=0
+  %x = f32[8]{0} get-tuple-element(%t), index=1
+  %moved = f32[8]{0} copy(%x)
+  ROOT %out = (s32[], f32[8]) tuple(%n, %moved)
+}
+
+%check (t: (s32[], f32[8])) -> pred[] {
+  %u = (s32[], f32[8]) parameter(0)
+  %m = s32[] get-tuple-element(%u), index=0
+  %three = s32[] constant(3)
+  ROOT %less = pred[] compare(%m, %three), direction=LT
+}
+
+ENTRY %main (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]) parameter(0)
+  ROOT %loop = (s32[], f32[8]) while(%p), condition=%check, body=%body, metadata={op_name="jit(f)/jvp(E)/stack/while"}
+}
+"""
+    copied = next(c for c in hlo.Program(text).costs() if c.opcode == "copy")
+    assert (copied.scope, copied.bytes) == ("jit(f)/jvp(E)/stack/while", 3 * 64)
+
+
 def test_of_an_array_that_a_fusion_within_a_fusion_takes_a_slice_of_the_slice_is_read():
     text = """HloModule m
 

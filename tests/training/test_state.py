@@ -127,6 +127,18 @@ def test_what_is_frozen_is_not_spread(state_of, mesh, spreading):
     assert learning.variables.params["model"]["kernel"].spec == PartitionSpec("fsdp", "data")
 
 
+def test_what_has_no_moment_of_its_shape_is_not_spread(mesh, spreading):
+    """Its update costs little, as that of Adafactor."""
+    objective = OBJECTIVES["pairs"]
+
+    def init(params):
+        return {"row": jax.tree.map(lambda x: jnp.zeros(x.shape[:1]), params)}
+
+    optimizer = optax.GradientTransformation(init, lambda *_: None)
+    placed = layout(objective, jax.eval_shape(lambda: create(objective, optimizer, 0)), mesh)
+    assert placed.variables.params["model"]["kernel"].spec == PartitionSpec("fsdp", None)
+
+
 def test_a_moment_of_another_shape_than_its_parameter_is_on_every_device(mesh):
     """Such as the rows and columns of Adafactor."""
     objective = OBJECTIVES["pairs"]
@@ -138,6 +150,22 @@ def test_a_moment_of_another_shape_than_its_parameter_is_on_every_device(mesh):
     placed = layout(objective, jax.eval_shape(lambda: create(objective, optimizer, 0)), mesh).opt_state
     assert placed["row"]["model"]["table"].spec == PartitionSpec()
     assert placed["whole"]["model"]["table"].spec == PartitionSpec("tensor", "fsdp")
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_what_is_restored_lies_as_the_step_takes_it(name, state_of, mesh, spreading):
+    """Parameters of a checkpoint are those that the objective exports; most are its variables as they are."""
+    objective, _, abstract = state_of(name)
+    items, placed = Items(objective, abstract), layout(objective, abstract, mesh)
+    model = bag_of_words()
+    target = trees.flatten(items.exported_target(placed, model, mesh))
+    whole = trees.flatten(sharding.shardings(model.axes, jax.eval_shape(model.init, jax.random.key(0)), mesh))
+    of_variables = trees.flatten(placed.variables)
+    assert target.keys() == whole.keys()
+    same = {path: of_variables[variable] for variable, path in items.exported.items()}
+    for path, x in target.items():
+        assert x.sharding == same.get(path, whole[path]), path
+    assert (name != "pairs") or target["kernel"].sharding.spec == PartitionSpec("fsdp", "data")
 
 
 def test_shapes_come_with_their_shardings(mesh):
