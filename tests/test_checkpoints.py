@@ -644,6 +644,19 @@ def disk_full(failed):
     return failed / "full" / "checkpoints", (failed / "full.said").read_text().splitlines()
 
 
+def test_a_save_that_fails_waits_whether_another_host_is_lost(tmp_path, monkeypatch):
+    """Orbax says of a host that is lost that time was up, which is no fault of the disk."""
+    waited = []
+    monkeypatch.setattr(checkpoints.hosts, "await_loss", lambda: waited.append(1))
+    saver = checkpoints.Saver(tmp_path / "checkpoints")
+    monkeypatch.setattr(checkpoints.files, "write_manifest", lambda *_, **__: 1 / 0)
+    saver.save(1, {"params": {"x": np.zeros(3, np.float32)}}, {})
+    with pytest.raises(StorageError, match="could not be written"):
+        saver.wait()
+    assert waited == [1]
+    saver.close()
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_a_storage_error_that_tells_which_step_is_intact(disk_full):
     line = disk_full[1][0]

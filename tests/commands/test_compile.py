@@ -59,8 +59,6 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
     assert data["model_flops"] == fsdp["model_flops"]
 
 
-@pytest.mark.long
-@pytest.mark.slow
 def test_a_table_of_another_version_is_not_added_to(folder, run_embed):
     """It is told before anything is compiled."""
     (folder / "old.json").write_text(json.dumps({"steps": [{"cells": ["a", "b"]}]}))
@@ -71,6 +69,8 @@ def test_a_table_of_another_version_is_not_added_to(folder, run_embed):
     assert "compile" not in refused.stdout and not (folder / "old.md").exists()
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_table_is_added_to(folder, run_embed):
     for name, mesh in (("b", "2,1,1"), ("a", "1,2,1"), ("a", "2,1,1")):
         (folder / "recipes" / "family").mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The small decisions of the loop, without a run around them."""
 
+import contextlib
 import json
 import pathlib
 import types
@@ -26,6 +27,21 @@ def test_patience_counts_the_evaluations_up_to_now(tmp_path, best, done, stale):
     """A run that fell back to an earlier step has evaluations of later steps lying about: they are not of its future."""
     run = run_with(tmp_path, [2, 4, 6, 8])
     assert loop._is_stale(run, None if best is None else {"step": best}, done) == stale
+
+
+def test_what_is_scored_lies_as_the_model_runs(tmp_path, monkeypatch):
+    """Training spreads parameters over replicas, and every batch that is encoded would gather them."""
+    scored = []
+    monkeypatch.setattr(loop, "gathered", lambda params, model, mesh: ("gathered", params, model, mesh))
+    run = types.SimpleNamespace(
+        evaluate=lambda params: scored.append(params) or {"score": 1.0}, validation=None, best_metric=None, run_dir=tmp_path,
+        model="model", mesh="mesh",
+    )  # fmt: skip
+    items, state = types.SimpleNamespace(export=lambda variables: variables), types.SimpleNamespace(variables="spread")
+    reporter = types.SimpleNamespace(paused=contextlib.nullcontext, log=lambda *_, **__: None)
+    loop._evaluate(run, items, state, None, reporter, None, 3)
+    assert scored == [("gathered", "spread", "model", "mesh")]
+    assert json.loads((tmp_path / "evaluation" / "3" / "scores.json").read_text()) == {"score": 1.0}
 
 
 def test_without_patience_nothing_is_stale(tmp_path):

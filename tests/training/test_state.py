@@ -18,7 +18,7 @@ from embed.objectives.moving_average import MovingAverage
 from embed.objectives.pairs import Pairs
 from embed.sharding import MeshShape
 from embed.training.optimizers import adamw
-from embed.training.state import Items, TrainState, create, layout, with_shardings
+from embed.training.state import Items, TrainState, create, gathered, layout, with_shardings
 from embed.types import Variables
 
 LEARNS_TEMPERATURE = Contrastive(0.2, learn_temperature=True)
@@ -166,6 +166,20 @@ def test_what_is_restored_lies_as_the_step_takes_it(name, state_of, mesh, spread
     for path, x in target.items():
         assert x.sharding == same.get(path, whole[path]), path
     assert (name != "pairs") or target["kernel"].sharding.spec == PartitionSpec("fsdp", "data")
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 4, 2)], ids=str)
+def test_gathered_parameters_lie_as_the_model_runs(state_of, shape, spreading):
+    objective, state, abstract = state_of("pairs")
+    mesh, model = sharding.make_mesh(MeshShape(*shape)), bag_of_words()
+    spread = layout(objective, abstract, mesh).variables.params["model"]
+    params = jax.device_put(state.variables.params["model"], spread)
+    whole = gathered(params, model, mesh)
+    equal(whole, state.variables.params["model"])
+    for found, wanted in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(sharding.shardings(model.axes, params, mesh)), strict=True
+    ):
+        assert found.sharding.is_equivalent_to(wanted, found.ndim)
 
 
 def test_shapes_come_with_their_shardings(mesh):

@@ -236,6 +236,18 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread
         assert len({str(s.index) for s in x.addressable_shards}) == (8 if layers else 4)
 
 
+def test_the_gradient_is_spread_before_the_optimiser_sees_it(monkeypatch):
+    """So that replicas sum each other's shares of it, and not all of it."""
+    monkeypatch.setattr(sharding, "SPREAD_FROM", 0)
+    objective = Pairs(Contrastive(0.2), bag_of_words())
+    mesh = sharding.make_mesh(sharding.MeshShape(8, 1, 1))
+    with jax.set_mesh(mesh):
+        state = jax.eval_shape(lambda: create(objective, adamw(0.1), 0))
+        traced = jax.make_jaxpr(make_step(objective, adamw(0.1), seed=0))(state, batch())
+    fixed = [e.params["sharding"].spec for e in traced.jaxpr.eqns if e.primitive.name == "sharding_constraint"]
+    assert [s for s in fixed if s[:1] == ("data",)], "no gradient is laid out over the replicas"
+
+
 def test_constraints_split_what_came_in_whole():
     mesh = sharding.make_mesh(sharding.MeshShape(2, 2, 2))
     x = jnp.zeros((8, 5, 4))
