@@ -81,8 +81,10 @@ stage finetuned small_finetune "${triplets[@]}"
 
 step encode "$teacher" --gin_file="$recipes/small_finetune.gin" --output="$output/taught" --max_length=128 \
     --gin.CACHE_DIR="'$data'" "${triplets[@]}"
-taught=("${stage_two[@]}" "--gin.TEACHER_VECTORS='$output/taught'")
-stage distilled small_distil "${taught[@]}" "--gin.START='$output/prefinetuned'"
+# The size of the teacher's vectors, as numpy writes it in front of them.
+size="$(head -c 128 "$output/taught/query/vectors.npy" | LC_ALL=C sed -n "s/.*'shape': ([0-9]*, \([0-9]*\)).*/\1/p")"
+taught=("${stage_two[@]}" "--gin.TEACHER_VECTORS='$output/taught'" "--gin.PROJECTION=(384, $size)")
+stage distilled small_distil "${taught[@]}" "--gin.START='$output/finetuned'"
 stage int4 small_qat "${taught[@]}" "--gin.START='$output/distilled'"
 made "$output/packed/model.json" export "$output/int4" "$output/packed" --format=bundle
 

@@ -16,6 +16,11 @@ STAND_IN = """#!/usr/bin/env bash
 printf '%q ' "$@" >>calls; echo >>calls
 case "$1 $*" in *"$FAIL"*) exit 75 ;; esac
 [ "$1" != export ] || { mkdir -p "$3"; touch "$3/model.json"; }
+[ "$1" != encode ] || for word in "$@"; do case "$word" in --output=*)
+    folder="${word#*=}/query"
+    mkdir -p "$folder"
+    printf "\\x93NUMPY\\x01\\x00v\\x00{'descr': '<f4', 'fortran_order': False, 'shape': (70, 256), }" >"$folder/vectors.npy"
+esac; done
 """
 STAGES = ["causal", "adapted", "prefinetuned", "finetuned", "distilled", "int4"]
 
@@ -67,8 +72,10 @@ def test_every_stage_starts_from_the_one_before_and_all_are_scored(recipe):
     starts = {name: value(call, "--gin.START=") for name, call in trained.items() if name != "causal"}
     assert starts == {
         "adapted": "'out/causal'", "prefinetuned": "'out/adapted'", "finetuned": "'out/prefinetuned'",
-        "distilled": "'out/prefinetuned'", "int4": "'out/distilled'",
+        "distilled": "'out/finetuned'", "int4": "'out/distilled'",
     }  # fmt: skip
+    # The map leads to the size of the vectors that the teacher gave.
+    assert [value(trained[name], "--gin.PROJECTION=") for name in ("distilled", "int4")] == ["(384, 256)"] * 2
     mined, encoded, scored = (next(c for c in calls if c[0] == name) for name in ("mine", "encode", "evaluate"))
     assert mined[2:5] == ["--pairs", "pairs/a.jsonl.gz", "pairs/b.jsonl.gz"] and encoded[1] == "teacher"
     assert [name for name in scored[1:] if "=" in name and not name.startswith("--")] == [
