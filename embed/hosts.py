@@ -61,7 +61,7 @@ def join(distributed: bool = False) -> None:
         global _watch
         _watch = Watch(_Board(_client()), jax.process_index(), jax.process_count())
         _watch.start()
-    files.failpoint("hosts.joined")
+        files.failpoint("hosts.joined")
     copies.set_writer(is_main())
 
 
