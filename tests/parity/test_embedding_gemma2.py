@@ -55,10 +55,12 @@ def whole(request, tmp_path_factory):
     torch.manual_seed(1)
     model = transformers.EmbeddingGemma2Model._from_config(config, attn_implementation="eager").eval()
     model.language_model.load_state_dict(text.state_dict())
-    with torch.no_grad():  # random values: initial norms and positions of ones would hide an error
+    # Random values, as initial norms and positions of ones would hide an error. Of 0.3, two float32 programs of the same model
+    # differ by 1.2e-5 on some processors.
+    with torch.no_grad():
         for name, x in model.vision_tower.state_dict().items():
             if x.dtype.is_floating_point:
-                x.copy_(torch.randn_like(x) * 0.3 + (1.0 if name.endswith(("norm.weight", "std_scale")) else 0.0))
+                x.copy_(torch.randn_like(x) * 0.2 + (1.0 if name.endswith(("norm.weight", "std_scale")) else 0.0))
     model.save_pretrained(folder / "whole")
     (folder / "whole" / "tokenizer.json").write_text(tokenizer_json())
     options = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "model_max_length": 64}
