@@ -44,8 +44,8 @@ def failpoint(name: str) -> None:
 
     `NAME:STOP` there stops the process instead, by SIGSTOP, which looks from outside like a machine that hangs.
     """
-    place, _, kind = os.environ.get("EMBED_FAIL_AT", "").partition(":")
-    if place == name:
+    point, _, kind = os.environ.get("EMBED_FAIL_AT", "").partition(":")
+    if point == name:
         os.kill(os.getpid(), signal.SIGSTOP if kind == "STOP" else signal.SIGKILL)
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from embed import documents, files
-from embed.errors import DataError, StorageError
+from embed.errors import DataError, StorageError, UsageError
 
 
 def run_python(code: str, *arguments, **environment) -> subprocess.CompletedProcess:
@@ -328,6 +328,23 @@ def test_a_lock_where_no_folder_can_be_is_a_storage_error(tmp_path):
 # failpoints
 
 FAIL = "from embed.files import failpoint; failpoint('here'); print('alive')"
+
+
+@pytest.mark.parametrize("path", [".", "..", "a/.."])
+def test_an_output_without_a_name_is_refused(path):
+    with pytest.raises(UsageError, match="names no output of its own; name a file or a folder in it"):
+        files.check_new(path)
+
+
+def test_a_failpoint_stops_a_process_where_that_is_asked_for():
+    command = [sys.executable, "-c", FAIL]
+    process = subprocess.Popen(command, env={**os.environ, "EMBED_FAIL_AT": "here:STOP"}, stdout=subprocess.PIPE)
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_failpoint_kills_only_when_named():
