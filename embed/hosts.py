@@ -22,8 +22,8 @@ from embed import files
 from embed.buckets import copies
 from embed.errors import HostLost, UsageError
 
-# Seconds until JAX itself gives a silent host up, and ends this process without a word of ours. Its hosts give a sign of life twice
-# in that time, so that it may take half of it: more than `_LOST`.
+# Seconds until JAX gives up a silent host and ends this process without a message of ours. JAX's hosts send a heartbeat every half
+# of it, so JAX may notice after half of it already. Half of it must be more than `_LOST`.
 HEARTBEAT = 100
 _BEAT, _LOST = 2.0, 25.0  # seconds between two signs of life, and without one until a host counts as lost
 _SLOWEST, _LEAST = 10, 120.0  # a step may take as many times the median, and so many seconds at least
@@ -72,7 +72,7 @@ def explain(error: Exception) -> None:
 
 
 def await_loss() -> None:
-    """Gives the watch the time to end this process, in case another host is lost; returns at once of one host."""
+    """Waits until the watch would have ended this process because another host is lost. Returns at once in a run of one host."""
     if _watch is not None:
         time.sleep(_LOST + 3 * _BEAT)
 
@@ -256,16 +256,16 @@ class Watch(threading.Thread):
         self._stopped.set()
 
     def hangs(self) -> bool:
-        """Returns, called at every beat, whether the board has not answered for too long: the host that keeps it hangs.
+        """Returns whether the board has not answered for too long, as the host that keeps it hangs. Call it once a beat.
 
-        Beats without an answer are counted, and not seconds, which pass on a busy machine while nobody gets to ask.
+        Beats without an answer are counted, not seconds: on a busy machine, seconds pass in which no thread could ask.
         """
         self._silent = self._silent + 1 if self._answers == self._counted else 0
         self._counted = self._answers
         return self._silent * self._beat > self._lost
 
     def _watch_board(self) -> None:
-        """Ends the run when the board hangs, for which whoever asks it waits."""
+        """Ends the run when the board hangs: the thread that reads the board then waits for an answer without end."""
         while not self._stopped.wait(self._beat):
             if self.hangs():
                 self._end(f"no answer for {self._lost:.0f} s from the host that the others meet at")

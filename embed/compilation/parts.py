@@ -1,7 +1,8 @@
-"""Where the work of a compiled step goes: its instructions summed by the part of the model or of the training that they came of.
+"""Where the work of a compiled step goes: its instructions, summed by the part of the model or of the training step they belong to.
 
-A part is known by the names of Flax's modules and of `jax.named_scope` that XLA keeps with each instruction. A fusion counts as
-the part of its largest product, or else of its result, so that a norm that is fused into a product counts as the product's part.
+XLA keeps the names of Flax's modules and of `jax.named_scope` with each instruction; the part is found by these names. A fusion
+belongs to the part of its largest matrix product, or of its result where it has none: a norm that is fused into a product counts
+as the product's part.
 """
 
 import collections
@@ -12,8 +13,8 @@ from collections.abc import Sequence
 from embed.compilation.chips import Chip
 from embed.compilation.hlo import COLLECTIVES, Cost
 
-# The first pattern that is found in a scope decides. Modules of a block come before the block, and a block before its model.
 OPTIMIZER, EXCHANGE, OTHER = "optimizer", "exchange", "other"
+# The first pattern that matches a scope decides: modules inside a block come before the block, and the block before the model.
 _PARTS = (
     (OPTIMIZER, r"\boptimizer\b"),
     ("loss", r"\bloss\b"),
@@ -31,9 +32,9 @@ PASSES = ("forward", "again", "backward")
 class Part:
     """What one part of a step costs on one device, as in `hlo.Work`, and seconds by pass.
 
-    `seconds` are the compiler's, with kernels of attention at half of the chip's peak; of a chip that is not known they are 0.
-    `passes` divides them over `PASSES`, where the instruction says which it belongs to. `bound` are the seconds that the part
-    takes at least, by the chip's speed, that of its memory or that of its links.
+    `seconds` are the compiler's estimate, with attention kernels at half of the chip's peak, and 0 for a chip that is not known.
+    `passes` are the seconds of each of `PASSES`. `bound` are the seconds that the part takes at least: the largest of its FLOPs,
+    its memory traffic and its exchanged bytes, each divided by the chip's speed.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Part:
 
 
 def parts(costs: Sequence[Cost], chip: Chip | None) -> list[Part]:
-    """Returns the parts that instructions come of, those that take longest first; without a chip those with most traffic."""
+    """Returns the parts of a step, the slowest first; without a chip, the part with the most traffic first."""
     groups: dict[str, list[Cost]] = collections.defaultdict(list)
     for cost in costs:
         groups[part_of(cost)].append(cost)

@@ -52,7 +52,7 @@ def frozen_reader(objective: Objective) -> Callable[[Params], dict[str, Any]] | 
 
 
 def with_moments(params: Params, opt_state) -> Params:
-    """Returns a tree of whether the optimiser keeps an array of a parameter's shape for it: of one that is frozen it keeps none."""
+    """Returns a tree of bools: whether the optimiser state has an array of the parameter's shape. Frozen parameters have none."""
     kept = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state)
@@ -64,8 +64,8 @@ def with_moments(params: Params, opt_state) -> Params:
 def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
     """Returns the shardings of a state.
 
-    What an optimiser with moments learns lies over the replicas too (arXiv:1910.02054), and a step gathers it. Moments lie as the
-    parameters they belong to, and the rest is replicated.
+    Parameters with moments are sharded over the replicas too (ZeRO, arXiv:1910.02054); a step gathers them. Moments lie as their
+    parameters do. The rest is replicated.
     """
     axes, params = objective.axes(), abstract.variables.params
     spread = sharding.shardings(axes.params, params, mesh, spread=with_moments(params, abstract.opt_state))

@@ -137,7 +137,7 @@ def make_step(
         whole = dataclasses.replace(before, params=sharding.laid_out(before.params, axes))
         value, metrics, gradient, outputs = loss_and_gradient(objective, whole, batch, key, state.step)
         with jax.named_scope("optimizer"):  # likewise
-            # Each replica has, and updates, its share of the parameters; the step begins with getting the others' from the others.
+            # Each replica stores and updates a share of the parameters. All shares are gathered at the start of a step.
             gradient = sharding.laid_out(gradient, axes, with_moments(before.params, state.opt_state))
             norm = optax.tree.norm(gradient)
             is_finite = jnp.isfinite(value) & jnp.isfinite(norm)

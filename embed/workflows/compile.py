@@ -253,8 +253,11 @@ def _table(rows) -> str:
 def _kept(path: pathlib.Path) -> list[dict]:
     """Returns the rows that are beside a table; those of another version of `embed`, with other columns, are a DataError."""
     beside = path.with_suffix(".json")
-    rows = documents.read_json(beside)["steps"] if beside.is_file() else []
-    if any(len(row["cells"]) != len(_HEADER) for row in rows):
+    rows = documents.read_json(beside).get("steps") if beside.is_file() else []
+    widths = (
+        {len(row.get("cells", ())) if isinstance(row, dict) else 0 for row in rows} if isinstance(rows, list) else {0}
+    )
+    if widths - {len(_HEADER)}:
         raise DataError(
             f"{beside}: another version of embed wrote it, with other columns; leave --add out, or write elsewhere"
         )

@@ -51,9 +51,9 @@ def test_reading_removes_nothing(bucket, contents):
     put(bucket, run__checkpoints__4__params__x="1", **{"run__checkpoints__4__model.json": "{}"})
     put(bucket, run__checkpoints__8__params__x="a host's blocks of a step whose other files are to come")
     there = contents(bucket)
-    for place in (bucket, f"{bucket}/out", f"{bucket}/run"):
+    for address in (bucket, f"{bucket}/out", f"{bucket}/run"):
         shutil.rmtree(addresses.cache_folder(), ignore_errors=True)  # on a machine each
-        copies.local(place)
+        copies.local(address)
         copies.push()
         copies.finish()
     assert contents(bucket) == there

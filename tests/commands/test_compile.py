@@ -59,9 +59,10 @@ def test_meshes_exchange_and_split_the_work(folder, run_embed):
     assert data["model_flops"] == fsdp["model_flops"]
 
 
-def test_a_table_of_another_version_is_not_added_to(folder, run_embed):
+@pytest.mark.parametrize("content", [{"steps": [{"cells": ["a", "b"]}]}, {"steps": [3]}, {"steps": 3}, {}])
+def test_a_table_of_another_version_is_not_added_to(folder, run_embed, content):
     """It is told before anything is compiled."""
-    (folder / "old.json").write_text(json.dumps({"steps": [{"cells": ["a", "b"]}]}))
+    (folder / "old.json").write_text(json.dumps(content))
     refused = run_embed(folder, *HEAD, "--add", "--output=old.md")
     assert (
         refused.returncode == 65 and "old.json: another version of embed wrote it, with other columns" in refused.stderr
