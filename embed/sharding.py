@@ -178,7 +178,7 @@ def constrain(x, *axes: str | None):
 
 
 def laid_out(tree, axes, spread=None):
-    """Returns a tree of parameters, or of their gradient, with its layout fixed as `shardings` says."""
+    """Returns a tree of variables, or of a gradient, with its layout fixed as `shardings` says."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape["data"] == 1:
         return tree

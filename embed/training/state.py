@@ -61,18 +61,24 @@ def with_moments(params: Params, opt_state) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), has)
 
 
-def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Returns the shardings of a state.
+def spread(variables: Variables, opt_state) -> Variables:
+    """Returns which variables are sharded over the replicas between steps (ZeRO, arXiv:1910.02054): those that a step changes.
 
-    Parameters with moments are sharded over the replicas too (ZeRO, arXiv:1910.02054); a step gathers them. Moments lie as their
-    parameters do. The rest is replicated.
+    They are the parameters with moments, and what moves, such as an average of the parameters. A step gathers what it computes with.
     """
-    axes, params = objective.axes(), abstract.variables.params
-    spread = sharding.shardings(axes.params, params, mesh, spread=with_moments(params, abstract.opt_state))
-    variables = dataclasses.replace(sharding.shardings(axes, abstract.variables, mesh), params=spread)
-    placed = [
-        (path, x.shape, s) for (path, x), s in zip(trees.flatten(params).items(), jax.tree.leaves(spread), strict=True)
-    ]
+    return Variables(
+        params=with_moments(variables.params, opt_state),
+        moving=jax.tree.map(lambda _: True, variables.moving),
+        frozen=jax.tree.map(lambda _: False, variables.frozen),
+    )
+
+
+def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
+    """Returns the shardings of a state. Variables lie as `spread` says, moments as their parameters do; the rest is replicated."""
+    spread_over = spread(abstract.variables, abstract.opt_state)
+    variables = sharding.shardings(objective.axes(), abstract.variables, mesh, spread=spread_over)
+    params = trees.flatten(abstract.variables.params)
+    placed = [(path, x.shape, s) for (path, x), s in zip(params.items(), jax.tree.leaves(variables.params), strict=True)]
 
     def of(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -18,7 +18,7 @@ from embed import sharding
 from embed.errors import ConfigError
 from embed.sharding import constrain, join_batch, split_batch
 from embed.training.optimizers import rate_of
-from embed.training.state import TrainState, with_moments
+from embed.training.state import TrainState, spread
 from embed.trees import flatten
 from embed.types import Batch, Metrics, Objective, Outputs, Params, Variables
 
@@ -133,12 +133,13 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        before, axes = state.variables, objective.axes().params
-        whole = dataclasses.replace(before, params=sharding.laid_out(before.params, axes))
+        before, axes = state.variables, objective.axes()
+        between = spread(before, state.opt_state)
+        whole = sharding.laid_out(before, axes)
         value, metrics, gradient, outputs = loss_and_gradient(objective, whole, batch, key, state.step)
         with jax.named_scope("optimizer"):  # likewise
-            # Each replica stores and updates a share of the parameters. All shares are gathered at the start of a step.
-            gradient = sharding.laid_out(gradient, axes, with_moments(before.params, state.opt_state))
+            # Each replica stores and updates a share of the variables. All shares are gathered at the start of a step.
+            gradient = sharding.laid_out(gradient, axes.params, between.params)
             norm = optax.tree.norm(gradient)
             is_finite = jnp.isfinite(value) & jnp.isfinite(norm)
             updates, opt_state = optimizer.update(gradient, state.opt_state, before.params)
@@ -148,6 +149,7 @@ def make_step(
 
             params = keep(optax.apply_updates(before.params, updates), before.params)
             moving = objective.update(dataclasses.replace(before, params=params), outputs, state.step)
+            moving = sharding.laid_out(moving, axes.moving, between.moving)
             advanced = TrainState(
                 step=state.step + 1,
                 variables=Variables(params, keep(moving, before.moving), before.frozen),
@@ -166,8 +168,7 @@ def make_validation(objective: Objective) -> Callable[[tuple[Variables, jax.Arra
 
     def validate(state: tuple[Variables, jax.Array], batch: Batch) -> Metrics:
         variables, step = state
-        gathered = sharding.laid_out(variables.params, objective.axes().params)
-        served = objective.served(dataclasses.replace(variables, params=gathered))
+        served = objective.served(sharding.laid_out(variables, objective.axes()))
         outputs, whole = outputs_of(objective, served, batch, None, step)
         value, metrics = objective.loss(served.params, outputs, whole, step)
         return {"loss": value, **metrics}

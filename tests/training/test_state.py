@@ -102,14 +102,13 @@ def test_what_is_learned_lies_over_the_replicas_and_the_rest_on_every_device(sta
     assert jax.tree.structure(placed) == jax.tree.structure(abstract)
     specs = {path: s.spec for path, s in trees.flatten(placed).items()}
     # Tables are split by vocabulary and width, kernels by width alone: `sharding.RULES`.
-    wanted = {"table": PartitionSpec("tensor", "fsdp"), "kernel": PartitionSpec("fsdp", None)}
     # The table has no dimension left that `data` could split.
-    of_learned = {**wanted, "kernel": PartitionSpec("fsdp", "data")}
-    seen = dict.fromkeys(wanted, 0)
+    of_learned = {"table": PartitionSpec("tensor", "fsdp"), "kernel": PartitionSpec("fsdp", "data")}
+    seen = dict.fromkeys(of_learned, 0)
     for path, spec in specs.items():
         name = path.rpartition("/")[2]
-        if name in wanted:
-            assert spec == (wanted if path.startswith("variables/moving") else of_learned)[name], path
+        if name in of_learned:
+            assert spec == of_learned[name], path
             seen[name] += 1
         else:
             assert spec == PartitionSpec(), path

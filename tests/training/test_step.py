@@ -230,7 +230,7 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread
     found = {name: x for name, x in flatten(state).items() if name.endswith(path)}
     assert len(found) == 4  # parameters, average, two moments
     for name, x in found.items():
-        layers = "data" if spread_from == 0 and "moving" not in name else None
+        layers = "data" if spread_from == 0 else None
         assert x.sharding.spec == PartitionSpec(layers, "fsdp", "tensor"), name
         assert {s.data.shape for s in x.addressable_shards} == {(1 if layers else 2, 8, 12)}
         assert len({str(s.index) for s in x.addressable_shards}) == (8 if layers else 4)
