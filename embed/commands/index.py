@@ -3,6 +3,7 @@
   embed index MODEL --corpus=FILE --output=INDEX    encodes the corpus; run again, an interrupted job goes on
   embed index INDEX --add=FILE                      encodes further documents; --replace replaces those with the same id
   embed index INDEX --remove ID... | --remove_file=FILE
+  embed index INDEX --compact                       removed documents leave the disk; nothing is encoded
   embed index INDEX --approximate                   adds a graph (HNSW) for approximate search, and measures its recall
   embed index INDEX --export=FORMAT --output=PATH   writes documents and vectors for other programs: a parquet file, or a folder
                                                     that TensorBoard's projector opens
@@ -30,6 +31,9 @@ def add_arguments(parser) -> None:
     work.add_argument("--remove", nargs="+", metavar="ID", help="remove the documents with these ids")
     work.add_argument(
         "--remove_file", type=options.path, metavar="FILE", help="remove the documents whose ids are its lines"
+    )
+    work.add_argument(
+        "--compact", action="store_true", help="write the documents once more, without those that were removed"
     )
     work.add_argument(
         "--approximate", action="store_true", help="add a graph for approximate search, or bring it up to date"
@@ -89,6 +93,8 @@ def run(arguments) -> None:
         index.add(arguments.folder, arguments.add, replace=arguments.replace, model=arguments.model)
     elif arguments.remove or arguments.remove_file:
         index.remove(arguments.folder, arguments.remove or index.lines_of(arguments.remove_file))
+    elif arguments.compact:
+        index.compact(arguments.folder)
     elif arguments.approximate:
         chosen = {name: getattr(arguments, name) for name in _GRAPH[:3] if getattr(arguments, name)}
         queries = index.lines_of(arguments.queries) if arguments.queries else ()

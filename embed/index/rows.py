@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields the documents in their order, reading the file once."""
+        with open(self._path, "rb") as f:
+            for number in range(len(self)):
+                yield self._parsed(f.read(int(self._offsets[number + 1] - self._offsets[number])), number)
+
     def __getitem__(self, number: int) -> dict[str, Any]:
         start, stop = map(int, self._offsets[number : number + 2])
         with open(self._path, "rb") as f:
             f.seek(start)
-            line = f.read(stop - start)
+            return self._parsed(f.read(stop - start), number)
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         return documents.parse_json(line, f"{self._path}:{number + 1}", advice="make the index again")

@@ -1,18 +1,21 @@
 """An index on disk. `index.json`, written last, lists its segments; each is a job of encoding with its documents.
 
 Documents are numbered through the segments in their order. Adding writes a segment, removing a list of numbers; neither touches a
-segment that is there. Vectors are float32 and exact search is the default. With a graph (`nearest`) candidates are found without
-reading all vectors.
+segment that is there. Compaction (`compact`) writes what was not removed as one new segment. Vectors are float32 and exact search is
+the default. With a graph (`nearest`) candidates are found without reading all vectors.
 """
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypedDict
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
 from embed import arrays, digests, documents, files, ranges
 from embed.errors import DataError, UsageError
@@ -28,7 +31,7 @@ _QUERIES = 256  # whose candidates are in memory at once
 
 
 class _Segment(TypedDict):
-    folder: ranges.Text
+    folder: Annotated[str, Meta(pattern=r"^segment-\d{5,}$")]
     texts: ranges.Count
     job: ranges.Text
     files: dict[str, digests.Entry]
@@ -95,6 +98,12 @@ class Index:
                 return part[number]
             number -= len(part)
         raise IndexError(number)
+
+    def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields (number, document) in their order, without those that were removed."""
+        is_removed = np.isin(np.arange(len(self.vectors)), self.removed)
+        numbered = enumerate(itertools.chain.from_iterable(self._rows))
+        return ((number, row) for number, row in numbered if not is_removed[number])
 
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """Returns {id: number} of the documents with these ids that the index has."""
@@ -207,7 +216,13 @@ def _verified(folder: pathlib.Path) -> dict[str, list[int]] | None:
 
 def segment_folder(folder: pathlib.Path, description: dict[str, Any] | None) -> pathlib.Path:
     """Returns the folder of the segment that comes next."""
-    return folder / f"segment-{0 if description is None else len(description['segments']):05d}"
+    segments = [] if description is None else description["segments"]
+    return folder / f"segment-{_number(segments[-1]['folder']) + 1 if segments else 0:05d}"
+
+
+def _number(segment: str) -> int:
+    """Returns the number of a segment's folder, by its name. The last one that is listed has the largest."""
+    return int(segment.removeprefix("segment-"))
 
 
 def segment_of(folder: pathlib.Path) -> _Segment:
@@ -218,7 +233,10 @@ def segment_of(folder: pathlib.Path) -> _Segment:
 
 
 def commit(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any]:
-    """Writes index.json, which makes what it lists the index, and then removes the files that it no longer lists."""
+    """Writes index.json, which makes what it lists the index, and then removes what it no longer lists.
+
+    Segments after the last one that is listed stay: documents may have been begun to be added there.
+    """
     version = description.get("version", 0) + 1
     written = digests.write_sealed(folder / INDEX, {**description, "format": _FORMAT, "version": version})
     listed = {name for name, _ in _entries(written)}
@@ -226,6 +244,10 @@ def commit(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any]:
         for path in folder.glob(pattern):
             if path.name not in listed:
                 path.unlink(missing_ok=True)
+    segments = [segment["folder"] for segment in written["segments"]]
+    for path in folder.glob("segment-" + "[0-9]" * 5):
+        if path.name not in segments and path.name < segments[-1]:
+            shutil.rmtree(path, ignore_errors=True)
     return written
 
 

@@ -4,6 +4,7 @@ Documents that were removed are left out. Both forms keep the float32 values exa
 """
 
 import importlib.util
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -49,10 +50,9 @@ def write(
 
 def _blocks(index: Index) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Yields (documents, vectors float32 [n, E]) in the order of the index, without those that were removed."""
-    for start in range(0, len(index.vectors), _BLOCK):
-        numbers = np.setdiff1d(np.arange(start, min(start + _BLOCK, len(index.vectors))), index.removed)
-        if len(numbers):
-            yield [index.row(int(n)) for n in numbers], index.vectors.take(numbers)
+    documents = index.documents()
+    while block := list(itertools.islice(documents, _BLOCK)):
+        yield [row for _, row in block], index.vectors.take(np.array([number for number, _ in block]))
 
 
 def _kinds(index: Index) -> dict[str, str]:

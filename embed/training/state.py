@@ -74,11 +74,13 @@ def spread(variables: Variables, opt_state) -> Variables:
 
 
 def layout(objective: Objective, abstract: TrainState, mesh: Mesh) -> TrainState:
-    """Returns the shardings of a state. Variables lie as `spread` says, moments as their parameters do; the rest is replicated."""
+    """Returns the shardings of a state. Variables lie as `spread` says, moments as their parameters do, others everywhere."""
     spread_over = spread(abstract.variables, abstract.opt_state)
     variables = sharding.shardings(objective.axes(), abstract.variables, mesh, spread=spread_over)
     params = trees.flatten(abstract.variables.params)
-    placed = [(path, x.shape, s) for (path, x), s in zip(params.items(), jax.tree.leaves(variables.params), strict=True)]
+    placed = [
+        (path, x.shape, s) for (path, x), s in zip(params.items(), jax.tree.leaves(variables.params), strict=True)
+    ]
 
     def of(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,4 +1,4 @@
-"""An index of a corpus: made, added to, removed from, and given a graph for approximate search."""
+"""An index of a corpus: made, added to, removed from, compacted, and given a graph for approximate search."""
 
 import functools
 import pathlib
@@ -9,6 +9,7 @@ from embed import console, files
 from embed.buckets import addresses, copies
 from embed.documents import read_json
 from embed.errors import DataError, UsageError
+from embed.index import compact as compaction
 from embed.index import rows, store, tables
 from embed.index.store import Index
 from embed.inference import bulk
@@ -99,6 +100,25 @@ def remove(folder, ids: Sequence[str]) -> Index:
     return _said(store.open_index(folder))
 
 
+def compact(folder) -> Index:
+    """Writes an index's documents once more, without those that were removed, whose texts and vectors then leave the disk.
+
+    It needs the room of the index a second time while it works. A graph is built again. Nothing is encoded.
+    """
+    with files.FolderLock(pathlib.Path(folder)):
+        index = store.open_index(folder, console.say)
+        graph = index.description["graph"]
+        if not len(index.removed) and len(index.description["segments"]) == 1:
+            console.say(f"{folder}: nothing was removed from it, and it has one segment; nothing was written")
+            return index
+        with console.text_bar(len(index)) as progress:
+            description = compaction.describe(index, progress)
+        store.commit(index.folder, description)
+    if graph is None:
+        return _said(store.open_index(folder))
+    return approximate(folder, {name: graph[name] for name in GRAPH})
+
+
 def approximate(folder, options: dict[str, int] | None = None, queries: Sequence[str] = (), model=None) -> Index:
     """Gives an index a graph, by which search finds candidates without reading all vectors, and says its recall.
 
@@ -160,7 +180,7 @@ def summary(index: Index) -> str:
     described = index.description
     removed, graph = described["removed"], described["graph"]
     parts = [f"{len(index):,} documents of {described['dims']} values by {described['model']}"]
-    parts += [f"{removed['count']:,} removed ones still on disk"] if removed else []
+    parts += [f"{removed['count']:,} removed ones still on disk until --compact"] if removed else []
     if graph and index.lacks_graph:
         missing = len(index.vectors) - graph["texts"]
         parts.append(
@@ -208,6 +228,7 @@ def _segment(
     scanned = bulk.scan(read, _SHARD_SIZE)
     if not scanned.texts:
         raise DataError(f"{corpus}: no texts in it; give a corpus")
+    compaction.remove_unused(segment_path)
     begun = segment_path / bulk.JOB
     if begun.is_file() and read_json(begun).get("input") != scanned.digest:
         raise DataError(

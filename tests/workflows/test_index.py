@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embed.errors import DataError, InUse, UsageError
+from embed.index import compact as compaction
 from embed.index import store
 from embed.inference import bulk
 from embed.workflows import index as indexes
@@ -82,6 +83,29 @@ def test_a_graph_follows_what_is_added(folder, tmp_path, capsys):
     graph = store.open_index(folder).description["graph"]
     assert graph["texts"] == 34 and graph["connectivity"] == 8
     same(search.run_index(folder, QUERIES, top=5), search.run_index(folder, QUERIES, top=5, exact=True))
+
+
+def test_a_compacted_one_answers_as_before(folder, tmp_path, capsys):
+    indexes.compact(folder)
+    assert "nothing was removed from it, and it has one segment; nothing was written" in capsys.readouterr().out
+    indexes.approximate(folder, {"connectivity": 8})
+    indexes.remove(folder, ["n0", "n5"])
+    assert "2 removed ones still on disk until --compact" in capsys.readouterr().out
+    expected = search.run_index(folder, QUERIES, top=28, exact=True)
+    index = indexes.compact(folder)
+    assert "removed" not in capsys.readouterr().out.splitlines()[-1]
+    assert len(index) == 28 and index.description["graph"]["connectivity"] == 8
+    assert search.run_index(folder, QUERIES, top=28, exact=True) == expected
+    indexes.add(folder, write(tmp_path / "more.jsonl", rows_of(30, 4)))
+    assert len(store.open_index(folder)) == 32 and search.run_index(folder, QUERIES, top=3)
+
+
+def test_adding_goes_on_after_a_compaction_that_was_killed(folder, tmp_path):
+    indexes.remove(folder, ["n0"])
+    compaction.describe(store.open_index(folder))
+    assert (folder / "segment-00001").is_dir()
+    indexes.add(folder, write(tmp_path / "more.jsonl", rows_of(30, 4)))
+    assert len(store.open_index(folder)) == 33
 
 
 class Stop(BaseException):
