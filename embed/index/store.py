@@ -1,8 +1,8 @@
 """An index on disk. `index.json`, written last, lists its segments; each is a job of encoding with its documents.
 
 Documents are numbered through the segments in their order. Adding writes a segment, removing a list of numbers; neither touches a
-segment that is there. Compaction (`compact`) writes what was not removed as one new segment. Vectors are float32 and exact search is
-the default. With a graph (`nearest`) candidates are found without reading all vectors.
+segment that is there. Compaction (`compact`) writes what was not removed as one new segment. Vectors are float32 and exact search
+is the default. With a graph (`nearest`) candidates are found without reading all vectors.
 """
 
 import contextlib

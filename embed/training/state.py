@@ -64,7 +64,7 @@ def with_moments(params: Params, opt_state) -> Params:
 def spread(variables: Variables, opt_state) -> Variables:
     """Returns which variables are sharded over the replicas between steps (ZeRO, arXiv:1910.02054): those that a step changes.
 
-    They are the parameters with moments, and what moves, such as an average of the parameters. A step gathers what it computes with.
+    They are the parameters with moments, and what moves, such as an average of them. A step gathers what it computes with.
     """
     return Variables(
         params=with_moments(variables.params, opt_state),
