@@ -1,7 +1,7 @@
 """The mesh, the one table of logical axes, and constraints. The only place that knows how arrays lie on devices.
 
 Mesh axes: `data` replicates the model, `fsdp` shards its parameters over the width, `tensor` splits heads, MLP and vocabulary.
-The batch is split over `data` and `fsdp`. What is learned lies over `data` too between training steps (`spread_spec`).
+The batch is split over `data` and `fsdp`. What a training step changes lies over `data` too between steps (`spread_spec`).
 `jax.set_mesh` must be active: under a bare `with mesh:` constraints silently do nothing.
 """
 
@@ -101,7 +101,7 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh) -> Pa
 
 
 def spread_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh) -> PartitionSpec:
-    """Returns how a parameter lies between the steps of a training run: as `spec` says, and over `data` too.
+    """Returns how a variable lies between the steps of a training run: as `spec` says, and over `data` too.
 
     The first dimension that is whole and that `data` divides is split over it. Without one, and where the array is small, it
     lies as `spec` says.

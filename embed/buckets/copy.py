@@ -2,7 +2,7 @@
 
 Files below `checkpoints/STEP/` that hold arrays come when they are verified, which is before they are read. Objects go out in an
 order in which a folder's MANIFEST.json is the last of it and the first to be removed, so that what a reader finds is whole or not
-there.
+there. The index.json of an index of a corpus is replaced when all that it lists is there.
 """
 
 import fcntl
@@ -236,7 +236,8 @@ class Copy:
             self._upload(first)
             for name in manifests:
                 self._upload([name])
-            self._upload([name for name in changed if naming.group(name, local) == 2])
+            for last in (2, 3):
+                self._upload([name for name in changed if naming.group(name, local) == last])
             self._remove([name for name in gone if naming.is_manifest(name)])
             self._remove([name for name in gone if not naming.is_manifest(name) and name in self._synced])
             if marks:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 MANIFEST = "MANIFEST.json"
+INDEX = "index.json"  # of an index of a corpus: lists its other files, and has their digests
 _STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
@@ -23,9 +24,11 @@ def is_manifest(name: str) -> bool:
 
 
 def group(name: str, local: Iterable[str]) -> int:
-    """Returns 0 of a file of a folder that has a manifest, 1 of a manifest, and 2 of any other file."""
+    """Returns 0 of a file of a folder that has a manifest, 1 of a manifest, 2 of any other file, and 3 of one that lists those."""
     if is_manifest(name):
         return 1
+    if name.rpartition("/")[2] == INDEX:
+        return 3
     parts = name.split("/")
     return 0 if any("/".join([*parts[:n], MANIFEST]) in local for n in range(len(parts))) else 2
 

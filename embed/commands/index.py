@@ -3,7 +3,8 @@
   embed index MODEL --corpus=FILE --output=INDEX    encodes the corpus; run again, an interrupted job goes on
   embed index INDEX --add=FILE                      encodes further documents; --replace replaces those with the same id
   embed index INDEX --remove ID... | --remove_file=FILE
-  embed index INDEX --compact                       removed documents leave the disk; nothing is encoded
+  embed index INDEX --compact                       removed documents leave the disk, segments become one, a graph is built again;
+                                                    nothing is encoded, and the index needs its room twice meanwhile
   embed index INDEX --approximate                   adds a graph (HNSW) for approximate search, and measures its recall
   embed index INDEX --export=FORMAT --output=PATH   writes documents and vectors for other programs: a parquet file, or a folder
                                                     that TensorBoard's projector opens

@@ -1,14 +1,13 @@
 """The documents of an index that were not removed, written once more as one segment."""
 
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from embed import documents, files
+from embed import digests, documents, files
 from embed.errors import DataError
 from embed.index import rows, store
 from embed.index.store import Index
@@ -28,9 +27,10 @@ def describe(index: Index, progress: Callable[[int], None] = lambda documents: N
     path = store.segment_folder(index.folder, index.description)
     remove_unused(path)
     if path.exists():
-        raise DataError(f"{path}: documents were begun to be added there; finish that, or remove the folder")
-    for left in index.folder.glob(f".{path.name}.tmp-*"):  # of a killed run
-        shutil.rmtree(left, ignore_errors=True)
+        raise DataError(
+            f"{path}: documents were begun to be added there; finish that (embed index {index.folder} --add=FILE), or remove the "
+            "folder"
+        )
     with files.new_folder(path) as folder:
         _write(index, folder, progress)
     return {**index.description, "segments": [store.segment_of(path)], "removed": None, "graph": None}
@@ -40,7 +40,7 @@ def remove_unused(path: pathlib.Path) -> None:
     """Removes the segment at `path`, which the index does not list, if it was left by a compaction that was killed."""
     job = path / bulk.JOB
     if job.is_file() and documents.read_json(job).get(_MARK):
-        shutil.rmtree(path)
+        store.remove_segment(path)
 
 
 def _write(index: Index, folder: pathlib.Path, progress: Callable[[int], None]) -> None:
@@ -52,11 +52,14 @@ def _write(index: Index, folder: pathlib.Path, progress: Callable[[int], None]) 
 
     numbers = np.setdiff1d(np.arange(len(index.vectors)), index.removed)
     written = 0
+    # How many texts were cut is known of whole segments alone, removed texts among them: all of them count with the first shard.
+    folders = [index.folder / segment["folder"] for segment in index.description["segments"]]
+    cut = sum(digests.read_sealed(folder / bulk.SUMMARY)["cut"] for folder in folders)
 
     def vectors(shard: Sequence[Text]) -> tuple[np.ndarray, int]:
         nonlocal written
         written += len(shard)
-        return index.vectors.take(numbers[written - len(shard) : written]), 0
+        return index.vectors.take(numbers[written - len(shard) : written]), cut if written == len(shard) else 0
 
     of_model = {name: index.description[name] for name in ("prompt", "dims", "dtype", "max_length")}
     identity = {"model": index.description["model_digest"], **of_model, _MARK: True}

@@ -39,6 +39,11 @@ def _usearch() -> Any:
     return usearch.index
 
 
+def check_available() -> None:
+    """Raises UsageError where usearch is not installed."""
+    _usearch()
+
+
 def empty(dim: int, connectivity: int, expansion_add: int, expansion_search: int) -> Any:
     """Returns a graph without documents. Vectors in it are float16, which candidates need no more than."""
     return _usearch().Index(

@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypedDict
@@ -18,7 +20,7 @@ import numpy as np
 from msgspec import Meta
 
 from embed import arrays, digests, documents, files, ranges
-from embed.errors import DataError, UsageError
+from embed.errors import DataError, EmbedError, InUse, StorageError, UsageError
 from embed.index import nearest, rows
 from embed.inference import bulk, search
 from embed.text import content_id
@@ -30,8 +32,12 @@ _FORMAT = 1
 _QUERIES = 256  # whose candidates are in memory at once
 
 
+SEGMENT = r"segment-\d{5,}"  # the name of a segment's folder
+_HIDDEN = r"\.segment-\d{5,}\.(tmp|old)-\d+"  # of one that is being written or removed
+
+
 class _Segment(TypedDict):
-    folder: Annotated[str, Meta(pattern=r"^segment-\d{5,}$")]
+    folder: Annotated[str, Meta(pattern=f"^{SEGMENT}$")]
     texts: ranges.Count
     job: ranges.Text
     files: dict[str, digests.Entry]
@@ -173,7 +179,14 @@ def open_index(folder, say: Callable[[str], None] = lambda line: None) -> Index:
         what = "is not finished; run the command that makes it again" if started else "holds no index; run: embed index"
         raise DataError(f"{folder}: {what}")
     description = digests.read_sealed(folder / INDEX, Description, _AGAIN)
-    entries = dict(_entries(description))
+    index = Index(folder, description)
+    with reading(index):
+        _verify(index, say)
+    return index
+
+
+def _verify(index: Index, say: Callable[[str], None]) -> None:
+    folder, entries = index.folder, dict(_entries(index.description))
     seen = _seen(folder, entries)
     if seen is None or seen != _verified(folder):
         size = sum(entry["size"] for entry in entries.values())
@@ -182,7 +195,6 @@ def open_index(folder, say: Callable[[str], None] = lambda line: None) -> Index:
         digests.check_files(folder, entries, _AGAIN)
         with contextlib.suppress(files.StorageError):  # a folder that is read only
             files.write_json(folder / _VERIFIED, {"files": _seen(folder, entries)})
-    return Index(folder, description)
 
 
 def _entries(description: dict[str, Any]) -> Iterable[tuple[str, digests.Entry]]:
@@ -221,7 +233,7 @@ def segment_folder(folder: pathlib.Path, description: dict[str, Any] | None) -> 
 
 
 def _number(segment: str) -> int:
-    """Returns the number of a segment's folder, by its name. The last one that is listed has the largest."""
+    """Returns the number of a segment's folder. The last one that is listed has the largest."""
     return int(segment.removeprefix("segment-"))
 
 
@@ -233,22 +245,63 @@ def segment_of(folder: pathlib.Path) -> _Segment:
 
 
 def commit(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any]:
-    """Writes index.json, which makes what it lists the index, and then removes what it no longer lists.
+    """Writes index.json, which makes what it lists the index, and then removes what it no longer lists (`clean`).
 
-    Segments after the last one that is listed stay: documents may have been begun to be added there.
+    `description` must be made from the one that is there, else it is InUse: what another command has changed meanwhile would be
+    lost. Call it only while holding the folder's lock.
     """
-    version = description.get("version", 0) + 1
-    written = digests.write_sealed(folder / INDEX, {**description, "format": _FORMAT, "version": version})
-    listed = {name for name, _ in _entries(written)}
-    for pattern in ("removed-*.npy", "graph-*.usearch"):
-        for path in folder.glob(pattern):
-            if path.name not in listed:
-                path.unlink(missing_ok=True)
-    segments = [segment["folder"] for segment in written["segments"]]
-    for path in folder.glob("segment-" + "[0-9]" * 5):
-        if path.name not in segments and path.name < segments[-1]:
-            shutil.rmtree(path, ignore_errors=True)
+    before = description.get("version", 0)
+    if before != _version(folder):
+        raise InUse(f"{folder}: another command has changed it meanwhile; run the command again")
+    written = digests.write_sealed(folder / INDEX, {**description, "format": _FORMAT, "version": before + 1})
+    clean(folder, written)
     return written
+
+
+def _version(folder: pathlib.Path) -> int:
+    """Returns the version of the index that is in a folder now; 0 where there is none."""
+    return digests.read_sealed(folder / INDEX, Description, _AGAIN)["version"] if is_index(folder) else 0
+
+
+def clean(folder: pathlib.Path, description: dict[str, Any]) -> None:
+    """Removes what an index does not list: what it listed before, and what commands that were killed have left.
+
+    Segments after the last one that is listed stay: documents may have been begun to be added there. What cannot be removed is a
+    StorageError.
+    """
+    listed = {name for name, _ in _entries(description)}
+    segments = [segment["folder"] for segment in description["segments"]]
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(r"removed-\d+\.npy|graph-\d+\.usearch", path.name) and path.name not in listed:
+            path.unlink(missing_ok=True)
+        is_segment = re.fullmatch(SEGMENT, path.name) and path.name not in segments
+        if (is_segment and _number(path.name) < _number(segments[-1])) or re.fullmatch(_HIDDEN, path.name):
+            remove_segment(path)
+
+
+def remove_segment(path: pathlib.Path) -> None:
+    """Removes the folder of a segment that the index does not list, first from its name: it is never there in part."""
+    hidden = path if path.name.startswith(".") else path.with_name(f".{path.name}.old-{os.getpid()}")
+    try:
+        if hidden != path:
+            os.replace(path, hidden)
+        shutil.rmtree(hidden)
+    except OSError as e:
+        raise StorageError(
+            f"{hidden}: cannot be removed ({e.strerror or e}), though the index does not need it; run: embed index "
+            f"{path.parent} --compact"
+        ) from e
+
+
+@contextlib.contextmanager
+def reading(index: Index) -> Iterator[None]:
+    """An error in the block is InUse where another command has changed the index since it was opened, and removed files of it."""
+    try:
+        yield
+    except (EmbedError, OSError) as e:
+        if _version(index.folder) == index.description["version"]:
+            raise
+        raise InUse(f"{index.folder}: another command has changed it while it was read; run the command again") from e
 
 
 def with_removed(index: Index, numbers: Sequence[int]) -> dict[str, Any]:

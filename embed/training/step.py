@@ -138,7 +138,7 @@ def make_step(
         whole = sharding.laid_out(before, axes)
         value, metrics, gradient, outputs = loss_and_gradient(objective, whole, batch, key, state.step)
         with jax.named_scope("optimizer"):  # likewise
-            # Each replica stores and updates a share of the variables. All shares are gathered at the start of a step.
+            # Each replica stores and updates its share of large variables. A step gathers what it computes with at its start.
             gradient = sharding.laid_out(gradient, axes.params, between.params)
             norm = optax.tree.norm(gradient)
             is_finite = jnp.isfinite(value) & jnp.isfinite(norm)

@@ -10,7 +10,7 @@ from embed.buckets import addresses, copies
 from embed.documents import read_json
 from embed.errors import DataError, UsageError
 from embed.index import compact as compaction
-from embed.index import rows, store, tables
+from embed.index import nearest, rows, store, tables
 from embed.index.store import Index
 from embed.inference import bulk
 from embed.sources.corpus import Document, read_corpus
@@ -64,11 +64,13 @@ def add(folder, corpus, *, replace: bool = False, model=None) -> Index:
 
     `model` is where the index's model lies now, by default where it lay.
     """
-    index = store.open_index(folder, console.say)
-    described = index.description
-    opened = open_model(index, model)
-    with files.FolderLock(index.folder):
+    before = store.open_index(folder, console.say)
+    opened = open_model(before, model)
+    with files.FolderLock(before.folder):
         index = store.open_index(folder)  # as it is now
+        described = index.description
+        if described["model_digest"] != before.description["model_digest"]:
+            raise DataError(f"{folder}: was made again with another model meanwhile; run the command again")
         known = index.find(document.id for document in read_corpus(corpus))
         if known and not replace:
             first = next(document for document in read_corpus(corpus) if document.id in known)
@@ -76,9 +78,9 @@ def add(folder, corpus, *, replace: bool = False, model=None) -> Index:
                 f"{first.location}: the index has the document {first.id!r} already ({len(known):,} of the corpus in all); give "
                 "--replace, or leave these out"
             )
-        segment_path = store.segment_folder(index.folder, index.description)
+        segment_path = store.segment_folder(index.folder, described)
         segment = _segment(opened, corpus, index.folder, segment_path, described["prompt"], described["dims"])
-        description = store.with_removed(index, list(known.values())) if known else index.description
+        description = store.with_removed(index, list(known.values())) if known else described
         store.commit(index.folder, {**description, "segments": [*described["segments"], segment]})
     return _with_graph_again(store.open_index(folder))
 
@@ -109,14 +111,19 @@ def compact(folder) -> Index:
         index = store.open_index(folder, console.say)
         graph = index.description["graph"]
         if not len(index.removed) and len(index.description["segments"]) == 1:
+            store.clean(index.folder, index.description)
             console.say(f"{folder}: nothing was removed from it, and it has one segment; nothing was written")
             return index
+        if graph is not None:
+            nearest.check_available()
         with console.text_bar(len(index)) as progress:
             description = compaction.describe(index, progress)
+        if graph is not None:
+            options = {name: graph[name] for name in GRAPH}
+            with console.text_bar(len(index)) as progress:
+                description = store.with_graph(store.Index(index.folder, description), options, progress)
         store.commit(index.folder, description)
-    if graph is None:
-        return _said(store.open_index(folder))
-    return approximate(folder, {name: graph[name] for name in GRAPH})
+    return _said(store.open_index(folder))
 
 
 def approximate(folder, options: dict[str, int] | None = None, queries: Sequence[str] = (), model=None) -> Index:
@@ -143,7 +150,7 @@ def export(folder, output, format: str) -> None:
     output = pathlib.Path(output)
     files.check_new(output)
     index = store.open_index(folder, console.say)
-    with console.text_bar(len(index)) as progress:
+    with console.text_bar(len(index)) as progress, store.reading(index):
         tables.write(index, output, format, progress)
     opens = {
         "parquet": f"embedding-atlas {output} --text=text --vector={tables.VECTOR}",

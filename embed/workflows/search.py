@@ -79,8 +79,9 @@ def run_index(
     opened_index = store.open_index(folder, console.say)
     opened = indexes.open_model(opened_index, model).model
     vectors = _encoded(opened, queries, images, prompt, opened_index.description["dims"])
-    ranked = opened_index.search(vectors, top, exact=exact or None)
-    rows = [[(score, opened_index.row(number)) for score, number in best] for best in ranked]
+    with store.reading(opened_index):
+        ranked = opened_index.search(vectors, top, exact=exact or None)
+        rows = [[(score, opened_index.row(number)) for score, number in best] for best in ranked]
     return [[Result(score, row["id"], row) for score, row in best] for best in rows]
 
 

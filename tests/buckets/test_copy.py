@@ -102,6 +102,23 @@ def test_an_output_appears_whole(bucket, contents, monkeypatch):
     files.verify_manifest(folder)
 
 
+def test_an_index_is_replaced_when_its_files_are_there_and_before_the_old_ones_go(bucket, contents, monkeypatch):
+    put(bucket, **{"index.json": "of 0", "segment-00000__x": "0"})
+    folder = copies.local(bucket)
+    write(folder, **{"index.json": "of 1", "segment-00001__a": "1", "segment-00001__b": "2"})
+    (folder / "segment-00000" / "x").unlink()
+    seen, upload = [], client.upload
+
+    def watched(path, to):
+        seen.append((path.name, set(contents(bucket))))
+        return upload(path, to)
+
+    monkeypatch.setattr(client, "upload", watched)
+    copies.finish()
+    assert seen[-1] == ("index.json", {"segment-00000/x", "segment-00001/a", "segment-00001/b", "index.json"})
+    assert contents(bucket) == {"index.json": b"of 1", "segment-00001/a": b"1", "segment-00001/b": b"2"}
+
+
 def test_an_output_whose_upload_was_killed_is_ignored_and_replaced(bucket, contents, capsys):
     program = (
         "from embed.buckets import copies; import pathlib, sys; folder = copies.local(sys.argv[1]); folder.mkdir(parents=True);"

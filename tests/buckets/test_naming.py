@@ -20,8 +20,16 @@ def test_steps_manifests_and_groups():
     assert naming.step_of("run/checkpoints/12/params/x") == "run/checkpoints/12"
     assert naming.step_of("checkpoints/12/MANIFEST.json") == "checkpoints/12"
     assert naming.step_of("checkpoints/12.damaged/x") is None and naming.step_of("model/params/x") is None
-    local = ["a/x", "a/b/y", "a/MANIFEST.json", "best.json"]
-    assert [naming.group(name, local) for name in local] == [0, 0, 1, 2]
+    local = [
+        "a/x",
+        "a/b/y",
+        "a/MANIFEST.json",
+        "best.json",
+        "index.json",
+        "b/index.json",
+        "model.safetensors.index.json",
+    ]
+    assert [naming.group(name, local) for name in local] == [0, 0, 1, 2, 3, 3, 2]
 
 
 def test_patterns():

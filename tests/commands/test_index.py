@@ -43,8 +43,10 @@ def test_an_index_is_made_grows_and_answers(folder, run_embed):
     exact = run("search", "index", "red river stone", "--top=3", "--exact")
     assert near == exact and near.count("\n") == 5 and "  1. " in near
     assert "510 documents" in run("index", "index")
+    assert "510 documents" in run("index", "index", "--compact")
+    assert run("search", "index", "red river stone", "--top=3") == exact
     # Damage between two searches is found.
-    path = folder / "index" / "segment-00000" / "part-00000.npy"
+    path = folder / "index" / "segment-00002" / "part-00000.npy"
     content = bytearray(path.read_bytes())
     content[-3] ^= 4
     path.write_bytes(content)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embed import files
-from embed.errors import DataError
+from embed.errors import DataError, InUse, StorageError
 from embed.index import compact, store
 from embed.inference import bulk
 
@@ -107,7 +107,8 @@ def killed(*_, **__):
 
 
 @pytest.mark.parametrize(
-    "moment", ["in the vectors", "in the documents", "before index.json", "before the old ones go"]
+    "moment",
+    ["in the vectors", "in the documents", "before index.json", "before the old ones go", "while the old ones go"],
 )
 def test_a_kill_leaves_the_index_and_the_next_one_goes_through(index, moment, monkeypatch):
     before, removed = documents_of(index), len(index.removed)
@@ -119,20 +120,92 @@ def test_a_kill_leaves_the_index_and_the_next_one_goes_through(index, moment, mo
         if moment == "before index.json":
             patched.setattr(store, "commit", killed)
         if moment == "before the old ones go":
+            patched.setattr(store, "clean", killed)
+        if moment == "while the old ones go":
             patched.setattr(store, "shutil", types.SimpleNamespace(rmtree=killed))
         with pytest.raises(Stop):
             description = compact.describe(index)
             store.commit(index.folder, description)
     left = store.open_index(index.folder)
     assert documents_of(left) == before
-    if moment == "before the old ones go":  # the next change of the index takes them away
-        left = without(left, ["a1"])
-        assert not (index.folder / "segment-00000").exists() and not (index.folder / "segment-00001").exists()
-        return
-    assert len(left.removed) == removed
-    after = compacted(left)
+    if "old ones go" in moment:  # index.json was written
+        store.clean(left.folder, left.description)
+        after = left
+    else:
+        assert len(left.removed) == removed
+        after = compacted(left)
     assert documents_of(after) == before
     assert sorted(p.name for p in after.folder.iterdir() if p.is_dir()) == ["segment-00002"]
+    assert b"secret 39039" not in content(after.folder)
+
+
+def test_what_a_killed_compaction_left_goes_with_any_later_change(index):
+    """Its temporary folder has the number of a segment that was added since."""
+    left = index.folder / ".segment-00001.tmp-77"
+    left.mkdir()
+    (left / "documents.jsonl").write_text("a copy of what was removed since")
+    without(index, ["a1"])
+    assert not left.exists()
+
+
+def test_what_cannot_be_removed_is_said(index, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store, "shutil", types.SimpleNamespace(rmtree=refused))
+    with pytest.raises(
+        StorageError, match=r"segment-00000.old-\d+: cannot be removed \(Permission denied\), though the index"
+    ):
+        compacted(index)
+    monkeypatch.undo()
+    after = store.open_index(index.folder)
+    assert len(after) == 44
+    store.clean(after.folder, after.description)
+    assert sorted(p.name for p in after.folder.iterdir() if p.is_dir()) == ["segment-00002"]
+
+
+def test_what_another_command_has_changed_is_not_lost(index):
+    """The second of two commands that both began with the same index."""
+    stale = index.description
+    after = compacted(index)
+    with pytest.raises(InUse, match="another command has changed it meanwhile; run the command again"):
+        store.commit(index.folder, {**stale, "removed": None})
+    assert documents_of(store.open_index(index.folder)) == documents_of(after)
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_one_that_is_compacted_while_it_is_read_is_told_from_a_damaged_one(index, vectors, touched):
+    if touched:
+        index.search(vectors(1), 3)
+    compacted(store.open_index(index.folder))
+    with pytest.raises(InUse, match="another command has changed it while it was read; run the command again"):
+        with store.reading(index):
+            index.search(vectors(1), 3)
+            index.row(5)
+    damaged = store.open_index(index.folder)
+    assert damaged.row(5)
+    (damaged.folder / "segment-00002" / "documents.jsonl").unlink()
+    with pytest.raises(FileNotFoundError), store.reading(damaged):
+        damaged.row(5)
+
+
+def test_folders_are_compared_by_their_numbers(index):
+    last = index.folder / "segment-100001"
+    (index.folder / "segment-00001").rename(last)
+    description = dict(index.description)
+    description["segments"] = [description["segments"][0], {**description["segments"][1], "folder": last.name}]
+    store.commit(index.folder, description)
+    (index.folder / "segment-100000").mkdir()
+    after = compacted(store.open_index(index.folder))
+    assert sorted(p.name for p in after.folder.iterdir() if p.is_dir()) == ["segment-100002"]
+
+
+def test_texts_that_were_cut_stay_counted(index):
+    path = index.folder / "segment-00000" / bulk.SUMMARY
+    summary = store.digests.read_sealed(path)
+    store.digests.write_sealed(path, {**summary, "cut": 3})
+    compacted(index)
+    assert store.digests.read_sealed(index.folder / "segment-00002" / bulk.SUMMARY)["cut"] == 3
 
 
 def test_documents_that_were_begun_to_be_added_are_not_lost(index):

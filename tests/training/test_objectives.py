@@ -85,7 +85,10 @@ def on_one():
     ("size", "micro_batches"),
     [(8, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1), (2, 2), (4, 1), (4, 2), (8, 1)))],
 )
-def test_every_mesh_trains_alike(size, micro_batches, on_one):
+@pytest.mark.parametrize("spread_from", [0, sharding.SPREAD_FROM], ids=["spread", "whole"])
+def test_every_mesh_trains_alike(size, micro_batches, spread_from, on_one, monkeypatch):
+    """What moves lies over the replicas too where it is large."""
+    monkeypatch.setattr(sharding, "SPREAD_FROM", spread_from)
     losses, variables = on_mesh(size, micro_batches)
     expected_losses, expected = on_one[micro_batches]
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)

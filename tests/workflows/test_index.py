@@ -100,6 +100,53 @@ def test_a_compacted_one_answers_as_before(folder, tmp_path, capsys):
     assert len(store.open_index(folder)) == 32 and search.run_index(folder, QUERIES, top=3)
 
 
+@pytest.mark.parametrize("other", ["compact", "add"])
+def test_what_happens_while_a_model_is_loaded_is_not_lost(folder, tmp_path, monkeypatch, other):
+    """`--add` opens the index, loads the model, and then waits for its turn."""
+    indexes.remove(folder, ["n0"])
+    open_model = indexes.open_model
+
+    def open_later(index, model=None):
+        monkeypatch.setattr(indexes, "open_model", open_model)
+        if other == "compact":
+            indexes.compact(folder)
+        else:
+            indexes.add(folder, write(tmp_path / "others.jsonl", rows_of(60, 3)))
+        return open_model(index, model)
+
+    monkeypatch.setattr(indexes, "open_model", open_later)
+    indexes.add(folder, write(tmp_path / "more.jsonl", [*rows_of(30, 4), {"id": "n7", "text": "z"}]), replace=True)
+    index = store.open_index(folder)
+    ids = {row["id"] for _, row in index.documents()}
+    assert ids == {f"n{i}" for i in range(1, 34)} | ({f"n{i}" for i in range(60, 63)} if other == "add" else set())
+    assert next(row["text"] for _, row in index.documents() if row["id"] == "n7") == "z"
+
+
+def test_without_usearch_an_index_with_a_graph_stays_as_it_is(folder, monkeypatch):
+    indexes.approximate(folder, {"connectivity": 8})
+    indexes.remove(folder, ["n0"])
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def missing():
+        raise UsageError("approximate search needs usearch")
+
+    monkeypatch.setattr(indexes.nearest, "_usearch", missing)
+    with pytest.raises(UsageError, match="needs usearch"):
+        indexes.compact(folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_what_a_kill_left_goes_when_there_is_nothing_else_to_do(folder, monkeypatch, capsys):
+    indexes.remove(folder, ["n0"])
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "clean", lambda *_: None)
+        indexes.compact(folder)
+    assert (folder / "segment-00000").exists()
+    indexes.compact(folder)
+    assert "nothing was written" in capsys.readouterr().out
+    assert not (folder / "segment-00000").exists() and len(store.open_index(folder)) == 29
+
+
 def test_adding_goes_on_after_a_compaction_that_was_killed(folder, tmp_path):
     indexes.remove(folder, ["n0"])
     compaction.describe(store.open_index(folder))
