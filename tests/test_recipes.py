@@ -267,7 +267,11 @@ def test_every_recipe_at_paper_scale_fits_the_slices_it_names():
     assert len(stages) >= 4
     for path in stages:
         named = re.search(r"^# TOPOLOGY +([^.\n]*?)[:.]? (?:batch|every|What)", path.read_text(), re.M).group(1)
+        recipe = config.build(Recipe, [str(path)], REQUIRED.get(str(path.relative_to(GIN)), []))[0]
+        as_it_is = api.layers_of(recipe.model)
         for topology in re.findall(r"v\w+:[\dx]+", named):
             own = [s for s in steps if s["recipe"] == f"{path.parent.name}/{path.stem}" and s["topology"] == topology]
             assert {s["name"] for s in own} == {"train", "evaluate", "encode"}, (path, topology)
             assert all(s["fits"] for s in own)
+            layers = next(s["layers"] for s in own if s["name"] == "train")
+            assert (layers["remat"], layers["in_a_row"]) == as_it_is, f"{path} has changed: compile it again"

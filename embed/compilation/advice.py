@@ -1,5 +1,6 @@
-"""Which mesh and which remat policy let a training step fit and run fastest: one change after the other is compiled."""
+"""Which mesh and which way to run the layers let a training step fit and run fastest: one change after the other is compiled."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from embed.compilation.forecast import Step
@@ -7,33 +8,48 @@ from embed.compilation.forecast import Step
 Shape = tuple[int, int, int]
 
 
-def search(
-    attempt: Callable[[Shape, str], Step], shape: Shape, remat: str, policies: Sequence[str], batch_size: int
-) -> dict[tuple[Shape, str], Step]:
-    """Returns {(mesh, remat): step} of everything that was tried, best first.
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """How the layers of a model are run: what the backward pass computes again (a name of `transformer.REMAT`), and whether all
+    of them are compiled one after the other in place of a scan."""
 
-    `attempt` compiles the step on a mesh (data, fsdp, tensor) with a remat policy. The search starts from `shape` and `remat`
-    and goes on while a neighbour is better: a mesh axis doubled and another halved, or another of `policies`.
+    remat: str
+    in_a_row: bool
+
+    def __str__(self):
+        again = "" if self.remat == "none" else f", remat {self.remat}"
+        return f"{'in a row' if self.in_a_row else 'scan'}{again}"
+
+
+def search(
+    attempt: Callable[[Shape, Layers], Step], shape: Shape, layers: Layers, policies: Sequence[str], batch_size: int
+) -> dict[tuple[Shape, Layers], Step]:
+    """Returns {(mesh, layers): step} of everything that was tried, best first.
+
+    `attempt` compiles the step on a mesh (data, fsdp, tensor) with its layers run in one way. The search starts from `shape` and
+    `layers` and goes on while a neighbour is better: a mesh axis doubled and another halved, another of the remat `policies`, or
+    layers in a row in place of a scan, or the other way round.
     """
     num_devices = shape[0] * shape[1] * shape[2]
-    tried: dict[tuple[Shape, str], Step] = {}
+    tried: dict[tuple[Shape, Layers], Step] = {}
 
-    def step_of(shape: Shape, remat: str) -> Step:
-        if (shape, remat) not in tried:
-            tried[shape, remat] = attempt(shape, remat)
-        return tried[shape, remat]
+    def step_of(shape: Shape, layers: Layers) -> Step:
+        if (shape, layers) not in tried:
+            tried[shape, layers] = attempt(shape, layers)
+        return tried[shape, layers]
 
     def is_legal(shape: Shape) -> bool:
         return num_devices == shape[0] * shape[1] * shape[2] and batch_size % (shape[0] * shape[1]) == 0
 
-    best = step_of(shape, remat)
+    best = step_of(shape, layers)
     while True:
-        changes = [(s, remat) for s in _neighbours(shape) if is_legal(s)]
-        changes += [(shape, other) for other in policies if other != remat]
-        change = min(changes, key=lambda c: badness(step_of(*c)), default=(shape, remat))
+        changes = [(s, layers) for s in _neighbours(shape) if is_legal(s)]
+        changes += [(shape, Layers(other, layers.in_a_row)) for other in policies if other != layers.remat]
+        changes += [(shape, Layers(layers.remat, not layers.in_a_row))]
+        change = min(changes, key=lambda c: badness(step_of(*c)))
         if badness(step_of(*change)) >= badness(best):
             return dict(sorted(tried.items(), key=lambda item: badness(item[1])))
-        (shape, remat), best = change, step_of(*change)
+        (shape, layers), best = change, step_of(*change)
 
 
 def _neighbours(shape: Shape) -> list[Shape]:

@@ -4,6 +4,7 @@ Parameters are nested dicts of float32 arrays. Their paths are the checkpoint fo
 by the registered names of its parts and their fields, and built again from that description alone: no code comes from a file.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -161,17 +162,23 @@ def _built(module: nn.Module, text: str) -> Model:
     )
 
 
-def with_remat(module: nn.Module, remat: str) -> nn.Module:
-    """Returns a model whose encoders recompute by another policy."""
-    if not module.towers:
-        return module.clone(encoder=module.encoder.clone(remat=remat))
-    return module.clone(**{name: with_remat(getattr(module, name), remat) for name in module.towers})
+def with_layers(module: nn.Module, remat: str, in_a_row: bool) -> nn.Module:
+    """Returns a model whose encoders recompute by another policy, and run their layers in a row or by a scan.
+
+    An encoder that does not have these fields stays as it is.
+    """
+    if module.towers:
+        return module.clone(**{name: with_layers(getattr(module, name), remat, in_a_row) for name in module.towers})
+    fields = {"remat": remat, "unroll": getattr(module.encoder, "num_layers", 1) if in_a_row else 1}
+    known = {f.name for f in dataclasses.fields(module.encoder)}
+    return module.clone(encoder=module.encoder.clone(**{name: x for name, x in fields.items() if name in known}))
 
 
-def remat_of(module: nn.Module) -> str:
-    """Returns the policy that a model's encoders recompute by: that of the first."""
-    tower = getattr(module, module.towers[0]) if module.towers else module
-    return getattr(tower.encoder, "remat", "none")
+def layers_of(module: nn.Module) -> tuple[str, bool]:
+    """Returns the policy that a model's encoders recompute by, and whether their layers run in a row: those of the first."""
+    encoder = (getattr(module, module.towers[0]) if module.towers else module).encoder
+    num_layers = getattr(encoder, "num_layers", 1)
+    return getattr(encoder, "remat", "none"), 1 < num_layers <= getattr(encoder, "unroll", 1)
 
 
 def _apart(module: nn.Module, axes: Params) -> Callable[[Params], Params] | None:

@@ -40,8 +40,8 @@ def run(
 
     `topologies` are slices such as 'v5e:16x16', for which `environment.prepare_for_topologies` must have been called before
     JAX was imported, or 'here'. `meshes` default to the recipe's, `micro_batches` to as few as fit. `advise` tries meshes and
-    remat policies and names the best. `profile` prints where the work of each step goes. `output` is a markdown file for the
-    table; with `add` it keeps the rows of anything else.
+    ways to run the layers and names the best. `profile` prints where the work of each step goes. `output` is a markdown file for
+    the table; with `add` it keeps the rows of anything else.
     A step that does not fit is a ConfigError, after everything was written.
     """
     for step in steps:
@@ -76,7 +76,7 @@ class _Row:
 
     recipe: str
     topology: str
-    remat: str
+    layers: advice.Layers | None  # of a training step
     step: Step
 
 
@@ -115,14 +115,18 @@ class _Slice:
             rows.append(self._row(plan_of(self._recipe).encode(chips.host_of(self._topology))))
         return rows
 
-    def _train(self, mesh, micro_batches: int | None, remat: str | None = None) -> _Row:
-        return self._row(plan_of(self._recipe, remat).train(mesh, micro_batches), remat)
+    @property
+    def _layers(self) -> advice.Layers:
+        """How the recipe runs its layers."""
+        return advice.Layers(*api.layers_of(self._recipe.model))
 
-    def _row(self, step: Step, remat: str | None = None) -> _Row:
-        remat = remat or api.remat_of(self._recipe.model)
+    def _train(self, mesh, micro_batches: int | None, layers: advice.Layers | None = None) -> _Row:
+        return self._row(plan_of(self._recipe, layers).train(mesh, micro_batches), layers or self._layers)
+
+    def _row(self, step: Step, layers: advice.Layers | None = None) -> _Row:
         if not self._profile:
             step = dataclasses.replace(step, parts=())
-        row = _Row(self._name, self._topology, remat if step.name == "train" else "-", step)
+        row = _Row(self._name, self._topology, layers, step)
         print(_line(row), flush=True)
         if self._profile and step.parts:
             print(f"\n{_profile(step)}\n", flush=True)
@@ -130,17 +134,20 @@ class _Slice:
 
     def advise(self) -> list[_Row]:
         """Tries one thing after the other, keeps what is better, and names the best training step that fits."""
-        print("advice     tries other meshes and what is recomputed, a compilation each", flush=True)
+        print(
+            "advice     tries other meshes, what is recomputed, and layers in a row or by a scan: a compilation each, of minutes "
+            "where many layers are in a row",
+            flush=True,
+        )
         rows: dict[tuple, _Row] = {}
 
-        def attempt(shape: advice.Shape, remat: str) -> Step:
+        def attempt(shape: advice.Shape, layers: advice.Layers) -> Step:
             mesh = sharding.make_mesh(MeshShape(*shape), self._devices)
-            rows[shape, remat] = self._train(mesh, None, remat)
-            return rows[shape, remat].step
+            rows[shape, layers] = self._train(mesh, None, layers)
+            return rows[shape, layers].step
 
-        mesh = sharding.make_mesh(self._recipe.mesh, self._devices)
-        remat = api.remat_of(self._recipe.model)
-        tried = advice.search(attempt, tuple(mesh.devices.shape), remat, list(REMAT), self._recipe.batch_size)
+        shape = sharding.make_mesh(self._recipe.mesh, self._devices).devices.shape
+        tried = advice.search(attempt, tuple(shape), self._layers, list(REMAT), self._recipe.batch_size)
         ranked = [rows[change] for change in tried]
         if ranked[0].step.fits is False:
             print(f"advice     nothing that was tried fits on {self._topology}; take a larger slice or a smaller batch")
@@ -152,8 +159,8 @@ class _Slice:
 def _settings(row: _Row) -> str:
     data, fsdp, tensor = row.step.mesh
     return (
-        f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.remat!r}, "
-        f"Recipe.micro_batches = {row.step.micro_batches}"
+        f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.layers.remat!r}, "
+        f"unroll = {'num_layers' if row.layers.in_a_row else 1}, Recipe.micro_batches = {row.step.micro_batches}"
     )
 
 
@@ -162,8 +169,8 @@ def _line(row: _Row) -> str:
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
     parts = f", {row.step.micro_batches} micro-batches" if row.step.micro_batches > 1 else ""
-    again = f", remat {row.remat}" if row.remat not in ("-", "none") else ""
-    head = f"{step.name:10} on {mesh}{parts}{again} ({step.seconds_to_compile:.0f} s to compile)"
+    layers = "" if row.layers is None else f", layers {'by a ' if not row.layers.in_a_row else ''}{row.layers}"
+    head = f"{step.name:10} on {mesh}{parts}{layers} ({step.seconds_to_compile:.0f} s to compile)"
     if step.refused:
         return f"{head}\n           does not fit: {step.refused}"
     of = f" of {console.size_text(step.chip.memory)}" if step.chip else ""
@@ -212,7 +219,7 @@ def _time(seconds: float) -> str:
 
 
 _HEADER = [
-    "recipe", "step", "topology", "data x fsdp x tensor", "micro-batches", "remat", "GB a chip", "of", "fits",
+    "recipe", "step", "topology", "data x fsdp x tensor", "micro-batches", "layers", "GB a chip", "of", "fits",
     "run / model FLOPs", "exchanged GB", "compiler ms", "estimated MFU", "bound ms", "by",
 ]  # fmt: skip
 
@@ -225,7 +232,7 @@ def _cells(row: _Row) -> list[str]:
         row.topology,
         " x ".join(map(str, step.mesh)),
         str(row.step.micro_batches),
-        row.remat,
+        "-" if row.layers is None else str(row.layers),
     ]
     size = "-" if step.chip is None else f"{step.chip.memory / 1e9:.1f}"
     if step.refused:
@@ -268,7 +275,7 @@ def _write(path: pathlib.Path, rows, add: bool) -> None:
     """Writes the table, and everything that is known of every row; `add` keeps what is there of anything else."""
     records = [
         {
-            "recipe": r.recipe, "topology": r.topology, "remat": r.remat,
+            "recipe": r.recipe, "topology": r.topology, "layers": None if r.layers is None else dataclasses.asdict(r.layers),
             **dataclasses.asdict(r.step), "fits": r.step.fits, "bounds": dict(r.step.bounds), "cells": _cells(r),
         }
         for r in rows

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from embed import sharding
 from embed.compilation import forecast
+from embed.compilation.advice import Layers
 from embed.data.examples import Examples
 from embed.data.features import Feature
 from embed.data.loader import Batches
@@ -119,9 +120,9 @@ class Plan:
         return forecast.compiled(name, mesh, flops, lambda: (encoder.lowered(params, encoder.batch_size).compile(), 1))
 
 
-def plan_of(recipe: Recipe, remat: str | None = None) -> Plan:
-    """Returns the plan of a recipe, with another `remat` of its encoder where one is given."""
-    module = recipe.model if remat is None else api.with_remat(recipe.model, remat)
+def plan_of(recipe: Recipe, layers: Layers | None = None) -> Plan:
+    """Returns the plan of a recipe, with the layers of its encoders run as `layers` says where it is given."""
+    module = recipe.model if layers is None else api.with_layers(recipe.model, layers.remat, layers.in_a_row)
     model, features = api.build(module), recipe.record_features
     return Plan(
         model=model,

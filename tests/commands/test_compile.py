@@ -100,10 +100,14 @@ def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
     done = run_embed(folder, *HEAD, "--advise", "--output=tried.md", **two)
     assert done.returncode == 0, done.stderr
     rows = read_json(folder / "tried.json")["steps"]
-    assert {tuple(r["mesh"]) for r in rows} >= {(2, 1, 1), (1, 2, 1)} and {r["remat"] for r in rows} >= {"none", "full"}
+    assert {tuple(r["mesh"]) for r in rows} >= {(2, 1, 1), (1, 2, 1)} and {r["layers"]["remat"] for r in rows} >= {
+        "none",
+        "full",
+    }
+    assert {r["layers"]["in_a_row"] for r in rows} == {True, False}
     # Of chips that nothing is known of the least that is run is best, and recomputing runs more.
     best = min(rows, key=lambda r: (r["work"]["flops"], r["lasting"] + r["temporary"]))
-    assert rows[0] == best and best["remat"] == "none"
+    assert rows[0] == best and best["layers"]["remat"] == "none"
     data, fsdp, tensor = best["mesh"]
     assert f"advice     here: MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = 'none'" in done.stdout
 

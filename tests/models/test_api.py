@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,6 +160,23 @@ def test_flops_of_embeddinggemma_match_the_formula():
         assert model.methods["text"].flops(length) == pytest.approx(expected, rel=1e-12)
     assert model.methods["text"].flops(128) / 128 == pytest.approx(212e6, rel=0.01)
     assert model.methods["text"].flops(512) / 512 == pytest.approx(240.6e6, rel=0.01)
+
+
+def test_layers_of_every_tower_are_run_as_asked(tiny):
+    module = tiny.make(remat="full")
+    count = module.encoder.num_layers
+    assert count > 1 and api.layers_of(module) == ("full", False)
+    changed = api.with_layers(module, "dots", True)
+    assert api.layers_of(changed) == ("dots", True) and changed.encoder.unroll == count
+    assert api.with_layers(changed, "full", False) == module
+
+
+def test_an_encoder_without_such_fields_stays_as_it_is():
+    class Bag(nn.Module):
+        vocab_size: int = 4
+
+    module = Embedder(Bag(), MeanPooling(), (4,))
+    assert api.layers_of(module) == ("none", False) and api.with_layers(module, "full", True) == module
 
 
 def test_flops_count_what_the_compiler_counts(tiny):
