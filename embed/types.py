@@ -203,8 +203,9 @@ class Model:
     `apply(params, inputs, *, method="text", key=None, max_segments=None)` returns float32 unit vectors [b, E]. `inputs` maps
     the names of `methods[method].inputs` to arrays. For "text" these are `tokens` int32 [b, L] and `segment_ids`, the mask of
     the real tokens, bool [b, L]. With `max_segments` = S rows hold up to S texts, `segment_ids` int32 [R, L] numbers each
-    token's text from 1 (0 is padding), and the result is [R, S, E]. `key` draws dropout; None draws none. The method "embeddings",
-    which models of several linear maps have, returns (final, intermediate), both unit vectors; the intermediate one has U values.
+    token's text from 1 (0 is padding), and the result is [R, S, E]. In training there is a `key`, from which dropout is drawn;
+    without one nothing is drawn. The method "embeddings", which models of several linear maps have, returns (final,
+    intermediate), both unit vectors; the intermediate one has U values.
     """
 
     init: Callable[[Any], Params]  # key -> params
@@ -214,7 +215,6 @@ class Model:
     embedding_dim: int
     matryoshka_dims: tuple[int, ...]  # largest first; the first is embedding_dim
     methods: Mapping[str, Method]
-    dropout: bool = False  # whether `apply` draws from its key
     # params -> the same, each layer's apart, which `apply` takes as well and a CPU runs faster; None where there is no such
     apart: Callable[[Params], Params] | None = None
 

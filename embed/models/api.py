@@ -157,7 +157,6 @@ def _built(module: nn.Module, text: str) -> Model:
         embedding_dim=size,
         matryoshka_dims=dims,
         methods=methods,
-        dropout=module.dropout > 0,
         apart=_apart(module, axes),
     )
 

@@ -42,11 +42,6 @@ class ImageEmbedder(nn.Module):
     image_size: Size = 224
     towers = ()
 
-    @property
-    def dropout(self) -> float:
-        """The rate at which training drops; 0 where it draws nothing."""
-        return self.encoder.stochastic_depth
-
     @nn.compact
     def __call__(
         self, pixels: Num[Array, "B Y X 3"], is_training: bool = False, with_token: bool = False
@@ -117,11 +112,6 @@ class DualEncoder(nn.Module):
     matryoshka_dims: tuple[int, ...] = ()
     max_images: Natural = 0
     towers = ("text", "image")
-
-    @property
-    def dropout(self) -> float:
-        """The rate at which training drops; 0 where it draws nothing."""
-        return max(self.text.dropout, self.image.dropout)
 
     @nn.nowrap
     def methods(self) -> dict[str, Method]:

@@ -40,11 +40,6 @@ class Embedder(nn.Module):
     decoder: nn.Module | None = None
     towers = ()  # of a dual encoder
 
-    @property
-    def dropout(self) -> float:
-        """The rate at which training drops; 0 where it draws nothing."""
-        return getattr(self.encoder, "dropout", 0.0)
-
     @nn.compact
     def __call__(
         self,

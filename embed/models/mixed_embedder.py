@@ -58,11 +58,6 @@ class MixedEmbedder(nn.Module):
     towers = ("text", "image")
 
     @property
-    def dropout(self) -> float:
-        """The rate at which training drops; 0 where it draws nothing."""
-        return self.text.dropout
-
-    @property
     def matryoshka_dims(self) -> tuple[int, ...]:
         """The prefixes that the model is trained and served at."""
         return self.text.matryoshka_dims

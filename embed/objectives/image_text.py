@@ -174,7 +174,7 @@ class ImageText:
         keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
         model = variables.params[MODEL]
         class_tokens, patches = self._tokens(model, batch[GLOBAL], keys[0])
-        texts = embed_texts(self.model, model, batch, keys[1] if self.model.dropout else None)
+        texts = embed_texts(self.model, model, batch, keys[1])
         rows = {name: texts[name] for name in self.captions}
         rows |= {f"image/{name}": normalize(class_tokens[:, index]) for name, index in self.captions.items()}
         sums: dict[str, Any] = {}
@@ -213,7 +213,6 @@ class ImageText:
 
     def _tokens(self, model: Params, pixels, key, mask=None) -> tuple[Array, Array]:
         """Returns class tokens and patches, as the image tower gives them."""
-        key = key if self.model.dropout else None
         if mask is None:
             return self.model.apply(model, {"pixels": pixels}, method="image_tokens", key=key)
         inputs = {"pixels": pixels, "patch_mask": mask}

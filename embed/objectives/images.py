@@ -46,9 +46,8 @@ class _Images:
         """Returns the embeddings of a micro-batch as rows."""
         del step
         self._check(batch)
-        dropout = key if self.model.dropout else None
         inputs = {"pixels": batch[IMAGE]}
-        return Outputs({IMAGE: self.model.apply(variables.params[MODEL], inputs, method="image", key=dropout)}, {})
+        return Outputs({IMAGE: self.model.apply(variables.params[MODEL], inputs, method="image", key=key)}, {})
 
     def _check(self, batch: Batch) -> None:
         """Raises ConfigError for what the batch lacks."""
@@ -168,7 +167,7 @@ class DomainTeachers(_Images):
         del step
         self._check(batch)
         given = (variables.params[MODEL], {"pixels": batch[IMAGE]})
-        student, token = self.model.apply(*given, method="image_with_token", key=key if self.model.dropout else None)
+        student, token = self.model.apply(*given, method="image_with_token", key=key)
         every = jnp.einsum("bd,ndt->bnt", token, variables.params[TEACHERS])
         domain = self.loss_fn.domain_of(batch[CLASS])
         teacher = normalize(jnp.take_along_axis(every, domain[:, None, None], 1)[:, 0])

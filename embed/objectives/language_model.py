@@ -77,7 +77,7 @@ class _LanguageModel:
 
     def _sums(self, params: Params, inputs, labels, mask, key) -> dict[str, Float[Array, ""]]:
         """Returns the sums of the predictions of `labels`, from the named `inputs` of the model."""
-        states = self.model.apply(params, inputs, method="decode", key=key if self.model.dropout else None)
+        states = self.model.apply(params, inputs, method="decode", key=key)
         logits_of = lambda params, chunk: self.model.apply(params, {"states": chunk}, method="logits")  # noqa: E731
         return token_sums(logits_of, params, states, labels, mask, self.z_loss)
 

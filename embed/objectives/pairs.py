@@ -66,8 +66,7 @@ class Pairs:
     def forward(self, variables: Variables, batch: Batch, key, step) -> Outputs:
         """Returns the embeddings of a micro-batch as rows."""
         del step
-        dropout = key if self.model.dropout else None
-        given = (self.model, variables.params[MODEL], batch, _TOWERS, dropout, self._needs_intermediate)
+        given = (self.model, variables.params[MODEL], batch, _TOWERS, key, self._needs_intermediate)
         return Outputs(embed_items(*given), {})
 
     def loss(self, params: Params, outputs: Outputs, batch: Batch, step) -> tuple[Float[Array, ""], Metrics]:

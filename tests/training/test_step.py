@@ -16,7 +16,7 @@ from embed import sharding
 from embed.losses.contrastive import Contrastive
 from embed.losses.matryoshka import Matryoshka
 from embed.losses.total import Total
-from embed.models import api
+from embed.models import api, transformer
 from embed.models.embedder import Embedder
 from embed.models.gemma import Gemma
 from embed.models.pooling import MeanPooling
@@ -234,6 +234,20 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread
         assert x.sharding.spec == PartitionSpec(layers, "fsdp", "tensor"), name
         assert {s.data.shape for s in x.addressable_shards} == {(1 if layers else 2, 8, 12)}
         assert len({str(s.index) for s in x.addressable_shards}) == (8 if layers else 4)
+
+
+def test_layers_of_a_step_are_in_a_row_on_a_tpu(monkeypatch):
+    """A step is told from an evaluation by its key, whether or not dropout is drawn from it."""
+    monkeypatch.setattr(transformer, "platform", lambda: "tpu")
+    sizes = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "mlp_dim": 24, "window": 4, "global_every": 2}
+    model = api.build(Embedder(Gemma(48, 16, 2, unroll=2, **sizes), MeanPooling(), (6,)))
+    objective = Pairs(Contrastive(0.2), model)
+    state = jax.eval_shape(lambda: create(objective, adamw(0.1), 0))
+    step = jax.make_jaxpr(make_step(objective, adamw(0.1), seed=0))(state, batch())
+    assert "unroll=2" in str(step)
+    one = (state.variables, state.step)
+    validation = jax.make_jaxpr(make_validation(objective))(one, batch())
+    assert "unroll=2" not in str(validation) and "scan" in str(validation)
 
 
 def test_the_gradient_is_spread_before_the_optimiser_sees_it(monkeypatch):

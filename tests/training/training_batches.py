@@ -34,11 +34,11 @@ def bag_of_words(dropout: bool = False) -> Model:
         x = params["table"][tokens] * mask[..., None]
         x = x.sum(1) / mask.sum(1, keepdims=True) @ params["kernel"]
         x = jnp.where((tokens == POISON).any(1, keepdims=True), jnp.nan, x)
-        return normalize(x if key is None else x + 0.3 * jax.random.normal(key, x.shape))
+        return normalize(x if key is None or not dropout else x + 0.3 * jax.random.normal(key, x.shape))
 
     axes = {"table": ("vocab", "width"), "kernel": ("width", "embedding")}
     methods = {"text": Method(("tokens", "segment_ids"), lambda length: 1.0)}
-    return Model(init, apply, axes, {}, 6, (6, 3), methods, dropout)
+    return Model(init, apply, axes, {}, 6, (6, 3), methods)
 
 
 def examples(seed: int = 0, size: int = 8, negatives: int = 2, vocab: int = 49) -> list[dict[str, np.ndarray]]:
