@@ -88,6 +88,17 @@ def test_changes_go_back(bucket, contents):
     assert contents(bucket) == {"a": b"changed", "c/d": b"new"}
 
 
+def test_a_command_that_ended_before_its_hosts_met_does_not_keep_the_next_one_from_writing(bucket, contents):
+    copies.wait_for_hosts()
+    write(copies.local(bucket), a="1")
+    copies.push()
+    assert contents(bucket) == {}
+    copies.finish()
+    write(copies.local(bucket), b="2")
+    copies.push()
+    assert "b" in contents(bucket)
+
+
 def test_an_output_appears_whole(bucket, contents, monkeypatch):
     folder = copies.local(f"{bucket}/model")
     assert not folder.exists()
