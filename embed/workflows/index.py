@@ -123,6 +123,10 @@ def compact(folder) -> Index:
             with console.text_bar(len(index)) as progress:
                 description = store.with_graph(store.Index(index.folder, description), options, progress)
         store.commit(index.folder, description)
+        count = len(index.description["segments"])
+        console.say(
+            f"{folder}: {len(index.removed):,} removed documents have left the disk; segments: {count:,} before, 1 now"
+        )
     return _said(store.open_index(folder))
 
 
