@@ -273,4 +273,4 @@ def test_every_recipe_at_paper_scale_fits_the_slices_it_names():
             assert {s["name"] for s in own} == {"train", "evaluate", "encode"}, (path, topology)
             assert all(s["fits"] for s in own)
             layers = next(s["layers"] for s in own if s["name"] == "train")
-            assert (layers["remat"], layers["in_a_row"]) == as_it_is, f"{path} has changed: compile it again"
+            assert (layers["remat"], layers["unrolled"]) == as_it_is, f"{path} has changed: compile it again"

@@ -100,9 +100,8 @@ class _Session:
                 line = f"{e}; what was made is kept below {cache}; run the same command again to copy it"
                 errors.append(StorageError(line))
         self.copies, self.following = {}, []
-        self.writes = (
-            self.writes is not False
-        )  # a command that ended before its hosts met does not decide for the next one
+        if self.writes is None:  # the command ended before its hosts met
+            self.writes = True
         self._stop, self._thread = threading.Event(), None
         if errors:
             raise errors[0]

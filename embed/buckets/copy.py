@@ -236,8 +236,8 @@ class Copy:
             self._upload(first)
             for name in manifests:
                 self._upload([name])
-            for last in (2, 3):
-                self._upload([name for name in changed if naming.group(name, local) == last])
+            for group in (2, 3):
+                self._upload([name for name in changed if naming.group(name, local) == group])
             self._remove([name for name in gone if naming.is_manifest(name)])
             self._remove([name for name in gone if not naming.is_manifest(name) and name in self._synced])
             if marks:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 MANIFEST = "MANIFEST.json"
-INDEX = "index.json"  # of an index of a corpus: lists its other files, and has their digests
+INDEX = "index.json"  # of an index of a corpus: it lists the other files with their digests
 _STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
@@ -24,7 +24,7 @@ def is_manifest(name: str) -> bool:
 
 
 def group(name: str, local: Iterable[str]) -> int:
-    """Returns 0 of a file of a folder that has a manifest, 1 of a manifest, 2 of any other file, and 3 of one that lists those."""
+    """Returns 0 of a file in a folder with a manifest, 1 of a manifest, 2 of any other file, 3 of the index.json of an index."""
     if is_manifest(name):
         return 1
     if name.rpartition("/")[2] == INDEX:

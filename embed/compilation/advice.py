@@ -10,15 +10,15 @@ Shape = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """How the layers of a model are run: what the backward pass computes again (a name of `transformer.REMAT`), and whether all
-    of them are compiled one after the other in place of a scan."""
+    """How the layers of a model are run: the remat policy, a name of `transformer.REMAT`, and whether the scan over them is
+    unrolled whole."""
 
     remat: str
-    in_a_row: bool
+    unrolled: bool
 
     def __str__(self):
         again = "" if self.remat == "none" else f", remat {self.remat}"
-        return f"{'in a row' if self.in_a_row else 'scan'}{again}"
+        return f"{'unrolled' if self.unrolled else 'scan'}{again}"
 
 
 def search(
@@ -28,7 +28,7 @@ def search(
 
     `attempt` compiles the step on a mesh (data, fsdp, tensor) with its layers run in one way. The search starts from `shape` and
     `layers` and goes on while a neighbour is better: a mesh axis doubled and another halved, another of the remat `policies`, or
-    layers in a row in place of a scan, or the other way round.
+    the scan unrolled where it was not, or not unrolled where it was.
     """
     num_devices = shape[0] * shape[1] * shape[2]
     tried: dict[tuple[Shape, Layers], Step] = {}
@@ -44,8 +44,8 @@ def search(
     best = step_of(shape, layers)
     while True:
         changes = [(s, layers) for s in _neighbours(shape) if is_legal(s)]
-        changes += [(shape, Layers(other, layers.in_a_row)) for other in policies if other != layers.remat]
-        changes += [(shape, Layers(layers.remat, not layers.in_a_row))]
+        changes += [(shape, Layers(other, layers.unrolled)) for other in policies if other != layers.remat]
+        changes += [(shape, Layers(layers.remat, not layers.unrolled))]
         change = min(changes, key=lambda c: badness(step_of(*c)))
         if badness(step_of(*change)) >= badness(best):
             return dict(sorted(tried.items(), key=lambda item: badness(item[1])))

@@ -28,8 +28,7 @@ def describe(index: Index, progress: Callable[[int], None] = lambda documents: N
     remove_unused(path)
     if path.exists():
         raise DataError(
-            f"{path}: documents were begun to be added there; finish that (embed index {index.folder} --add=FILE), or remove the "
-            "folder"
+            f"{path}: --add has begun it and not finished; run embed index {index.folder} --add=FILE again, or remove the folder"
         )
     with files.new_folder(path) as folder:
         _write(index, folder, progress)
@@ -52,7 +51,7 @@ def _write(index: Index, folder: pathlib.Path, progress: Callable[[int], None]) 
 
     numbers = np.setdiff1d(np.arange(len(index.vectors)), index.removed)
     written = 0
-    # How many texts were cut is known of whole segments alone, removed texts among them: all of them count with the first shard.
+    # The number of cut texts is known for whole segments only, and includes removed texts. The first shard gets all of it.
     folders = [index.folder / segment["folder"] for segment in index.description["segments"]]
     cut = sum(digests.read_sealed(folder / bulk.SUMMARY)["cut"] for folder in folders)
 

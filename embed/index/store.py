@@ -245,10 +245,10 @@ def segment_of(folder: pathlib.Path) -> _Segment:
 
 
 def commit(folder: pathlib.Path, description: dict[str, Any]) -> dict[str, Any]:
-    """Writes index.json, which makes what it lists the index, and then removes what it no longer lists (`clean`).
+    """Writes index.json from a description, and then removes the files that it no longer lists (`clean`).
 
-    `description` must be made from the one that is there, else it is InUse: what another command has changed meanwhile would be
-    lost. Call it only while holding the folder's lock.
+    `description` must be made from the index.json that is there. If another command has written that meanwhile, it raises InUse, as
+    the other command's changes would be lost. Call it only while holding the folder's lock.
     """
     before = description.get("version", 0)
     if before != _version(folder):
@@ -264,9 +264,9 @@ def _version(folder: pathlib.Path) -> int:
 
 
 def clean(folder: pathlib.Path, description: dict[str, Any]) -> None:
-    """Removes what an index does not list: what it listed before, and what commands that were killed have left.
+    """Removes files that an index does not list: those that it listed before, and those that killed commands have left.
 
-    Segments after the last one that is listed stay: documents may have been begun to be added there. What cannot be removed is a
+    Segments after the last listed one stay, because `embed index --add` may have begun them. A file that cannot be removed raises
     StorageError.
     """
     listed = {name for name, _ in _entries(description)}
@@ -280,7 +280,7 @@ def clean(folder: pathlib.Path, description: dict[str, Any]) -> None:
 
 
 def remove_segment(path: pathlib.Path) -> None:
-    """Removes the folder of a segment that the index does not list, first from its name: it is never there in part."""
+    """Removes the folder of a segment that the index does not list. It is renamed first, so that no part of it has its name."""
     hidden = path if path.name.startswith(".") else path.with_name(f".{path.name}.old-{os.getpid()}")
     try:
         if hidden != path:
@@ -295,7 +295,7 @@ def remove_segment(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def reading(index: Index) -> Iterator[None]:
-    """An error in the block is InUse where another command has changed the index since it was opened, and removed files of it."""
+    """Raises InUse in place of an error in the block if another command has changed the index since it was opened."""
     try:
         yield
     except (EmbedError, OSError) as e:

@@ -161,20 +161,22 @@ def _built(module: nn.Module, text: str) -> Model:
     )
 
 
-def with_layers(module: nn.Module, remat: str, in_a_row: bool) -> nn.Module:
-    """Returns a model whose encoders recompute by another policy, and run their layers in a row or by a scan.
+def with_layers(module: nn.Module, remat: str, unrolled: bool) -> nn.Module:
+    """Returns a model whose encoders have another remat policy, and the scan over their layers unrolled whole or not.
 
-    An encoder that does not have these fields stays as it is.
+    A scan that is unrolled in part stays so where it is not unrolled whole. An encoder without such fields stays as it is.
     """
     if module.towers:
-        return module.clone(**{name: with_layers(getattr(module, name), remat, in_a_row) for name in module.towers})
-    fields = {"remat": remat, "unroll": getattr(module.encoder, "num_layers", 1) if in_a_row else 1}
+        return module.clone(**{name: with_layers(getattr(module, name), remat, unrolled) for name in module.towers})
+    num_layers, before = getattr(module.encoder, "num_layers", 1), getattr(module.encoder, "unroll", 1)
+    scan = before if before < num_layers else 1
+    fields = {"remat": remat, "unroll": num_layers if unrolled else scan}
     known = {f.name for f in dataclasses.fields(module.encoder)}
     return module.clone(encoder=module.encoder.clone(**{name: x for name, x in fields.items() if name in known}))
 
 
 def layers_of(module: nn.Module) -> tuple[str, bool]:
-    """Returns the policy that a model's encoders recompute by, and whether their layers run in a row: those of the first."""
+    """Returns the remat policy of a model's first encoder, and whether the scan over its layers is unrolled whole."""
     encoder = (getattr(module, module.towers[0]) if module.towers else module).encoder
     num_layers = getattr(encoder, "num_layers", 1)
     return getattr(encoder, "remat", "none"), 1 < num_layers <= getattr(encoder, "unroll", 1)

@@ -86,7 +86,7 @@ class Period(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], projections: Float[Array, "n D F"], attended, embedded):
         """`projections` are those of the period's layers; `attended` are the local blocks' and the global one's."""
-        unroll = min(self.running.in_a_row(not self.deterministic), self.num_local)
+        unroll = min(self.running.unroll_of(not self.deterministic), self.num_local)
         if self.num_local:
             block = self._block_class(self.is_looped or unroll < self.num_local)
             local = nn.scan(
@@ -155,7 +155,7 @@ class PeriodStack(nn.Module):
         count, rest = divmod(p.num_layers, p.global_every)
         scanned = count * p.global_every
         if count:
-            unroll = min(max(1, self.running.in_a_row(is_training) // p.global_every), count)
+            unroll = min(max(1, self.running.unroll_of(is_training) // p.global_every), count)
             period = nn.scan(
                 Period,
                 variable_axes={"params": 0},

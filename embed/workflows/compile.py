@@ -135,8 +135,8 @@ class _Slice:
     def advise(self) -> list[_Row]:
         """Tries one thing after the other, keeps what is better, and names the best training step that fits."""
         print(
-            "advice     tries other meshes, what is recomputed, and layers in a row or by a scan: a compilation each, of minutes "
-            "where many layers are in a row",
+            "advice     tries other meshes, remat policies, and the scan over the layers unrolled or not: a compilation each, of "
+            "minutes where many layers are unrolled",
             flush=True,
         )
         rows: dict[tuple, _Row] = {}
@@ -160,7 +160,7 @@ def _settings(row: _Row) -> str:
     data, fsdp, tensor = row.step.mesh
     return (
         f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.layers.remat!r}, "
-        f"unroll = {'num_layers' if row.layers.in_a_row else 1}, Recipe.micro_batches = {row.step.micro_batches}"
+        f"unroll = {'num_layers' if row.layers.unrolled else 1}, Recipe.micro_batches = {row.step.micro_batches}"
     )
 
 
@@ -169,7 +169,7 @@ def _line(row: _Row) -> str:
     step = row.step
     mesh = " x ".join(f"{name} {n}" for name, n in zip(("data", "fsdp", "tensor"), step.mesh))
     parts = f", {row.step.micro_batches} micro-batches" if row.step.micro_batches > 1 else ""
-    layers = "" if row.layers is None else f", layers {'by a ' if not row.layers.in_a_row else ''}{row.layers}"
+    layers = "" if row.layers is None else f", layers: {row.layers}"
     head = f"{step.name:10} on {mesh}{parts}{layers} ({step.seconds_to_compile:.0f} s to compile)"
     if step.refused:
         return f"{head}\n           does not fit: {step.refused}"

@@ -122,7 +122,7 @@ class Plan:
 
 def plan_of(recipe: Recipe, layers: Layers | None = None) -> Plan:
     """Returns the plan of a recipe, with the layers of its encoders run as `layers` says where it is given."""
-    module = recipe.model if layers is None else api.with_layers(recipe.model, layers.remat, layers.in_a_row)
+    module = recipe.model if layers is None else api.with_layers(recipe.model, layers.remat, layers.unrolled)
     model, features = api.build(module), recipe.record_features
     return Plan(
         model=model,

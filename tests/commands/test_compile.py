@@ -104,7 +104,7 @@ def test_advice_names_the_best_of_what_was_tried(folder, run_embed):
         "none",
         "full",
     }
-    assert {r["layers"]["in_a_row"] for r in rows} == {True, False}
+    assert {r["layers"]["unrolled"] for r in rows} == {True, False}
     # Of chips that nothing is known of the least that is run is best, and recomputing runs more.
     best = min(rows, key=lambda r: (r["work"]["flops"], r["lasting"] + r["temporary"]))
     assert rows[0] == best and best["layers"]["remat"] == "none"

@@ -18,7 +18,7 @@ def made_up(shape, memory, seconds) -> Step:
 
 @dataclasses.dataclass
 class Compiler:
-    """Memory falls with fsdp and with remat, time grows with both; layers in a row are a tenth faster. Counts what is compiled."""
+    """Memory falls with fsdp and with remat, time grows with both; unrolled layers are a tenth faster. Counts what is compiled."""
 
     compiled: list = dataclasses.field(default_factory=list)
 
@@ -26,7 +26,7 @@ class Compiler:
         self.compiled.append((shape, layers))
         data, fsdp, tensor = shape
         again = {"none": 1.0, "dots": 1.2, "full": 1.4}[layers.remat]
-        seconds = again * (1 + 0.01 * fsdp + 0.2 * tensor) * (0.9 if layers.in_a_row else 1.0)
+        seconds = again * (1 + 0.01 * fsdp + 0.2 * tensor) * (0.9 if layers.unrolled else 1.0)
         return made_up(shape, 600.0 / fsdp / again**2, seconds)
 
 
@@ -51,8 +51,8 @@ def test_meshes_over_which_the_batch_does_not_split_are_not_tried():
 
 
 def test_layers_are_told_as_the_table_has_them():
-    told = {str(advice.Layers(remat, in_a_row)) for remat in ("none", "full") for in_a_row in (True, False)}
-    assert told == {"in a row", "scan", "in a row, remat full", "scan, remat full"}
+    told = {str(advice.Layers(remat, unrolled)) for remat in ("none", "full") for unrolled in (True, False)}
+    assert told == {"unrolled", "scan", "unrolled, remat full", "scan, remat full"}
 
 
 def test_a_step_that_was_refused_is_worse_than_any_that_was_not():

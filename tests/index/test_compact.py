@@ -212,7 +212,9 @@ def test_documents_that_were_begun_to_be_added_are_not_lost(index):
     path = store.segment_folder(index.folder, index.description)
     path.mkdir()
     files.write_json(path / bulk.JOB, {"input": "of a corpus"})
-    with pytest.raises(DataError, match="segment-00002: documents were begun to be added there; finish that"):
+    with pytest.raises(
+        DataError, match="segment-00002: --add has begun it and not finished; run embed index .* --add=FILE again"
+    ):
         compact.describe(index)
     without(index, ["a1"])
     assert path.exists()

@@ -169,6 +169,8 @@ def test_layers_of_every_tower_are_run_as_asked(tiny):
     changed = api.with_layers(module, "dots", True)
     assert api.layers_of(changed) == ("dots", True) and changed.encoder.unroll == count
     assert api.with_layers(changed, "full", False) == module
+    partly = tiny.make(remat="full", unroll=2)
+    assert count > 2 and api.with_layers(partly, "full", False) == partly
 
 
 def test_an_encoder_without_such_fields_stays_as_it_is():

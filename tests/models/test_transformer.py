@@ -79,16 +79,16 @@ def test_blocks_laid_out_whole_are_kept_from_being_merged(tiny, unroll, kept_apa
 
 
 @pytest.mark.parametrize(
-    ("device", "is_training", "in_a_row"),
+    ("device", "is_training", "unroll"),
     [("cpu", False, 100), ("cpu", True, 100), ("tpu", True, 100), ("tpu", False, 1)],
 )
-def test_layers_are_in_a_row_where_that_pays(tiny, device, is_training, in_a_row, monkeypatch):
+def test_layers_are_unrolled_where_that_pays(tiny, device, is_training, unroll, monkeypatch):
     """A TPU encodes as fast by a scan, which is compiled many times faster."""
     monkeypatch.setattr(transformer, "platform", lambda: device)
     encoder = tiny.make(unroll=100).encoder
     run = lambda p: encoder.apply({"params": p}, *tiny.texts(), is_training)  # noqa: E731
     scans = [e.params["unroll"] for e in jax.make_jaxpr(run)(tiny.params["encoder"]).eqns if e.primitive.name == "scan"]
-    assert scans == [min(in_a_row, encoder.num_layers)]
+    assert scans == [min(unroll, encoder.num_layers)]
 
 
 def test_unknown_remat_is_refused(tiny):

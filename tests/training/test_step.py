@@ -236,7 +236,7 @@ def test_parameters_moments_and_averages_are_really_sharded(gemma, first, spread
         assert len({str(s.index) for s in x.addressable_shards}) == (8 if layers else 4)
 
 
-def test_layers_of_a_step_are_in_a_row_on_a_tpu(monkeypatch):
+def test_layers_of_a_step_are_unrolled_on_a_tpu(monkeypatch):
     """A step is told from an evaluation by its key, whether or not dropout is drawn from it."""
     monkeypatch.setattr(transformer, "platform", lambda: "tpu")
     sizes = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "mlp_dim": 24, "window": 4, "global_every": 2}
