@@ -43,6 +43,9 @@ class VectorStore:
         """The number of values of a vector."""
         return self._vectors.shape[1]
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def rows(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (bool [n], int [n]): which of the ids have a vector, and where it is."""
         rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)

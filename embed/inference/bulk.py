@@ -269,12 +269,17 @@ def _shards_of(output: pathlib.Path, description: dict[str, Any]) -> Shards:
 def open_shards(output) -> Shards:
     """Returns the shards of the job in a folder, which must be this job's alone; files are verified as they are read."""
     output = pathlib.Path(output)
-    path = output / JOB
-    if not path.is_file():
-        raise DataError(f"{output}: holds no encoding job ({JOB} is missing); give an output of `embed encode`")
-    shards = _shards_of(output, digests.read_sealed(path, _Description, "restore the folder, or encode again"))
+    shards = _shards_of(output, describe(output))
     shards.check_names()
     return shards
+
+
+def describe(output) -> dict[str, Any]:
+    """Returns what decides the vectors of the job in a folder, as `Job.description` has it."""
+    path = pathlib.Path(output) / JOB
+    if not path.is_file():
+        raise DataError(f"{output}: holds no encoding job ({JOB} is missing); give an output of `embed encode`")
+    return digests.read_sealed(path, _Description, "restore the folder, or encode again")
 
 
 def read(output) -> tuple[list[str], np.ndarray]:

@@ -2,6 +2,8 @@
 
 import pathlib
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from embed.interop.origin import Trained
 from embed.models.mixed_embedder import MixedEmbedder
 from embed.text import prompted
 from embed.towers import embedding_gemma2, hugging_face_writer, pictures, tips_writer
-from embed.workflows import packed_bundle
+from embed.workflows import packed_bundle, turned_bundle
 
 BUNDLE = "bundle"
 # Every form and the types that its weights may have.
@@ -36,17 +38,31 @@ _OF_IMAGES = (tips_writer.JAX, tips_writer.PYTORCH)  # forms that hold nothing e
 
 
 def run(
-    model, output, *, format: str = FORMATS[0], dtype: str = "float32", scores=None, quantization: str | None = None
+    model,
+    output,
+    *,
+    format: str = FORMATS[0],
+    dtype: str = "float32",
+    scores=None,
+    quantization: str | None = None,
+    principal_components=None,
+    dims: int | None = None,
 ) -> None:
     """Writes the new folder `output`. `format` is one of FORMATS.
 
     `dtype` is the type of the weights, one of DTYPES[format]. `scores` is a results.json of `embed evaluate`, for the model
-    card. onnx needs the extra [export], gguf the extra [gguf]. A bundle is a MODEL of packed weights, as `quantization`
+    card. onnx needs the extra [export], gguf the extra [gguf]. A bundle is a MODEL: with `principal_components`, a folder of the
+    model's vectors, or `dims` one of another embedding (`turned_bundle`); otherwise one of packed weights, as `quantization`
     (`models.quantization.PRESETS`) or, without it, as the model was trained.
     """
     _check_options(format, dtype, scores, quantization)
+    turned = {"principal_components": principal_components, "dims": dims}
+    _check_turned(format, quantization, turned)
     output = pathlib.Path(output)
     files.check_new(output)
+    if any(value is not None for value in turned.values()):
+        turned_bundle.run(model, output, vectors=principal_components, dims=dims)
+        return
     if format == BUNDLE:
         packed_bundle.run(model, output, quantization)
         return
@@ -86,6 +102,14 @@ def _check_options(format: str, dtype: str, scores, quantization: str | None) ->
         raise UsageError(f"--dtype={dtype} goes with --format={fitting}")
     if format == "gguf":
         torch_twin.need("gguf", extra="gguf")
+
+
+def _check_turned(format: str, quantization: str | None, turned: Mapping[str, Any]) -> None:
+    for name, value in turned.items():
+        if value is not None and format != BUNDLE:
+            raise UsageError(f"--{name}={value} goes with --format={BUNDLE}; export the bundle that it writes")
+        if value is not None and quantization is not None:
+            raise UsageError(f"--{name} and --quantization are two exports; pack the bundle that --{name} writes")
 
 
 def _check_towers(trained: Trained, format: str) -> None:
