@@ -26,6 +26,10 @@ class DataError(EmbedError):
     exit_code = 65
 
 
+class NotHere(DataError):
+    """None of the files of a source is on this machine."""
+
+
 class EndpointError(EmbedError):
     """A language model's endpoint cannot be reached, refuses, or never gives what it is asked for."""
 

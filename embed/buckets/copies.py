@@ -167,6 +167,12 @@ def complete(folder: pathlib.Path, names: Iterable[str]) -> None:
         copy.complete([f"{below}/{name}" if below != "." else name for name in names])
 
 
+def version(path) -> str | None:
+    """Returns the version of the object that a file is the copy of; None for any other file, or one that was changed here."""
+    copy = of(path)
+    return None if copy is None else copy.version(pathlib.Path(path))
+
+
 def of(path) -> Copy | None:
     """Returns the copy that a path lies in; None where it is in none that this process uses."""
     return _session.copy_with(pathlib.Path(path)) if _session.copies else None

@@ -77,6 +77,12 @@ class Copy:
     def _at(self, name: str) -> pathlib.Path:
         return self.path / name if name else self.path
 
+    def version(self, path: pathlib.Path) -> str | None:
+        """Returns the version of the object that a file below the copy is the same as; None where it was changed here."""
+        name = "" if path == self.path else path.relative_to(self.path).as_posix()
+        synced = self._synced.get(name)
+        return synced.version if synced is not None and disk.stat(path) == synced[:2] else None
+
     def _object(self, name: str) -> Address:
         return self.address._replace(path=f"{self.address.path}/{name}".strip("/")) if name else self.address
 

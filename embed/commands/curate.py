@@ -52,6 +52,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--caption_field", help="captions: field of the text of the web beside the image (caption)")
     parser.add_argument("--query_field", default="query", help="field of the query (query)")
     parser.add_argument("--target_field", default="positive", help="field of the target (positive)")
+    parser.add_argument("--title_field", help="filter and pick: field of the target's title, where it has one (title)")
     parser.add_argument("--negatives_field", default="negative", help="field of the negatives (negative)")
     parser.add_argument("--prompts", type=options.path, help="folder with prompts of your own, by the names of ours")
     parser.add_argument(

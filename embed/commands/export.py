@@ -15,10 +15,10 @@ q4_0). What they lose is printed, and what llama.cpp lacks is refused.
 --format=bundle writes a bundle whose weights are packed to 4 or 8 bits, which every command takes as a MODEL. Of a model that was
 trained with Recipe.quantization it has every value; any other model is rounded: compare it by `embed evaluate`.
 
-With --dims=N the bundle is a model of N values, the first of the model's. --principal_components=VECTORS turns them before: VECTORS is
-what `embed encode MODEL` wrote, of texts like those that will be compared, and the first values are the principal components of
-these vectors. A model that was not trained to be cut loses much less by it, and the whole embedding compares as before. Binary
-vectors lose by it, as the last values are small.
+With --dims=N the bundle is a model of N values, the first of the model's. --principal_components=VECTORS turns them before:
+VECTORS is what `embed encode MODEL` wrote, of texts like those that will be compared, and the first values are the principal
+components of these vectors. A cut model loses much less by it, and the whole embedding compares as before. Binary vectors lose by
+it, as the last values are small.
 """
 
 from embed import environment

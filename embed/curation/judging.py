@@ -58,6 +58,12 @@ class Pair:
     query: str
     target: str
     negatives: tuple[str, ...]
+    title: str = ""
+
+    @property
+    def passage(self) -> str:
+        """The target as it is judged: below its title, if it has one."""
+        return f"{self.title}\n{self.target}" if self.title else self.target
 
     @property
     def cosines(self) -> list[float | None] | None:
@@ -81,7 +87,7 @@ class Filter:
 
     async def __call__(self, pair: Pair) -> dict[str, Any]:
         """Returns the row with the negatives that are left, and the grades."""
-        grades = await _all(self.judge.grade(pair.query, text) for text in (pair.target, *pair.negatives))
+        grades = await _all(self.judge.grade(pair.query, text) for text in (pair.passage, *pair.negatives))
         if grades[0] < self.least:
             raise Rejected(f"target graded {grades[0]}, below {self.least}")
         good = [i for i, grade in enumerate(grades[1:]) if grade < self.answers]

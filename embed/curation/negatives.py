@@ -48,9 +48,12 @@ class Rule:
         if self.margin is not None and not 0 <= self.margin < 2:
             raise UsageError(f"margin = {self.margin}: a difference of cosines, at least 0 and below 2")
 
-    def keeps(self, scores: np.ndarray, is_known: np.ndarray, positive: float) -> bool:
-        """Returns whether a pair is good enough to keep, by its neighbours [k] and the score of its positive."""
-        return self.consistent is None or int(np.sum(scores[~is_known] > positive)) < self.consistent
+    def keeps(self, scores: np.ndarray, ids: np.ndarray, is_known: np.ndarray, positive: float) -> bool:
+        """Returns whether a pair is good enough to keep, by its neighbours [k], their content ids and the score of its positive.
+
+        A text that comes twice counts once.
+        """
+        return self.consistent is None or len(np.unique(ids[~is_known & (scores > positive)])) < self.consistent
 
     def candidates(self, scores: np.ndarray, ids: np.ndarray, is_known: np.ndarray, positive: float):
         """Returns which of a query's neighbours [k] may be taken, best first, and how many the score of the positive ruled out.

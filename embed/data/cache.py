@@ -24,7 +24,7 @@ from embed.data.features import Feature
 from embed.data.tasks import CACHE_FORMAT, AnyTask, cache_key
 from embed.data.text_features import Texts, text_features
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError, StorageError
+from embed.errors import DataError, NotHere, StorageError
 from embed.text import pair_id
 
 _RECORDS_PER_SHARD = 200_000
@@ -33,10 +33,11 @@ _LENGTHS, _GROUPS = "lengths.npy", "groups.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """A verified token cache."""
+    """A verified token cache. Without its source on this machine nobody knows whether it is of the source as it stands now."""
 
     folder: pathlib.Path
     manifest: dict[str, Any]
+    has_source: bool = True
 
     @property
     def name(self) -> str:
@@ -105,13 +106,14 @@ def folder_of(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], 
 def find(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache_dir) -> Cache | None:
     """Returns the verified cache of a task as it is declared now, or None when it has to be prepared.
 
-    When the source is not on this machine, a cache of the same declaration is taken as it is.
+    When no file of the source is on this machine, a cache of the same declaration is taken as it is. A source of which some files
+    are missing, or that has a bad record, is an error.
     """
     cache_dir = pathlib.Path(cache_dir)
     key = cache_key(task, tokenizer, features)
     try:
         fingerprint = _fingerprint(task)
-    except DataError as e:
+    except NotHere as e:
         prefix = _folder_name(task, key, {}).rpartition("-")[0]
         manifests = sorted(cache_dir.glob(f"{prefix}-*/{files.MANIFEST}"))
         if not manifests and (old := outdated(task, cache_dir)):
@@ -121,12 +123,12 @@ def find(task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], cache
             ) from e
         if len(manifests) != 1:
             raise
-        folder = manifests[0].parent
+        folder, fingerprint = manifests[0].parent, None
     else:
         folder = cache_dir / _folder_name(task, key, fingerprint)
     if not (folder / files.MANIFEST).is_file():
         return None
-    return Cache(folder, files.verify_manifest(folder))
+    return Cache(folder, files.verify_manifest(folder), fingerprint is not None)
 
 
 def outdated(task: AnyTask, cache_dir) -> list[pathlib.Path]:

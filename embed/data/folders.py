@@ -8,7 +8,7 @@ from embed.data.tasks import Task
 from embed.errors import ConfigError, did_you_mean
 from embed.sources.datasets import HuggingFaceDataset
 from embed.sources.image_files import ImageFiles
-from embed.sources.paths import expand_paths, is_saved_dataset
+from embed.sources.paths import expand_paths, is_saved_dataset, is_there
 from embed.sources.record_files import JsonLines, Parquet, TabSeparated
 
 _KINDS = {
@@ -18,6 +18,8 @@ _KINDS = {
     ".csv": TabSeparated,
     ".parquet": Parquet,
 }
+# Suffixes of data, in any case, among those of a name.
+_DATA = {*_KINDS, ".ndjson", ".jsonlines", ".arrow", ".feather", ".xlsx"}
 
 
 def task_per_file(
@@ -33,7 +35,7 @@ def task_per_file(
     """Returns one task per file that `path` names, called as the file without its suffixes.
 
     `path` is a file, a pattern with *, a folder, of which all files of pairs are taken, a folder of `save_to_disk`, which is one
-    task, or several of these.
+    task, or several of these. A folder with other data in it, such as .ndjson or a folder of files, is a ConfigError.
 
     `fields` maps our roles to the files' fields. `prompts` gives single tasks other prompts: {task: (query, target)}.
     With `image_paths` = True the role `image` is a file path, relative to the folder of the file that names it. A list of roles
@@ -74,14 +76,33 @@ def _files(path: str | Sequence[str]) -> list[str]:
         if is_saved_dataset(one):
             files.append(one)
         elif folder.is_dir():
-            inside = [p for p in sorted(folder.iterdir()) if p.is_file() and _suffix(p.name) in _KINDS]
-            saved = [p for p in sorted(folder.iterdir()) if is_saved_dataset(str(p))]
-            if not inside and not saved:
-                raise ConfigError(f"{one}: holds no file of pairs ({', '.join(_KINDS)}); correct task_per_file.path")
-            files += map(str, [*saved, *(p for p in inside if not p.name.startswith("."))])
+            files += _files_of_folder(folder)
         else:
             others.append(one)
     return sorted([*files, *(expand_paths(others, "task_per_file.path") if others else [])])
+
+
+def _files_of_folder(folder: pathlib.Path) -> list[str]:
+    """Returns the files of pairs and the saved datasets of a folder. Data in it that would not be read is a ConfigError."""
+    inside = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    saved = [p for p in inside if is_saved_dataset(str(p))]
+    files = [p for p in inside if is_there(p)]
+    pairs = [p for p in files if _suffix(p.name) in _KINDS]
+    for path in files:
+        if path not in pairs and not _DATA.isdisjoint(pathlib.PurePath(path.name.lower()).suffixes):
+            raise ConfigError(
+                f"{path}: no kind of pairs that is read ({', '.join(_KINDS)}, and each with .gz); convert it, or name the "
+                f"other files, as in {folder}/*.jsonl"
+            )
+    for path in inside:
+        if path.is_dir() and path not in saved and any(_suffix(p.name) in _KINDS for p in path.iterdir()):
+            raise ConfigError(
+                f"{path}: a folder of files in {folder}, whose own files alone are read; name both, or the files, as in "
+                f"{folder}/*.jsonl"
+            )
+    if not pairs and not saved:
+        raise ConfigError(f"{folder}: holds no file of pairs ({', '.join(_KINDS)}); correct task_per_file.path")
+    return [str(p) for p in (*saved, *pairs)]
 
 
 def _suffix(name: str) -> str:

@@ -21,7 +21,7 @@ from embed.data import cache, seqio_tasks
 from embed.data.features import Feature
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import Tokenizer
-from embed.errors import DataError
+from embed.errors import DataError, NotHere
 
 RECORDS = 4096  # of a part
 _WAIT = 0.1  # seconds between looks for the next part
@@ -76,11 +76,33 @@ def encode(
 ) -> None:
     """Encodes the parts of one of `count` processes, of every task of the mixture that they share and that has no cache."""
     for task in mixture.tasks:
+        source = _Watched(task)
         if cache.find(task, tokenizer, features, cache_dir) is None and is_shared(task):
             folder = folder_of(cache.folder_of(task, tokenizer, features, cache_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            _encode(task, tokenizer, features, folder, index, count)
+            _encode(task, tokenizer, features, folder, index, count, source)
             files.write_atomic(_marker(folder, index, count), "")
+
+
+class _Watched:
+    """The files of a task's source as they were before it was decided what they are: a part is of these, or it is not written.
+
+    What has been replaced or written to shows in a file's number, size and times.
+    """
+
+    def __init__(self, task: AnyTask):
+        self._name = task.name
+        try:
+            named = getattr(task, "source", task).fingerprint()
+        except NotHere:
+            named = {}
+        self._files = {path: state for path in named if (state := files.state(path)) is not None}
+
+    def check(self) -> None:
+        """Raises DataError where a file is another than it was."""
+        for path, before in self._files.items():
+            if files.state(path) != before:
+                raise DataError(f"task {self._name!r}: {path} changed while it was read; run the command again")
 
 
 def _marker(folder: pathlib.Path, index: int, count: int) -> pathlib.Path:
@@ -89,7 +111,13 @@ def _marker(folder: pathlib.Path, index: int, count: int) -> pathlib.Path:
 
 
 def _encode(
-    task: AnyTask, tokenizer: Tokenizer, features: Sequence[Feature], folder: pathlib.Path, index: int, count: int
+    task: AnyTask,
+    tokenizer: Tokenizer,
+    features: Sequence[Feature],
+    folder: pathlib.Path,
+    index: int,
+    count: int,
+    source: _Watched,
 ) -> None:
     """Encodes the parts of one process of one task that are not there."""
     missing: list[int] = []  # of the parts that were met, in order; tensorflow asks in a thread of its own
@@ -107,11 +135,13 @@ def _encode(
     rows = seqio_tasks.examples(task, tokenizer, features, is_chosen)
     first, written = next(rows, None), 0
     while first is not None:
-        first = _write(folder, missing[written], first, rows)
+        first = _write(folder, missing[written], first, rows, source)
         written += 1
 
 
-def _write(folder: pathlib.Path, number: int, first: bytes, examples: Iterator[bytes]) -> bytes | None:
+def _write(
+    folder: pathlib.Path, number: int, first: bytes, examples: Iterator[bytes], source: _Watched
+) -> bytes | None:
     """Writes a part, and returns the first example of the next one or None."""
     path, count = _path(folder, number), 0
     example: bytes | None = first
@@ -122,6 +152,7 @@ def _write(folder: pathlib.Path, number: int, first: bytes, examples: Iterator[b
             count += 1
             example = next(examples, None)
     files.failpoint(f"prepare.before_part_{number}")
+    source.check()
     digests.write_sealed(
         path.with_suffix(".json"),
         {"number": number, "records": count, "files": digests.entries_of(folder, [path.name])},

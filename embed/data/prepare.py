@@ -187,7 +187,9 @@ def _prepare(
         else:
             say(f"task {task.name!r}: preparing its cache")
             packed = seqio_tasks.examples(task, tokenizer, features)
-        packed = _unchanged(packed, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder)
+        packed = _unchanged(
+            packed, task, lambda: cache.folder_of(task, tokenizer, features, cache_dir) == folder, encoded
+        )
         fields = seqio_tasks.written_fields(features)
         rows = (records.unpack(one, fields) for one in packed)
         cached = cache.write(task, tokenizer, features, cache_dir, rows, _Report(task.name, say, expected))
@@ -195,10 +197,13 @@ def _prepare(
         return cached
 
 
-def _unchanged(rows: Iterable[bytes], task: AnyTask, is_same: Callable[[], bool]) -> Iterator[bytes]:
-    """Yields the same; a source that has changed when the last has come is a DataError."""
+def _unchanged(
+    rows: Iterable[bytes], task: AnyTask, is_same: Callable[[], bool], encoded: pathlib.Path
+) -> Iterator[bytes]:
+    """Yields the same; a source that has changed when the last has come is a DataError, and its parts are removed."""
     yield from rows
     if not is_same():
+        shutil.rmtree(encoded, ignore_errors=True)
         raise DataError(f"task {task.name!r}: its source changed while it was read; run the command again")
 
 
@@ -227,5 +232,6 @@ def summary(cached: cache.Cache) -> str:
     parts += [f"{averages} tokens on average", ", ".join(cut) or "none truncated"] if texts else []
     parts += [f"{n:,} {name} are positives of their query and are left out" for name, n in m["left_out"].items() if n]
     bad = m.get("bad_records")
+    parts += [] if cached.has_source else ["its source is not on this machine, and the cache is taken as it is"]
     parts += [f"{bad['skipped']:,} bad records are left out, such as {bad['first'][0]}"] if bad else []
     return f"task {cached.name!r}: " + ", ".join(parts)

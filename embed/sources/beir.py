@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from embed.errors import DataError
-from embed.files import sha256_file
+from embed.errors import DataError, NotHere
+from embed.files import source_digest
 from embed.sources import qrels
 from embed.sources.datasets import HuggingFaceDataset
 from embed.sources.fields import Record, map_fields, rows_by_id
@@ -25,6 +25,8 @@ class BeirFolder:
             for suffix in ("", ".gz"):
                 if (pathlib.Path(self.path) / (name + suffix)).is_file():
                     return str(pathlib.Path(self.path) / (name + suffix))
+        if not pathlib.Path(self.path).exists():
+            raise NotHere(f"{self.path}: no such folder; correct BeirFolder.path")
         raise DataError(f"{self.path}: has no {' or '.join(names)} (.gz); it is not a BEIR folder")
 
     def parts(self) -> tuple[str, str, str]:
@@ -39,7 +41,7 @@ class BeirFolder:
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}."""
-        return {path: sha256_file(path) for path in self.parts()}
+        return {path: source_digest(path) for path in self.parts()}
 
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields one record per relevant (query, document), in the order of qrels; graded zero means not relevant."""

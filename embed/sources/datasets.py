@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed.documents import digest_json
+from embed.documents import digest_json, first_line
 from embed.errors import DataError, did_you_mean
 from embed.files import sha256_file
 from embed.ranges import Count, Share
@@ -59,7 +59,11 @@ class HuggingFaceDataset(Mapped):
         local = folder_fingerprint(self.name)
         if local:  # the package's own cache goes by the times of files, which a copy may keep
             options["cache_dir"] = str(pathlib.Path(datasets.config.HF_DATASETS_CACHE) / digest_json(local)[:16])
-        loaded = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+        try:
+            loaded = datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision, **options)
+        except Exception as e:  # of the package, of the Hub and of the network, in many types
+            advice = "correct HuggingFaceDataset.name, config, split or revision, or reach the Hub"
+            raise DataError(f"{self.name}[{self.split}]: cannot be loaded ({first_line(e)}); {advice}") from e
         return _undecoded(loaded, datasets)
 
     def _saved(self, datasets):

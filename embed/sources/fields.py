@@ -117,10 +117,13 @@ def _follow(value: Any, steps: Sequence[str]) -> Any:
     return value
 
 
-def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str, *, several: bool = True) -> Record:
+def map_fields(
+    raw: Mapping[str, Any], fields: Mapping[str, str], location: str, *, several: bool = True, is_table: bool = False
+) -> Record:
     """Returns the record of `raw` under our roles; fields may be paths (`value_at`).
 
-    `query` and `target` are a text, or with `several` a list of texts where the field holds one. `negatives` may be a text or a
+    `query` and `target` are a text, or with `several` a list of texts where the field holds one; a cell that `is_table` holds one
+    as JSON, such as ["a", "b"]. `negatives` may be a text or a
     list, and may be absent in a record. Values of other roles, such as scores, are passed on as they are; None is for a field that
     is not there.
     """
@@ -133,6 +136,8 @@ def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str,
         if role == "negatives":
             record[role] = [text_of(v, field, location) for v in _texts_of(value, field, location)]
         elif role in REQUIRED_ROLES:
+            if is_table and several and isinstance(value, str) and _LIST.fullmatch(value.strip()):
+                value = _texts_of(value, field, location)
             record[role] = (_one_or_several if several else text_of)(value, field, location)
         elif role == "title" and several and isinstance(value, list | tuple):
             record[role] = [text_of(v, field, location) for v in value]
@@ -145,6 +150,9 @@ def map_fields(raw: Mapping[str, Any], fields: Mapping[str, str], location: str,
             record[role] = value
     _check_titles(record, fields, location)
     return record
+
+
+_LIST = re.compile(r"""\[\s*(["']).*\1\s*\]""", re.DOTALL)  # of texts, as JSON or as Python writes it
 
 
 def _one_or_several(value: Any, field: str, location: str) -> str | list[str]:
@@ -235,11 +243,17 @@ class BadRecords:
 
 
 def map_records(
-    rows, fields: Mapping[str, str], optional: Sequence[str], owner: str, bad: BadRecords | None = None
+    rows,
+    fields: Mapping[str, str],
+    optional: Sequence[str],
+    owner: str,
+    bad: BadRecords | None = None,
+    *,
+    is_table: bool = False,
 ) -> Iterator[tuple[str, Record]]:
     """Yields (location, record) of raw rows. A mapped field that no row has is a DataError, but for the roles `optional`.
 
-    A row that cannot be mapped is given to `bad`.
+    A row that cannot be mapped is given to `bad`. The values of a row that `is_table` are cells of text.
     """
     bad = bad or BadRecords("error", DEFAULT_BAD_SHARE, owner)
     for role in optional:
@@ -253,7 +267,7 @@ def map_records(
     for location, raw in rows:
         unseen = {role for role in unseen if value_at(raw, fields[role]) is MISSING} if unseen else unseen
         try:
-            record = map_fields(raw, fields, location)
+            record = map_fields(raw, fields, location, is_table=is_table)
         except DataError as e:
             bad.refuse(e)
             continue

@@ -1,13 +1,14 @@
 """Records whose images are files beside them: paths become the bytes of the files."""
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from embed import image_bytes, ranges
-from embed.buckets import copies
+from embed.buckets import addresses, copies
 from embed.documents import digest_json
 from embed.errors import DataError
 from embed.sources.derived import Derived
@@ -79,7 +80,7 @@ class ImageFiles(Derived):
         return content
 
     def fingerprint(self) -> dict[str, str]:
-        """Returns that of the source, and a digest of the names, sizes and times of the images that its records name."""
+        """Returns that of the source, and a digest of the names and states of the images that its records name."""
         stats = {}
         for location, record in self.source.examples():
             try:
@@ -88,9 +89,21 @@ class ImageFiles(Derived):
                 continue
             for path in paths:
                 if path.is_file():
-                    stat = path.stat()
-                    stats[str(path)] = [stat.st_size, stat.st_mtime_ns]
-        return self.source.fingerprint() | {"images": digest_json(sorted(stats.items()))}
+                    stats[str(path)] = _state(path)
+        listed = json.loads(
+            addresses.restored(json.dumps(sorted(stats.items())))
+        )  # copies lie elsewhere on each machine
+        return self.source.fingerprint() | {"images": digest_json(listed)}
+
+
+def _state(path: pathlib.Path) -> list:
+    """Returns what changes when a file does: its size and time, or the version of its object in a bucket.
+
+    The copies of an object on several machines have times of their own.
+    """
+    stat = path.stat()
+    version = copies.version(path)
+    return [stat.st_size, stat.st_mtime_ns if version is None else version]
 
 
 def _folder_of(location: str) -> pathlib.Path:

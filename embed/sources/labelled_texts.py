@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from embed import ranges
 from embed.errors import ConfigError, DataError
-from embed.files import sha256_file
+from embed.files import source_digest
 from embed.sources.fields import Record, map_fields
 from embed.sources.lines import read_json_lines
 from embed.sources.paths import expand_paths
@@ -50,7 +50,7 @@ class LabelledTexts:
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}."""
-        return {path: sha256_file(path) for path in expand_paths(self.path, f"{type(self).__name__}.path")}
+        return {path: source_digest(path) for path in expand_paths(self.path, f"{type(self).__name__}.path")}
 
     def _label(self, text: str) -> str | None:
         """Returns the label of the field's text; None where the pattern does not fit it."""
@@ -84,7 +84,7 @@ class LabelledTexts:
         if len(by_label) < 2:
             raise DataError(f"{self.path}: one label only ({next(iter(by_label), 'none')!r}); classification needs two")
         labels = sorted(by_label)
-        if self.mode == "same_label_text_as_target" and len(rows) == len(by_label):
+        if self.mode == "same_label_text_as_target" and len({(text, name) for _, text, name in rows}) == len(by_label):
             raise DataError(
                 f"{self.path}: every label has one text only; {self.mode!r} needs another text of the same label"
             )
@@ -94,8 +94,8 @@ class LabelledTexts:
             if self.mode == "label_as_target":
                 yield location, {"query": query, "target": label, "negatives": [other]}
                 continue
-            same = [j for j in by_label[label] if j != i]
-            if same:  # a label with a single text has no positive to offer
+            same = [j for j in by_label[label] if rows[j][1] != query]
+            if same:  # a label with one text, be it repeated, has no positive to offer
                 negative = rows[choose.choice(by_label[other])][1]
                 target = rows[choose.choice(same)][1]
                 yield (

@@ -89,7 +89,9 @@ def raw_lines(path: str) -> Iterator[bytes]:
 def read_json_lines(path: str, refuse: Refuse = raise_it) -> Iterator[tuple[str, dict]]:
     """Yields (location, object) of a file of one JSON object a line, or of one JSON array of objects; blank lines are
     passed over. What is no object, or has one key twice, is given to `refuse` and left out where that returns."""
-    lines = read_lines(path, refuse)
+    is_array = False
+    # Without one of its lines an array is another one.
+    lines = read_lines(path, lambda e: raise_it(e) if is_array else refuse(e))
     num_blank = 0
     for first in lines:
         if first[1].strip():
@@ -98,7 +100,8 @@ def read_json_lines(path: str, refuse: Refuse = raise_it) -> Iterator[tuple[str,
     else:
         return
     lines = itertools.chain([first], lines)
-    if first[1].lstrip().startswith("["):
+    is_array = first[1].lstrip().startswith("[")
+    if is_array:
         text = "\n" * num_blank + "\n".join(line for _, line in lines)
         array = documents.parse_json(text, str(path), list, "correct the array")
         values = ((f"{path}[{i}]", value) for i, value in enumerate(array))

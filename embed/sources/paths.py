@@ -4,17 +4,18 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from embed.errors import DataError
-from embed.files import sha256_file
+from embed.errors import DataError, NotHere
+from embed.files import source_digest
 
 
 def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
     """Returns the files that a path, a pattern with *, or several of them name, sorted. Each must name at least one.
 
     A file that several of them name is taken once. A path that names a file is no pattern, and neither are the folders before
-    the first *.
+    the first *. A link to a file that is not there is a DataError. Where there is no file at all the error is NotHere.
     """
     paths: dict[str, str] = {}  # real path -> path as it was given
+    missing: list[str] = []
     for one in [path] if isinstance(path, str) else path:
         base = pathlib.Path(one)
         matches = [one] if _is_file(base) else []
@@ -23,16 +24,29 @@ def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
             matches = [
                 str(p)
                 for p in pathlib.Path(*base.parts[:first]).glob("/".join(base.parts[first:]))
-                if p.is_file() and (not p.name.startswith(".") or base.name.startswith("."))
+                if is_there(p) and (not p.name.startswith(".") or base.name.startswith("."))
             ]
+        if not matches and base.is_dir():
+            raise DataError(f"{one}: is a folder; name its files, as in {one}/*; correct {option}")
         if not matches:
-            advice = f"is a folder; name its files, as in {one}/*" if base.is_dir() else "no such file"
-            raise DataError(f"{one}: {advice}; correct {option}")
+            missing.append(one)
         for match in matches:
             if not match.isprintable() and any(0xDC80 <= ord(c) <= 0xDCFF for c in match):
                 raise DataError(f"{match!a}: the name of the file is not valid UTF-8; rename it")
             paths.setdefault(os.path.realpath(match), match)
+    if missing:
+        kind = DataError if paths else NotHere
+        raise kind(f"{missing[0]}: no such file; correct {option}")
     return sorted(paths.values())
+
+
+def is_there(path: pathlib.Path) -> bool:
+    """Returns whether a path of a folder is a file. A link to what is not there is a DataError: its data would be left out."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path}: a link to {os.readlink(path)}, which is not there; mount or restore it, or remove the link"
+        )
+    return path.is_file()
 
 
 def _is_file(path: pathlib.Path) -> bool:
@@ -53,4 +67,5 @@ def folder_fingerprint(name: str) -> dict[str, str]:
     folder = pathlib.Path(name)
     if not folder.is_dir():
         return {}
-    return {str(p): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file() and ".cache" not in p.parts}
+    inside = [p for p in sorted(folder.rglob("*")) if ".cache" not in p.relative_to(folder).parts]
+    return {str(p): source_digest(p) for p in inside if is_there(p)}

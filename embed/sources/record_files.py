@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from embed import ranges
 from embed.documents import first_line
 from embed.errors import DataError
-from embed.files import sha256_file
+from embed.files import source_digest
 from embed.ranges import Share
 from embed.sources.fields import DEFAULT_BAD_SHARE, DEFAULT_FIELDS, BadRecords, Record, map_records
 from embed.sources.lines import raw_lines, read_json_lines
@@ -18,7 +18,12 @@ from embed.sources.tables import read_table, text_of_bytes
 
 
 class Mapped:
-    """Base of sources with raw() whose rows are mapped by `fields`; they have `optional`, `on_bad_record` and `max_bad_share`."""
+    """Base of sources with raw() whose rows are mapped by `fields`; they have `optional`, `on_bad_record` and `max_bad_share`.
+
+    A source that `is_table` has cells of text, in which a list is JSON.
+    """
+
+    is_table: ClassVar[bool] = False
 
     def __post_init__(self):
         ranges.check_fields(self)
@@ -32,7 +37,9 @@ class Mapped:
     def examples(self) -> Iterator[tuple[str, Record]]:
         """Yields (location, record) of all rows in order."""
         self.__dict__.pop("bad_records", None)  # counted anew
-        return map_records(self.raw(), self.fields, self.optional, type(self).__name__, self.bad_records)
+        return map_records(
+            self.raw(), self.fields, self.optional, type(self).__name__, self.bad_records, is_table=self.is_table
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Files(Mapped):
 
     def fingerprint(self) -> dict[str, str]:
         """Returns {file: sha256}, which decides whether a token cache is still of these files."""
-        return {path: sha256_file(path) for path in self.paths()}
+        return {path: source_digest(path) for path in self.paths()}
 
     def rows(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yields ("file:line", raw record)."""
@@ -88,6 +95,7 @@ class TabSeparated(Files):
     decoded, as MMIR's files need.
     """
 
+    is_table: ClassVar[bool] = True
     quoting: str = "auto"
     python_bytes: bool = False
 
@@ -131,6 +139,11 @@ def _opened_table(path: str):
     except ImportError as e:
         raise DataError("parquet files need pyarrow; run: pip install 'embed[parquet]'") from e
     try:
-        yield parquet.ParquetFile(path)
+        table = parquet.ParquetFile(path)
+        names = table.schema_arrow.names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path}: two columns are called {twice!r}; give each its own name")
+        yield table
     except (OSError, ValueError) as e:
         raise DataError(f"{path}: not a readable parquet file ({first_line(e)}); fetch it again") from e

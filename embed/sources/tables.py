@@ -16,7 +16,9 @@ QUOTING = ("auto", "csv", "none")
 def read_table(path: str, quoting: str = "auto", refuse: Refuse = raise_it) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields ("file:line", {column: cell}) of a table with a header line: .csv or .tsv, each also .gz.
 
-    A row with another number of cells than the header is given to `refuse` and left out where that returns.
+    A row that is no text, has another number of cells than the header, or a quote on one line that is not closed or not
+    doubled, is given to `refuse` and left out where that returns. A quote that is open for several lines is a DataError, as
+    nobody knows which rows it holds.
 
     `quoting` 'csv' takes quotes as pandas, Excel and RFC 4180 write them: around a cell, doubled inside it; such a cell may
     hold separators and ends of lines. 'none' takes quotes as any other character. 'auto' takes .csv as 'csv', and tells by
@@ -31,7 +33,8 @@ def read_table(path: str, quoting: str = "auto", refuse: Refuse = raise_it) -> I
         quoting = "csv" if is_csv or _has_quoted_cells(path, separator) else "none"
     header: Sequence[str] | None = None
     blank: str | None = None
-    for location, text, cells in _rows(path, separator, quoting == "csv"):
+    of_row = lambda e: raise_it(e) if header is None else refuse(e)  # noqa: E731 - without its header nothing can be read
+    for location, text, cells in _rows(path, separator, quoting == "csv", of_row):
         if not text.strip() and len(header or ()) != 1:
             blank = blank or location
         elif blank is not None:
@@ -83,59 +86,76 @@ def _header(cells: Sequence[str], location: str) -> Sequence[str]:
     return cells
 
 
-def _rows(path: str, separator: str, is_quoted: bool) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields (location of its first line, text, cells) of each row; a broken quote is a DataError."""
+def _rows(
+    path: str, separator: str, is_quoted: bool, refuse: Refuse = raise_it
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields (location of its first line, text, cells) of each row; one that cannot be read is given to `refuse`."""
     if not is_quoted:
-        for location, line in read_lines(path):
+        for location, line in read_lines(path, refuse):
             yield location, line, line.split(separator)
         return
     csv.field_size_limit(MAX_LINE)
     pending: list[str] = []
+    bad: list[DataError] = []  # of the pending lines
 
     def lines() -> Iterator[str]:
         for number, line in enumerate(raw_lines(path), 1):
-            pending.append(decoded(line, path, number))
+            try:
+                pending.append(decoded(line, path, number))
+            except DataError as e:
+                bad.append(e)
+                # Quotes and separators are what they are, so that the row ends where it ends.
+                pending.append(line.decode("utf-8", "replace").replace("\0", "\ufffd"))
             yield pending[-1]
 
-    number = 1
+    number, is_open = 1, True
     reader = csv.reader(lines(), delimiter=separator, strict=True)
-    while True:
+    while is_open:
+        cells: list[str] | None = None
         try:
             cells = next(reader, None)
+            is_open = cells is not None
         except csv.Error as e:
-            if "new-line" in str(e):
-                raise DataError(f"{path}:{number}: {LONE_CR}") from e
-            raise DataError(
-                f"{path}:{number}: a quote of the table is not closed or not doubled ({e}); correct it"
-            ) from e
-        if cells is None:
-            return
-        yield f"{path}:{number}", "".join(pending).rstrip("\r\n"), cells
+            problem = f"a quote of the table is not closed or not doubled ({e}); correct it"
+            bad.append(DataError(f"{path}:{number}: {LONE_CR if 'new-line' in str(e) else problem}"))
+            if len(pending) > 1:
+                raise bad[-1] from e
+        if bad:
+            refuse(bad[0])
+        elif cells is not None:
+            yield f"{path}:{number}", "".join(pending).rstrip("\r\n"), cells
         number += len(pending)
         pending.clear()
+        bad.clear()
 
 
 def _has_quoted_cells(path: str, separator: str) -> bool:
     """Returns whether the quotes of a table are those that a writer of tables puts around cells.
 
     They are where each row is as a writer writes it that quotes what needs it, all cells, or all but numbers. They are not
-    where they do not pair up, leave rows of different numbers of cells, or stand around cells that need none. A table with
-    both kinds is a DataError.
+    where they do not pair up, leave rows of different numbers of cells, or stand around cells that need none, unless other
+    cells are as only a writer of tables writes them: then the table is quoted, and damaged. A table with both kinds is a
+    DataError.
     """
-    plain = [(location, cells) for location, text, cells in _rows(path, separator, False) if text.strip()]
+    passed = lambda error: None  # noqa: E731 - what cannot be read says nothing of the others
+    plain = [(location, cells) for location, text, cells in _rows(path, separator, False, passed) if text.strip()]
     quoted = next((location for location, cells in plain if any(c.startswith('"') for c in cells)), None)
     if quoted is None:
         return False
     is_plain = len({len(cells) for _, cells in plain}) == 1
+    is_whole, rows = True, []
     try:
-        rows = [(text, cells) for _, text, cells in _rows(path, separator, True) if text.strip()]
+        for _, text, cells in _rows(path, separator, True):
+            rows += [(text, cells)] if text.strip() else []
     except DataError:
-        return False
-    if len({len(cells) for _, cells in rows}) > 1:
-        return False
+        is_whole = False
+    if not is_whole or len({len(cells) for _, cells in rows}) > 1:
+        return any(_DOUBLED.fullmatch(cell) for _, cells in plain for cell in cells) or (
+            not is_plain and any(_needed_quotes(*row, separator) and len(row[1]) == len(rows[0][1]) for row in rows)
+        )
     if any(all(text == write(cells, separator) for text, cells in rows) for write in _WRITERS):
         return True
-    if is_plain and not any(mark in cell for _, cells in rows for cell in cells for mark in ('"', separator, "\n")):
+    if is_plain and not any(_has_mark(cells, separator) for _, cells in rows):
         return False
     if is_plain:
         raise DataError(
@@ -143,6 +163,20 @@ def _has_quoted_cells(path: str, separator: str) -> bool:
             "TabSeparated.quoting = 'none' or 'csv', or write the table as JSON lines"
         )
     return True
+
+
+# A cell that holds a quote, as writers of tables write it: around it one, inside it two.
+_DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+
+
+def _has_mark(cells: Sequence[str], separator: str) -> bool:
+    """Returns whether one of the cells needs quotes."""
+    return any(mark in cell for cell in cells for mark in ('"', separator, "\n"))
+
+
+def _needed_quotes(text: str, cells: Sequence[str], separator: str) -> bool:
+    """Returns whether a row has a cell that needs quotes, and is as a writer of tables writes it."""
+    return _has_mark(cells, separator) and any(text == write(cells, separator) for write in _WRITERS)
 
 
 def _written(cells: Sequence[str], separator: str, quoting: int) -> str:

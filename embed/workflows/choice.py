@@ -71,7 +71,7 @@ class Choice:
         is_known = np.isin(ids, np.concatenate([forbidden, kept_ids])).any(1)
         positive = self._positive_score(row)
         self.counted["pairs"] += 1
-        if not self._rule.keeps(scores, is_known, positive):
+        if not self._rule.keeps(scores, ids[:, 0], is_known, positive):
             self.counted["dropped"] += 1
             return None
         candidates, ruled_out = self._rule.candidates(scores, ids[:, 0], is_known, positive)

@@ -54,8 +54,8 @@ OPTIONS = {
     "queries": {"input": None, "sample": None, "least": 4},
     "texts": {"labels": None, "kind": None, "count": 100},
     "captions": {"input": None, "sample": None, "image_field": "image", "caption_field": "caption"},
-    "filter": {"input": None, "least": 2},
-    "pick": {"input": None, "keep": 1, "likelihood": False},
+    "filter": {"input": None, "least": 2, "title_field": "title"},
+    "pick": {"input": None, "keep": 1, "likelihood": False, "title_field": "title"},
 }
 _FIELDS = ("query_field", "target_field", "negatives_field")
 
@@ -67,13 +67,15 @@ def check(given: Options) -> None:
         if getattr(given, name) is not None:
             takers = " and ".join(w for w, options in OPTIONS.items() if name in options)
             raise UsageError(f"--{name} goes with {takers}, not with {given.what}")
+    if given.title_field is not None and given.title_field in [getattr(given, name) for name in _FIELDS]:
+        raise UsageError(f"--title_field={given.title_field}: is another field too; give each its own")
     for name, default in defaults.items():
         if getattr(given, name) is None:
             setattr(given, name, default)
     low, high = (1, 5) if given.what == "queries" else (0, 3)
     if given.least is not None and not low <= given.least <= high:
         raise UsageError(f"--least={given.least}: the scale goes from {low} to {high}")
-    for name in ("model", "labels", "kind", "image_field", "caption_field", *_FIELDS):
+    for name in ("model", "labels", "kind", "image_field", "caption_field", "title_field", *_FIELDS):
         if not (getattr(given, name) or "").isprintable():  # bytes that are no UTF-8 are not either
             raise UsageError(f"--{name}: holds control characters or bytes that are no UTF-8; write it without them")
     if "input" in defaults:

@@ -37,8 +37,9 @@ class Options:
     queries takes `input` (a file of texts), `sample` (that many of them, drawn) and `least` (rating, 1 to 5; 4). texts takes
     `labels` (separated by commas), `kind` and `count` (100). captions takes `input` (jsonl of records with the path of an image
     in `image_field`, and maybe a text of the web in `caption_field`) and `sample`. filter takes `input` (jsonl of pairs) and
-    `least` (grade, 0 to 3; 2). pick takes `input`, `keep` (1) and `likelihood`. `max_requests` and `max_tokens` are budgets over
-    all runs, `price` is of a million tokens in and out, times are in seconds.
+    `least` (grade, 0 to 3; 2). A target is judged below its title, the field `title_field`, where there is one. pick takes
+    `input`, `keep` (1) and `likelihood`. `max_requests` and `max_tokens` are budgets over all runs, `price` is of a million tokens
+    in and out, times are in seconds.
     """
 
     what: str
@@ -58,6 +59,7 @@ class Options:
     caption_field: str | None = None
     query_field: str = "query"
     target_field: str = "positive"
+    title_field: str | None = None
     negatives_field: str = "negative"
     prompts: Any = None
     seed: int = 0
@@ -143,11 +145,18 @@ def read_images(given: Options) -> list[captions.Captioned]:
 
 def read_pairs(given: Options) -> list[judging.Pair]:
     """Returns the pairs that are judged."""
-    roles = {"query": given.query_field, "target": given.target_field, "negatives": given.negatives_field}
+    roles = {
+        "query": given.query_field,
+        "target": given.target_field,
+        "negatives": given.negatives_field,
+    }
+    if given.title_field and given.title_field not in roles.values():  # or a title is the query itself
+        roles["title"] = given.title_field
     pairs = []
     for location, raw in read_json_lines(given.input):
-        record = map_fields(raw, roles, location)
-        pairs.append(judging.Pair(raw, record["query"], record["target"], tuple(record["negatives"])))
+        record = map_fields(raw, roles, location, several=False)
+        negatives = tuple(record["negatives"])
+        pairs.append(judging.Pair(raw, record["query"], record["target"], negatives, record.get("title", "")))
     return pairs
 
 
@@ -208,7 +217,7 @@ def plan_judged(
     requests = sum(per_pair + len(pair.negatives) for pair in pairs)
     size = sum(
         (per_pair + len(pair.negatives)) * estimated_tokens(pair.query)
-        + per_pair * estimated_tokens(pair.target)
+        + per_pair * estimated_tokens(pair.passage)
         + sum(map(estimated_tokens, pair.negatives))
         for pair in pairs
     )

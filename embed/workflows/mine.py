@@ -264,7 +264,7 @@ class Job:
 
     def _rows(self, path: str) -> Iterator[tuple[str, dict, dict]]:
         for location, raw in read_json_lines(path):
-            yield location, raw, map_fields(raw, self.fields, location)
+            yield location, raw, map_fields(raw, self.fields, location, several=False)
 
     def _texts(self, path: str, side: str) -> Iterator[Text]:
         for location, _, record in self._rows(path):

@@ -60,7 +60,9 @@ def run(model, output, *, vectors=None, dims: int | None = None) -> None:
 def _check(trained: Trained, dims: int | None) -> int:
     """Returns the size of the embedding of a model that can be turned and cut."""
     if trained.image is not None:
-        raise UsageError(f"--dims and --principal_components are for models of texts, and {trained.folder} reads images")
+        raise UsageError(
+            f"--dims and --principal_components are for models of texts, and {trained.folder} reads images"
+        )
     if "quantization" in trained.description:
         raise UsageError(
             f"{trained.folder} is quantised, and another linear map would not be; turn and cut the model that it was made of"
@@ -120,7 +122,9 @@ def _check_set(one: _Set, trained: Trained, size: int) -> None:
             f"write its own: embed encode {trained.folder}"
         )
     if one.identity.get("dims") != size:
-        raise DataError(f"{one.folder}: holds the first {one.identity.get('dims')} of {size} values; encode without --dims")
+        raise DataError(
+            f"{one.folder}: holds the first {one.identity.get('dims')} of {size} values; encode without --dims"
+        )
 
 
 def principal_components(moment: np.ndarray) -> np.ndarray:

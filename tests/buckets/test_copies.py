@@ -11,6 +11,7 @@ from embed import files
 from embed.buckets import addresses, client, copies, lease
 from embed.buckets.addresses import parse
 from embed.errors import InUse, StorageError, UsageError
+from embed.sources import ImageFiles, JsonLines
 
 
 def test_a_folder_is_locked_in_the_bucket(bucket, monkeypatch):
@@ -113,3 +114,24 @@ def test_the_words_of_a_command_and_what_lies_beside_a_file(bucket, tmp_path):
     assert copies.present(path.parent / "../sets/x").read_text() == "1"
     assert tree(copies.folder_of(copies.local(f"{bucket}/pics/list"))) == {"list": "a", "a": "2"}
     assert copies.folder_of(tmp_path / "x") == tmp_path
+
+
+def test_a_file_is_known_by_its_object_on_every_machine(bucket, tmp_path, monkeypatch):
+    """Times of copies differ; a cache of images goes by the versions of their objects."""
+    rows = '{"query": "a", "target": "b", "image": "x.png"}\n'
+    put(bucket, **{"rows.jsonl": rows, "x.png": "one"})
+    states, prints = [], []
+    for machine in ("one", "two"):
+        monkeypatch.setenv("EMBED_BUCKET_CACHE", str(tmp_path / machine))
+        folder = copies.local(bucket)
+        source = ImageFiles(
+            JsonLines(str(folder / "rows.jsonl"), {"query": "query", "target": "target", "image": "image"})
+        )
+        prints.append(source.fingerprint()["images"])
+        states.append(copies.version(folder / "x.png"))
+        if machine == "two":
+            (folder / "x.png").write_text("two")
+            assert copies.version(folder / "x.png") is None
+        copies.finish()
+    assert states[0] == states[1] is not None and copies.version(tmp_path / "rows.jsonl") is None
+    assert prints[0] == prints[1]

@@ -96,10 +96,10 @@ def test_wrong_rules_say_what_is_wrong(wrong, message):
     ("consistent", "positive", "kept"), [(1, 0.85, False), (2, 0.85, True), (1, 0.9, True), (3, 0.75, False)]
 )
 def test_a_pair_is_kept_when_few_texts_are_nearer_than_its_target(consistent, positive, kept):
-    assert Rule(consistent=consistent).keeps(SCORES, IDS == 9, positive) == kept
-    assert Rule().keeps(SCORES, IDS == 9, -1.0)
+    assert Rule(consistent=consistent).keeps(SCORES, IDS, IDS == 9, positive) == kept
+    assert Rule().keeps(SCORES, IDS, IDS == 9, -1.0)
     # Another target of the same query is no rival.
-    assert Rule(consistent=1).keeps(SCORES, IDS == 1, 0.85)
+    assert Rule(consistent=1).keeps(SCORES, IDS, IDS == 1, 0.85)
 
 
 def test_reciprocal_ranks_are_added():
@@ -108,3 +108,9 @@ def test_reciprocal_ranks_are_added():
     np.testing.assert_allclose(fuse(one, two), expected)
     np.testing.assert_allclose(fuse(one, constant=0.0), [1, 1 / 2, 1 / 3])
     np.testing.assert_allclose(fuse(np.array([2.0, 2.0, 1.0])), [1 / 61, 1 / 61, 1 / 63])
+
+
+def test_a_nearer_text_that_comes_twice_is_one_rival():
+    scores, ids = np.array([0.9, 0.9, 0.8]), np.array([5, 5, 6])
+    none = np.zeros(3, bool)
+    assert Rule(consistent=2).keeps(scores, ids, none, 0.85) and not Rule(consistent=2).keeps(scores, ids, none, 0.7)

@@ -14,6 +14,7 @@ from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import RegisteredTask, Task
 from embed.data.text_features import Lengths, pairs
 from embed.errors import DataError
+from embed.sources.image_files import ImageFiles
 from embed.sources.record_files import JsonLines
 from embed.text import target_id
 
@@ -162,10 +163,27 @@ def test_without_its_source_a_cache_of_the_same_declaration_is_taken(tmp_path, t
     (tmp_path / "a.jsonl").unlink()
     found = cache.find(task, TOKENIZER, FEATURES, tmp_path / "c")
     assert found.folder == written.folder and len(found.read([3])) == 1
+    assert "its source is not on this machine, and the cache is taken as it is" in prepare.summary(found)
+    assert "not on this machine" not in prepare.summary(written)
     with pytest.raises(DataError, match="no such file"):
         cache.find(dataclasses.replace(task, query_prompt="none"), TOKENIZER, FEATURES, tmp_path / "c")
     with pytest.raises(DataError, match="no such file"):
         cache.find(task, TOKENIZER, FEATURES, tmp_path / "elsewhere")
+
+
+def test_a_cache_is_not_taken_for_a_source_that_is_there_in_part_or_has_a_bad_record(tmp_path, task):
+    (tmp_path / "b.jsonl").write_text('{"query": "a", "target": "b"}\n')
+    several = dataclasses.replace(task, source=JsonLines([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]))
+    images = dataclasses.replace(task, source=ImageFiles(task.source))
+    for one in (several, images):
+        cache.write(one, TOKENIZER, FEATURES, tmp_path / "c", drawn_pairs(4))
+    (tmp_path / "b.jsonl").unlink()
+    with (tmp_path / "a.jsonl").open("a") as f:
+        f.write('{"query": "", "target": "b"}\n')
+    with pytest.raises(DataError, match="b.jsonl: no such file"):
+        cache.find(several, TOKENIZER, FEATURES, tmp_path / "c")
+    with pytest.raises(DataError, match=r"a.jsonl:4: field 'query' is empty"):
+        cache.find(images, TOKENIZER, FEATURES, tmp_path / "c")
 
 
 def test_without_its_source_two_caches_of_one_declaration_are_not_guessed_between(tmp_path, task):

@@ -58,3 +58,13 @@ def test_roles_may_be_paths_of_images(tmp_path):
     (tmp_path / "image.jsonl").write_text(json.dumps({"image": "a.png"}) + "\n")
     (task,) = task_per_file(str(tmp_path / "image.jsonl"), {"image": "image"}, image_paths=True)
     assert [record["image"] for _, record in task.source.examples()] == [b"a"]
+
+
+@pytest.mark.parametrize("name", ["B.JSONL", "c.ndjson", "f.jsonl.bz2", "sub/e.jsonl"])
+def test_data_in_a_folder_that_would_not_be_read_is_refused(folder, name):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x")
+    with pytest.raises(ConfigError, match=rf"{path.parent if '/' in name else path}: .* name .*/\*.jsonl"):
+        task_per_file(str(folder))
+    assert [task.name for task in task_per_file(str(folder / "*.jsonl"))] == ["first"]

@@ -209,3 +209,24 @@ def test_a_source_that_changes_meanwhile_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="task 't': its source changed while it was read"):
         prepared(task, tmp_path / "c")
     assert not list((tmp_path / "c").glob("t-*"))
+
+
+def test_a_part_of_a_source_that_has_changed_is_not_written(tmp_path, monkeypatch):
+    """Put back afterwards, the source has the fingerprint that the parts go by."""
+    task, path = task_of(tmp_path, 12), tmp_path / "t.jsonl"
+    before, examples = path.read_text(), seqio_tasks.examples
+
+    def changing(*given):
+        for number, row in enumerate(examples(*given)):
+            if number == 5:
+                path.write_text(before.replace("t9", "other"))
+            yield row
+
+    monkeypatch.setattr(seqio_tasks, "examples", changing)
+    helpers = Local(Mixture("m", [task]), tmp_path / "c", 1)
+    with pytest.raises(DataError, match=f"task 't': {path} changed while it was read; run the command again"):
+        prepared(task, tmp_path / "c", helpers)
+    monkeypatch.setattr(seqio_tasks, "examples", examples)
+    path.write_text(before)
+    cached = prepared(task, tmp_path / "c", Local(Mixture("m", [task]), tmp_path / "c", 1))
+    assert cached.digest == prepared(task_of(tmp_path, 12), tmp_path / "whole").digest

@@ -30,3 +30,18 @@ def test_hugging_face_rows_are_mapped_and_placed(monkeypatch):
         dataclasses.replace(source, **change).fingerprint() for change in ({}, {"revision": "d"}, {"config": "e"})
     ]
     assert len({str(p) for p in prints}) == 3
+
+
+def test_what_the_package_refuses_is_one_line(monkeypatch):
+    import sys
+    import types
+
+    def load(*given, **named):
+        raise ValueError("Unknown split \"trian\". Should be one of ['train'].\nmore")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
+    refused(
+        sources.HuggingFaceDataset("squad", PAIR, split="trian"),
+        "squad[trian]: cannot be loaded (Unknown split",
+        "correct HuggingFaceDataset.name",
+    )

@@ -113,3 +113,16 @@ def test_classification_needs_two_labels_and_a_known_mode(tmp_path):
 def test_a_bad_labelled_text_is_refused_with_its_place(tmp_path, row, said):
     path = write(tmp_path / "l.jsonl", json_lines({"text": "a", "label": "x"}, {"text": "b", "label": "y"}, row))
     refused(sources.LabelledTexts(path), f"{path}:3: ", said)
+
+
+def test_a_repeated_text_is_never_its_own_target(tmp_path):
+    rows = [
+        *({"text": "same", "label": "a"} for _ in range(3)),
+        {"text": "b1", "label": "b"},
+        {"text": "b2", "label": "b"},
+    ]
+    path = write(tmp_path / "l.jsonl", json_lines(*rows))
+    found = records(sources.LabelledTexts(path, mode="same_label_text_as_target"))
+    assert [(r["query"], r["target"]) for r in found] == [("b1", "b2"), ("b2", "b1")]
+    only = write(tmp_path / "o.jsonl", json_lines(*rows[:3], rows[3]))
+    refused(sources.LabelledTexts(only, mode="same_label_text_as_target"), str(only), "every label has one text only")

@@ -6,7 +6,7 @@ import pytest
 from source_files import json_lines, records, write
 
 from embed import sources
-from embed.errors import DataError
+from embed.errors import DataError, NotHere
 from embed.sources import paths
 
 
@@ -60,3 +60,31 @@ def test_hidden_files_are_not_of_a_pattern_and_a_folder_is_no_file(tmp_path):
     assert [pathlib.Path(p).name for p in sources.JsonLines(str(tmp_path / "*.jsonl")).paths()] == ["a.jsonl"]
     with pytest.raises(DataError, match="is a folder; name its files"):
         sources.JsonLines(str(tmp_path)).paths()
+
+
+def test_a_link_to_what_is_not_there_is_an_error(tmp_path):
+    write(tmp_path / "a.jsonl", json_lines({"query": "q", "target": "t"}))
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "unmounted" / "b.jsonl")
+    with pytest.raises(
+        DataError, match="b.jsonl: a link to .*unmounted/b.jsonl, which is not there; mount or restore it"
+    ):
+        paths.expand_paths(str(tmp_path / "*.jsonl"), "test")
+
+
+def test_a_source_is_not_here_where_none_of_its_files_is(tmp_path):
+    write(tmp_path / "a.jsonl", "{}")
+    here, gone = str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")
+    for given, kind in (([gone], NotHere), ([here, gone], DataError)):
+        with pytest.raises(DataError, match="b.jsonl: no such file") as raised:
+            paths.expand_paths(given, "test")
+        assert type(raised.value) is kind
+
+
+def test_the_files_of_a_folder_below_one_called_cache_are_told_apart(tmp_path):
+    folder = tmp_path / ".cache" / "data"
+    write(folder / "a.arrow", "one")
+    write(folder / ".cache" / "of_the_hub", "x")
+    before = paths.folder_fingerprint(str(folder))
+    assert list(before) == [str(folder / "a.arrow")]
+    write(folder / "a.arrow", "two")
+    assert paths.folder_fingerprint(str(folder)) != before

@@ -293,3 +293,32 @@ def test_a_file_that_is_missing_is_no_bad_record(tmp_path):
 def test_wrong_policies_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         sources.JsonLines("f.jsonl", **options)
+
+
+def test_a_cell_of_a_table_may_hold_a_list_of_targets_as_json(tmp_path):
+    path = write(tmp_path / "a.csv", 'query,target,negatives\nq,"[""a"", ""b""]","[""c""]"\nr,[Laughter],[]\n')
+    fields = {"query": "query", "target": "target", "negatives": "negatives"}
+    assert records(sources.TabSeparated(path, fields)) == [
+        {"query": "q", "target": ["a", "b"], "negatives": ["c"]},
+        {"query": "r", "target": "[Laughter]", "negatives": []},
+    ]
+    python = write(tmp_path / "b.csv", "query,target\nq,\"['a', 'b']\"\n")
+    refused(sources.TabSeparated(python), str(python), "field 'target' looks like a list and is no JSON list")
+    text = write(tmp_path / "c.jsonl", json_lines({"query": "q", "target": '["a"]'}))
+    assert records(sources.JsonLines(text)) == [{"query": "q", "target": '["a"]'}]
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    table = pyarrow.table([["q"], ["a"], ["b"]], names=["query", "target", "target"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    refused(sources.Parquet(str(tmp_path / "a.parquet")), str(tmp_path), "two columns are called 'target'")
+
+
+def test_an_array_is_never_read_without_one_of_its_lines(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'[\n{"query": "a",\n "target": "b\xe9",\n "target": "c"}\n]\n')
+    source = sources.JsonLines(str(path), on_bad_record="skip", max_bad_share=0.9)
+    refused(source, str(path), ":3: not valid UTF-8")

@@ -76,6 +76,50 @@ def test_a_table_that_may_be_either_is_refused_until_somebody_says_which(tmp_pat
         cells(path, quoting="cvs")
 
 
+def said(i):
+    return f'"She said ""hello {i}"" to me"'
+
+
+DAMAGED = {
+    "a row too wide": [*(f"q{i}\t{said(i)}" for i in range(4)), "q4\tan extra\ttab"],
+    "cut": [*(f"q{i}\t{said(i)}" for i in range(4)), 'q4\t"She said ""hel'],
+    "a quote inside": [*(f"q{i}\t{said(i)}" for i in range(4)), 'q4\t"a "b" c"'],
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_bad_row_does_not_make_the_quotes_of_the_others_text(tmp_path, case):
+    path = write(tmp_path / "a.tsv", "q\tt\n" + "\n".join(DAMAGED[case]) + "\n")
+    with pytest.raises(DataError, match=r"a\.tsv:6: "):
+        cells(path)
+    refused = []
+    read = [(row["q"], row["t"]) for _, row in read_table(path, refuse=refused.append)]
+    assert read == [(f"q{i}", f'She said "hello {i}" to me') for i in range(4)] and len(refused) == 1
+
+
+@pytest.mark.parametrize("quoting", ["csv", "none"])
+def test_rows_that_cannot_be_read_are_left_out_one_at_a_time(tmp_path, quoting):
+    rows = [b"a,b", b"caf\xe9,x", b"c,d", b"nul\x00,x", b"e,f"]
+    if quoting == "csv":
+        rows += [b'"g" ,x', b'"h\n\xff",x', b'"i\nj",k']
+    name, separator = ("a.csv", b",") if quoting == "csv" else ("a.tsv", b"\t")
+    path = write(tmp_path / name, b"q,t\n".replace(b",", separator) + b"\n".join(rows).replace(b",", separator) + b"\n")
+    refused = []
+    read = [(location.rpartition(":")[2], row["q"]) for location, row in read_table(path, quoting, refused.append)]
+    expected = [("2", "a"), ("4", "c"), ("6", "e")]
+    assert read == expected + ([("10", "i\nj")] if quoting == "csv" else [])
+    assert [str(e).partition(": ")[0].rpartition(":")[2] for e in refused] == ["3", "5", "7", "9"][: len(refused)]
+    assert len(refused) == (4 if quoting == "csv" else 2)
+
+
+def test_a_quote_that_is_open_for_several_lines_ends_the_reading(tmp_path):
+    path = write(tmp_path / "a.csv", 'q,t\n"a,b\nc,d\ne,f\n')
+    with pytest.raises(DataError, match=r"a\.csv:2: a quote of the table is not closed"):
+        list(read_table(path, refuse=lambda e: None))
+    with pytest.raises(DataError, match=r"b\.csv:1: not valid UTF-8"):
+        list(read_table(write(tmp_path / "b.csv", b"q,\xe9\na,b\n"), refuse=lambda e: None))
+
+
 BROKEN = {
     "open quote": ("a.csv", 'q,t\na,b\n"c,d\n', r"a\.csv:3: a quote of the table is not closed"),
     "too few": ("a.csv", "q,t\na\n", r"a\.csv:2: 1 columns, the header has 2"),

@@ -165,3 +165,24 @@ def test_picking_looks_at_negatives_alone_once_for_each_prompt(likelihood, names
     size, times = 2 * 2 + 4 + 5, len(names)
     assert (plan.requests, plan.tokens_out) == (2 * times, 8 * 2)  # a likelihood is read off the prompt's own tokens
     assert plan.tokens_in == times * size + times * 3 * 2
+
+
+def test_a_target_is_judged_below_its_title(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"query": "q", "positive": "She was born in 1867.", "title": "Marie Curie"},
+        {"query": "q", "positive": "b"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = options("filter", input=str(path), title_field="title")
+    assert [pair.passage for pair in curate_plans.read_inputs(given)] == ["Marie Curie\nShe was born in 1867.", "b"]
+    titles = options("filter", input=str(path), query_field="title", target_field="query", title_field="title")
+    with pytest.raises(DataError, match="pairs.jsonl:2: no field 'title'"):
+        curate_plans.read_inputs(titles)
+
+
+def test_a_list_of_targets_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"query": "q", "positive": ["a", "b"]}) + "\n")
+    with pytest.raises(DataError, match="pairs.jsonl:1: field 'positive' is list, expected a text"):
+        curate_plans.read_inputs(options("filter", input=str(path), title_field="title"))
