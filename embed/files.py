@@ -7,14 +7,12 @@ other file. Orbax restores a flipped bit without a word, so nothing is used befo
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import os
 import pathlib
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, Required, TypedDict
@@ -104,27 +102,6 @@ def sha256_file(path) -> str:
     """Returns the hex sha256 of a file's bytes."""
     with open(path, "rb", buffering=0) as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def state(path) -> tuple[int, ...] | None:
-    """Returns what changes when a file is written to or replaced: its number, size and times; None where there is none."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-_SETTLED = 2.0  # seconds after which a file system tells a further change by its times
-_digest_of_state = functools.lru_cache(1 << 16)(lambda path, state: sha256_file(path))
-
-
-def source_digest(path) -> str:
-    """Returns the hex sha256 of a file of somebody's data, which is asked for several times in a command and read once."""
-    now = state(path)
-    if now is None or time.time() - max(now[2:]) / 1e9 < _SETTLED:
-        return sha256_file(path)
-    return _digest_of_state(str(path), now)
 
 
 def begin_job(path, identity: Mapping[str, Any]) -> None:

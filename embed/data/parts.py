@@ -22,6 +22,7 @@ from embed.data.features import Feature
 from embed.data.tasks import AnyTask, Mixture, Task
 from embed.data.tokenizers import Tokenizer
 from embed.errors import DataError, NotHere
+from embed.sources import paths
 
 RECORDS = 4096  # of a part
 _WAIT = 0.1  # seconds between looks for the next part
@@ -96,12 +97,12 @@ class _Watched:
             named = getattr(task, "source", task).fingerprint()
         except NotHere:
             named = {}
-        self._files = {path: state for path in named if (state := files.state(path)) is not None}
+        self._files = {path: now for path in named if (now := paths.state(path)) is not None}
 
     def check(self) -> None:
         """Raises DataError where a file is another than it was."""
         for path, before in self._files.items():
-            if files.state(path) != before:
+            if paths.state(path) != before:
                 raise DataError(f"task {self._name!r}: {path} changed while it was read; run the command again")
 
 

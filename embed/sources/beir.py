@@ -5,12 +5,11 @@ import pathlib
 from collections.abc import Iterator
 
 from embed.errors import DataError, NotHere
-from embed.files import source_digest
 from embed.sources import qrels
 from embed.sources.datasets import HuggingFaceDataset
 from embed.sources.fields import Record, map_fields, rows_by_id
 from embed.sources.lines import read_json_lines, read_lines
-from embed.sources.paths import folder_fingerprint
+from embed.sources.paths import folder_fingerprint, source_digest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from embed import ranges
 from embed.errors import ConfigError, DataError
-from embed.files import source_digest
 from embed.sources.fields import Record, map_fields
 from embed.sources.lines import read_json_lines
-from embed.sources.paths import expand_paths
+from embed.sources.paths import expand_paths, source_digest
 
 
 @dataclasses.dataclass(frozen=True)

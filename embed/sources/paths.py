@@ -1,11 +1,13 @@
 """Files that a path, a pattern or several of them name, and fingerprints of local folders."""
 
+import functools
 import os
 import pathlib
+import time
 from collections.abc import Sequence
 
 from embed.errors import DataError, NotHere
-from embed.files import source_digest
+from embed.files import sha256_file
 
 
 def expand_paths(path: str | Sequence[str], option: str) -> list[str]:
@@ -54,6 +56,27 @@ def _is_file(path: pathlib.Path) -> bool:
         return path.is_file()
     except OSError as e:  # of a name that is too long, for one
         raise DataError(f"{path}: cannot be read ({e.strerror or e}); correct the path") from e
+
+
+def state(path) -> tuple[int, ...] | None:
+    """Returns what changes when a file is written to or replaced: its number, size and times; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+_SETTLED = 2.0  # seconds after which a file system tells a further change by its times
+_digest_of_state = functools.lru_cache(1 << 16)(lambda path, state: sha256_file(path))
+
+
+def source_digest(path) -> str:
+    """Returns the hex sha256 of a file of somebody's data, which is asked for several times in a command and read once."""
+    now = state(path)
+    if now is None or time.time() - max(now[2:]) / 1e9 < _SETTLED:
+        return sha256_file(path)
+    return _digest_of_state(str(path), now)
 
 
 def is_saved_dataset(name: str) -> bool:

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 from embed import ranges
 from embed.documents import first_line
 from embed.errors import DataError
-from embed.files import source_digest
 from embed.ranges import Share
 from embed.sources.fields import DEFAULT_BAD_SHARE, DEFAULT_FIELDS, BadRecords, Record, map_records
 from embed.sources.lines import raw_lines, read_json_lines
-from embed.sources.paths import expand_paths
+from embed.sources.paths import expand_paths, source_digest
 from embed.sources.tables import read_table, text_of_bytes
 
 
