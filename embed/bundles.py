@@ -80,6 +80,7 @@ class _Best(TypedDict):
     step: ranges.Natural
     score: float
     metric: str
+    scored_on: NotRequired[str]
 
 
 def model_json(
@@ -161,7 +162,7 @@ def _folder_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def read_best(run_dir) -> dict | None:
-    """Returns {"step", "score", "metric"} of a run's best checkpoint, or None."""
+    """Returns {"step", "score", "metric", "scored_on"?} of a run's best checkpoint, or None."""
     path = pathlib.Path(run_dir) / BEST
     return documents.read_json(path, _Best) if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Gin files, read strictly. The only file that knows gin.
+"""Gin files, read strictly. With `gin_statements` the only file that knows gin.
 
 gin itself accepts duplicate bindings, wrong types, bindings nobody uses and holes nobody filled; here each is a one-line
 error with file and line. A gin file is code (its imports run) and is trusted like code; nothing here ever reads gin out of
@@ -6,14 +6,11 @@ a checkpoint or bundle.
 """
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import inspect
 import operator
-import pathlib
 import re
-import tokenize
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -24,160 +21,12 @@ from beartype.door import is_bearable
 
 import gin
 from embed import documents, errors, ranges
-from embed.buckets import addresses, copies
+from embed.buckets import addresses
 from embed.errors import ConfigError, EmbedError, did_you_mean
+from embed.gin_statements import Binding, Reader, Reference, find, holds_reference, references
+from gin import config as gin_config
 
-if not hasattr(gin, "parse_config"):
-    raise ConfigError("`import gin` found a folder, not the package; run: pip install gin-config")
-
-from gin import config as gin_config  # noqa: E402 - after the check that this is gin-config
-from gin import config_parser  # noqa: E402
-
-_DEPTH = 50
-_FIRST_LINE = "from __gin__ import dynamic_registration"
 _TOWER = beartype.BeartypeConf(is_pep484_tower=True)  # an int is fine where a float is asked for
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """`@name`, `@name()` or `%MACRO` inside a value, kept unresolved."""
-
-    name: str
-    is_macro: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class _Binding:
-    """One `scope/selector.arg = value` and where it stands."""
-
-    scope: str
-    selector: str
-    arg: str
-    value: Any
-    location: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.scope + '/' if self.scope else ''}{self.selector}{'.' + self.arg if self.arg else ''}"
-
-
-class _Delegate(config_parser.ParserDelegate):
-    def configurable_reference(self, scoped_configurable_name, evaluate):
-        return _Reference(scoped_configurable_name, is_macro=False)
-
-    def macro(self, macro_name):
-        return _Reference(macro_name, is_macro=True)
-
-
-def search_paths() -> list[pathlib.Path]:
-    """Returns where gin files and their includes are looked for: here, then the repository's gin/ folder."""
-    repository = pathlib.Path(__file__).resolve().parent.parent
-    return [pathlib.Path.cwd(), repository / "gin", repository]
-
-
-def _find(name: str, location: str) -> pathlib.Path:
-    if pathlib.Path(name).is_absolute() and pathlib.Path(name).is_file():
-        return pathlib.Path(name)
-    for folder in search_paths():
-        if (folder / name).is_file():
-            return folder / name
-    looked = ", ".join(str(p) for p in search_paths())
-    raise ConfigError(f"{location}: no gin file {name!r}; looked in {looked}")
-
-
-def _text_of(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"{path}: not valid UTF-8 at byte {e.start}; convert the file to UTF-8") from e
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read ({e.strerror or e}); check its permissions") from e
-
-
-class _Reader:
-    """Collects the statements of gin files, includes in place, with their locations.
-
-    gin would look for an included 'runs/train.gin' in a Python package `runs` too, and fail on a folder of that name; so it
-    is given one text, `lines`, and `locations` says where each of its lines stands.
-    """
-
-    def __init__(self):
-        self.bindings: list[_Binding] = []
-        self.modules: dict[str, str] = {}  # name in the file -> dotted module
-        self.lines: list[str] = [_FIRST_LINE]
-        self.locations: list[str] = [""]
-
-    def read(self, path: pathlib.Path, depth: int = 0) -> None:
-        if depth > _DEPTH:
-            raise ConfigError(f"{path}: includes nest deeper than {_DEPTH}; does a file include itself?")
-        seen: dict[str, str] = {}
-        text = _text_of(path)
-        if _FIRST_LINE not in text.splitlines():
-            raise ConfigError(f"{path}:1: the first line must be: {_FIRST_LINE}")
-        text = copies.localized(text)
-        lines, copied = text.splitlines(), 0
-        for statement in self._parse(text, str(path)):
-            location = f"{path}:{statement.location.line_num}"
-            if isinstance(statement, config_parser.IncludeStatement):
-                self._copy(path, lines, copied, statement.location.line_num - 1)
-                copied = statement.location.line_num
-                self.read(_find(statement.filename, location), depth + 1)
-            elif isinstance(statement, config_parser.ImportStatement):
-                self._import(statement, location)
-            else:
-                self._bind(statement, location, seen)
-        self._copy(path, lines, copied, len(lines))
-
-    def _copy(self, path: pathlib.Path, lines: list[str], start: int, stop: int) -> None:
-        for number in range(start, stop):
-            self.lines.append("" if lines[number] == _FIRST_LINE else lines[number])
-            self.locations.append(f"{path}:{number + 1}")
-
-    def read_binding(self, text: str) -> None:
-        """Reads one NAME=VALUE of the command line, after all files. A bare word is taken as a string."""
-        location = f"--gin.{text}"
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{location}: expected --gin.NAME=VALUE")
-        try:
-            list(config_parser.ConfigParser(f"{name} = {value}", _Delegate()))
-        except SyntaxError:
-            value = repr(value)
-        except tokenize.TokenError as e:
-            raise ConfigError(f"{location}: {documents.first_line(e)}; a bracket or a quote is not closed") from e
-        value = copies.localized(value)
-        statements = self._parse(f"{name} = {value}", "--gin")
-        if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
-            raise ConfigError(f"{location}: expected one --gin.NAME=VALUE; give each binding an option of its own")
-        self._bind(statements[0], location, {})
-        self.lines.append(f"{name} = {value}")
-        self.locations.append(location)
-
-    def _parse(self, text: str, path: str):
-        try:
-            return list(config_parser.ConfigParser(text, _Delegate()))
-        except (SyntaxError, ValueError, RecursionError, tokenize.TokenError) as e:
-            line = e.args[1][0] if isinstance(e, tokenize.TokenError) else getattr(e, "lineno", None)
-            message = " ".join((getattr(e, "msg", None) or str(e.args[0]) or type(e).__name__).split())
-            raise ConfigError(f"{path}{f':{line}' if line else ''}: {message}") from e
-
-    def _import(self, statement, location: str) -> None:
-        if statement.module.startswith("__gin__"):
-            return
-        try:
-            importlib.import_module(statement.module)
-        except Exception as e:  # a module of the user's may fail in any way
-            reason = documents.first_line(e)
-            raise ConfigError(f"{location}: cannot import {statement.module!r} ({type(e).__name__}: {reason})") from e
-        last = statement.module.rpartition(".")[2]
-        self.modules[statement.alias or (last if statement.is_from else statement.module)] = statement.module
-
-    def _bind(self, statement, location: str, seen: dict[str, str]) -> None:
-        b = _Binding(statement.scope or "", statement.selector, statement.arg_name or "", statement.value, location)
-        if b.name in seen:
-            raise ConfigError(f"{location}: {b.name} is bound twice, first at {seen[b.name]}; keep one of them")
-        seen[b.name] = location
-        self.bindings.append(b)
 
 
 def _resolve(selector: str, modules: dict[str, str], location: str) -> Any:
@@ -199,32 +48,13 @@ def _parameters(target: Any) -> dict[str, Any]:
     return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
 
 
-def _holds_reference(value) -> bool:
-    if isinstance(value, _Reference):
-        return True
-    if isinstance(value, dict):
-        return any(map(_holds_reference, [*value, *value.values()]))
-    return isinstance(value, list | tuple) and any(map(_holds_reference, value))
-
-
-def _references(value):
-    if isinstance(value, _Reference):
-        yield value
-    elif isinstance(value, dict):
-        for item in [*value, *value.values()]:
-            yield from _references(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _references(item)
-
-
-def _check(reader: _Reader) -> None:
+def _check(reader: Reader) -> None:
     """Checks every binding: known names, known parameters, types of literals, filled holes."""
     macros = {b.selector for b in reader.bindings if not b.arg}
-    final: dict[str, _Binding] = {}
+    final: dict[str, Binding] = {}
     for b in reader.bindings:
         final[b.name] = b
-        for reference in _references(b.value):
+        for reference in references(b.value):
             if reference.is_macro and reference.name not in macros and reference.name != "gin.REQUIRED":
                 raise ConfigError(f"{b.location}: no macro {reference.name!r}{did_you_mean(reference.name, macros)}")
             if not reference.is_macro:
@@ -241,21 +71,21 @@ def _check(reader: _Reader) -> None:
                 f"{b.location}: nothing uses the macro {b.selector}{did_you_mean(b.selector, _used_macros(reader))}"
             )
     for b in final.values():
-        if b.value == _Reference("gin.REQUIRED", is_macro=True):
+        if b.value == Reference("gin.REQUIRED", is_macro=True):
             raise ConfigError(
                 f"{b.location}: {b.name} must be set; give --gin.{b.name}=VALUE or bind it in your gin file"
             )
 
 
-def _used_macros(reader: _Reader) -> set[str]:
-    return {r.name for b in reader.bindings for r in _references(b.value) if r.is_macro}
+def _used_macros(reader: Reader) -> set[str]:
+    return {r.name for b in reader.bindings for r in references(b.value) if r.is_macro}
 
 
-def _check_type(binding: _Binding, hint: Any, final: dict[str, _Binding]) -> None:
+def _check_type(binding: Binding, hint: Any, final: dict[str, Binding]) -> None:
     value, location = binding.value, binding.location
-    if isinstance(value, _Reference) and value.is_macro and value.name in final:
+    if isinstance(value, Reference) and value.is_macro and value.name in final:
         value, location = final[value.name].value, final[value.name].location
-    if _holds_reference(value):
+    if holds_reference(value):
         return
     if not _fits(value, hint):
         bare = _bare(hint)
@@ -296,7 +126,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _one_line_errors(reader: _Reader):
+def _one_line_errors(reader: Reader):
     try:
         yield
     except EmbedError as e:  # gin appends which configurable it was called from
@@ -317,9 +147,9 @@ def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = 
     """
     if not gin_files:
         raise ConfigError("no --gin_file given; start from one under gin/recipes/")
-    reader = _Reader()
+    reader = Reader()
     for name in gin_files:
-        reader.read(_find(name, f"--gin_file={name}"))
+        reader.read(find(name, f"--gin_file={name}"))
     for text in bindings:
         reader.read_binding(text)
     _check_final_types(reader)
@@ -335,24 +165,24 @@ def build(target: Callable, gin_files: Sequence[str], bindings: Sequence[str] = 
 
 def digest(gin_files: Sequence[str]) -> str:
     """Returns the digest of what gin files and their includes say; comments do not count."""
-    reader = _Reader()
+    reader = Reader()
     for name in gin_files:
-        reader.read(_find(name, f"--gin_file={name}"))
+        reader.read(find(name, f"--gin_file={name}"))
     code = [addresses.restored(line).partition(" # ")[0].rstrip() for line in reader.lines]
     return documents.digest_json([line for line in code if line and not line.startswith("#")])
 
 
-def _check_final_types(reader: _Reader) -> None:
+def _check_final_types(reader: Reader) -> None:
     """Checks each binding that takes a macro against the macro's last value, which a later line may have given."""
     final = {b.name: b for b in reader.bindings}
     for b in final.values():
-        if b.arg and isinstance(b.value, _Reference) and b.value.is_macro:
+        if b.arg and isinstance(b.value, Reference) and b.value.is_macro:
             parameters = _parameters(_resolve(b.selector, reader.modules, b.location))
             if b.arg in parameters and b.value.name in final:
                 _check_type(b, parameters[b.arg], final)
 
 
-def _call(target: Callable, reader: _Reader):
+def _call(target: Callable, reader: Reader):
     bound = {b.arg for b in reader.bindings if b.arg and _resolve(b.selector, reader.modules, b.location) is target}
     missing = [
         name
@@ -366,22 +196,83 @@ def _call(target: Callable, reader: _Reader):
     return gin.get_configurable(target)()
 
 
-def _check_used(reader: _Reader) -> None:
-    """Raises ConfigError for a binding that no built object took.
+def _applies(scope: str, to: str) -> bool:
+    """Returns whether what is bound in a scope applies to a call in the scope `to`: the same one, or one inside it."""
+    return not scope or to == scope or to.startswith(f"{scope}/")
 
-    gin knows an object by the import that named it, which may be a package that takes the object from its own modules.
+
+def _check_used(reader: Reader) -> None:
+    """Raises ConfigError for a binding that no built object took, and for one that stands below all that take its place.
+
+    gin knows an object by the import that named it, which may be a package that takes the object from its own modules. Bindings
+    of an object that another one has replaced since are let go with it.
     """
     operative = [
         (gin_config._REGISTRY[selector].wrapped, scope, set(arguments))
         for (scope, selector), arguments in gin_config._OPERATIVE_CONFIG.items()
     ]
-    for b in reader.bindings:
-        if not b.arg:
+    targets = [_resolve(b.selector, reader.modules, b.location) if b.arg else None for b in reader.bindings]
+    last = {b.name: number for number, b in enumerate(reader.bindings)}
+    takers = [
+        [s for built, s, given in operative if built is target and b.arg in given and _applies(b.scope, s)]
+        for b, target in zip(reader.bindings, targets)
+    ]
+    released = _released(reader, last, targets, takers)
+    for number, b in enumerate(reader.bindings):
+        if not b.arg or number in released:
             continue
-        target = _resolve(b.selector, reader.modules, b.location)
-        takers = [a for built, scope, a in operative if built is target and (not b.scope or b.scope in scope)]
-        if not any(b.arg in arguments for arguments in takers):
+        if not takers[number]:
             used = [built.__name__ for built, _, _ in operative if not built.__module__.startswith("gin.")]
             raise ConfigError(
                 f"{b.location}: {b.name} is never used; the recipe is built from {', '.join(sorted(set(used)))}"
+            )
+        if last[b.name] != number:
+            continue
+        # What takes its place in every scope: bound before, it makes this one useless; bound later, it was meant to.
+        nearer = [
+            [n for n, c in enumerate(reader.bindings) if targets[n] is targets[number] and _is_nearer(c, b, scope)]
+            for scope in takers[number]
+        ]
+        if all(nearer) and all(n < number for inside in nearer for n in inside):
+            others = ", ".join(dict.fromkeys(reader.bindings[n].name for inside in nearer for n in inside))
+            raise ConfigError(f"{b.location}: {b.name} has no effect, as each use has its own: {others}; bind those")
+    _check_macros_used(reader, last, released)
+
+
+def _released(
+    reader: Reader, last: dict[str, int], targets: Sequence[Any], takers: Sequence[Sequence[str]]
+) -> dict[int, int]:
+    """Returns {number of a binding that nothing took: number of the binding that put another object in the place of its own}.
+
+    A binding names objects; where it is bound anew, those that nothing else names go, and with them what their bindings name.
+    """
+    replaced = [(n, last[b.name]) for n, b in enumerate(reader.bindings) if last[b.name] != n]
+    released: dict[int, int] = {}
+    while replaced:
+        number, by = replaced.pop()
+        for reference in references(reader.bindings[number].value):
+            if reference.is_macro:
+                continue
+            gone = _resolve(reference.name.rpartition("/")[2], reader.modules, reader.bindings[number].location)
+            for n, target in enumerate(targets):
+                if target is gone and not takers[n] and n < by and n not in released:
+                    released[n] = by
+                    replaced.append((n, by))
+    return released
+
+
+def _is_nearer(one: Binding, other: Binding, scope: str) -> bool:
+    """Returns whether `one` is taken in the place of `other` by a call in a scope."""
+    return one.arg == other.arg and len(one.scope) > len(other.scope) and _applies(one.scope, scope)
+
+
+def _check_macros_used(reader: Reader, last: dict[str, int], released: dict[int, int]) -> None:
+    """Raises ConfigError for a macro that only bindings take which were let go before it was bound."""
+    for number, b in enumerate(reader.bindings):
+        users = [n for n, c in enumerate(reader.bindings) if b.selector in {r.name for r in references(c.value)}]
+        if b.arg or last[b.name] != number or not users or not all(n in released for n in users):
+            continue
+        if number > max(released[n] for n in users):
+            raise ConfigError(
+                f"{b.location}: {b.name} has no effect: {reader.bindings[users[0]].name} takes it, which is not used any more"
             )

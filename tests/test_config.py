@@ -7,6 +7,7 @@ import pytest
 
 from embed import config
 from embed.errors import ConfigError, DataError
+from embed.workflows.recipe import Recipe
 
 MODULE = """
 import dataclasses
@@ -192,3 +193,59 @@ def test_an_include_of_itself_ends(parts):
 def test_an_error_of_a_part_stays_as_it_is(parts):
     with pytest.raises(DataError, match=r"^size = 0; make it positive$"):
         build(parts, RECIPE, "parts.Recipe.extra=@parts.careful()", "parts.careful.size=0")
+
+
+SCOPED = RECIPE.replace("@parts.Loss()", "@one/parts.Loss()").replace("parts.Loss.temp", "one/parts.Loss.temp")
+SCOPED += "parts.Recipe.extra = @two/parts.Loss()\ntwo/parts.Loss.temperature = 0.2\n"
+
+
+def test_a_binding_that_each_use_has_its_own_of_is_refused(parts):
+    message = fails(parts, SCOPED, "parts.Loss.temperature=0.3")
+    assert "parts.Loss.temperature has no effect, as each use has its own: one/parts.Loss.temperature, two/" in message
+    assert "--gin.parts.Loss.temperature" in message
+    # Where one use takes it, and where the scopes were bound later, it is not.
+    assert build(
+        parts, SCOPED.replace("two/parts.Loss.t", "two/parts.Loss.dims = (2,)\n# "), "parts.Loss.temperature=0.3"
+    )
+    built = build(parts, SCOPED.replace("STEPS = 5", "STEPS = 5\nparts.Loss.temperature = 0.3"))
+    assert (built.loss.temperature, built.extra.temperature) == (0.1, 0.2)
+
+
+def test_a_scope_is_told_from_one_whose_name_it_begins(parts):
+    longer = SCOPED.replace("two/", "one_more/").replace("@one/parts.Loss()", "@one_more/parts.Loss()")
+    message = fails(parts, longer)
+    assert "one/parts.Loss.temperature is never used" in message
+
+
+def test_a_binding_above_the_include_that_binds_it_anew_is_refused(parts):
+    with open("base.gin", "w") as f:
+        f.write(RECIPE)
+    message = fails(parts, RECIPE.split("STEPS")[0] + "STEPS = 9\ninclude 'base.gin'\n")
+    assert "recipe.gin:3: STEPS is bound anew at " in message and "base.gin:3, which is included below" in message
+
+
+def test_what_is_bound_of_a_part_goes_with_it(parts):
+    """A file cannot take back what an included one binds: another optimiser would leave that of the first without use."""
+    with open("base.gin", "w") as f:
+        f.write(RECIPE + "RATE = 0.5\nparts.Recipe.extra = @parts.optimizer()\nparts.optimizer.rate = %RATE\n")
+    text = RECIPE.split("STEPS")[0] + "include 'base.gin'\nparts.Recipe.extra = @parts.careful()\n"
+    assert build(parts, text).extra == 1
+    assert "parts.optimizer.rate is never used" in fails(parts, text + "parts.optimizer.rate = 0.7\n")
+    message = fails(parts, text, "RATE=0.7")
+    assert "RATE has no effect: parts.optimizer.rate takes it, which is not used any more" in message
+
+
+def test_a_recipe_may_take_another_optimiser(tmp_path):
+    given = ["SOURCE='minilm'", "recipe.Recipe.optimizer=@optimizers.adafactor()"]
+    files = ["recipes/finetune_sentence_transformer.gin"]
+    with pytest.raises(ConfigError, match="LEARNING_RATE has no effect: optimizers.schedule.peak takes it"):
+        config.build(
+            Recipe, files, [*given, "optimizers.adafactor.learning_rate=0.1", "LEARNING_RATE=0.1", *_tables(tmp_path)]
+        )
+    built = config.build(Recipe, files, [*given, "optimizers.adafactor.learning_rate=0.1", *_tables(tmp_path)])[0]
+    assert float(built.optimizer.learning_rate(0)) == pytest.approx(0.1)
+
+
+def _tables(folder) -> list[str]:
+    (folder / "pairs.jsonl").write_text('{"query": "a", "positive": "b"}\n')
+    return [f"PAIRS='{folder}/pairs.jsonl'"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from embed.curation import simplex
 from embed.errors import UsageError
+from embed.metrics import higher_is_better
 
 EXPLOIT, EXPLORE, SPECIALIZE, RANDOM = "exploit", "explore", "specialise", "random"
 MIN_DISTANCE = 0.01  # our choice: the share of draws by which a proposal differs from every trial
@@ -53,11 +54,6 @@ def check_available() -> None:
         import bayes_opt  # noqa: F401
     except ImportError as e:
         raise UsageError("--search=bayesian needs a package; run: pip install 'embed[tuning]'") from e
-
-
-def higher_is_better(metric: str) -> bool:
-    """Returns whether more of a metric is better; of a loss less is."""
-    return not metric.endswith("loss")
 
 
 def value(trial: Trial, metric: str) -> float:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from embed import documents, files, ranges
-from embed.curation import proposals, specialists
+from embed.curation import specialists
 from embed.curation.proposals import Proposer, Trial
 from embed.errors import DataError, InUse
+from embed.metrics import higher_is_better
 
 TRIAL, RESULT = "trial.json", "result.json"
 POLL_SECONDS = 2.0  # how often a process that has nothing to do looks for work
@@ -267,7 +268,7 @@ def score_text(score: float | None, metric: str) -> str:
     """Returns a score for people: in percent, a loss as it is, a dash where there is none."""
     if score is None or not math.isfinite(score):
         return "-"
-    return f"{100 * score:.2f}" if proposals.higher_is_better(metric) else f"{score:.4f}"
+    return f"{100 * score:.2f}" if higher_is_better(metric) else f"{score:.4f}"
 
 
 def _try_lock(folder: pathlib.Path) -> files.FolderLock | None:

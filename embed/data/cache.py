@@ -67,7 +67,7 @@ class Cache:
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
-        """What each record is of: int64 [records], the content id of its first text, or its number where it has none."""
+        """What each record is of: int64 [records], the id of its image, or else of its first text, or else its number."""
         return np.load(self.folder / _GROUPS, mmap_mode="r", allow_pickle=False)
 
     @functools.cached_property
@@ -218,6 +218,8 @@ class _TextTable:
         self._tokens = {f.name: 0 for f in self._features}
         self._truncated = {f.name: 0 for f in self._features}
         self._groups, self._count = array.array("q"), 0
+        fields = [f.group_field for f in features] + [f"{f.name}_id" for f in self._features]
+        self._group = next((field for field in fields if field is not None), None)
         self._known = {
             f.name: _KnownPositives(f) for f in self._features if isinstance(f, Texts) and f.query and f.positives
         }
@@ -230,7 +232,7 @@ class _TextTable:
             self._truncated[f.name] += int(example[f"{f.name}_truncated"])
         for known in self._known.values():
             known.add(example)
-        ids = example[f"{self._features[0].name}_id"] if self._features else ()
+        ids = () if self._group is None else np.atleast_1d(example[self._group])
         self._groups.append(int(ids[0]) if len(ids) else self._count)
         self._count += 1
 

@@ -91,6 +91,11 @@ class Feature:
         """Returns what must not change while a run lasts, beside its options and the cached records, as JSON."""
         return {}
 
+    @property
+    def group_field(self) -> str | None:
+        """The cached id by which records stay together when some are held out; None where this feature says nothing of it."""
+        return None
+
     def encode(self, records: Sequence[Record], context: Context) -> list[dict[str, np.ndarray]]:
         """Returns the arrays of `fields` for each record, at `embed prepare`. A record has a location, for errors."""
         del context

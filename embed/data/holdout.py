@@ -40,8 +40,8 @@ class Subset:
 def split(caches: Sequence[Cache], share: float) -> tuple[list[Subset], list[Subset]]:
     """Returns (what is learned, what is held out) of each cache: about `share` of its examples, the same for every run.
 
-    Examples of one group (`Cache.groups`: of one query, for text pairs) stay together, in all tasks, so that no group is on both
-    sides. A task of which nothing is left to learn is a DataError.
+    Examples of one group (`Cache.groups`: of one query, for text pairs, or of one image) stay together, in all tasks, so that no
+    group is on both sides. A task of which nothing is left to learn is a DataError.
     """
     learned, held_out = [], []
     for cache in caches:

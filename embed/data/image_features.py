@@ -45,9 +45,14 @@ class Image(Feature):
     def fields(self):
         return (Field(f"{self.name}_file", "uint8", 1), Field(f"{self.name}_id", "int64", 0))
 
+    @property
+    def group_field(self):
+        """An image comes with several captions, or as several copies."""
+        return f"{self.name}_id"
+
     def definition(self) -> dict[str, Any]:
-        """Returns what decides the cached bytes: sizes of crops do not."""
-        return {"max_pixels": self.max_pixels}
+        """Returns what decides the cached bytes and groups: sizes of crops do not."""
+        return {"max_pixels": self.max_pixels, "groups": self.group_field}
 
     def encode(self, records, context):
         """Returns the bytes of each record's file, after decoding it once."""

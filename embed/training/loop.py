@@ -15,12 +15,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from embed import bundles, checkpoints, console, documents, files, hosts, ranges, sharding
+from embed import checkpoints, console, documents, files, hosts, ranges, sharding
 from embed.data.features import Feature
 from embed.data.loader import Batches
 from embed.errors import ConfigError, DataError, Preempted
 from embed.ranges import Count, Natural, Positive
-from embed.training import reports
+from embed.training import identity, reports
+from embed.training.best import SCORES, Best
 from embed.training.goodput import STEPPING, Clock
 from embed.training.preemption import Preemption
 from embed.training.profile import Profile
@@ -79,7 +80,8 @@ class Schedule:
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Everything one training run is made of. `evaluate` scores parameters, `validation` the variables on held-out
-    examples; `best_metric` of their values picks the best step: the highest, or the lowest where its name ends with 'loss'.
+    examples; `best_metric` of their values picks the best step, the lowest of an error (`metrics.higher_is_better`). `scored_on`
+    is the digest of what is scored: what was best on other tasks is not compared with.
 
     `model` is what the objective's exported parameters are of. `contents(step)` gives the small files of a checkpoint
     (model.json, tokenizer); `start_from` replaces the random initial parameters of the model; `identity` must be the same when a
@@ -103,10 +105,16 @@ class Run:
     evaluate: Callable[[Params], Mapping[str, float]] | None = None
     validation: Validation | None = None
     best_metric: str | None = None
+    scored_on: str = ""
     micro_batches: int | None = None
     profile_steps: int = 0
     wandb_project: str | None = None
     begin: Callable[[], None] = lambda: None
+
+    @property
+    def best(self) -> Best:
+        """What finds the best step."""
+        return Best(self.run_dir, self.best_metric, self.scored_on)
 
     def create(self, start: Params | None = None) -> TrainState:
         """Returns the state before the first step."""
@@ -193,37 +201,19 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
         return None
     step_folder = folder / str(step)
     meta = documents.read_json(step_folder / "meta.json", _Meta)
-    _check_identity(run, meta["identity"], step_folder)
+    identity.check(run.identity, meta["identity"], step_folder)
     if step > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
     checkpoints.agree_with_main(step_folder)
     targets = with_shardings(items.split(items.abstract), items.split(placed))
     targets["params"] = items.exported_target(placed, run.model, run.mesh)
+    identity.check_trees(step_folder, targets)
     restored = {name: checkpoints.restore(step_folder, name, target, verified=True) for name, target in targets.items()}
     before = items.abstract.variables
     frozen = _create(run, placed).variables if jax.tree.leaves(before.frozen) else before
     step, skipped = (jax.device_put(np.int32(n), sharding.replicated(run.mesh)) for n in (step, meta["skipped"]))
     return TrainState(step, items.join(restored, frozen), restored["opt_state"], skipped), meta.get("micro_batches")
-
-
-def _check_identity(run: Run, before: Mapping[str, Any], step_folder: pathlib.Path) -> None:
-    """Raises DataError where a run began with something else that decides its result."""
-    for name in dict.fromkeys([*run.identity, *before]):
-        if name not in before:
-            raise DataError(
-                f"{step_folder}: the run began without {name}, or with an older version of embed, which did not write it down; go "
-                "on as it began, or start another --run_dir"
-            )
-        if before[name] != run.identity.get(name):
-            raise DataError(
-                f"{step_folder}: the run began with {name} {_short(before[name])}, now it is {_short(run.identity.get(name))}; "
-                "give the same, or start another --run_dir"
-            )
-
-
-def _short(value) -> str:
-    return repr(value) if len(repr(value)) <= 40 else repr(value)[:36] + "..."
 
 
 def _compile(run: Run, state: TrainState, micro_batches: int | None) -> tuple[Run, Programs]:
@@ -257,7 +247,7 @@ def _loop(
     # Simulated devices share cores and deadlock when steps queue up; one step at a time costs a real host nothing.
     block = jax.default_backend() == "cpu"
     flops = example_flops(run)
-    done, best = first, bundles.read_best(run.run_dir)
+    done, best = first, run.best.read(first, reporter.line)
     saver.protect(best["step"] if best else None)
     clock.to("evaluating")
     if _evaluation_due(run, done):  # the run may have been killed between saving this step and scoring it
@@ -277,16 +267,18 @@ def _loop(
         state, metrics = programs(state, batch)
         if block:
             jax.block_until_ready(state)
-        ahead.append(metrics)
-        if len(ahead) > _AHEAD:  # an endless queue would hide from the watch how long a step takes
-            jax.block_until_ready(ahead.popleft())
         done += 1
+        ahead.append((done, metrics))
+        if len(ahead) > _AHEAD:  # an endless queue would hide from the watch how long a step takes
+            watch.step(*ahead.popleft())
         files.failpoint(f"train.after_step_{done}")
         reporter.advance(size, *(jax.process_count() * n for n in _token_counts(local, run.batches.examples.features)))
         if done % schedule.log_every == 0 or done == schedule.steps:
+            while ahead:
+                watch.step(*ahead.popleft())
             values = jax.device_get(metrics)
             watch.check(values, done)
-            reporter.log(done, {**values, **reporter.rates(done, flops)})
+            reporter.log(done, {**values, "skipped_steps": watch.skipped, **reporter.rates(done, flops)})
         if done % schedule.checkpoint_every == 0 or done == schedule.steps or _evaluation_due(run, done):
             times.pause()
             hosts.at(f"saving step {done}", hosts.SAVING)
@@ -300,7 +292,7 @@ def _loop(
     if done < schedule.steps and _is_stale(run, best, done):
         reporter.line(
             f"stopped    at step {done} of {schedule.steps}: {schedule.patience} evaluations in a row were no better than "
-            f"step {best['step']} by {run.best_metric}"
+            f"step {best['step']} by {run.best.metric}"
         )
     elif done < schedule.steps:
         hosts.at(f"saving step {done}", hosts.SAVING)
@@ -321,18 +313,15 @@ def _evaluation_due(run: Run, done: int) -> bool:
 
 
 def _is_stale(run: Run, best, done: int) -> bool:
-    """Returns whether the evaluations since the best one, up to step `done`, have used up the patience.
-
-    They are counted by their files, so that a resumed run ends where it would have.
-    """
-    if run.schedule.patience is None or best is None or done % (run.schedule.evaluate_every or 1):
+    """Returns whether the evaluations since the best one, up to step `done`, have used up the patience."""
+    patience = run.schedule.patience
+    if patience is None or best is None or done % (run.schedule.evaluate_every or 1):
         return False
-    scored = [int(p.parent.name) for p in (run.run_dir / "evaluation").glob("*/scores.json")]
-    return sum(best["step"] < step <= done for step in scored) >= run.schedule.patience
+    return run.best.evaluations_since(best, done) >= patience
 
 
 def _scores_path(run: Run, step: int) -> pathlib.Path:
-    return run.run_dir / "evaluation" / str(step) / "scores.json"
+    return run.run_dir / "evaluation" / str(step) / SCORES
 
 
 def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, step: int):
@@ -345,10 +334,15 @@ def _evaluate(run: Run, items: Items, state: TrainState, saver, reporter, best, 
         )
         scores |= {} if run.validation is None else run.validation(state.variables, state.step)
     reporter.log(step, scores, kind="evaluation")
-    best = _keep_best(run, saver, best, scores, step)
+    before, best = best, run.best.after(best, scores, step, reporter.line)
+    if best is not before:
+        saver.protect(step)
+        saver.wait()
+        run.best.write(best)
     if hosts.is_main():
         _scores_path(run, step).parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(_scores_path(run, step), scores)
+        finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        files.write_json(_scores_path(run, step), finite)
     hosts.share(run.run_dir, f"the scores of step {step} were written")  # hosts look for them to see whether to go on
     return best
 
@@ -381,19 +375,3 @@ def _save(run: Run, items: Items, state: TrainState, saver: checkpoints.Saver, s
     }
     contents = {**run.contents(step), "meta.json": documents.json_bytes(meta)}
     saver.save(step, {"params": items.export(state.variables), **items.split(state)}, contents)
-
-
-def _keep_best(run: Run, saver: checkpoints.Saver, best, scores: Mapping[str, float], step: int):
-    """Returns the best step so far after `step` scored; it is written down once its checkpoint is committed."""
-    if run.best_metric is None or run.best_metric not in scores:
-        return best
-    score = float(scores[run.best_metric])
-    sign = -1.0 if run.best_metric.endswith("loss") else 1.0
-    if best is not None and sign * best["score"] >= sign * score and best["step"] != step:
-        return best
-    saver.protect(step)
-    saver.wait()
-    record = {"step": step, "score": score, "metric": run.best_metric}
-    if hosts.is_main():
-        files.write_json(run.run_dir / bundles.BEST, record)
-    return record

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from embed import config, documents, files
+from embed import documents, files, gin_statements
 from embed.buckets import addresses
 from embed.errors import DataError, Preempted
 
@@ -111,7 +111,7 @@ def script_of(line: Line) -> pathlib.Path | None:
     """Returns the script of a line `python SCRIPT ...`, here or in the repository; None for a line of `embed`."""
     if len(line) < 2 or line[0] != "python":
         return None
-    for folder in config.search_paths():
+    for folder in gin_statements.search_paths():
         if (folder / line[1]).is_file():
             return folder / line[1]
     raise DataError(f"{line[1]}: no such script; correct the line `{shlex.join(line)}`")

@@ -158,9 +158,10 @@ class _Slice:
 
 def _settings(row: _Row) -> str:
     data, fsdp, tensor = row.step.mesh
+    unroll = "num_layers" if row.layers.unrolled else "1 where it is num_layers"
     return (
-        f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.layers.remat!r}, "
-        f"unroll = {'num_layers' if row.layers.unrolled else 1}, Recipe.micro_batches = {row.step.micro_batches}"
+        f"MeshShape.data = {data}, fsdp = {fsdp}, tensor = {tensor}, remat = {row.layers.remat!r}, unroll = {unroll}, "
+        f"Recipe.micro_batches = {row.step.micro_batches}"
     )
 
 

@@ -19,6 +19,7 @@ from embed.data.text_features import text_features
 from embed.inference.encoder import Encoder
 from embed.inference.model import cast_once, image_encoder
 from embed.models import api
+from embed.training import optimizers
 from embed.training.programs import Programs, fit
 from embed.training.state import create, layout, with_shardings
 from embed.training.step import make_step
@@ -127,7 +128,9 @@ def plan_of(recipe: Recipe, layers: Layers | None = None) -> Plan:
     return Plan(
         model=model,
         objective=recipe.built_objective(model),
-        optimizer=recipe.optimizer,
+        optimizer=optimizers.over(
+            recipe.optimizer, recipe.schedule.steps or 1
+        ),  # the rate changes nothing of a program
         caches=tuple(FullCache(task.name, features) for task in recipe.mixture.tasks),
         mixture=recipe.mixture,
         batch_size=recipe.batch_size,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embed import config, documents, files, markdown
+from embed import config, documents, files, gin_statements, markdown
 from embed.errors import DataError, UsageError, did_you_mean
 from embed.evaluation import report, verdicts
 from embed.workflows.bench import Bench, digest, digest_given
@@ -66,7 +66,9 @@ def _write_table(experiments, chosen, record: pathlib.Path) -> None:
 
 def read(names: Sequence[str]) -> dict[str, Claim]:
     """Returns the claims by name; without names all that are under gin/claims/."""
-    folder = next((p / "claims" for p in config.search_paths() if (p / "claims").is_dir()), pathlib.Path("gin/claims"))
+    folder = next(
+        (p / "claims" for p in gin_statements.search_paths() if (p / "claims").is_dir()), pathlib.Path("gin/claims")
+    )
     known = {p.stem: p for p in sorted(folder.glob("*.gin"))}
     paths = {}
     for name in names or known:

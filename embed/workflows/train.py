@@ -16,7 +16,7 @@ from embed.data.interleaved import Interleaved, slots_of
 from embed.data.loader import Batches
 from embed.data.tasks import Mixture, describe
 from embed.data.text_features import text_features
-from embed.errors import ConfigError, DataError, did_you_mean
+from embed.errors import ConfigError, DataError
 from embed.models import api
 from embed.text import template
 from embed.training import loop, optimizers, weights_and_biases
@@ -74,6 +74,7 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     """Returns the last step of a recipe with nothing left open, while the folder is locked."""
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_batch_size(recipe.batch_size, mesh, recipe.micro_batches or 1)
+    suite = _suite(recipe)
     caches = _caches(recipe)
     model = api.build(recipe.model)
     _check_vocabulary(model, recipe.tokenizer)
@@ -108,9 +109,10 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
         identity=_identity(recipe, examples),
         seed=recipe.seed,
         start_from=None if recipe.init_from is None else start.Start(recipe, model).read,
-        evaluate=None if recipe.suite is None else _evaluator(recipe, model, mesh),
+        evaluate=None if suite is None else _evaluator(recipe, model, mesh, suite),
         validation=_validation(recipe, model, mesh, held_out),
         best_metric=recipe.best_metric,
+        scored_on=documents.digest_json([None if suite is None else suite.digest, recipe.validation_share]),
         micro_batches=recipe.micro_batches,
         **watching,
         begin=lambda: _describe_run(run_dir, configuration) if hosts.is_main() else None,
@@ -118,6 +120,19 @@ def _train(recipe: Recipe, run_dir: pathlib.Path, configuration: Mapping[str, st
     step = int(loop.train(training).step)
     console.say(f"done       {run_dir} at step {step}" + _best_text(bundles.read_best(run_dir)))
     return step
+
+
+def _suite(recipe: Recipe):
+    """Returns the suite of a recipe, read, or None. A best metric that is not scored is a ConfigError."""
+    if recipe.suite is None and recipe.best_metric is None:
+        return None
+    from embed.evaluation import suites
+    from embed.workflows import best_metric
+
+    suite = None if recipe.suite is None else suites.read_suite(recipe.suite)
+    if recipe.best_metric is not None:
+        best_metric.check(recipe.best_metric, suite, recipe.validation_share is not None)
+    return suite
 
 
 def _best_text(best) -> str:
@@ -265,10 +280,10 @@ def _validation(recipe, model, mesh, held_out: Sequence[Subset]) -> Validation |
     return Validation(recipe.built_objective(model), mixture, some, mesh)
 
 
-def _evaluator(recipe, model, mesh):
+def _evaluator(recipe, model, mesh, suite):
     """Returns evaluate(params) -> {'task/score': main scores, type: means} of the recipe's suite, at full size."""
     # Scoring loads scipy, which takes as long as JAX itself: only where there is something to score.
-    from embed.evaluation import runner, suites
+    from embed.evaluation import runner
     from embed.evaluation.embeddings import Embeddings
     from embed.evaluation.views import View
     from embed.inference import search
@@ -276,12 +291,6 @@ def _evaluator(recipe, model, mesh):
     from embed.inference.item_encoder import ItemEncoder
     from embed.inference.model import image_encoder
 
-    suite = suites.read_suite(recipe.suite)
-    known = [f"{t.name}/{t.main}" for t in suite.tasks]
-    known += [*dict.fromkeys(suite.groups.values()), "mean of the types", "mean of the tasks"]
-    name = recipe.best_metric
-    if name is not None and name not in known and name.rpartition("/")[0] not in {t.name for t in suite.tasks}:
-        raise ConfigError(f"Recipe.best_metric = {name!r}{did_you_mean(name, known)}")
     normalization = {"text_normalization": recipe.text_normalization}
     has_texts = not architectures.takes_no_text(model.description)
     texts = (
@@ -291,6 +300,7 @@ def _evaluator(recipe, model, mesh):
     )
     encoder = ItemEncoder(model, mesh, texts, image_encoder(model, mesh))
     view = View(model.embedding_dim)
+    mains = {f"{task.name}/{task.main}" for task in suite.tasks}
 
     def evaluate(params) -> dict[str, float]:
         encode = lambda texts, **options: encoder(params, texts, **options)  # noqa: E731
@@ -301,7 +311,7 @@ def _evaluator(recipe, model, mesh):
         results = runner.run(suite, embeddings, [view], search.top_k, **given)
         scores = results.scores
         values = {f"{task}/{n}": v for task, views in scores.items() for n, v in views[view.name].items()}
-        shown = {n: values[n] for n in values if n in known or n == name}
+        shown = {n: values[n] for n in values if n in mains or n == recipe.best_metric}
         return {**shown, **runner.means(scores, suite)[view.name]}
 
     return evaluate

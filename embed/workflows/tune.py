@@ -10,13 +10,13 @@ from embed.buckets import addresses
 from embed.curation import proposals, rates, simplex
 from embed.curation.proposals import Proposer
 from embed.curation.trials import Plan, Result, Search, TrialFailed
-from embed.errors import ConfigError, DataError, NumericError, UsageError, did_you_mean
+from embed.errors import ConfigError, DataError, NumericError, UsageError
 from embed.evaluation import suites
 from embed.evaluation.suites import Suite
-from embed.workflows import command_lines, tune_final, tune_report
+from embed.workflows import best_metric, command_lines, tune_final, tune_report
+from embed.workflows.best_metric import OBJECTIVE
 from embed.workflows.recipe import Recipe
 
-OBJECTIVE = "mean of the types"
 # Exit codes of a training run that fails again when it is repeated; others, such as a full disk, end the search.
 _FAILS_AGAIN = (1, DataError.exit_code, NumericError.exit_code, ConfigError.exit_code)
 
@@ -163,13 +163,8 @@ class Job:
         }
 
     def _check_metric(self) -> None:
-        """Raises ConfigError for an objective that the suite does not score, before hours of training."""
-        if self.suite is None or self.metric == "validation/loss":
-            return
-        tasks = {task.name: f"{task.name}/{task.main}" for task in self.suite.tasks}
-        known = [*tasks.values(), *self.types, OBJECTIVE, "mean of the tasks"]
-        if self.metric not in known and self.metric.rpartition("/")[0] not in tasks:
-            raise ConfigError(f"Recipe.best_metric = {self.metric!r}{did_you_mean(self.metric, known)}")
+        """Raises ConfigError for an objective that is not scored, before hours of training."""
+        best_metric.check(self.metric, self.suite, self.recipe.validation_share is not None)
 
     def _plan(self) -> Plan:
         names, options = self.names, self.bayesian
@@ -236,8 +231,11 @@ class Job:
             best = bundles.read_best(run_dir)
             scored = sorted((int(p.parent.name), p) for p in (run_dir / "evaluation").glob("*/scores.json"))
             scores = {} if best is None else documents.read_json(dict(scored)[best["step"]])
+            scores = {name: score for name, score in scores.items() if score is not None}
         except DataError as e:  # a score that is not a number
             raise TrialFailed(f"has scores that cannot be read: {e}") from e
+        if best is None and scored:
+            raise TrialFailed(f"has no step whose {self.metric} is a number")
         if best is None:
             raise DataError(f"{run_dir}: no step was scored; lower EVALUATE_EVERY below the steps of the run")
         if best["step"] == scored[-1][0]:

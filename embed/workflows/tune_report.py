@@ -10,6 +10,7 @@ from embed.curation import proposals, simplex, specialists
 from embed.curation.proposals import Trial
 from embed.curation.trials import Search, rates_text, score_text
 from embed.evaluation import outputs, plots, report, stored
+from embed.metrics import higher_is_better
 
 GIN = (
     "# Rates found by embed tune; include after a recipe.\nfrom __gin__ import dynamic_registration\n\n"
@@ -67,7 +68,7 @@ def record(search: Search, chosen: Sequence[tuple[Trial, str]], suite: str, scor
     seed = best_seed(search)
     return {
         "metric": metric,
-        "higher_is_better": proposals.higher_is_better(metric),
+        "higher_is_better": higher_is_better(metric),
         "suite": suite,
         "seeds": search.plan.seeds,
         "trials": [

@@ -1,18 +1,21 @@
 """A cache is whole or not there, found again, and refused when a byte of it changed."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 from encoded_pairs import Letters, assert_same_record, drawn_pairs
+from PIL import Image as Picture
 
 from embed import files
 from embed.data import cache, prepare, tasks
 from embed.data.draws import Draws
+from embed.data.image_features import Image, image_id
 from embed.data.record_encoder import RecordEncoder
 from embed.data.tasks import RegisteredTask, Task
-from embed.data.text_features import Lengths, pairs
+from embed.data.text_features import Lengths, Text, pairs
 from embed.errors import DataError
 from embed.sources.image_files import ImageFiles
 from embed.sources.record_files import JsonLines
@@ -297,3 +300,19 @@ def test_a_cache_of_files_in_a_bucket_has_one_name_on_every_machine(tmp_path, mo
         names.append(cache.folder_of(task, TOKENIZER, FEATURES, tmp_path).name)
         definitions.append(task.definition()["source"]["path"])
     assert names[0] == names[1] and definitions == ["gs://bucket/x.jsonl"] * 2
+
+
+def test_records_of_one_image_are_of_one_group_whatever_their_captions(tmp_path, task):
+    features = [Text("caption", 9), Image(size=8)]
+    files = [picture(number) for number in (0, 1, 0)]
+    rows = [{"location": "", "caption": [text], "image": image} for text, image in zip("abc", files)]
+    examples = RecordEncoder(features, TOKENIZER, "none", "none")(rows)
+    groups = cache.write(task, TOKENIZER, features, tmp_path / "c", examples).groups.tolist()
+    assert groups == [int(image_id(image)) for image in files] and groups[0] == groups[2] != groups[1]
+
+
+def picture(seed: int) -> bytes:
+    file = io.BytesIO()
+    draw = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    Picture.fromarray(draw).save(file, "PNG")
+    return file.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from embed.errors import ConfigError
 from embed.losses.udon import Udon
 
-LOSS = Udon((3, 2), student_dim=4, teacher_dim=5, scale=7.0, temperature=0.3)
+LOSS = Udon((3, 2), student_dim=4, teacher_dim=5, scale=7.0, temperature=0.3, relations_weight=5.0)
 
 
 def unit(x):
@@ -37,7 +37,9 @@ def test_the_value_is_that_of_loops(given):
             terms[f"{name}_classes"].append(-np.log(shares[members.index(label)]))
         p, q = (np.exp(cosines[n] / 0.3) / np.exp(cosines[n] / 0.3).sum() for n in ("teacher", "student"))
         terms["logits"].append(np.sum(p * np.log(p / q)))
-        terms["relations"] += [(student[i] @ student[j] - teacher[i] @ teacher[j]) ** 2 for j in range(6) if j != i]
+        terms["relations"] += [
+            5.0 * (student[i] @ student[j] - teacher[i] @ teacher[j]) ** 2 for j in range(6) if j != i
+        ]
     with jax.enable_x64(True):
         value, metrics = LOSS(params, student, teacher, classes)
     for name, values in terms.items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embed.training import loop
+from embed.training.best import Best
 
 
 def run_with(folder: pathlib.Path, steps, patience=2):
@@ -16,7 +17,7 @@ def run_with(folder: pathlib.Path, steps, patience=2):
         (folder / "evaluation" / str(step)).mkdir(parents=True, exist_ok=True)
         (folder / "evaluation" / str(step) / "scores.json").write_text(json.dumps({}))
     schedule = loop.Schedule(100, evaluate_every=2, patience=patience)
-    return types.SimpleNamespace(run_dir=folder, schedule=schedule)
+    return types.SimpleNamespace(run_dir=folder, schedule=schedule, best=Best(folder, "score"))
 
 
 @pytest.mark.parametrize(
@@ -34,11 +35,11 @@ def test_what_is_scored_lies_as_the_model_runs(tmp_path, monkeypatch):
     scored = []
     monkeypatch.setattr(loop, "gathered", lambda params, model, mesh: ("gathered", params, model, mesh))
     run = types.SimpleNamespace(
-        evaluate=lambda params: scored.append(params) or {"score": 1.0}, validation=None, best_metric=None, run_dir=tmp_path,
-        model="model", mesh="mesh",
+        evaluate=lambda params: scored.append(params) or {"score": 1.0}, validation=None, best=Best(tmp_path, None),
+        run_dir=tmp_path, model="model", mesh="mesh",
     )  # fmt: skip
     items, state = types.SimpleNamespace(export=lambda variables: variables), types.SimpleNamespace(variables="spread")
-    reporter = types.SimpleNamespace(paused=contextlib.nullcontext, log=lambda *_, **__: None)
+    reporter = types.SimpleNamespace(paused=contextlib.nullcontext, log=lambda *_, **__: None, line=print)
     loop._evaluate(run, items, state, None, reporter, None, 3)
     assert scored == [("gathered", "spread", "model", "mesh")]
     assert json.loads((tmp_path / "evaluation" / "3" / "scores.json").read_text()) == {"score": 1.0}
@@ -57,6 +58,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     )
     run = types.SimpleNamespace(
         run_dir=tmp_path,
+        best=Best(tmp_path, None),
         mesh=None,
         objective=None,
         evaluate=None,
@@ -76,7 +78,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
         return state, {"skipped": did.count("run")}
 
     monkeypatch.setattr(loop.jax, "default_backend", lambda: "tpu")
-    monkeypatch.setattr(loop.jax, "block_until_ready", lambda metrics: did.append(metrics["skipped"]))
+    monkeypatch.setattr(loop.Watch, "step", lambda self, number, metrics: did.append(metrics["skipped"]))
     monkeypatch.setattr(loop.sharding, "process_rows", lambda *_: (0, 1))
     monkeypatch.setattr(loop.sharding, "to_global", lambda batch, *_: batch)
     for name, given in (("example_flops", 1.0), ("_save", None)):
@@ -85,7 +87,7 @@ def test_an_accelerator_is_given_two_steps_ahead_and_no_more(tmp_path, monkeypat
     preemption = types.SimpleNamespace(reached=lambda step: False)
     loop._loop(run, nothing, types.SimpleNamespace(step=0), program, nothing, nothing, preemption, loop.Clock())
     # Waited for: the first once the third is in the queue, and so on.
-    assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4]
+    assert did == ["run", "run", "run", 1, "run", 2, "run", 3, "run", 4, 5, 6]
 
 
 def test_hosts_look_at_the_step_that_a_run_goes_on_from(tmp_path, monkeypatch):

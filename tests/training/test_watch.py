@@ -12,13 +12,15 @@ def watch(lines, **fields):
     return Watch("runs/a", types.SimpleNamespace(stop_on_warning=False, **fields), lines.append)
 
 
-def test_skipped_steps_end_a_run():
+def test_skipped_steps_are_counted_and_several_in_a_row_end_a_run():
     lines = []
     one = watch(lines)
-    one.check({"skipped": STOP_AFTER_SKIPPED - 1, "loss": 1.0}, 7)
+    for step, skipped in enumerate((0, 1, 0, 1, 2, 0, 1, STOP_AFTER_SKIPPED - 1), 1):
+        one.step(step, {"skipped": skipped, "loss": float("nan")})
+    assert one.skipped == 5
+    assert lines == ["warning    step 2 is skipped: its loss or gradient is not finite; `skipped_steps` counts them"]
     with pytest.raises(NumericError, match=r"in the last 3 steps up to step 9 \(loss nan\).*look at batches 6\.\.8"):
-        one.check({"skipped": STOP_AFTER_SKIPPED, "loss": float("nan")}, 9)
-    assert not lines
+        one.step(9, {"skipped": STOP_AFTER_SKIPPED, "loss": float("nan")})
 
 
 def test_a_warning_is_printed_once_until_it_is_over():
