@@ -41,6 +41,7 @@ MTEB cuts them at 3,000.
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from embed import environment
 from embed.commands import options
@@ -65,18 +66,15 @@ def add_arguments(parser) -> None:
     parser.add_argument("--dims", help="comma-separated sizes (default: the model's Matryoshka sizes)")
     parser.add_argument(
         "--quantize",
-        default="float32",
-        help="comma-separated precisions of the vectors: float32, int8, binary, binary-rescored",
+        help="comma-separated precisions of the vectors: float32 (default), int8, binary, binary-rescored",
     )
     parser.add_argument(
         "--weights",
-        default="float32",
-        help="comma-separated precisions of the weights, each scored as a model of its own: float32, bfloat16, int8_blocks, "
-        "int4_blocks, mixed_channels",
+        help="comma-separated precisions of the weights, each scored as a model of its own: float32 (default), bfloat16, "
+        "int8_blocks, int4_blocks, mixed_channels",
     )
     parser.add_argument(
         "--baselines",
-        default="",
         help="comma-separated: random (untrained weights of the first MODEL), bm25, specialists (for universal_retrieval: each "
         "domain is scored with the MODEL given as DOMAIN=MODEL)",
     )
@@ -106,25 +104,40 @@ def add_arguments(parser) -> None:
     )
 
 
+# What only suites take, and what only scoring does.
+_OF_SUITES = ("weights", "baselines", "tasks", "vectors")
+_OF_SCORING = ("dims", "quantize", "max_length", "distributed")
+
+
+def _check_unused(arguments, option: str, names: Sequence[str]) -> None:
+    """Raises UsageError for an option that has no effect together with `option`."""
+    for name in names:
+        if getattr(arguments, name):
+            raise UsageError(f"--{name} has no effect with {option}; leave it out")
+
+
 def run(arguments) -> None:
     if arguments.compare:
         if arguments.models or arguments.suite:
             raise UsageError("--compare takes results only; leave out MODEL and --suite")
         if not arguments.output:
             raise UsageError("--compare needs --output=DIR")
+        _check_unused(arguments, "--compare", (*_OF_SUITES, *_OF_SCORING, "mteb"))
         from embed.workflows import compare
 
         compare.run(arguments.compare, arguments.output, against=arguments.against)
         return
     if arguments.mteb and arguments.suite:
         raise UsageError("--mteb brings its own tasks; leave out --suite")
+    if arguments.mteb:
+        _check_unused(arguments, "--mteb", (*_OF_SUITES, "against"))
     if not arguments.models or not (arguments.suite or arguments.mteb) or not arguments.output:
         raise UsageError("give at least one MODEL, --suite=FILE and --output=DIR (or --compare A/results.json ...)")
     environment.start(arguments.distributed)
     models = _named(arguments.models)
     shared = {
         "dims": options.numbers("dims", arguments.dims, int) or (),
-        "precisions": arguments.quantize.split(","),
+        "precisions": (arguments.quantize or "float32").split(","),
         "max_length": arguments.max_length,
     }
     if arguments.mteb:
@@ -139,8 +152,8 @@ def run(arguments) -> None:
         arguments.suite,
         arguments.output,
         tasks=arguments.tasks.split(",") if arguments.tasks else None,
-        weights=arguments.weights.split(","),
-        baselines=[name for name in arguments.baselines.split(",") if name],
+        weights=(arguments.weights or "float32").split(","),
+        baselines=[name for name in (arguments.baselines or "").split(",") if name],
         against=arguments.against,
         vectors=arguments.vectors,
         command=["embed", *sys.argv[1:]],

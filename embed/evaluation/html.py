@@ -191,7 +191,7 @@ def _models(results: Mapping) -> str:
                 f"{m['weight_bytes'] / 1e6:.1f}" if "weight_bytes" in m else "-",
                 str(m.get("max_length", "-")),
                 str(texts.get("all", "-")),
-                str(texts.get("cut_at_max_length", "-")),
+                "-" if texts.get("cut_at_max_length") is None else str(texts["cut_at_max_length"]),
             ]
         )
     head = ["model", "from", "digest", "computed in", "weights", "MB", "most tokens", "texts", "cut"]

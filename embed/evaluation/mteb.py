@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from embed import documents
 from embed.errors import DataError, UsageError
 from embed.evaluation.views import View
 from embed.text import MTEB_KEYS
@@ -38,25 +39,31 @@ def prompt_name(prompts: Mapping[str, str], task: str, kind: str, side: str | No
     return "none"
 
 
-def _items(batch: Mapping[str, Sequence[Any]]) -> list[str | Item]:
-    """Returns the items of a batch of MTEB, which is a dict of lists: `text`, `image`, or both."""
+def _items(batch: Mapping[str, Sequence[Any]], is_mixed: bool) -> list[str | Item]:
+    """Returns the items of a batch of MTEB, which is a dict of lists: `text`, `image`, or both.
+
+    MTEB does not say where in a text an image belongs; a model that reads images in texts is given it in front.
+    """
     if "image" not in batch:
         return list(batch["text"])
     texts = batch.get("text") or [None] * len(batch["image"])
-    return [Item(text, None, (image,)) for text, image in zip(texts, batch["image"], strict=True)]
+    front = lambda text: f"[MASK_0] {text}" if is_mixed and text is not None else text  # noqa: E731
+    return [Item(front(text), None, (image,)) for text, image in zip(texts, batch["image"], strict=True)]
 
 
 class MtebEncoder:
     """A model of ours as MTEB wants one. `view` says at which size and precision its vectors are compared.
 
-    `model` has `encode(texts, prompt=..., allow_empty=...)`, `prompts` and `digest`: what `embed.load` returns. MTEB's files
-    are kept by `name`, which must differ for every view.
+    `model` has `encode(texts, prompt=..., allow_empty=...)`, `prompts`, `digest`, `max_length` and `dtype`: what `embed.load`
+    returns. MTEB's files are kept by `name`, which must differ for every view, and by all that decides the vectors.
     """
 
     def __init__(self, model: Any, name: str = "embed/model", view: View | None = None):
         self._model, self._view = model, view
         suffix = "" if view is None else f"-{view.name.replace(' ', '-')}"
-        self._meta = {"name": f"{name if '/' in name else f'embed/{name}'}{suffix}", "revision": model.digest[:16]}
+        decides = [model.digest, model.max_length, model.dtype]
+        revision = documents.digest_json(decides)[:16]
+        self._meta = {"name": f"{name if '/' in name else f'embed/{name}'}{suffix}", "revision": revision}
 
     @property
     def mteb_model_meta(self):
@@ -68,7 +75,8 @@ class MtebEncoder:
         """Returns float32 vectors [n, E] of the texts and images of MTEB's batches; an item of both has one vector."""
         del hf_split, hf_subset, options
         side = getattr(prompt_type, "value", prompt_type)
-        items = [item for batch in inputs for item in _items(batch)]
+        is_mixed = getattr(self._model, "reads_images_in_texts", False)
+        items = [item for batch in inputs for item in _items(batch, is_mixed)]
         prompt = prompt_name(self._model.prompts, task_metadata.name, task_metadata.type, side)
         vectors = self._model.encode(items, prompt=prompt, allow_empty=True)  # some of MTEB's sets have empty texts
         if self._view is None:

@@ -101,7 +101,11 @@ class Collected:
 
 
 def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sample], against: str | None):
-    """Returns results with every model's difference to `against`, by draws of the same items, at the views both have."""
+    """Returns results with every model's difference to `against`, by draws of the same items, at the first view of the model.
+
+    A baseline of one score, `all`, is compared with the first view of any model. There is no difference where the model `against`
+    has not that view, or was scored on other data.
+    """
     if against is None:
         return results
     if against not in results["models"]:
@@ -111,7 +115,12 @@ def with_differences(results: dict[str, Any], samples: Mapping[str, bootstrap.Sa
         for task, views in model["results"].items() if name != against else ():
             theirs = results["models"][against]["results"].get(task, {})
             view = next(iter(views))
-            other = view if view in theirs else next(iter(theirs), None)
+            other = view if view in theirs else "all" if "all" in theirs else next(iter(theirs), None)
+            if "all" not in (view, other) and view != other:
+                continue
+            data = [results["models"][n].get("data", {}).get(task) for n in (name, against)]
+            if None not in data and data[0] != data[1]:
+                continue
             one, two = samples.get(f"{name}/{task}/{view}"), samples.get(f"{against}/{task}/{other}")
             if one is None or two is None:
                 continue
@@ -159,7 +168,8 @@ def merge(paths: Sequence[pathlib.Path], against: str | None = None):
         )
     if len({s["suite_digest"] for s in merged["sources"]}) > 1:
         remarks.append(
-            "These results are of different suites or data: means compare only where the tasks are the same."
+            "These results are of different suites or data: means compare only where the tasks are the same, and differences are "
+            "of tasks with the same data alone."
         )
     if remarks:
         merged["remarks"] = list(dict.fromkeys(remarks))

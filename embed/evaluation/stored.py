@@ -66,6 +66,10 @@ def _count(value: Any, at: str) -> int:
     return value
 
 
+def _count_or_null(value: Any, at: str) -> int | None:
+    return None if value is None else _count(value, at)
+
+
 def _shown(value: Any) -> str:
     return repr(value)[:60]
 
@@ -151,8 +155,9 @@ _MODEL = _object(
         "weight_bytes": _count,
         "max_length": _count,
         "embedding_dim": _count,
-        "texts": _object({"all": _count, "embedded_now": _count, "cut_at_max_length": _count}),
+        "texts": _object({"all": _count, "embedded_now": _count, "cut_at_max_length": _count_or_null}),
         "prompts": _by_name(_by_name(_text)),
+        "data": _by_name(_text),
     },
     other=_plain,
 )

@@ -83,7 +83,8 @@ _MAX_K = 1000  # rankings are as long as the largest of the k_values
 class Suite:
     """A suite's name and its tasks with their data.
 
-    `groups` is how each task is counted in the mean over types, `mteb_tasks` the name in MTEB of those that are there too.
+    `groups` is how each task is counted in the mean over types, `mteb_tasks` the name in MTEB of those that are there too,
+    `task_digests` what decides each task's scores, beside the model.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Suite:
     groups: dict[str, str]
     digest: str
     mteb_tasks: dict[str, str] = dataclasses.field(default_factory=dict)
+    task_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def group(entry: dict) -> str:
@@ -129,12 +131,14 @@ def read_suite(path, only: Sequence[str] | None = None) -> Suite:
     chosen = [_located(e, path) for e in entries if only is None or e["name"] in only]
     ruled = [mteb_rules.apply(entry, f"{path}: task {entry['name']!r}") for entry in chosen]
     tasks = [_read(entry, remarks) for entry, remarks in ruled]
+    contents = {task.name: _content(entry, task) for (entry, _), task in zip(ruled, tasks)}
     return Suite(
         suite.get("name", path.stem),
         tasks,
         {e["name"]: group(e) for e in chosen},
-        _digest([entry for entry, _ in ruled], tasks),
+        documents.digest_json([part for content in contents.values() for part in content]),
         {e["name"]: e["mteb_task"] for e in chosen if "mteb_task" in e},
+        {name: documents.digest_json(content) for name, content in contents.items()},
     )
 
 
@@ -197,21 +201,21 @@ def _located(entry: dict, path: pathlib.Path) -> dict:
     return located
 
 
-def _digest(entries: Sequence[dict], tasks: Sequence[Task]) -> str:
-    """Returns one digest of the entries, with the rules that they are scored by, and of every file they or their rows name."""
-    content = []
-    for entry, task in zip(entries, tasks):
-        plain = {k: v for k, v in entry.items() if not isinstance(v, pathlib.Path)}
-        for field in _PATHS:
-            location = entry.get(field)
-            if location is not None:
-                inside = [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
-                content.append([field, *[[p.name, files.sha256_file(p)] for p in inside]])
-        content.append(json.dumps(plain, sort_keys=True))
-        elsewhere = _images_elsewhere(task, entry["path"])
-        if elsewhere:
-            content.append(["images", *[[p.name, files.sha256_file(p)] for p in elsewhere]])
-    return documents.digest_json(content)
+def _content(entry: dict, task: Task) -> list[Any]:
+    """Returns what decides a task's scores: its entry, with the rules that it is scored by, and the digest of every file that it
+    or its rows name."""
+    content: list[Any] = []
+    plain = {k: v for k, v in entry.items() if not isinstance(v, pathlib.Path)}
+    for field in _PATHS:
+        location = entry.get(field)
+        if location is not None:
+            inside = [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
+            content.append([field, *[[p.name, files.sha256_file(p)] for p in inside]])
+    content.append(json.dumps(plain, sort_keys=True))
+    elsewhere = _images_elsewhere(task, entry["path"])
+    if elsewhere:
+        content.append(["images", *[[p.name, files.sha256_file(p)] for p in elsewhere]])
+    return content
 
 
 def _images_elsewhere(task: Task, folder: pathlib.Path) -> list[pathlib.Path]:

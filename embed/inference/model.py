@@ -67,6 +67,11 @@ class EmbeddingModel:
         return self.encoder.images is not None
 
     @property
+    def reads_images_in_texts(self) -> bool:
+        """Whether a text says by [MASK_0] where in it an image belongs."""
+        return self.encoder.mixed is not None
+
+    @property
     def dtype(self) -> str:
         """What the encoders compute in: that of the first."""
         first = next(iter(architectures.towers(self.encoder.model.description).values()))

@@ -34,14 +34,20 @@ def checked_text(value: Any, field: str, location: str) -> str:
     if not isinstance(value, str):
         kind = "missing or null" if value is None else type(value).__name__
         raise DataError(f"{location}: field {field!r} is {kind}, expected a text")
+    checked_unicode(value, field, location)
+    if not clean(value):
+        raise DataError(f"{location}: field {field!r} is empty; remove the record or fill it")
+    return value
+
+
+def checked_unicode(value: str, field: str, location: str) -> str:
+    """Returns a text that UTF-8 can hold; half of a surrogate pair, which JSON can hold, is a DataError."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as e:
         raise DataError(
             f"{location}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it"
         ) from e
-    if not clean(value):
-        raise DataError(f"{location}: field {field!r} is empty; remove the record or fill it")
     return value
 
 
@@ -60,13 +66,7 @@ def identity(value: Any, field: str, location: str) -> str:
     text = str(value)
     if not text.strip():
         raise DataError(f"{location}: field {field!r}, the id, is empty; give every record an id")
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise DataError(
-            f"{location}: field {field!r} holds a lone surrogate, which no UTF-8 text can; remove it"
-        ) from e
-    return text
+    return checked_unicode(text, field, location)
 
 
 def rows_by_id(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

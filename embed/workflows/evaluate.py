@@ -194,7 +194,12 @@ class _Scoring:
             "weight_bytes": model.weight_bytes,
             "max_length": model.max_length,
             "embedding_dim": size,
-            "texts": {"all": total, "embedded_now": new, "cut_at_max_length": num_cut[0]},
+            "texts": {
+                "all": total,
+                "embedded_now": new,
+                "cut_at_max_length": num_cut[0] if new == total else None,
+            },  # of kept ones nobody knows
+            "data": dict(self._suite.task_digests),
             "prompts": {
                 task.name: {
                     part: prompt_template(texts.prompt) for part, texts in runner.parts_of(task, takes_texts).items()

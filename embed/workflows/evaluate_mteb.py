@@ -22,15 +22,19 @@ def run(
 ) -> None:
     """Runs `benchmark`, MTEB's name for one or names of tasks separated by commas, on every model {name: MODEL} and view.
 
-    A folder `output` that is there goes on where it stopped, as MTEB's own cache does. `dims` default to the full size.
+    A folder `output` that is there goes on where it stopped, as MTEB's own cache does. `dims` default to the full size; one that a
+    model does not have is a DataError, before anything is written.
     """
     if jax.process_count() > 1:
         raise UsageError("--mteb runs MTEB itself, which knows one host; start it on one")
     tasks, scores = mteb.chosen_tasks(benchmark), {}
     folder = pathlib.Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    views.views(list(dims) or [1], list(precisions))  # refuses what is none
     for name, path in models.items():
         model = inference.open_model(path, max_length=max_length)
+        for size in dims:
+            model.check_dims(size)
+        folder.mkdir(parents=True, exist_ok=True)
         for view in views.views(list(dims) or [model.embedding_dim], list(precisions)):
             console.say(markdown.printable(f"{name} {view.name}: {len(tasks)} tasks of {benchmark}"))
             scores[f"{name} {view.name}"] = mteb.evaluate(mteb.MtebEncoder(model, name, view), tasks, folder)

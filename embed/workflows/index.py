@@ -72,6 +72,12 @@ def add(folder, corpus, *, replace: bool = False, model=None) -> Index:
         if described["model_digest"] != before.description["model_digest"]:
             raise DataError(f"{folder}: was made again with another model meanwhile; run the command again")
         known = index.find(document.id for document in read_corpus(corpus))
+        nameless = next((d for d in read_corpus(corpus) if d.id in known and not d.has_id), None) if known else None
+        if nameless is not None:
+            raise DataError(
+                f"{nameless.location}: has no id and is called {nameless.id!r} by its line, as another document of the index is; "
+                "give each row an id"
+            )
         if known and not replace:
             first = next(document for document in read_corpus(corpus) if document.id in known)
             raise DataError(

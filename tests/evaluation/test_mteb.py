@@ -37,8 +37,9 @@ def test_a_prompt_that_bears_the_name_of_the_task_goes_first():
 class Model:
     prompts, digest = PROMPTS, "abcdef"
 
-    def __init__(self):
+    def __init__(self, max_length=256, dtype="float32", reads_images_in_texts=False):
         self.asked = []
+        self.max_length, self.dtype, self.reads_images_in_texts = max_length, dtype, reads_images_in_texts
 
     def encode(self, texts, prompt, allow_empty):
         assert allow_empty
@@ -53,6 +54,21 @@ def test_images_are_items_and_an_image_with_a_text_is_one_item():
     vectors = encoder.encode([{"image": ["i1", "i2"]}, {"image": ["i3"], "text": ["a"]}, {"text": ["b"]}], **options)
     expected = [Item(images=("i1",)), Item(images=("i2",)), Item("a", images=("i3",)), "b"]
     assert model.asked == [(expected, "none")] and vectors.shape == (4, 8)
+
+
+def test_a_model_that_reads_images_in_texts_has_them_in_front():
+    model, described = Model(reads_images_in_texts=True), types.SimpleNamespace(name="Flickr", type="Any2AnyRetrieval")
+    options = {"task_metadata": described, "hf_split": "test", "hf_subset": "default"}
+    mteb.MtebEncoder(model, "mine").encode(
+        [{"image": ["i1"]}, {"image": ["i2"], "text": ["a"]}, {"text": ["b"]}], **options
+    )
+    assert model.asked == [([Item(images=("i1",)), Item("[MASK_0] a", images=("i2",)), "b"], "none")]
+
+
+def test_what_decides_the_vectors_decides_where_mteb_files_them():
+    models = [Model(), Model(max_length=6), Model(dtype="bfloat16"), Model()]
+    revisions = [mteb.MtebEncoder(model, "mine")._meta["revision"] for model in models]
+    assert len(set(revisions)) == 3 and revisions[0] == revisions[3]
 
 
 def test_batches_are_embedded_at_once_and_served_as_the_view_says():

@@ -163,6 +163,21 @@ def test_differences_are_those_of_the_same_items(evaluate):
         assert row["interval"][0] <= row["difference"] <= row["interval"][1]
 
 
+def test_views_of_other_names_and_other_data_have_no_difference(evaluate):
+    """The same model at 4 and at 12 values is not compared as if both were one view; neither are other queries."""
+    found = evaluate("m", "other").results()
+    samples = evaluate("m", "other").samples
+    cut = copy.deepcopy(found)
+    for task in ("foxes", "pairs"):
+        cut["models"]["other"]["results"][task] = {"4": cut["models"]["other"]["results"][task]["4"]}
+        cut["models"]["m"]["results"][task].pop("4")
+    assert outputs.with_differences(cut, samples, "m")["differences"]["rows"] == []
+    found["models"]["m"]["data"] = {"foxes": "one", "pairs": "same"}
+    found["models"]["other"]["data"] = {"foxes": "two", "pairs": "same"}
+    rows = outputs.with_differences(found, samples, "m")["differences"]["rows"]
+    assert [row["task"] for row in rows] == ["pairs"]
+
+
 def test_an_unknown_model_to_compare_with_is_refused(evaluate):
     with pytest.raises(UsageError, match="--against=othr; did you mean 'other'"):
         evaluate("m", "other").results("othr")

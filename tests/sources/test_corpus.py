@@ -19,6 +19,8 @@ def test_an_id_is_the_rows_or_where_it_was_harvested_or_where_it_stands(tmp_path
     rows = [{"text": "a", "id": 7, "extra": [1]}, {"text": "b", "file": "x.py", "line": 3}, {"text": "c", "title": " "}]
     documents = list(read_corpus(corpus(tmp_path, *rows)))
     assert [d.id for d in documents] == ["7", "x.py:3", "c.jsonl:3"]
+    assert [d.has_id for d in documents] == [True, True, False]
+    assert [d.id for d in read_corpus(corpus(tmp_path, {"_id": "d1", "text": "a"}))] == ["d1"]
     assert documents[0].row["extra"] == [1] and documents[2].row["title"] == ""
     (tmp_path / "c.jsonl").write_text(json.dumps(rows[2:]))
     assert [d.id for d in read_corpus(tmp_path / "c.jsonl")] == ["c.jsonl[0]"]
@@ -40,6 +42,13 @@ def test_an_image_is_found_from_the_files_folder(tmp_path):
         ({"image": "nowhere.png"}, "nowhere.png is not there; correct the path, or remove the line"),
         ({"text": "a", "id": [1]}, "field 'id' is list"),
         ({"text": "  "}, "c.jsonl:1"),
+        (
+            {"text": "a", "score": float("nan")},
+            "c.jsonl:1: field 'score' holds nan, which is no JSON number; write null",
+        ),
+        ({"text": "a", "of": {"list": [1.0, float("inf")]}}, "c.jsonl:1: field 'list' holds inf"),
+        ({"text": "a", "lone": "\ud800"}, "c.jsonl:1: field 'lone' holds a lone surrogate"),
+        ({"text": "a", "of": {"lone\ud800": 1}}, "holds a lone surrogate"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, message):

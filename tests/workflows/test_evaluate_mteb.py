@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from embed import documents
-from embed.errors import UsageError
+from embed.errors import DataError, UsageError
 from embed.evaluation import mteb, references
 from embed.inference import model as inference
 from embed.workflows import evaluate_mteb
@@ -26,9 +26,15 @@ def runs(monkeypatch):
     """The (path, max_length) of models that were opened, and the names of encoders that were run, with the folder."""
     opened, ran = [], []
 
+    def check_dims(dims):
+        if not 1 <= dims <= 8:
+            raise DataError(f"dims = {dims}; this model gives 1 to 8")
+
     def open_model(path, max_length=None):
         opened.append((path, max_length))
-        return types.SimpleNamespace(embedding_dim=8, digest="d" * 64, prompts={})
+        return types.SimpleNamespace(
+            embedding_dim=8, digest="d" * 64, prompts={}, max_length=max_length, dtype="float32", check_dims=check_dims
+        )
 
     def evaluate(encoder, tasks, folder):
         name = encoder._meta["name"].removeprefix("embed/").removesuffix("-8")
@@ -85,3 +91,17 @@ def test_several_hosts_are_refused_before_anything_is_opened(runs, tmp_path, mon
     with pytest.raises(UsageError, match="^--mteb runs MTEB itself, which knows one host; start it on one$"):
         evaluate_mteb.run({"one": "x"}, "bench", tmp_path / "out")
     assert runs == ([], []) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"dims": [8, 16]}, DataError, "dims = 16; this model gives 1 to 8"),
+        ({"dims": [-5]}, DataError, "dims = -5"),
+        ({"precisions": ["int9"]}, UsageError, "--quantize: 'int9'"),
+    ],
+)
+def test_views_that_a_model_does_not_have_are_refused_before_anything_is_written(runs, tmp_path, given, kind, message):
+    with pytest.raises(kind, match=message):
+        evaluate_mteb.run({"one": "runs/one"}, "bench", tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists() and not runs[1]

@@ -76,6 +76,19 @@ def test_added_replaced_and_removed_documents(folder, bundle, tmp_path, capsys):
     assert "32 documents of 8 values" in capsys.readouterr().out
 
 
+def test_a_document_called_by_its_line_does_not_replace_another_files(bundle, tmp_path):
+    for name, texts in (("a", "xyz"), ("b", "uv")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "docs.jsonl", [{"text": text} for text in texts])
+    indexes.create(bundle, tmp_path / "a" / "docs.jsonl", tmp_path / "index", dims=8)
+    for replace in (False, True):
+        with pytest.raises(
+            DataError, match="b/docs.jsonl:1: has no id and is called 'docs.jsonl:1' by its line, as another"
+        ):
+            indexes.add(tmp_path / "index", tmp_path / "b" / "docs.jsonl", replace=replace)
+    assert len(store.open_index(tmp_path / "index")) == 3
+
+
 def test_a_graph_follows_what_is_added(folder, tmp_path, capsys):
     indexes.approximate(folder, {"connectivity": 8}, QUERIES)
     assert "recall@10 1.000 on 3 queries" in capsys.readouterr().out
