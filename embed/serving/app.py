@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hmac
+import sys
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from embed.documents import first_line
 from embed.errors import DataError, EmbedError
 from embed.serving import requests
 from embed.serving.batcher import Batcher, Full
@@ -50,9 +52,11 @@ class Metrics:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the server allows: bytes of a body, seconds to send it, a key that clients must have, and whether texts are cut."""
+    """What the server allows: bytes of a body, seconds to send it, bytes of answers that clients have not read, a key that clients
+    must have, and whether texts are cut."""
 
     max_bytes: int = 4 << 20
+    max_unread: int = 1 << 30
     body_seconds: float = 10.0
     key: str | None = None
     truncate: bool = False
@@ -61,7 +65,7 @@ class Settings:
 @dataclasses.dataclass(frozen=True)
 class Service:
     """What the interface answers with. `count(texts, prompt)` gives their tokens and which of them would be cut; `shorten` takes
-    vectors to a smaller size; `max_length` is of a text in tokens."""
+    vectors to a smaller size; `max_length` is of a text in tokens; `unread()` are the bytes of answers that wait for clients."""
 
     limits: requests.Limits
     batcher: Batcher
@@ -70,6 +74,7 @@ class Service:
     max_length: int
     metrics: Metrics
     settings: Settings
+    unread: Callable[[], int] = lambda: 0
 
 
 def make(service: Service) -> Starlette:
@@ -121,6 +126,8 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
     refused = _refused(service, http)
     if refused is not None:
         return refused
+    if service.unread() > service.settings.max_unread:
+        return _error(503, "too many answers wait to be read; try again", None, "server_error", {"Retry-After": "1"})
     try:
         request = requests.parse(await _body(http, service.settings), service.limits)
         tokens, cut = await _counted(service, request)
@@ -130,7 +137,12 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
                 "the server with --truncate",
                 "input",
             )
-        vectors = await service.batcher(request.texts, request.prompt)
+        vectors = await _encoded(service, request, http)
+        if request.dims is not None:
+            vectors = service.shorten(vectors, request.dims)
+        service.metrics.texts.inc(len(request.texts))
+        service.metrics.tokens.inc(tokens)
+        content = await asyncio.to_thread(requests.answer, vectors, tokens, service.limits.model, request.as_base64)
     except BadRequest as e:
         return _error(e.status, str(e), e.parameter, "invalid_request_error")
     except ClientDisconnect:
@@ -138,14 +150,29 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
     except Full:
         return _error(503, "too many texts wait; try again", None, "server_error", {"Retry-After": "1"})
     except EmbedError as e:
+        print(f"embed: a request failed: {e}", file=sys.stderr, flush=True)
         return _error(500, str(e), None, "server_error")
-    if request.dims is not None:
-        vectors = service.shorten(vectors, request.dims)
-    service.metrics.texts.inc(len(request.texts))
-    service.metrics.tokens.inc(tokens)
-    content = await asyncio.to_thread(requests.answer, vectors, tokens, service.limits.model, request.as_base64)
+    except (
+        Exception
+    ) as e:  # of the model or of the runtime, such as a device without memory: whoever runs the server must see it
+        print(f"embed: a request failed: {type(e).__name__}: {first_line(e)}", file=sys.stderr, flush=True)
+        return _error(500, "the model failed; the server's log says why", None, "server_error")
     headers = {"X-Truncated-Texts": str(sum(cut))} if any(cut) else {}
     return Response(content, media_type=_JSON, headers=headers)
+
+
+async def _encoded(service: Service, request: requests.Request, http: HttpRequest) -> np.ndarray:
+    """Returns the vectors of a request; it is given up, with a ClientDisconnect, when its client goes."""
+    vectors = asyncio.ensure_future(service.batcher(request.texts, request.prompt))
+    gone = asyncio.ensure_future(http.receive())  # the body is read: only the client's going can come
+    try:
+        await asyncio.wait({vectors, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not vectors.done():
+            raise ClientDisconnect
+        return vectors.result()
+    finally:
+        gone.cancel()
+        vectors.cancel()
 
 
 async def _counted(service: Service, request: requests.Request) -> tuple[int, list[bool]]:

@@ -3,28 +3,62 @@
 import asyncio
 import contextlib
 import signal
+import weakref
 from collections.abc import Callable
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_HEAD_SECONDS = 10.0
+_HEAD_SECONDS = 10.0  # for the head of a request, from the connection or its first byte on
+_READ_SECONDS = 30.0  # in which a client must have read something of an answer
+_open: "weakref.WeakSet[_Protocol]" = weakref.WeakSet()
+
+
+def unread() -> int:
+    """Returns the bytes of answers that clients have not read, of all connections."""
+    return sum(one.transport.get_write_buffer_size() for one in _open)
 
 
 class _Protocol(H11Protocol):
-    """HTTP with a limit on how long a client may take for a first request's head."""
+    """HTTP with limits on how long a client may take for the head of a request, and to read an answer."""
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        _open.add(self)
+        self._head: asyncio.TimerHandle | None = self.loop.call_later(_HEAD_SECONDS, transport.close)
+        self._reading: asyncio.TimerHandle | None = None
 
-        def close() -> None:
-            if self.cycle is None:
-                transport.close()
+    def data_received(self, data) -> None:
+        super().data_received(data)
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if self._head is not None and not is_waiting:
+            self._head.cancel()
+            self._head = None
+        elif self._head is None and is_waiting:  # a part of the next head
+            self._head = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
-        self._waiting_for_head = self.loop.call_later(_HEAD_SECONDS, close)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size() + 1)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _watch(self, before: int) -> None:
+        """Ends the connection of a client that has read nothing since `before` bytes were left, or looks again later."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        else:
+            self._reading = self.loop.call_later(_READ_SECONDS, self._watch, left)
 
     def connection_lost(self, exc) -> None:
-        self._waiting_for_head.cancel()
+        for timer in (self._head, self._reading):
+            if timer is not None:
+                timer.cancel()
+        _open.discard(self)
         super().connection_lost(exc)
 
 

@@ -69,6 +69,7 @@ def run(
         opened.max_length,
         metrics,
         app.Settings(max_bytes, key=key, truncate=truncate),
+        server.unread,
     )
 
     def listening(host: str, port: int) -> None:

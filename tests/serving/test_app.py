@@ -1,7 +1,10 @@
 """The HTTP interface, called as an ASGI application: what is answered to good, bad and unknown requests."""
 
 import asyncio
+import dataclasses
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from embed.serving.requests import Limits
 def encode(texts, prompt):
     if "broken" in texts:
         raise NumericError("the vector of text 0 is not finite")
+    if "explode" in texts:
+        raise MemoryError("no room on the device")
     rows = [[len(text), len(prompt), 1.0] for text in texts]
     return np.array(rows, np.float32)
 
@@ -43,8 +48,8 @@ def served():
         one.batcher.close()
 
 
-def call(one, method="POST", path="/v1/embeddings", body=b"", headers=(), pieces=None, pause=0.0):
-    """Returns (status, headers, body) of one request."""
+def call(one, method="POST", path="/v1/embeddings", body=b"", headers=(), pieces=None, pause=0.0, stays=True):
+    """Returns (status, headers, body) of one request, of a client that goes where it does not stay."""
     sent = [body] if pieces is None else list(pieces)
 
     async def run():
@@ -52,6 +57,8 @@ def call(one, method="POST", path="/v1/embeddings", body=b"", headers=(), pieces
         answer = []
 
         async def receive():
+            if not waiting and stays:
+                await asyncio.Event().wait()
             if not waiting:
                 return {"type": "http.disconnect"}
             await asyncio.sleep(pause)
@@ -160,3 +167,44 @@ def test_metrics_count_what_was_answered(served):
     text = call(one, "GET", "/metrics")[2].decode()
     assert 'embed_requests_total{status="200"} 1.0' in text and 'embed_requests_total{status="400"} 1.0' in text
     assert "embed_texts_total 2.0" in text and "embed_tokens_total 4.0" in text and "embed_waiting_texts 0.0" in text
+
+
+def test_a_failure_of_the_model_is_answered_and_printed(served, capsys):
+    one = served()
+    status, answer = ask(one, input="explode")
+    assert status == 500 and answer["error"]["message"] == "the model failed; the server's log says why"
+    assert capsys.readouterr().err == "embed: a request failed: MemoryError: no room on the device\n"
+    assert ask(one, input="broken")[0] == 500
+    assert capsys.readouterr().err == "embed: a request failed: the vector of text 0 is not finite\n"
+    status, _, shown = call(one, "GET", "/metrics")
+    assert b'embed_requests_total{status="500"} 2.0' in shown and ask(one, input="a")[0] == 200
+
+
+def test_what_a_client_that_has_gone_asked_for_is_not_encoded():
+    """The first request keeps the model busy; the client of the second goes while it waits."""
+    encoded, may_go_on = [], threading.Event()
+
+    def slow(texts, prompt):
+        encoded.extend(texts)
+        assert may_go_on.wait(10)
+        return encode(texts, prompt)
+
+    one = dataclasses.replace(service(), batcher=Batcher(slow, 8, 100))
+    made = app.make(one)
+    first = threading.Thread(target=call, args=(made,), kwargs={"body": b'{"input": "first", "model": "m"}'})
+    first.start()
+    while not encoded:
+        time.sleep(0.001)
+    status, _, _ = call(made, body=b'{"input": "second", "model": "m"}', stays=False)
+    assert status == 499
+    may_go_on.set()
+    first.join()
+    assert ask(made, input="third")[0] == 200 and encoded == ["first", "third"]
+    one.batcher.close()
+
+
+def test_no_more_is_answered_while_too_much_is_unread(served):
+    one = dataclasses.replace(service(max_unread=1000), unread=lambda: 1001)
+    status, headers, content = call(app.make(one), body=b'{"input": "a"}')
+    assert status == 503 and headers["retry-after"] == "1" and b"too many answers wait to be read" in content
+    one.batcher.close()
