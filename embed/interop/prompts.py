@@ -19,6 +19,7 @@ _ALSO_READ = {
 }
 PLAIN = "{content}"
 _TITLED = "title: none | text: "
+_AS_QUERY = ("question answering", "fact checking")  # are the query's where a folder has none
 
 
 def to_template(prefix: str) -> str:
@@ -52,13 +53,20 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
     for name in PROMPTS:
         keys = (name, *MTEB_KEYS.get(name, ()), *_ALSO_READ.get(name, ()))
         prompts[name] = next((given[k] for k in keys if k in given), PLAIN)
-    for name in ("question answering", "fact checking"):
+    for name in _AS_QUERY:
         if name not in given:
             prompts[name] = prompts["query"]
     prompts["none"] = PLAIN
     served = {key: name for name, keys in MTEB_KEYS.items() for key in keys} | dict.fromkeys(_BOTH_SIDES, "query")
     others = {k: t for k, t in given.items() if k not in PROMPTS and t != prompts.get(served.get(k, ""))}
     return prompts | others
+
+
+def overridden(templates: Mapping[str, str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """Returns our prompts of a folder with others in the place of some; those that were the query's go with it."""
+    as_query = {name: overrides["query"] for name in _AS_QUERY if "query" in overrides}
+    follows = {name: t for name, t in as_query.items() if templates.get(name) == templates.get("query")}
+    return {**templates, **follows, **overrides}
 
 
 def taken_for(prefixes: Mapping[str, str | None]) -> list[tuple[str, str]]:

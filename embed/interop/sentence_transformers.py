@@ -64,13 +64,17 @@ def pooling_name(trained: Trained) -> str:
 
 
 def write_prompts(folder: pathlib.Path, trained: Trained) -> None:
-    """Writes config_sentence_transformers.json: every prompt under every key that is asked for."""
+    """Writes config_sentence_transformers.json: every prompt under every key that is asked for.
+
+    A default prompt that adds nothing to a text, and has no key of its own there, is none.
+    """
+    written, default = prompts.exported(trained.description["prompts"]), trained.description.get("default_prompt_name")
     files.write_json(
         folder / "config_sentence_transformers.json",
         {
             "__version__": {"sentence_transformers": "3.0.0", "transformers": "4.41.0", "pytorch": "2.3.0"},
-            "prompts": prompts.exported(trained.description["prompts"]),
-            "default_prompt_name": trained.description.get("default_prompt_name"),
+            "prompts": written,
+            "default_prompt_name": default if default in written else None,
             "similarity_fn_name": "cosine",
         },
     )

@@ -12,6 +12,7 @@ from embed.interop import entries, families, sentence_config, tokenizer_files
 from embed.interop import modules as folder_modules
 from embed.interop.family import Family, size
 from embed.interop.modules import POOLING_NAMES
+from embed.interop.prompts import overridden
 from embed.interop.tensors import weight_files
 from embed.models.embedder import Embedder, output_dim
 
@@ -100,7 +101,7 @@ def read(
         module=module,
         dense=modules.dense,
         tokenizer=tokenizer.tokenizer,
-        prompts={**prompts.templates, **(prompt_overrides or {})},
+        prompts=overridden(prompts.templates, prompt_overrides or {}),
         default_prompt_name=prompts.default_name,
         max_length=length,
         notes=(

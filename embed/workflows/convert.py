@@ -67,7 +67,10 @@ def run(
         for option, value in given.items():
             if value:
                 raise UsageError(f"--{option} has no effect on towers of images and their texts; leave it out")
-        _write_images(source, images.read(folder), output)
+        opened = images.read(folder)
+        if opened.tokenizer is None and text_normalization != "none":
+            raise UsageError(f"--text_normalization={text_normalization} has no effect on images alone; leave it out")
+        _write_images(source, opened, output, text_normalization)
         return
     opened = sources.read(folder, **of_texts)
     for line in summary(opened):

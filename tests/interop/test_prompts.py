@@ -146,3 +146,14 @@ def test_a_prompt_that_goes_on_behind_the_text_is_refused():
         prompts.exported({"query": "{content} is what?"})
     assert "prompt 'query'" in str(e.value) and "export with --format=stablehlo" in str(e.value)
     assert prompts.to_prefix("query", "find: {content} ") == "find: "  # white space at the end is cut from texts anyway
+
+
+def test_what_was_the_querys_prompt_goes_with_it():
+    plain = prompts.imported({})
+    given = prompts.overridden(plain, {"query": "query: {content}", "document": "passage: {content}"})
+    same = prompts.imported({"query": "query: ", "document": "passage: "})
+    assert given == same and given["question answering"] == given["fact checking"] == "query: {content}"
+    own = prompts.overridden(plain, {"query": "q: {content}", "fact checking": "f: {content}"})
+    assert (own["question answering"], own["fact checking"]) == ("q: {content}", "f: {content}")
+    apart = prompts.imported({"query": "q: ", "question answering": "a: "})
+    assert prompts.overridden(apart, {"query": "other: {content}"})["question answering"] == "a: {content}"

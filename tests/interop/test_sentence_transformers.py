@@ -1,6 +1,7 @@
 """The exported folder, file by file: the flat dialect that old and new versions, TEI and vLLM read."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -245,3 +246,22 @@ def test_what_sentence_transformers_cannot_say_is_refused(trained, foreign, tmp_
         with pytest.raises(DataError) as e:
             sentence_transformers.write(tmp_path / str(i), trained(module, prompts))
         assert message in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "written"),
+    [
+        ({"query": "{content}", "foo": "{content}"}, "foo", None),
+        ({"query": "{content}", "foo": "{content}"}, "query", "query"),
+        ({"query": "q: {content}", "foo": "f: {content}"}, "foo", "foo"),
+        ({"query": "q: {content}", "none": "{content}"}, "none", None),
+        ({"query": "q: {content}"}, None, None),
+    ],
+)
+def test_a_default_prompt_is_one_of_those_that_are_written(tmp_path, prompts, default, written):
+    """sentence-transformers refuses a folder with any other."""
+    trained = types.SimpleNamespace(description={"prompts": prompts, "default_prompt_name": default})
+    sentence_transformers.write_prompts(tmp_path, trained)
+    config = json.loads((tmp_path / "config_sentence_transformers.json").read_text())
+    assert config["default_prompt_name"] == written
+    assert written is None or written in config["prompts"]

@@ -101,3 +101,20 @@ def test_a_wrong_normalization_and_an_output_that_is_there_are_refused_before_an
     with pytest.raises(StorageError, match="b: already exists"):
         convert.run("org/name", tmp_path / "b")
     assert calls == Calls()
+
+
+@pytest.mark.parametrize("has_texts", [True, False])
+def test_towers_are_given_how_texts_are_normalised_or_it_is_refused(calls, tmp_path, monkeypatch, has_texts):
+    opened, written = types.SimpleNamespace(tokenizer="t" if has_texts else None), []
+    monkeypatch.setattr(convert.images, "is_one", lambda folder: True)
+    monkeypatch.setattr(convert.images, "read", lambda folder: opened)
+    monkeypatch.setattr(convert, "_write_images", lambda *given: written.append(given))
+    if has_texts:
+        convert.run("towers", tmp_path / "a", text_normalization="NFC, strip")
+        assert written == [("towers", opened, tmp_path / "a", "NFC, strip")]
+    else:
+        with pytest.raises(
+            UsageError, match="--text_normalization=NFC, strip has no effect on images alone; leave it out"
+        ):
+            convert.run("towers", tmp_path / "a", text_normalization="NFC, strip")
+        assert not written
