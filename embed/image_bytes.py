@@ -73,18 +73,31 @@ def _opened(
     except Image.DecompressionBombError as e:
         advice = f"an image of more than {max_pixels:,} pixels; make it smaller, or remove the record"
         raise TooManyPixels(f"{location}: {advice}") from e
-    except (OSError, SyntaxError, ValueError) as e:
+    except DataError as e:
+        raise type(e)(f"{location}: {e}") from e
+    except MemoryError:
+        raise
+    except Exception as e:  # Pillow's plugins raise what they like: OSError, SyntaxError, struct.error, RuntimeError
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise _unreadable(content, location, f"a damaged image ({reason})") from e
 
 
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF entry, and its values for images that lie on their side
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 def _reduce(image: Any, needed: Needed) -> None:
     """Has a JPEG that is not loaded yet unpacked in fewer pixels, if it is needed in fewer; asks `needed` in any case."""
     width, height = image.size
-    is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+    is_turned = _orientation(image) in _TURNED
     scale = needed(height, width) if is_turned else needed(width, height)
     if image.format == "JPEG" and scale < 1:
         image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
@@ -161,11 +174,23 @@ def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.
 
 
 def upright(image: Any) -> Any:
-    """Returns a Pillow image in RGB, turned as its EXIF orientation says; one that is so already comes back without a copy."""
-    from PIL import ImageOps
+    """Returns a Pillow image in RGB, turned as its EXIF orientation says; one that is so already comes back without a copy.
 
-    is_turned = image.getexif().get(_ORIENTATION, 1) != 1
-    return _rgb(ImageOps.exif_transpose(image) if is_turned else image)
+    Numbers that have no white are a DataError: whole numbers of 32 bits, and others outside 0 to 1.
+    """
+    from PIL import Image
+
+    # Not by ImageOps.exif_transpose, which writes the other EXIF entries anew and fails on odd ones.
+    turn = _TURNS.get(_orientation(image))
+    return _rgb(image if turn is None else image.transpose(Image.Transpose[turn]))
+
+
+def _orientation(image: Any) -> Any:
+    """Returns the EXIF orientation of an image; 1 where the entries are damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data says nothing; the pixels are whole
+        return 1
 
 
 def _rgb(image: Any) -> Any:
@@ -173,11 +198,29 @@ def _rgb(image: Any) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut what is above 255
-        values = np.asarray(image, np.float64)
-        values = values / 257 if image.mode.startswith("I") else values
-        image = Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8))
+        image = _of_bytes(image)
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _of_bytes(image: Any) -> Any:
+    """Returns an image of 16 bits, or of numbers from 0 to 1, as one of 8 bits; its transparent grey becomes transparent."""
+    from PIL import Image
+
+    values = np.asarray(image, np.float64)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    # A PNG has 16 bits at most; older versions of Pillow open them as 32.
+    is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode == "F" and not (0 <= low and high <= 1):
+        raise DataError(f"an image of numbers from {low:g} to {high:g}, expected 0 to 1; write it with 8 or 16 bits")
+    if image.mode != "F" and not is_16_bits:
+        raise DataError("an image of whole numbers of 32 bits, which have no white; write it with 8 or 16 bits")
+    grey = Image.fromarray((values / 257 if is_16_bits else values * 255).round().astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey

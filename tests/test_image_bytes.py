@@ -172,3 +172,54 @@ def test_other_files_are_unpacked_whole():
     assert image_bytes.open_scaled(file.getvalue(), "x", lambda width, height: 0.1).size == (80, 60)
     with pytest.raises(DataError, match="an image of more than 100 pixels"):
         image_bytes.open_scaled(photograph(80, 60), "x", lambda width, height: 0.1, max_pixels=100)
+
+
+def test_other_exif_entries_may_be_odd():
+    """Pillow's own function writes them anew, and fails."""
+    plain = written(Image.fromarray(COLOURS), "JPEG", quality=95)
+    head = b"Exif\0\0" + _entries((0x0102, 7, 4, b"\x08\0\0\0"), (0x0112, 3, 1, b"\x06\0\0\0"))
+    odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(head) + 2) + head + plain[2:]
+    np.testing.assert_array_equal(decoded(odd), np.rot90(decoded(plain), -1))
+
+
+def _entries(*entries) -> bytes:
+    """A TIFF directory of entries (tag, type, count, four bytes)."""
+    packed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("decode"), struct.error("a buffer"), NotImplementedError(), TypeError("x")]
+)
+def test_whatever_pillow_raises_is_one_line(monkeypatch, error):
+    def load(self):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(DataError, match="^f: a damaged image .*restore it, or remove the record"):
+        open_image(PLAIN, "f")
+
+
+PLAIN = written(Image.new("RGB", (4, 4)))
+
+
+def test_numbers_from_0_to_1_are_grey_and_others_are_refused():
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    np.testing.assert_array_equal(decoded(written(Image.fromarray(ramp), "TIFF"))[0, :, 0], np.arange(256))
+    for values, message in (
+        (ramp * 255, "f: an image of numbers from 0 to 255, expected 0 to 1; write it with 8 or 16 bits"),
+        (np.arange(256, dtype=np.int32)[None], "f: an image of whole numbers of 32 bits, which have no white"),
+    ):
+        with pytest.raises(DataError) as refused:
+            decoded(written(Image.fromarray(values), "TIFF"))
+        assert str(refused.value).startswith(message)
+
+
+def test_the_transparent_grey_of_sixteen_bits_lies_on_white():
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    content = written(Image.fromarray(values))
+    chunk = b"tRNS" + struct.pack(">H", 257)
+    place = content.index(b"IDAT") - 4
+    marked = content[:place] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[place:]
+    np.testing.assert_array_equal(decoded(marked)[0, :, 0], [0, 255, 128, 255])

@@ -93,13 +93,16 @@ class Feature:
 
     @property
     def group_field(self) -> str | None:
-        """The cached id by which records stay together when some are held out; None where this feature says nothing of it."""
+        """The cached id by which records stay together when some are held out, or None."""
         return None
 
     def encode(self, records: Sequence[Record], context: Context) -> list[dict[str, np.ndarray]]:
         """Returns the arrays of `fields` for each record, at `embed prepare`. A record has a location, for errors."""
         del context
         return [{} for _ in records]
+
+    def check_record(self, record: Record) -> None:
+        """Raises DataError for a record that `encode` cannot take, where bad records are left out: one with a damaged image."""
 
     def vocabulary_texts(self, record: Record, templates: Mapping[str, str], length: int) -> list[str]:
         """Returns the texts of a record that a vocabulary is trained on, of at most `length` characters each, prompts aside."""

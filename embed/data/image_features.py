@@ -66,6 +66,9 @@ class Image(Feature):
             )
         return encoded
 
+    def check_record(self, record):
+        image_bytes.open_image(record[self.name], record["location"], self.max_pixels)
+
     def opened(self, example: Example) -> Any:
         """Returns the decoded image of a cached example."""
         return image_bytes.open_image(example[f"{self.name}_file"].tobytes(), f"a cached {self.name}", self.max_pixels)

@@ -195,6 +195,10 @@ class Interleaved(Text):
         more = {"max_images": self.max_images, "per_image": self.per_image, "max_pixels": self.max_pixels}
         return {**super().definition(), **more, "before": self.before, "after": self.after}
 
+    def check_record(self, record):
+        for number, content in enumerate(record.get(f"{self.name}_images") or ()):
+            image_bytes.open_image(content, f"{record['location']}: image {number}", self.max_pixels)
+
     def encode(self, records, context):
         """Returns the arrays of `fields` and `counted` for each record, after decoding its images once."""
         texts, contents = [], []

@@ -116,14 +116,14 @@ class _Failures:
         return generate
 
 
-def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Chosen):
+def _source(task, features: Sequence[Feature], failures: _Failures, is_chosen: Chosen):
     """Returns the seqio DataSource of a task.
 
     Of our own sources only records whose number `is_chosen` are taken, and an example is one string (`_to_string`): with a tensor
     for each role, tensorflow would take ten times as long as the encoding.
     """
     seqio, tf = libraries()
-    owner, fields = type(task.source).__name__, getattr(task.source, "fields", None)
+    owner, fields, roles = type(task.source).__name__, getattr(task.source, "fields", None), roles_of(features)
     if fields is not None:
         check_fields(fields, {name: not role.optional for name, role in roles.items()}, owner)
     if isinstance(task.source, sources.Tfds):
@@ -134,6 +134,8 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Cho
             decoders=task.source.decoders([name for name, role in roles.items() if role.kind in ("bytes", "files")]),
         )
 
+    bad = lambda: getattr(task.source, "bad_records", None)  # noqa: E731 - counted anew by `examples`
+
     def strings():
         for number, (location, record) in enumerate(task.source.examples()):
             if is_chosen is not None and not is_chosen(number):
@@ -143,14 +145,16 @@ def _source(task, roles: Mapping[str, Role], failures: _Failures, is_chosen: Cho
                     name: parse_value(record.get(name), role, (fields or {}).get(name, name), location)
                     for name, role in roles.items()
                 }
+                for feature in features if bad() is not None and bad().skips else ():
+                    feature.check_record({"location": location, **values})
             except DataError as e:
-                if getattr(task.source, "bad_records", None) is None:
+                if bad() is None:
                     raise
-                task.source.bad_records.refuse(e, was_read=True)
+                bad().refuse(e, was_read=True)
                 continue
             yield _to_string(location, values)
-        if getattr(task.source, "bad_records", None) is not None:
-            task.source.bad_records.check()
+        if bad() is not None:
+            bad().check()
 
     def batches():
         iterator = strings()
@@ -290,7 +294,7 @@ def to_seqio(
         needed = {name: name for name, role in roles.items() if not role.optional}
         first = [*(inner.preprocessors if task.cached_in is None else ()), _rename(task.name, needed, roles)]
     else:
-        source = _source(task, roles, failures, is_chosen)
+        source = _source(task, features, failures, is_chosen)
         first = []
         if isinstance(task.source, sources.Tfds):
             first = [_rename(task.source.name, task.source.fields, roles)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from embed import image_bytes, ranges
+from embed import ranges
 from embed.buckets import addresses, copies
 from embed.documents import digest_json
 from embed.errors import DataError
@@ -23,9 +23,8 @@ class ImageFiles(Derived):
     may hold none.
 
     A relative path starts at `folder`, or else at the folder of the file that holds the record. `source` maps its own fields. A
-    file that is not there is a bad record, which `source.on_bad_record` leaves out or makes an error. Where bad records are left
-    out every image is decoded too, and one that is damaged or larger than `image_bytes.MAX_PIXELS` is left out. Otherwise the
-    feature that reads the image names it.
+    file that is not there is a bad record, which `source.on_bad_record` leaves out or makes an error. So is a damaged image, which
+    the feature that reads it finds (`data.features.Feature.check_record`).
     """
 
     role: str | Sequence[str] = "image"
@@ -70,14 +69,11 @@ class ImageFiles(Derived):
 
     def _content(self, path: pathlib.Path, role: str, location: str) -> bytes:
         try:
-            content = path.read_bytes()
+            return path.read_bytes()
         except OSError as e:
             reason = "no such file" if isinstance(e, FileNotFoundError) else e.strerror or type(e).__name__
             advice = "correct the path, or set ImageFiles.folder to where the images are"
             raise DataError(f"{location}: {role} {str(path)!r}: {reason}; {advice}") from e
-        if self.bad_records is not None and self.bad_records.skips:
-            image_bytes.open_image(content, f"{location}: {role} {str(path)!r}")
-        return content
 
     def fingerprint(self) -> dict[str, str]:
         """Returns that of the source, and a digest of the names and states of the images that its records name."""

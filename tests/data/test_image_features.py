@@ -115,3 +115,10 @@ def test_the_flops_are_those_of_the_passes():
     assert VIEWS.flops(methods) == 2 * 24 * 24 + 3 * 16 * 16
     assert VIEWS.flops({}) == Image().flops({}) == 0
     assert VIEWS.title == "image, views: one of 24 pixels, 3 of 16; 75% of the patches masked"
+
+
+def test_a_record_with_a_damaged_image_is_told_before_it_is_encoded():
+    feature = Image(size=8)
+    assert feature.check_record({"location": "f:1", "image": FILES[0]}) is None
+    with pytest.raises(DataError, match="^f:2: a damaged image"):
+        feature.check_record({"location": "f:2", "image": FILES[0][:200]})

@@ -52,17 +52,6 @@ def test_a_missing_file_is_named_or_left_out(folder):
     assert (skipping.bad_records.skipped, skipping.bad_records.read) == (1, 1)
 
 
-def test_a_damaged_image_is_left_out_where_bad_records_are(folder):
-    Image.effect_noise((30, 20), 50).save(folder / "png" / "a.png")
-    (folder / "png" / "b.png").write_bytes((folder / "png" / "a.png").read_bytes()[:200])
-    skipping = ImageFiles(source(folder, on_bad_record="skip", max_bad_share=0.6))
-    assert [r["caption"] for _, r in skipping.examples()] == ["a"]
-    assert skipping.bad_records.skipped == 1 and "b.png': a damaged image" in skipping.bad_records.first[0]
-    with pytest.raises(DataError, match="1 of 2 records are bad, more than JsonLines.max_bad_share = 0.1"):
-        list(ImageFiles(source(folder, on_bad_record="skip", max_bad_share=0.1)).examples())
-    assert len(list(ImageFiles(source(folder)).examples())) == 2  # the feature that reads it names it
-
-
 def test_a_record_without_a_path_is_told(folder):
     (folder / "rows.jsonl").write_text('{"image": 3, "caption": "three"}\n')
     with pytest.raises(DataError, match="rows.jsonl:1: .*image"):

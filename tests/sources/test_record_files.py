@@ -162,7 +162,7 @@ def test_a_missing_column_and_an_empty_cell_are_refused(tmp_path):
 @pytest.mark.parametrize("kind", [sources.JsonLines, sources.TabSeparated, sources.Parquet])
 def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(seqio_tasks, "libraries", lambda: (None, None))  # and before seqio, slow to load, is used
-    absent, roles = str(tmp_path / "absent"), roles_of(pairs(Lengths()))
+    absent, features = str(tmp_path / "absent"), pairs(Lengths())
     for fields, said in [
         ({**PAIR, "negative": "n"}, ("unknown role 'negative'", "did you mean 'negatives'?")),
         (
@@ -177,7 +177,7 @@ def test_a_bad_field_map_is_refused_before_a_file_is_opened(tmp_path, monkeypatc
         ({}, ("no field is mapped to 'query'",)),
     ]:
         with pytest.raises(DataError) as caught:
-            seqio_tasks._source(Task("t", kind(absent, fields)), roles, seqio_tasks._Failures(), None)
+            seqio_tasks._source(Task("t", kind(absent, fields)), features, seqio_tasks._Failures(), None)
         assert str(caught.value).startswith(f"{kind.__name__}.fields: ")
         assert all(part in str(caught.value) for part in said)
 
