@@ -214,7 +214,7 @@ def _of_bytes(image: Any) -> Any:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     # A PNG has 16 bits at most; older versions of Pillow open them as 32.
     is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-    if image.mode == "F" and not (0 <= low and high <= 1):
+    if image.mode == "F" and not (low >= 0 and high <= 1):
         raise DataError(f"an image of numbers from {low:g} to {high:g}, expected 0 to 1; write it with 8 or 16 bits")
     if image.mode != "F" and not is_16_bits:
         raise DataError("an image of whole numbers of 32 bits, which have no white; write it with 8 or 16 bits")

@@ -24,10 +24,18 @@ def patch_shares(classes: Int[np.ndarray, "n Y X"], rows: int, columns: int, cou
 
 
 def patch_means(values: Float[np.ndarray, "n Y X C"], rows: int, columns: int) -> Float[np.ndarray, "n P C"]:
-    """Returns the mean of the pixels of each patch, row by row. The sides are multiples of the grid's."""
+    """Returns the mean of the pixels of each patch, row by row. The sides are multiples of the grid's.
+
+    Pixels of NaN, whose values nobody knows, are left out; a patch of nothing else is NaN.
+    """
     count, height, width, channels = values.shape
     blocks = values.reshape(count, rows, height // rows, columns, width // columns, channels)
-    return blocks.mean((2, 4)).reshape(count, rows * columns, channels)
+    known = ~np.isnan(blocks)
+    if known.all():
+        return blocks.mean((2, 4)).reshape(count, rows * columns, channels)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, blocks, 0).sum((2, 4)) / known.sum((2, 4))
+    return means.reshape(count, rows * columns, channels)
 
 
 def positions(rows: int, columns: int) -> Float[np.ndarray, "P 6"]:
@@ -41,17 +49,20 @@ def positions(rows: int, columns: int) -> Float[np.ndarray, "P 6"]:
 class Ridge:
     """A linear map from patches [n, P, D] to values [n, P, C], beside polynomials of the position, which carry no penalty.
 
-    Features are scaled by the deviations of the training patches.
+    Features are scaled by the deviations of the training patches. Patches whose values are NaN, as nobody knows them, are not
+    fitted.
     """
 
     def __init__(self, features: np.ndarray, values: np.ndarray, rows: int, columns: int, penalty: float = PENALTY):
         self._positions = positions(rows, columns)
         flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
         self._mean, self._std = flat.mean(0), np.maximum(flat.std(0), 1e-6)
-        inputs = self._inputs(features)
+        wanted = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        known = np.isfinite(wanted).all(-1)
+        inputs, wanted = self._inputs(features)[known], wanted[known]
         penalties = np.r_[np.full(features.shape[-1], penalty * len(inputs)), np.zeros(self._positions.shape[1])]
         gram = inputs.T @ inputs + np.diag(penalties) + 1e-9 * np.eye(inputs.shape[1])
-        self._weights = np.linalg.solve(gram, inputs.T @ values.reshape(-1, values.shape[-1]).astype(np.float64))
+        self._weights = np.linalg.solve(gram, inputs.T @ wanted)
 
     def _inputs(self, features: np.ndarray) -> np.ndarray:
         scaled = (features.reshape(-1, features.shape[-1]) - self._mean) / self._std
@@ -120,15 +131,15 @@ def mean_iou(counts: np.ndarray) -> float:
 
 
 def rmse(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Returns the root of the mean squared error, in the unit of both."""
-    return float(np.sqrt(np.mean((predicted.astype(np.float64) - gold) ** 2)))
+    """Returns the root of the mean squared error, in the unit of both. What is NaN in `gold` is not scored."""
+    return float(np.sqrt(np.nanmean((predicted.astype(np.float64) - gold) ** 2)))
 
 
 def angle(predicted: Float[np.ndarray, "n Y X 3"], gold: Float[np.ndarray, "n Y X 3"]) -> float:
-    """Returns the root of the mean squared angle between directions of any length, in degrees."""
+    """Returns the root of the mean squared angle between directions of any length, in degrees. NaN in `gold` is not scored."""
     one, other = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9) for x in (predicted, gold))
     angles = np.degrees(np.arccos(np.clip(np.sum(one * other, -1), -1, 1)))
-    return float(np.sqrt(np.mean(angles**2)))
+    return float(np.sqrt(np.nanmean(angles**2)))
 
 
 def agreement(features: np.ndarray, classes: np.ndarray, seed: int = 0) -> float:

@@ -67,9 +67,14 @@ class Dense(Base):
         train, rows, columns = patches(self.train)
         test, _, _ = patches(self.test)
         probe = _Probe(train, test, rows, columns)
-        classes, gold = (_read(maps["classes"]) for maps in (self.train_maps, self.test_maps))
+        classes, gold = (self._read("classes", maps, 1) for maps in (self.train_maps, self.test_maps))
         known = np.unique(np.concatenate([np.unique(classes), np.unique(gold)]))
         known = known[known != IGNORED]
+        if len(np.unique(classes[classes != IGNORED])) < 2 or (gold == IGNORED).all():
+            raise DataError(
+                f"task {self.name!r}: the maps of train have fewer than two classes, or those of test none (255 is none); correct "
+                "the maps"
+            )
         of_gold = _positions(gold, known)
         scores, counts, predicted = probe.classes(_positions(classes, known), of_gold, len(known))
         drawn = _Drawn(self.test, dense.colours(test).reshape(len(test), rows, columns, 3))
@@ -80,16 +85,34 @@ class Dense(Base):
             scores["zero_shot_miou"] = dense.mean_iou(dense.confusion(predicted, of_gold, len(known), -1))
             drawn.add("classes by their names", lambda one: pictures.of_classes(one, len(known)), predicted)
         if "depth" in self.train_maps:
-            depths = [_read(maps["depth"]) / DEPTH_UNIT for maps in (self.train_maps, self.test_maps)]
-            predicted, ends = probe.values(*depths)[..., 0], (float(depths[1].min()), float(depths[1].max()))
+            depths = [self._read("depth", maps, 1) / DEPTH_UNIT for maps in (self.train_maps, self.test_maps)]
+            depths = [self._some("depth", np.where(one == 0, np.nan, one)) for one in depths]
+            predicted, ends = probe.values(*depths)[..., 0], (float(np.nanmin(depths[1])), float(np.nanmax(depths[1])))
             scores["depth_rmse"] = dense.rmse(predicted, depths[1])
             drawn.add("depth", lambda one: pictures.of_depths(one, *ends), predicted, depths[1])
         if "normals" in self.train_maps:
-            normals = [_read(maps["normals"]) / 127.5 - 1 for maps in (self.train_maps, self.test_maps)]
+            normals = [self._read("normals", maps, 3) for maps in (self.train_maps, self.test_maps)]
+            normals = [self._some("normals", _directions(one)) for one in normals]
             predicted = probe.values(*normals)
             scores["normals_degrees"] = dense.angle(predicted, normals[1])
             drawn.add("normals", pictures.of_normals, predicted, normals[1])
         return Scored(scores, Sample("mean_iou", counts.reshape(len(counts), -1)), drawn.rows)
+
+    def _read(self, kind: str, maps: Mapping[str, Sequence[pathlib.Path]], channels: int) -> np.ndarray:
+        """Returns the maps of a kind; those with another number of values a pixel are a DataError."""
+        read = _read(maps[kind])
+        values, wanted = read.shape[3:], (channels,) if channels > 1 else ()
+        if values != wanted:
+            raise DataError(
+                f"{maps[kind][0]}: has {(values or (1,))[0]} values a pixel, and a map of {kind} has {channels}; write it so"
+            )
+        return read
+
+    def _some(self, kind: str, values: np.ndarray) -> np.ndarray:
+        """Returns values, some of which must be known."""
+        if np.isnan(values).all():
+            raise DataError(f"task {self.name!r}: its maps of {kind} are empty; correct them")
+        return values
 
     def _class_vectors(self, names: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Returns the vectors of the classes that occur; one without a name is a DataError."""
@@ -180,6 +203,13 @@ class _Probe:
 def _largest(shares: np.ndarray) -> np.ndarray:
     """Returns the class of most pixels of each patch; -1 where every pixel is ignored."""
     return np.where(shares.sum(-1) > 0, shares.argmax(-1), -1)
+
+
+def _directions(colours: np.ndarray) -> np.ndarray:
+    """Returns the directions that colours stand for; black, and what has hardly a length, is none (NaN)."""
+    directions = colours / 127.5 - 1
+    is_none = (colours == 0).all(-1) | (np.linalg.norm(directions, axis=-1) < 0.5)
+    return np.where(is_none[..., None], np.nan, directions)
 
 
 def _read(paths: Sequence[pathlib.Path]) -> np.ndarray:

@@ -16,8 +16,8 @@ from embed.sources.lines import read_json_lines
 from embed.types import Item
 
 
-def _retrieval(entry: Entry, queries, corpus, qrels) -> Retrieval:
-    """Returns the task of {id: item} of queries and documents."""
+def _retrieval(entry: Entry, queries, corpus, qrels, candidates=None) -> Retrieval:
+    """Returns the task of {id: item} of queries and documents, all of which are ranked unless there are `candidates`."""
     return Retrieval(
         name=entry["name"],
         prompt=entry.get("prompt", "query"),
@@ -30,6 +30,7 @@ def _retrieval(entry: Entry, queries, corpus, qrels) -> Retrieval:
         titles=None,
         qrels=qrels,
         rules=ranked_readers.rules(entry),
+        candidates=candidates,
     )
 
 
@@ -60,11 +61,12 @@ def _named(path: pathlib.Path, entry: Entry) -> tuple[dict[str, Item], dict[str,
 def read_image_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads texts and the images that they find.
 
-    A folder is BEIR's, whose queries and documents have `text`, `image` or both. Of an .npz file with names the queries are the
+    A folder is BEIR's, whose queries and documents have `text`, `image` or both. With top_ranked.jsonl only the documents that it
+    lists for a query are ranked, as in MTEB. Of an .npz file with names the queries are the
     names, language by language, and all images are searched.
     """
     if path.is_dir():
-        return {"subsets": {"all": _folder(path, entry)}}
+        return _folder(path, entry)
     images, by_language = _named(path, entry)
     subsets = {
         language: _retrieval(entry, {name: name for name in called}, images, called)
@@ -76,7 +78,7 @@ def read_image_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
 def read_image_text_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads images and the texts that they find: BEIR's folder, or an .npz file with names."""
     if path.is_dir():
-        return {"subsets": {"all": _folder(path, entry)}}
+        return _folder(path, entry)
     subsets = {}
     images, by_language = _named(path, entry)
     for language, (names, called) in by_language.items():
@@ -85,14 +87,27 @@ def read_image_text_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any
     return {"subsets": subsets}
 
 
-def _folder(path: pathlib.Path, entry: Entry) -> Retrieval:
+def _folder(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     what = "a retrieval task is a folder with queries, corpus and qrels"
-    read = {}
+    read: dict[str, dict[str, Item]] = {}
     for name in ("queries", "corpus"):
         rows = rows_by_id(read_json_lines(part(path, what, f"{name}.jsonl")))
         read[name] = {key: item_of(row, path, location) for location, key, row in rows}
-    qrels, _ = ranked_readers.judgements(ranked_readers.qrels_path(path), read["queries"], read["corpus"])
-    return _retrieval(entry, read["queries"], read["corpus"], qrels)
+    queries, corpus = read["queries"], read["corpus"]
+    qrels, remarks = ranked_readers.judgements(ranked_readers.qrels_path(path), queries, corpus)
+    candidates, more = ranked_readers.candidates_of(path, corpus, qrels)
+    same = sum(key in corpus and _same(item, corpus[key]) for key, item in queries.items())
+    if same and "ignore_identical_ids" not in entry:
+        more.append(f"{same} queries are documents too, by id and content; set ignore_identical_ids to leave them out")
+    task = _retrieval(entry, queries, corpus, qrels, candidates)
+    return {"subsets": {"all": task}, "remarks": [*remarks, *more]}
+
+
+def _same(one: Item, other: Item) -> bool:
+    """Returns whether two items are of the same text and of images with the same bytes."""
+    if one.text != other.text or len(one.images) != len(other.images):
+        return False
+    return all(a == b or files.sha256_file(a) == files.sha256_file(b) for a, b in zip(one.images, other.images))
 
 
 def read_mixed(path: pathlib.Path, entry: Entry) -> dict[str, Any]:

@@ -135,15 +135,26 @@ def _candidates(path: str, corpus) -> dict[str, list[str]]:
 def read_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a BEIR-style folder. With top_ranked.jsonl only the documents that it lists for a query are ranked, as in MTEB."""
     fields = _beir(path, entry)
-    if not any(g > 0 for judged in fields["qrels"].values() for g in judged.values()):
+    lists, remarks = candidates_of(path, fields["corpus_ids"], fields["qrels"])
+    more = {} if lists is None else {"candidates": lists}
+    return {**fields, **more, "remarks": [*fields["remarks"], *remarks]}
+
+
+def candidates_of(
+    path: pathlib.Path, corpus_ids, qrels: Mapping[str, Mapping[str, float]]
+) -> tuple[dict[str, list[str]] | None, list[str]]:
+    """Returns ({query: ids of documents} of a folder's top_ranked.jsonl or None, remarks).
+
+    Judgements without a relevant document are a DataError.
+    """
+    if not any(g > 0 for judged in qrels.values() for g in judged.values()):
         raise DataError(f"{path}: no query has a relevant document; correct the judgements")
-    if any((path / f"top_ranked.jsonl{suffix}").is_file() for suffix in ("", ".gz")):
-        lists = part(path, _RETRIEVAL, "top_ranked.jsonl")
-        fields["candidates"] = _candidates(lists, set(fields["corpus_ids"]))
-        missing = sum(q not in fields["candidates"] for q in fields["qrels"])
-        if missing:
-            fields["remarks"].append(f"{missing} queries have no candidates in top_ranked; they score 0, as in MTEB")
-    return fields
+    if not any((path / f"top_ranked.jsonl{suffix}").is_file() for suffix in ("", ".gz")):
+        return None, []
+    lists = _candidates(part(path, _RETRIEVAL, "top_ranked.jsonl"), set(corpus_ids))
+    missing = sum(query not in lists for query in qrels)
+    remark = f"{missing} queries have no candidates in top_ranked; they score 0, as in MTEB"
+    return lists, [remark] if missing else []
 
 
 def read_reranking(path: pathlib.Path, entry: Entry) -> dict[str, Any]:

@@ -211,6 +211,8 @@ def _text_embedder(file, config: dict) -> tuple[Embedder, int]:
     return Embedder(encoder, MeanPooling()), size(config, "max_position_embeddings", 64)
 
 
+_LINEAR = 2  # Pillow's number of the filter that images are resized by here
+_FILTERS = {0: "the nearest pixel", 1: "Lanczos' filter", 3: "a cubic filter", 4: "a box", 5: "Hamming's filter"}
 _NO_CROP = ("ViTImageProcessor",)  # processors that never crop; the others of Dinov2 do unless they are told not to
 
 
@@ -229,6 +231,11 @@ def _processor(path: pathlib.Path, kind: str) -> tuple[dict[str, Any], list[str]
         raise DataError(
             f"{file}: rescale_factor = {scale!r}: only 1/255 can be computed with; restore the file from its source"
         )
+    for name in ("do_rescale", "do_resize"):
+        if config.get(name, True) is not True:
+            raise DataError(
+                f"{file}: {name} = {config[name]!r}: images are resized and scaled to 0..1 here; restore the file"
+            )
     sizes = [config[name] for name in ("crop_size", "size") if isinstance(config.get(name), dict)]
     sides = next((s for s in sizes if s.get("height") and s.get("height") == s.get("width")), {})
     if config.get("do_center_crop", kind not in TIPS and config.get("image_processor_type") not in _NO_CROP):
@@ -237,6 +244,13 @@ def _processor(path: pathlib.Path, kind: str) -> tuple[dict[str, Any], list[str]
         ]
     else:
         notes = []
+    filter_number = config.get("resample", _LINEAR)
+    if filter_number != _LINEAR:
+        named = _FILTERS.get(filter_number, "another")
+        notes.append(
+            f"{file}: images are resized by a linear filter; the folder's own processor takes {named}, so that vectors differ "
+            "slightly"
+        )
     side = sides.get("height")
     colours = {"pixel_mean": tuple(map(float, mean)), "pixel_std": tuple(map(float, std))}
     return {**colours, "image_size": side if isinstance(side, int) and side > 0 else None}, notes

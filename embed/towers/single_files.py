@@ -43,6 +43,9 @@ def of_onnx(path: pathlib.Path, reader: stored.Arrays) -> ImageSource:
     )
 
 
+_HIGH_RESOLUTION = 448  # pixels; arXiv:2410.16512, second stage
+
+
 def of_npz(location: pathlib.Path, vision: pathlib.Path, text: pathlib.Path | None) -> ImageSource:
     """Returns TIPS' towers of .npz files, in the names of its JAX or of its PyTorch code."""
     reader = stored.of_npz(vision)
@@ -56,11 +59,20 @@ def of_npz(location: pathlib.Path, vision: pathlib.Path, text: pathlib.Path | No
             VisionTransformer(**towers.fields_of(reader, dialect, "", "tipsv2", vision)), image_size=224
         )
         of_image = lambda: towers.image_params(reader, dialect, image, "", ())  # noqa: E731
-    image = image.clone(image_size=image.encoder.position_grid * image.encoder.patch_size)
+    size = image.encoder.position_grid * image.encoder.patch_size
+    # The JAX code has one grid of positions at both resolutions, and images are given at that of the name.
+    is_high = is_scenic and "highres" in vision.name
+    image = image.clone(image_size=_HIGH_RESOLUTION if is_high else size)
     code = "JAX" if is_scenic else "PyTorch"
     notes = (
         [f"the MLPs have the GELU of TIPS' {code} code: {image.encoder.activation}"] if not image.encoder.gated else []
     )
+    if is_scenic and not is_high and "lowres" not in vision.name:
+        notes = (
+            *notes,
+            f"{vision.name}: its grid is that of {size} pixels at any resolution; if it was trained at {_HIGH_RESOLUTION}, let the "
+            "name hold highres, as TIPS' own does",
+        )
     if text is None:
         return ImageSource(location, "tips, image tower", (vision,), image, of_image, notes=tuple(notes))
     embedder, of_text = _npz_text(text)

@@ -149,3 +149,53 @@ def test_a_model_of_texts_is_told_before_anything_is_scored(task):
 
     model = types.SimpleNamespace(takes_images=False, max_length=8)
     assert _lacking(task.items()[0], model) == {"images": True, "texts": False}
+
+
+def test_pixels_that_were_not_measured_are_neither_fitted_nor_scored(task, tmp_path):
+    """Their depth is 0 and their normal black, as sensors write it."""
+    random, shares = np.random.default_rng(1), {}
+    for share in (0.0, 0.3):
+        changed = {}
+        for split in ("train_maps", "test_maps"):
+            changed[split] = dict(getattr(task, split))
+            for kind in ("depth", "normals"):
+                changed[split][kind] = []
+                for path in getattr(task, split)[kind]:
+                    with Image.open(path) as image:
+                        array = np.array(image)
+                    array[random.random(array.shape[:2]) < share] = 0
+                    changed[split][kind].append(tmp_path / f"{share}-{path.name}")
+                    Image.fromarray(array).save(changed[split][kind][-1])
+        shares[share] = dataclasses.replace(task, **changed).score_patches(seeing).scores
+    for name in ("depth_rmse", "normals_degrees"):
+        assert shares[0.3][name] == pytest.approx(shares[0.0][name], rel=0.05)
+
+
+def rewritten(task, tmp_path, kind, array):
+    """The task with one map in the place of all of a kind."""
+    Image.fromarray(array).save(tmp_path / "map.png")
+    maps = {
+        split: {**getattr(task, split), kind: [tmp_path / "map.png"] * len(getattr(task, split)[kind])}
+        for split in ("train_maps", "test_maps")
+    }
+    return dataclasses.replace(task, **maps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "message"),
+    [
+        ("classes", np.zeros((16, 16), np.uint8), "have fewer than two classes, or those of test none"),
+        ("classes", np.full((16, 16), 255, np.uint8), "have fewer than two classes, or those of test none"),
+        (
+            "classes",
+            np.zeros((16, 16, 3), np.uint8),
+            "map.png: has 3 values a pixel, and a map of classes has 1;",
+        ),
+        ("normals", np.zeros((16, 16), np.uint8), "map.png: has 1 values a pixel, and a map of normals has 3;"),
+        ("depth", np.zeros((16, 16), np.uint16), "its maps of depth are empty; correct them"),
+    ],
+)
+def test_maps_that_cannot_be_scored_are_one_line(task, tmp_path, kind, array, message):
+    with pytest.raises(DataError) as caught:
+        rewritten(task, tmp_path, kind, array).score_patches(seeing)
+    assert message in str(caught.value)

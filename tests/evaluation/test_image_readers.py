@@ -56,6 +56,23 @@ def test_a_folder_may_mix_texts_and_images(tmp_path):
     assert read("image_retrieval", folder, skip_first_result=True).subsets["all"].rules.skip_first_result
 
 
+def test_candidates_are_those_of_mtebs_folder_and_what_is_odd_is_remarked(tmp_path):
+    folder = write("image_retrieval", tmp_path / "t")
+    queries = [{"id": "a", "text": "x"}, {"id": "i2", "image": "images/2.png"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na\ti1\t1\na\tgone\t1\ni2\ti3\t1\n")
+    (folder / "top_ranked.jsonl").write_text(json.dumps({"query-id": "a", "corpus-ids": ["i1", "i3"]}) + "\n")
+    task = read("image_retrieval", folder)
+    assert task.subsets["all"].candidates == {"a": ["i1", "i3"]}
+    assert list(task.remarks) == [
+        "1 judgements name documents that are not in the corpus; they count as never found, as in MTEB",
+        "1 queries have no candidates in top_ranked; they score 0, as in MTEB",
+        "1 queries are documents too, by id and content; set ignore_identical_ids to leave them out",
+    ]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na\ti1\t0\n")
+    refused("image_retrieval", folder, "no query has a relevant document")
+
+
 def test_training_images_are_those_of_the_split_the_even_drawers_or_positions(tmp_path):
     labels = np.array(list("aabbab"))
     split = np.array(["train", "test"] * 3)

@@ -9,7 +9,6 @@ from source_files import PAIR, json_lines, parquet_file, records, refused, write
 
 from embed import sources
 from embed.data import seqio_tasks
-from embed.data.features import roles_of
 from embed.data.tasks import Task
 from embed.data.text_features import Lengths, pairs
 from embed.errors import ConfigError, DataError, EmbedError

@@ -76,3 +76,21 @@ def test_configurations_that_the_tensors_do_not_fit(changes, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         hugging_face.read(tmp_path / "f").params()
     assert "\n" not in str(caught.value)
+
+
+def processor(folder, **config):
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_center_crop": False, **config}))
+    return hugging_face.read(folder).notes
+
+
+def test_another_filter_is_said_and_other_colours_are_refused(tmp_path):
+    dinov2(tmp_path / "f")
+    plain = processor(tmp_path / "f", resample=2)
+    (note,) = set(processor(tmp_path / "f", resample=3)) - set(plain)
+    assert (
+        "preprocessor_config.json: images are resized by a linear filter; the folder's own processor takes a cubic"
+        in note
+    )
+    for name in ("do_rescale", "do_resize"):
+        with pytest.raises(DataError, match=f"preprocessor_config.json: {name} = False: images are resized and scaled"):
+            processor(tmp_path / "f", **{name: False})

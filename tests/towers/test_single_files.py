@@ -25,6 +25,17 @@ def test_the_image_size_is_that_of_the_positions(gated, tmp_path):
     assert bool(opened.notes) != gated  # which GELU is said, where there is one
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "is_said"), [("a_highres_b", 448, False), ("a_lowres_b", 12, False), ("vision", 12, True)]
+)
+def test_the_name_of_a_jax_file_says_the_resolution_that_its_positions_do_not(tmp_path, name, size, is_said):
+    path = tmp_path / f"{name}.npz"
+    np.savez(path, **scenic_arrays(drawn(image_tower())))
+    opened = single_files.of_npz(path, path, None)
+    assert opened.module.image_size == size and opened.module.encoder.position_grid == 3
+    assert any("let the name hold highres" in note for note in opened.notes) == is_said
+
+
 def test_a_vocabulary_larger_than_the_table_is_refused(tmp_path):
     np.savez(tmp_path / "vision.npz", **scenic_arrays(drawn(image_tower())))
     np.savez(tmp_path / "text.npz", **text_arrays(drawn(text_tower(290))))
