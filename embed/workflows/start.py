@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from embed import bundles, checkpoints, console, trees
+from embed import bundles, checkpoints, console, files, trees
 from embed.data import tokenizers
 from embed.errors import ConfigError, DataError
 from embed.models.language_model import decoder_start
@@ -20,7 +20,7 @@ class Start:
 
     A projection or pooling that `init_from` does not have starts at random, a decoder as the encoder
     (`language_model.decoder_start`). Tokens that the recipe's tokenizer has more than that of `init_from` start as the mean of
-    their pieces. The run says all of it.
+    their pieces. What else a run has learned, such as temperatures and heads, starts anew. The run says all of it.
     """
 
     def __init__(self, recipe: Recipe, model: Model):
@@ -45,6 +45,11 @@ class Start:
             trees.flatten(target),
             trees.flatten(checkpoints.restore(self._folder, "params", self._kept(target), without=bundles.UNSERVED)),
         )
+        left = self._left()
+        if left:
+            console.say(
+                f"start      of {self._folder} the model is taken; what else its run has learned starts anew: {', '.join(left)}"
+            )
         if self._added:
             console.say(
                 f"start      {len(self._added):,} tokens that {self._folder} does not know start as the mean of their pieces"
@@ -69,6 +74,12 @@ class Start:
             drawn = jax.jit(self._model.init, out_shardings=jax.tree.map(lambda x: x.sharding, target))
             leaves |= {p: x for p, x in trees.flatten(drawn(jax.random.key(self._recipe.seed))).items() if p in new}
         return trees.unflatten({path: leaves[path] for path in expected})
+
+    def _left(self) -> list[str]:
+        """Returns what a checkpoint holds beside the model, such as temperatures, heads, a teacher and centres."""
+        trees_there = files.read_manifest(self._folder).get("trees", {})
+        paths = [path for name in ("learned", "moving") for path in trees_there.get(name, {})]
+        return list(dict.fromkeys(path.partition("/")[0] for path in paths))
 
     def _added_tokens(self) -> dict[int, list[int]]:
         """Returns the pieces of the tokens that the recipe's tokenizer has more. Another vocabulary is a DataError."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import small_module, word_tokenizer
 
-from embed import arrays, sharding, sources, trees
+from embed import arrays, files, sharding, sources, trees
 from embed.data.denoisers import Denoiser
 from embed.data.language_features import Denoised
 from embed.data.tasks import Mixture, Task
@@ -149,3 +149,13 @@ def test_adapters_do_not_leave_new_parameters_at_random(recipe_of, bundle):
         Start(recipe, api.build(module))
     same = small_module(VOCAB_SIZE)
     Start(recipe_of(init_from=str(bundle), model=same, lora=Lora("kernel", rank=2)), api.build(same))
+
+
+def test_what_a_run_has_learned_beside_its_model_starts_anew_and_the_run_says_so(read, bundle, capsys, monkeypatch):
+    trees_there = {"params": {"a": {}}, "learned": {"loss/t": {}, "heads/class/w": {}}, "moving": {"centres/class": {}}}
+    monkeypatch.setattr(files, "read_manifest", lambda folder: {"trees": trees_there})
+    read(small_module(VOCAB_SIZE))
+    said = (
+        f"start      of {bundle} the model is taken; what else its run has learned starts anew: loss, heads, centres\n"
+    )
+    assert said in capsys.readouterr().out
