@@ -152,8 +152,9 @@ def test_adapters_do_not_leave_new_parameters_at_random(recipe_of, bundle):
 
 
 def test_what_a_run_has_learned_beside_its_model_starts_anew_and_the_run_says_so(read, bundle, capsys, monkeypatch):
-    trees_there = {"params": {"a": {}}, "learned": {"loss/t": {}, "heads/class/w": {}}, "moving": {"centres/class": {}}}
-    monkeypatch.setattr(files, "read_manifest", lambda folder: {"trees": trees_there})
+    more = {"learned": {"loss/t": {}, "heads/class/w": {}}, "moving": {"centres/class": {}}}
+    manifest = files.read_manifest(bundle)
+    monkeypatch.setattr(files, "read_manifest", lambda folder: {**manifest, "trees": {**manifest["trees"], **more}})
     read(small_module(VOCAB_SIZE))
     said = (
         f"start      of {bundle} the model is taken; what else its run has learned starts anew: loss, heads, centres\n"
