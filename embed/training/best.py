@@ -30,7 +30,7 @@ class Best:
 
         Evaluations after `first`, whose checkpoints are damaged or gone, are made again.
         """
-        best = bundles.read_best(self.run_dir)
+        best = bundles.read_best(self.run_dir) if hosts.is_main() else None
         reason = None if best is None else self._reason(best, first)
         if hosts.is_main():
             if reason is not None:
@@ -39,8 +39,9 @@ class Best:
             for path in self.run_dir.glob(f"evaluation/*/{SCORES}"):
                 if int(path.parent.name) > first:
                     shutil.rmtree(path.parent)
+        # What the main host has decided is what all find.
         hosts.share(self.run_dir, "the evaluations so far were looked at")
-        return None if reason is not None else best
+        return bundles.read_best(self.run_dir)
 
     def _reason(self, best: Mapping[str, Any], first: int) -> str | None:
         if best["metric"] != self.metric:
