@@ -11,8 +11,9 @@
   embed index INDEX                                 says what it holds
 
 Documents are rows of a jsonl or jsonl.gz file with text, image (a path from the file's folder) or both, and if there id or _id,
-title, file and line. A row without an id is called by its file and line, and is not replaced by --add. Search is exact unless the index has a graph, which pays from about a million documents on. Every file has a digest,
-which is verified when a machine first opens the index and when a file has changed.
+title, file and line. A row without an id is called by its file and line, and is not replaced by --add. Search is exact unless the
+index has a graph, which pays from about a million documents on. Every file has a digest, which is verified when a machine first
+opens the index and when a file has changed.
 """
 
 from embed import environment
