@@ -40,7 +40,7 @@ def two_stages(tmp_path):
 def test_the_commands_are_those_that_embed_knows(two_stages):
     done, calls = two_stages("model", "pairs", "out", "3")
     assert done.returncode == 0, done.stderr
-    assert [c[0] for c in calls] == ["convert", "train", "average", "mine", "train", "train", "train", "average"]
+    assert [c[0] for c in calls] == ["convert", "train", "average", "mine", "train", "train", "train", "average", "average"]
     for name, *given in calls:
         parser = main._Parser(allow_abbrev=False)
         importlib.import_module(f"embed.commands.{name}").add_arguments(parser)
@@ -49,7 +49,9 @@ def test_the_commands_are_those_that_embed_knows(two_stages):
             assert pathlib.Path(path).is_file()
     assert all("--gin.SEED=3" in c for c in calls if c[0] == "train")
     weighted = ["--method=weighted", "--weights=0.6,0.2,0.2"]
-    assert calls[-1] == ["average", "out/tasks", "out/languages", "out/code", *weighted, "--output=out/soup"]
+    assert calls[-2] == ["average", "out/tasks", "out/languages", "out/code", *weighted, "--output=out/soup"]
+    kept = ["--method=interpolate", "--alpha=0.75", "--output=out/final"]
+    assert calls[-1] == ["average", "out/base", "out/soup", *kept]
 
 
 def test_a_run_that_was_stopped_goes_on_and_keeps_what_is_there(two_stages):
@@ -58,7 +60,7 @@ def test_a_run_that_was_stopped_goes_on_and_keeps_what_is_there(two_stages):
     done, then = two_stages("model", "pairs", "out")
     assert done.returncode == 0, done.stderr
     # Runs and mining know themselves what is done; models that are there are not made again.
-    assert [c[0] for c in then] == ["train", "mine", "train", "train", "train", "average"]
+    assert [c[0] for c in then] == ["train", "mine", "train", "train", "train", "average", "average"]
 
 
 def test_too_few_words_show_how_it_is_called(two_stages):
