@@ -34,7 +34,6 @@ LABELS = [f"{name}='labels.jsonl'" for name in ("TOPICS", "QUESTIONS", "OPINIONS
 REQUIRED = {
     "recipes/quickstart.gin": ["SOURCE='minilm'"],
     "recipes/finetune_sentence_transformer.gin": ["SOURCE='minilm'"],
-    "recipes/distil_sentence_transformer.gin": ["SOURCE='minilm'", "TEACHER_VECTORS='taught'"],
     "recipes/gemini_embedding/prefinetune.gin": ["SOURCE='minilm'"],
     "recipes/gemini_embedding/finetune.gin": ["SOURCE='minilm'"],
     "recipes/embedding_gemma/prefinetune.gin": ["SOURCE='minilm'"],
