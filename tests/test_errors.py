@@ -22,8 +22,13 @@ CODES = {
 
 
 def test_the_codes_are_those_of_sysexits():
-    found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and kind is not errors.InUse}
+    found = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and kind not in (errors.InUse, errors.NotHere)
+    }
     assert issubclass(errors.InUse, errors.StorageError) and errors.InUse.exit_code == CODES["StorageError"]
+    assert issubclass(errors.NotHere, errors.DataError) and errors.NotHere.exit_code == CODES["DataError"]
     assert {name: kind.exit_code for name, kind in found.items()} == CODES
     assert all(issubclass(kind, errors.EmbedError) for kind in found.values())
 

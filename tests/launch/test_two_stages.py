@@ -40,7 +40,17 @@ def two_stages(tmp_path):
 def test_the_commands_are_those_that_embed_knows(two_stages):
     done, calls = two_stages("model", "pairs", "out", "3")
     assert done.returncode == 0, done.stderr
-    assert [c[0] for c in calls] == ["convert", "train", "average", "mine", "train", "train", "train", "average", "average"]
+    assert [c[0] for c in calls] == [
+        "convert",
+        "train",
+        "average",
+        "mine",
+        "train",
+        "train",
+        "train",
+        "average",
+        "average",
+    ]
     for name, *given in calls:
         parser = main._Parser(allow_abbrev=False)
         importlib.import_module(f"embed.commands.{name}").add_arguments(parser)
