@@ -257,15 +257,17 @@ def set_aside(folder, damaged: Mapping[int, DataError], say: Callable[[str], Non
         )
 
 
-def agree_with_main(step_folder) -> None:
-    """Verifies a step that the main host has, and removes those that it has set aside, where this host has its own copy."""
-    step_folder = pathlib.Path(step_folder)
-    if hosts.is_main() or not _is_apart(step_folder):
+def agree_with_main(folder, step: int) -> None:
+    """Verifies the step that the main host goes on from (-1 for none), and removes those that it has set aside, where this host
+    has its own copy: it would take one of them for saved."""
+    folder = pathlib.Path(folder)
+    if hosts.is_main() or not _is_apart(folder):
         return
-    files.verify_manifest(step_folder)
-    for step in files.committed_steps(step_folder.parent):
-        if step > int(step_folder.name):
-            shutil.rmtree(step_folder.parent / str(step))
+    if step >= 0:
+        files.verify_manifest(folder / str(step))
+    for other in files.committed_steps(folder):
+        if other > step:
+            shutil.rmtree(folder / str(other))
 
 
 def tree_paths(step_folder, item: str) -> set[str]:

@@ -947,16 +947,18 @@ def test_a_host_with_its_own_copy_takes_over_what_the_main_host_has_set_aside(tm
         saver.save(step, make_trees(), CONTENTS)
     saver.close()
     four = tmp_path / "checkpoints" / "4"
-    checkpoints.agree_with_main(four)
+    checkpoints.agree_with_main(four.parent, 4)
     monkeypatch.setattr(checkpoints.hosts, "is_main", lambda: False)
-    checkpoints.agree_with_main(four)
+    checkpoints.agree_with_main(four.parent, 4)
     assert files.committed_steps(tmp_path / "checkpoints") == [4, 8], "one host, or hosts with a common disk"
     monkeypatch.setattr(checkpoints, "_is_apart", lambda folder: True)
-    checkpoints.agree_with_main(four)
+    checkpoints.agree_with_main(four.parent, 4)
     assert files.committed_steps(tmp_path / "checkpoints") == [4]
     (four / "model.json").write_text("{}")
     with pytest.raises(DataError, match="model.json"):
-        checkpoints.agree_with_main(four)
+        checkpoints.agree_with_main(four.parent, 4)
+    checkpoints.agree_with_main(four.parent, -1)
+    assert files.committed_steps(tmp_path / "checkpoints") == [], "the main host found none that is whole"
 
 
 def test_hosts_agree_whether_a_step_is_there(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ _STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
 _LOCAL = ("output.log",)  # of this machine alone
+_OF_ARRAYS = (".zarray", ".zgroup", ".zattrs")  # what arrays of checkpoints that several hosts wrote are described by
 
 
 def step_of(name: str) -> str | None:
@@ -46,7 +47,8 @@ def is_shown(folder: str) -> bool:
 def is_shared(name: str) -> bool:
     """Returns whether a file of this name belongs into the bucket: it is not hidden, and not of this machine alone."""
     *folders, last = name.split("/")
-    return all(map(is_shown, folders)) and not last.startswith(".") and name not in _LOCAL
+    is_hidden = last.startswith(".") and last not in _OF_ARRAYS
+    return all(map(is_shown, folders)) and not is_hidden and name not in _LOCAL
 
 
 def matches(name: str, pattern: str) -> bool:

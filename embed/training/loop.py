@@ -198,6 +198,7 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     step = int(hosts.agree(np.int32(-1 if step is None else step)))
     if step < 0:
         checkpoints.set_aside(folder, damaged, console.say)
+        checkpoints.agree_with_main(folder, step)
         return None
     step_folder = folder / str(step)
     meta = documents.read_json(step_folder / "meta.json", _Meta)
@@ -205,7 +206,7 @@ def _restore(run: Run, items: Items, placed: TrainState) -> tuple[TrainState, in
     if step > run.schedule.steps:
         raise DataError(f"{step_folder}: the run is at step {step}, past steps = {run.schedule.steps}; raise it")
     checkpoints.set_aside(folder, damaged, console.say)
-    checkpoints.agree_with_main(step_folder)
+    checkpoints.agree_with_main(folder, step)
     targets = with_shardings(items.split(items.abstract), items.split(placed))
     targets["params"] = items.exported_target(placed, run.model, run.mesh)
     identity.check_trees(step_folder, targets)

@@ -10,6 +10,7 @@ from embed.buckets import naming
     [
         ("a", True), ("a/b.json", True), (".a", False), ("a/.b", False), (".a/b", False), (".t.parts/part-1.json", True),
         ("output.log", False), ("a/output.log", True), ("checkpoints/7.orbax-checkpoint-tmp-3/x", False), (".uploading", False),
+        ("checkpoints/4/params/a.kernel/.zarray", True), ("checkpoints/4/.written/1.json", False),
     ],
 )  # fmt: skip
 def test_what_belongs_there(name, is_shared):

@@ -96,8 +96,8 @@ def test_hosts_look_at_the_step_that_a_run_goes_on_from(tmp_path, monkeypatch):
     class Seen(Exception):
         pass
 
-    def look(step_folder):
-        raise Seen(step_folder.name)
+    def look(folder, step):
+        raise Seen(str(step))
 
     monkeypatch.setattr(loop.checkpoints, "newest_intact_step", lambda folder: (4, {}))
     monkeypatch.setattr(loop.documents, "read_json", lambda path, kind: {"identity": {}})
