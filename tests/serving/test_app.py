@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -48,43 +47,44 @@ def served():
         one.batcher.close()
 
 
-def call(one, method="POST", path="/v1/embeddings", body=b"", headers=(), pieces=None, pause=0.0, stays=True):
+async def answered(one, method="POST", path="/v1/embeddings", body=b"", headers=(), pieces=None, pause=0.0, stays=True):
     """Returns (status, headers, body) of one request, of a client that goes where it does not stay."""
     sent = [body] if pieces is None else list(pieces)
+    waiting = [{"type": "http.request", "body": b, "more_body": i + 1 < len(sent)} for i, b in enumerate(sent)]
+    answer = []
 
-    async def run():
-        waiting = [{"type": "http.request", "body": b, "more_body": i + 1 < len(sent)} for i, b in enumerate(sent)]
-        answer = []
+    async def receive():
+        if not waiting and stays:
+            await asyncio.Event().wait()
+        if not waiting:
+            return {"type": "http.disconnect"}
+        await asyncio.sleep(pause)
+        return waiting.pop(0)
 
-        async def receive():
-            if not waiting and stays:
-                await asyncio.Event().wait()
-            if not waiting:
-                return {"type": "http.disconnect"}
-            await asyncio.sleep(pause)
-            return waiting.pop(0)
+    async def send(message):
+        answer.append(message)
 
-        async def send(message):
-            answer.append(message)
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(k.encode(), v.encode()) for k, v in headers],
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+    }
+    await one(scope, receive, send)
+    start = next(m for m in answer if m["type"] == "http.response.start")
+    content = b"".join(m.get("body", b"") for m in answer if m["type"] == "http.response.body")
+    return start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, content
 
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": method,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": [(k.encode(), v.encode()) for k, v in headers],
-            "scheme": "http",
-            "server": ("127.0.0.1", 80),
-        }
-        await one(scope, receive, send)
-        start = next(m for m in answer if m["type"] == "http.response.start")
-        content = b"".join(m.get("body", b"") for m in answer if m["type"] == "http.response.body")
-        return start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, content
 
-    return asyncio.run(run())
+def call(one, *given, **named):
+    """`answered`, in a loop of its own."""
+    return asyncio.run(answered(one, *given, **named))
 
 
 def ask(one, headers=(), **body):
@@ -182,24 +182,28 @@ def test_a_failure_of_the_model_is_answered_and_printed(served, capsys):
 
 def test_what_a_client_that_has_gone_asked_for_is_not_encoded():
     """The first request keeps the model busy; the client of the second goes while it waits."""
-    encoded, may_go_on = [], threading.Event()
+    encoded, is_busy, may_go_on = [], threading.Event(), threading.Event()
 
     def slow(texts, prompt):
         encoded.extend(texts)
+        is_busy.set()
         assert may_go_on.wait(10)
         return encode(texts, prompt)
 
     one = dataclasses.replace(service(), batcher=Batcher(slow, 8, 100))
     made = app.make(one)
-    first = threading.Thread(target=call, args=(made,), kwargs={"body": b'{"input": "first", "model": "m"}'})
-    first.start()
-    while not encoded:
-        time.sleep(0.001)
-    status, _, _ = call(made, body=b'{"input": "second", "model": "m"}', stays=False)
-    assert status == 499
-    may_go_on.set()
-    first.join()
-    assert ask(made, input="third")[0] == 200 and encoded == ["first", "third"]
+
+    async def run():
+        first = asyncio.ensure_future(answered(made, body=b'{"input": "first", "model": "m"}'))
+        while not is_busy.is_set():
+            await asyncio.sleep(0.001)
+        assert (await answered(made, body=b'{"input": "second", "model": "m"}', stays=False))[0] == 499
+        may_go_on.set()
+        assert (await first)[0] == 200
+        assert (await answered(made, body=b'{"input": "third", "model": "m"}'))[0] == 200
+
+    asyncio.run(run())
+    assert encoded == ["first", "third"]
     one.batcher.close()
 
 
