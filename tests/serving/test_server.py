@@ -7,29 +7,21 @@ from embed.serving import server
 
 def test_a_connection_without_a_request_is_closed(monkeypatch):
     monkeypatch.setattr(server, "_HEAD_SECONDS", 0.05)
-    ports = []
 
-    async def run():
-        config = server.uvicorn.Config(_app, port=0, http=server._Protocol, log_level="critical", lifespan="off")
-        one = server._Server(config, lambda host, port: ports.append(port))
-        serving = asyncio.create_task(one.serve())
-        while not ports:
-            await asyncio.sleep(0.01)
-        reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+    async def run(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHo")
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await asyncio.wait_for(reader.readuntil(b"ok"), 5)).startswith(b"HTTP/1.1 200")
         await asyncio.sleep(0.1)  # a connection that was used stays
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await asyncio.wait_for(reader.readuntil(b"ok"), 5)).startswith(b"HTTP/1.1 200")
         writer.close()
-        one.should_exit = True
-        await serving
 
-    asyncio.run(run())
+    _with_server(_app, run)
 
 
 def test_the_head_of_a_later_request_has_a_limit_too(monkeypatch):
