@@ -197,15 +197,15 @@ def _call(target: Callable, reader: Reader):
 
 
 def _applies(scope: str, to: str) -> bool:
-    """Returns whether what is bound in a scope applies to a call in the scope `to`: the same one, or one inside it."""
+    """Returns whether a binding in `scope` applies to a call in the scope `to`: the same scope, or one inside it."""
     return not scope or to == scope or to.startswith(f"{scope}/")
 
 
 def _check_used(reader: Reader) -> None:
-    """Raises ConfigError for a binding that no built object took, and for one that stands below all that take its place.
+    """Raises ConfigError for a binding that no built object took, and for one that inner scopes override everywhere.
 
     gin knows an object by the import that named it, which may be a package that takes the object from its own modules. Bindings
-    of an object that another one has replaced since are let go with it.
+    of an object are allowed to be unused where a later binding replaced the reference to the object (`_released`).
     """
     operative = [
         (gin_config._REGISTRY[selector].wrapped, scope, set(arguments))
@@ -228,7 +228,8 @@ def _check_used(reader: Reader) -> None:
             )
         if last[b.name] != number:
             continue
-        # What takes its place in every scope: bound before, it makes this one useless; bound later, it was meant to.
+        # gin takes the binding of the innermost scope. Where every call has one that was bound earlier, this one has no effect;
+        # where it was bound later, it overrides this one on purpose.
         nearer = [
             [n for n, c in enumerate(reader.bindings) if targets[n] is targets[number] and _is_nearer(c, b, scope)]
             for scope in takers[number]
@@ -242,9 +243,10 @@ def _check_used(reader: Reader) -> None:
 def _released(
     reader: Reader, last: dict[str, int], targets: Sequence[Any], takers: Sequence[Sequence[str]]
 ) -> dict[int, int]:
-    """Returns {number of a binding that nothing took: number of the binding that put another object in the place of its own}.
+    """Returns {n: m} for each unused binding n of an object that only an overridden value referenced; m overrode that value.
 
-    A binding names objects; where it is bound anew, those that nothing else names go, and with them what their bindings name.
+    An example is the rate of AdamW in runs/base.gin where a recipe binds another optimiser. The objects that such bindings
+    reference are released with them.
     """
     replaced = [(n, last[b.name]) for n, b in enumerate(reader.bindings) if last[b.name] != n]
     released: dict[int, int] = {}
@@ -262,17 +264,17 @@ def _released(
 
 
 def _is_nearer(one: Binding, other: Binding, scope: str) -> bool:
-    """Returns whether `one` is taken in the place of `other` by a call in a scope."""
+    """Returns whether a call in `scope` takes the value of `one`, which is bound in an inner scope, and not that of `other`."""
     return one.arg == other.arg and len(one.scope) > len(other.scope) and _applies(one.scope, scope)
 
 
 def _check_macros_used(reader: Reader, last: dict[str, int], released: dict[int, int]) -> None:
-    """Raises ConfigError for a macro that only bindings take which were let go before it was bound."""
+    """Raises ConfigError for a macro that was bound after all bindings that take it were released."""
     for number, b in enumerate(reader.bindings):
         users = [n for n, c in enumerate(reader.bindings) if b.selector in {r.name for r in references(c.value)}]
         if b.arg or last[b.name] != number or not users or not all(n in released for n in users):
             continue
         if number > max(released[n] for n in users):
             raise ConfigError(
-                f"{b.location}: {b.name} has no effect: {reader.bindings[users[0]].name} takes it, which is not used any more"
+                f"{b.location}: {b.name} has no effect: {reader.bindings[users[0]].name} takes it, and is not used any more"
             )

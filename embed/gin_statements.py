@@ -117,11 +117,12 @@ class Reader:
         self._copy(path, lines, copied, len(lines))
 
     def _check_above(self, seen: dict[str, str], included: Sequence[Binding]) -> None:
-        """Raises ConfigError where an included file binds anew what stands above it."""
+        """Raises ConfigError for a binding above an include whose file binds the same name: it would have no effect."""
         for b in included:
             if b.name in seen:
                 raise ConfigError(
-                    f"{seen[b.name]}: {b.name} is bound anew at {b.location}, which is included below; move it below the include"
+                    f"{seen[b.name]}: {b.name} is overridden at {b.location}, in a file that is included below; move it below the "
+                    "include"
                 )
 
     def _copy(self, path: pathlib.Path, lines: list[str], start: int, stop: int) -> None:

@@ -77,7 +77,7 @@ def _opened(
         raise type(e)(f"{location}: {e}") from e
     except MemoryError:
         raise
-    except Exception as e:  # Pillow's plugins raise what they like: OSError, SyntaxError, struct.error, RuntimeError
+    except Exception as e:  # Pillow's plugins raise errors of many types, struct.error and RuntimeError among them
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise _unreadable(content, location, f"a damaged image ({reason})") from e
 
@@ -176,11 +176,11 @@ def read_map(content: bytes, location: str, max_pixels: int = MAX_PIXELS) -> np.
 def upright(image: Any) -> Any:
     """Returns a Pillow image in RGB, turned as its EXIF orientation says; one that is so already comes back without a copy.
 
-    Numbers that have no white are a DataError: whole numbers of 32 bits, and others outside 0 to 1.
+    Pixels whose range is not known are a DataError: integers of 32 bits, and floats outside 0 to 1.
     """
     from PIL import Image
 
-    # Not by ImageOps.exif_transpose, which writes the other EXIF entries anew and fails on odd ones.
+    # ImageOps.exif_transpose would serialise the other EXIF entries too, and raises an error for odd ones.
     turn = _TURNS.get(_orientation(image))
     return _rgb(image if turn is None else image.transpose(Image.Transpose[turn]))
 
@@ -207,7 +207,7 @@ def _rgb(image: Any) -> Any:
 
 
 def _of_bytes(image: Any) -> Any:
-    """Returns an image of 16 bits, or of numbers from 0 to 1, as one of 8 bits; its transparent grey becomes transparent."""
+    """Returns an image of 16 bits, or of floats from 0 to 1, as one of 8 bits, with an alpha channel for a transparent grey."""
     from PIL import Image
 
     values = np.asarray(image, np.float64)
@@ -215,9 +215,9 @@ def _of_bytes(image: Any) -> Any:
     # A PNG has 16 bits at most; older versions of Pillow open them as 32.
     is_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode == "F" and not (low >= 0 and high <= 1):
-        raise DataError(f"an image of numbers from {low:g} to {high:g}, expected 0 to 1; write it with 8 or 16 bits")
+        raise DataError(f"an image of floats from {low:g} to {high:g}, expected 0 to 1; write it with 8 or 16 bits")
     if image.mode != "F" and not is_16_bits:
-        raise DataError("an image of whole numbers of 32 bits, which have no white; write it with 8 or 16 bits")
+        raise DataError("an image of 32-bit integers, whose white is not known; write it with 8 or 16 bits")
     grey = Image.fromarray((values / 257 if is_16_bits else values * 255).round().astype(np.uint8))
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):

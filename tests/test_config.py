@@ -221,7 +221,9 @@ def test_a_binding_above_the_include_that_binds_it_anew_is_refused(parts):
     with open("base.gin", "w") as f:
         f.write(RECIPE)
     message = fails(parts, RECIPE.split("STEPS")[0] + "STEPS = 9\ninclude 'base.gin'\n")
-    assert "recipe.gin:3: STEPS is bound anew at " in message and "base.gin:3, which is included below" in message
+    assert (
+        "recipe.gin:3: STEPS is overridden at " in message and "base.gin:3, in a file that is included below" in message
+    )
 
 
 def test_what_is_bound_of_a_part_goes_with_it(parts):
@@ -232,7 +234,7 @@ def test_what_is_bound_of_a_part_goes_with_it(parts):
     assert build(parts, text).extra == 1
     assert "parts.optimizer.rate is never used" in fails(parts, text + "parts.optimizer.rate = 0.7\n")
     message = fails(parts, text, "RATE=0.7")
-    assert "RATE has no effect: parts.optimizer.rate takes it, which is not used any more" in message
+    assert "RATE has no effect: parts.optimizer.rate takes it, and is not used any more" in message
 
 
 def test_a_recipe_may_take_another_optimiser(tmp_path):

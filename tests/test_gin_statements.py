@@ -40,6 +40,6 @@ def test_what_an_included_file_would_bind_anew_is_refused_above_it(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "base.gin", "A = 1")
     with pytest.raises(
-        ConfigError, match=r"top.gin:2: A is bound anew at .*base.gin:2, which is included below; move it"
+        ConfigError, match=r"top.gin:2: A is overridden at .*base.gin:2, in a file that is included below"
     ):
         Reader().read(written(tmp_path, "top.gin", "A = 2", "include 'base.gin'"))

@@ -175,7 +175,7 @@ def test_other_files_are_unpacked_whole():
 
 
 def test_other_exif_entries_may_be_odd():
-    """Pillow's own function writes them anew, and fails."""
+    """Pillow's own function serialises them, and raises an error."""
     plain = written(Image.fromarray(COLOURS), "JPEG", quality=95)
     head = b"Exif\0\0" + _entries((0x0102, 7, 4, b"\x08\0\0\0"), (0x0112, 3, 1, b"\x06\0\0\0"))
     odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(head) + 2) + head + plain[2:]
@@ -208,8 +208,8 @@ def test_numbers_from_0_to_1_are_grey_and_others_are_refused():
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     np.testing.assert_array_equal(decoded(written(Image.fromarray(ramp), "TIFF"))[0, :, 0], np.arange(256))
     for values, message in (
-        (ramp * 255, "f: an image of numbers from 0 to 255, expected 0 to 1; write it with 8 or 16 bits"),
-        (np.arange(256, dtype=np.int32)[None], "f: an image of whole numbers of 32 bits, which have no white"),
+        (ramp * 255, "f: an image of floats from 0 to 255, expected 0 to 1; write it with 8 or 16 bits"),
+        (np.arange(256, dtype=np.int32)[None], "f: an image of 32-bit integers, whose white is not known"),
     ):
         with pytest.raises(DataError) as refused:
             decoded(written(Image.fromarray(values), "TIFF"))
@@ -220,6 +220,6 @@ def test_the_transparent_grey_of_sixteen_bits_lies_on_white():
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     content = written(Image.fromarray(values))
     chunk = b"tRNS" + struct.pack(">H", 257)
-    place = content.index(b"IDAT") - 4
-    marked = content[:place] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[place:]
+    start = content.index(b"IDAT") - 4
+    marked = content[:start] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[start:]
     np.testing.assert_array_equal(decoded(marked)[0, :, 0], [0, 255, 128, 255])

@@ -10,7 +10,7 @@ _STEP = re.compile(r"(?:^|.*/)checkpoints/\d+(?=/)")
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is writing
 PREPARED = ".parts"  # ends the name of the folder of what processes have prepared of a token cache
 _LOCAL = ("output.log",)  # of this machine alone
-_OF_ARRAYS = (".zarray", ".zgroup", ".zattrs")  # what arrays of checkpoints that several hosts wrote are described by
+_OF_ARRAYS = (".zarray", ".zgroup", ".zattrs")  # describe the arrays of checkpoints that several hosts write
 
 
 def step_of(name: str) -> str | None:

@@ -104,7 +104,7 @@ def add_arguments(parser) -> None:
     )
 
 
-# What only suites take, and what only scoring does.
+# Options that need a suite, and options that need a model to score.
 _OF_SUITES = ("weights", "baselines", "tasks", "vectors")
 _OF_SCORING = ("dims", "quantize", "max_length", "distributed")
 

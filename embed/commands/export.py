@@ -15,10 +15,10 @@ q4_0). What they lose is printed, and what llama.cpp lacks is refused.
 --format=bundle writes a bundle whose weights are packed to 4 or 8 bits, which every command takes as a MODEL. Of a model that was
 trained with Recipe.quantization it has every value; any other model is rounded: compare it by `embed evaluate`.
 
-With --dims=N the bundle is a model of N values, the first of the model's. --principal_components=VECTORS turns them before:
-VECTORS is what `embed encode MODEL` wrote, of texts like those that will be compared, and the first values are the principal
-components of these vectors. A cut model loses much less by it, and the whole embedding compares as before. Binary vectors lose by
-it, as the last values are small.
+--format=bundle --dims=N truncates the embedding to its first N values. --principal_components=VECTORS projects it first on the
+principal components of VECTORS, which `embed encode MODEL` wrote from texts like those that will be compared. The first N
+components keep more of the inner products than the first N values of a model do; all of them keep the cosines. Binary vectors
+get worse by the projection, as the last components are small.
 """
 
 from embed import environment
@@ -63,10 +63,10 @@ def add_arguments(parser) -> None:
         "--principal_components",
         metavar="VECTORS",
         type=options.path,
-        help="of a bundle: vectors of the model to whose principal components its embedding is turned",
+        help="of a bundle: project the embedding on the principal components of these vectors of the model",
     )
     parser.add_argument(
-        "--dims", type=options.count, help="of a bundle: how many values its embedding has (default: all)"
+        "--dims", type=options.count, help="of a bundle: the number of values of the embedding (default: all)"
     )
 
 

@@ -62,7 +62,7 @@ class Pair:
 
     @property
     def passage(self) -> str:
-        """The target as it is judged: below its title, if it has one."""
+        """The target as the language model reads it: the title on a line above, if there is one."""
         return f"{self.title}\n{self.target}" if self.title else self.target
 
     @property

@@ -33,7 +33,7 @@ _LENGTHS, _GROUPS = "lengths.npy", "groups.npy"
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """A verified token cache. Without its source on this machine nobody knows whether it is of the source as it stands now."""
+    """A verified token cache. Without `has_source` the source is not on this machine, and may have changed since."""
 
     folder: pathlib.Path
     manifest: dict[str, Any]

@@ -18,7 +18,7 @@ _KINDS = {
     ".csv": TabSeparated,
     ".parquet": Parquet,
 }
-# Suffixes of data, in any case, among those of a name.
+# A name with one of these suffixes, in upper or lower case, is taken for a file of records.
 _DATA = {*_KINDS, ".ndjson", ".jsonlines", ".arrow", ".feather", ".xlsx"}
 
 

@@ -86,9 +86,9 @@ def encode(
 
 
 class _Watched:
-    """The files of a task's source as they were before it was decided what they are: a part is of these, or it is not written.
+    """The states of a source's files, taken before the source's fingerprint: a part is written only where they are unchanged.
 
-    What has been replaced or written to shows in a file's number, size and times.
+    A file that was replaced or written to has another inode number, size or time.
     """
 
     def __init__(self, task: AnyTask):
@@ -100,7 +100,7 @@ class _Watched:
         self._files = {path: now for path in named if (now := paths.state(path)) is not None}
 
     def check(self) -> None:
-        """Raises DataError where a file is another than it was."""
+        """Raises DataError for a file that has changed."""
         for path, before in self._files.items():
             if paths.state(path) != before:
                 raise DataError(f"task {self._name!r}: {path} changed while it was read; run the command again")

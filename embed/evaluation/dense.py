@@ -26,7 +26,7 @@ def patch_shares(classes: Int[np.ndarray, "n Y X"], rows: int, columns: int, cou
 def patch_means(values: Float[np.ndarray, "n Y X C"], rows: int, columns: int) -> Float[np.ndarray, "n P C"]:
     """Returns the mean of the pixels of each patch, row by row. The sides are multiples of the grid's.
 
-    Pixels of NaN, whose values nobody knows, are left out; a patch of nothing else is NaN.
+    Unknown pixels (NaN) are left out. The mean of a patch without a known pixel is NaN.
     """
     count, height, width, channels = values.shape
     blocks = values.reshape(count, rows, height // rows, columns, width // columns, channels)
@@ -49,7 +49,7 @@ def positions(rows: int, columns: int) -> Float[np.ndarray, "P 6"]:
 class Ridge:
     """A linear map from patches [n, P, D] to values [n, P, C], beside polynomials of the position, which carry no penalty.
 
-    Features are scaled by the deviations of the training patches. Patches whose values are NaN, as nobody knows them, are not
+    Features are scaled by the deviations of the training patches. Patches with an unknown value (NaN) are not
     fitted.
     """
 

@@ -62,8 +62,8 @@ def read_image_retrieval(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads texts and the images that they find.
 
     A folder is BEIR's, whose queries and documents have `text`, `image` or both. With top_ranked.jsonl only the documents that it
-    lists for a query are ranked, as in MTEB. Of an .npz file with names the queries are the
-    names, language by language, and all images are searched.
+    lists for a query are ranked, as in MTEB. The queries of an .npz file with names are the names, language by language, and all
+    images are searched.
     """
     if path.is_dir():
         return _folder(path, entry)

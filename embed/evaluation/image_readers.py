@@ -207,9 +207,9 @@ def beside(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 def read_dense(path: pathlib.Path, entry: Entry) -> dict[str, Any]:
     """Reads a folder with train.jsonl and test.jsonl of {"image", "classes", "depth"?, "normals"?}: images as paths in the folder.
 
-    A map of classes has a number for each pixel, 255 for none; depths have 8 or 16 bits, 0 for none; normals are colours of -1 to
-    1, black or of no length for none. What is none is neither fitted nor scored. The
-    classes' names may stand in labels.jsonl: {"label": number, "text": a name, or a list of texts of it}.
+    A map of classes has a number for each pixel, 255 for no class; depths have 8 or 16 bits, 0 for no depth; normals are colours
+    of -1 to 1, black or of no length for no normal. Pixels without a value are neither fitted nor scored. The classes' names may
+    stand in labels.jsonl: {"label": number, "text": a name, or a list of texts of it}.
     """
     what, fields = "a dense task is a folder with train and test", {}
     for split in ("train", "test"):

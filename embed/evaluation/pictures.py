@@ -74,15 +74,19 @@ def of_classes(classes: np.ndarray, count: int) -> bytes:
 
 
 def of_depths(depths: np.ndarray, low: float, high: float) -> bytes:
-    """Returns a map of depths [Y, X] as PNG: near ones are yellow, far ones blue; `low` and `high` are the ends of the scale."""
+    """Returns a map of depths [Y, X] as PNG: near ones are yellow, far ones blue, and NaN is black.
+
+    `low` and `high` are the ends of the scale.
+    """
     share = np.clip((depths - low) / max(high - low, 1e-9), 0, 1)[..., None]
-    return scaled((1 - share) * np.array([0.99, 0.9, 0.35]) + share * np.array([0.1, 0.15, 0.5]))
+    colours = (1 - share) * np.array([0.99, 0.9, 0.35]) + share * np.array([0.1, 0.15, 0.5])
+    return scaled(np.nan_to_num(colours))
 
 
 def of_normals(normals: np.ndarray) -> bytes:
-    """Returns directions [Y, X, 3] as PNG, each as a colour."""
+    """Returns directions [Y, X, 3] as PNG, each as a colour; NaN is black."""
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return scaled(normals / np.maximum(length, 1e-9) / 2 + 0.5)
+    return scaled(np.nan_to_num(normals / np.maximum(length, 1e-9) / 2 + 0.5))
 
 
 def write(folder: pathlib.Path, rows: Rows) -> None:

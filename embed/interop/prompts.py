@@ -19,7 +19,10 @@ _ALSO_READ = {
 }
 PLAIN = "{content}"
 _TITLED = "title: none | text: "
-_AS_QUERY = ("question answering", "fact checking")  # are the query's where a folder has none
+_AS_QUERY = (
+    "question answering",
+    "fact checking",
+)  # have the prompt of queries in a folder without prompts of their own
 
 
 def to_template(prefix: str) -> str:
@@ -63,7 +66,7 @@ def imported(prefixes: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def overridden(templates: Mapping[str, str], overrides: Mapping[str, str]) -> dict[str, str]:
-    """Returns our prompts of a folder with others in the place of some; those that were the query's go with it."""
+    """Returns a folder's prompts with `overrides`; prompts that were equal to the query's prompt follow an override of it."""
     as_query = {name: overrides["query"] for name in _AS_QUERY if "query" in overrides}
     follows = {name: t for name, t in as_query.items() if templates.get(name) == templates.get("query")}
     return {**templates, **follows, **overrides}

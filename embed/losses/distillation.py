@@ -9,9 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from embed import ranges
 from embed.errors import ConfigError
-from embed.losses.contrastive import num_chunks
 from embed.ranges import Positive, Size
-from embed.sharding import split_batch
 from embed.types import INTERMEDIATE, Metrics, PairEmbeddings, Params
 from embed.vectors import normalize, truncate
 
@@ -209,54 +207,3 @@ class CandidateKL(_OfCandidates):
         divergence = jnp.sum(jnp.where(is_there, terms, 0.0), 1)
         best = [jnp.argmax(jnp.where(is_there, x, -jnp.inf), 1) for x in (cosine, teacher)]
         return self.temperature**2 * jnp.mean(divergence), {"agreement": jnp.mean(best[0] == best[1])}
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchKL:
-    """The divergence of the student's distribution over the targets of a batch from that of the teacher's vectors.
-
-    L = t^2 mean over i of KL(softmax_j(T_ij / t) || softmax_j(S_ij / t)), where S_ij is the student's cosine of query i and
-    target j, T_ij the teacher's, and t^2 keeps the size of the gradient. The sizes of the two embeddings, and the directions in
-    them, do not matter. Needs the teacher's vectors in the batch as `teacher_query` and `teacher_target`
-    (`Recipe.teacher_vectors`). Source: arXiv:2010.11386, with the targets of the batch as candidates.
-    """
-
-    temperature: Positive = 0.05
-    needs: ClassVar[tuple[str, ...]] = ("teacher_query", "teacher_target")
-
-    def __post_init__(self):
-        ranges.check_fields(self)
-
-    def init(self) -> Params:
-        """Returns {}: nothing is learned."""
-        return {}
-
-    def __call__(
-        self, pairs: PairEmbeddings, params: Params | None = None, step: Any = 0
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """Returns the loss, and `agreement`, the share of queries whose nearest target is the teacher's."""
-        del params, step
-        if pairs.teacher_query is None or pairs.teacher_target is None:
-            raise ConfigError(
-                "BatchKL needs the teacher's vectors of queries and targets; bind Recipe.teacher_vectors to their folder"
-            )
-        student = normalize(pairs.query), normalize(pairs.target)
-        teacher = jax.lax.stop_gradient((normalize(pairs.teacher_query), normalize(pairs.teacher_target)))
-        size = len(pairs.query)
-        chunks = num_chunks(size)
-        compare = jax.checkpoint(lambda rows: self._compare(*rows, student[1], teacher[1]))
-        rows = (student[0], teacher[0])
-        if chunks > 1:
-            parts = jax.lax.map(compare, jax.tree.map(lambda x: split_batch(x, chunks), rows))
-            divergence, same = (jnp.sum(x) for x in parts)
-        else:
-            divergence, same = compare(rows)
-        return self.temperature**2 * divergence / size, {"agreement": same / size}
-
-    def _compare(self, query, teacher_query, target, teacher_target):
-        """Returns the sums over some queries of the divergence, and of whether the nearest target is the teacher's."""
-        student = jnp.einsum("ie,je->ij", query, target, precision="highest")
-        teacher = jnp.einsum("ie,je->ij", teacher_query, teacher_target, precision="highest")
-        log_p, log_q = (jax.nn.log_softmax(x / self.temperature, axis=-1) for x in (teacher, student))
-        same = jnp.argmax(student, -1) == jnp.argmax(teacher, -1)
-        return jnp.sum(jnp.exp(log_p) * (log_p - log_q)), jnp.sum(same)

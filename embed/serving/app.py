@@ -152,9 +152,8 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
     except EmbedError as e:
         print(f"embed: a request failed: {e}", file=sys.stderr, flush=True)
         return _error(500, str(e), None, "server_error")
-    except (
-        Exception
-    ) as e:  # of the model or of the runtime, such as a device without memory: whoever runs the server must see it
+    except Exception as e:
+        # A failure of the model or the runtime, such as a device without memory. The operator sees it in the log.
         print(f"embed: a request failed: {type(e).__name__}: {first_line(e)}", file=sys.stderr, flush=True)
         return _error(500, "the model failed; the server's log says why", None, "server_error")
     headers = {"X-Truncated-Texts": str(sum(cut))} if any(cut) else {}
@@ -162,9 +161,9 @@ async def _answered(service: Service, http: HttpRequest) -> Response:
 
 
 async def _encoded(service: Service, request: requests.Request, http: HttpRequest) -> np.ndarray:
-    """Returns the vectors of a request; it is given up, with a ClientDisconnect, when its client goes."""
+    """Returns the vectors of a request. When the client disconnects the request is cancelled, with a ClientDisconnect."""
     vectors = asyncio.ensure_future(service.batcher(request.texts, request.prompt))
-    gone = asyncio.ensure_future(http.receive())  # the body is read: only the client's going can come
+    gone = asyncio.ensure_future(http.receive())  # after the body, the only message is the disconnect
     try:
         await asyncio.wait({vectors, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not vectors.done():

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_HEAD_SECONDS = 10.0  # for the head of a request, from the connection or its first byte on
-_READ_SECONDS = 30.0  # in which a client must have read something of an answer
+_HEAD_SECONDS = (
+    10.0  # limit for the head of a request, from the connection on, or from the first byte of a later request
+)
+_READ_SECONDS = 30.0  # a client that reads nothing of an answer for so long is disconnected
 _open: "weakref.WeakSet[_Protocol]" = weakref.WeakSet()
 
 
@@ -47,7 +49,7 @@ class _Protocol(H11Protocol):
             self._reading.cancel()
 
     def _watch(self, before: int) -> None:
-        """Ends the connection of a client that has read nothing since `before` bytes were left, or looks again later."""
+        """Disconnects a client that has read nothing since `before` bytes were left; otherwise looks again later."""
         left = self.transport.get_write_buffer_size()
         if left >= before:
             self.transport.abort()

@@ -122,10 +122,9 @@ def map_fields(
 ) -> Record:
     """Returns the record of `raw` under our roles; fields may be paths (`value_at`).
 
-    `query` and `target` are a text, or with `several` a list of texts where the field holds one; a cell that `is_table` holds one
-    as JSON, such as ["a", "b"]. `negatives` may be a text or a
-    list, and may be absent in a record. Values of other roles, such as scores, are passed on as they are; None is for a field that
-    is not there.
+    `query` and `target` are a text, or with `several` a list of texts where the field holds one. A cell of a table (`is_table`)
+    holds a list as JSON, such as ["a", "b"]. `negatives` may be a text or a list, and may be absent in a record. Values of other
+    roles, such as scores, are passed on as they are; None is for a field that is not there.
     """
     record: Record = {}
     for role, field in fields.items():
@@ -253,7 +252,7 @@ def map_records(
 ) -> Iterator[tuple[str, Record]]:
     """Yields (location, record) of raw rows. A mapped field that no row has is a DataError, but for the roles `optional`.
 
-    A row that cannot be mapped is given to `bad`. The values of a row that `is_table` are cells of text.
+    A row that cannot be mapped is given to `bad`. With `is_table` the values are the cells of a table.
     """
     bad = bad or BadRecords("error", DEFAULT_BAD_SHARE, owner)
     for role in optional:

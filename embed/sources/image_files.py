@@ -86,9 +86,8 @@ class ImageFiles(Derived):
             for path in paths:
                 if path.is_file():
                     stats[str(path)] = _state(path)
-        listed = json.loads(
-            addresses.restored(json.dumps(sorted(stats.items())))
-        )  # copies lie elsewhere on each machine
+        # Copies of a place in a bucket lie elsewhere on each machine.
+        listed = json.loads(addresses.restored(json.dumps(sorted(stats.items()))))
         return self.source.fingerprint() | {"images": digest_json(listed)}
 
 

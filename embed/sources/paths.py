@@ -59,7 +59,7 @@ def _is_file(path: pathlib.Path) -> bool:
 
 
 def state(path) -> tuple[int, ...] | None:
-    """Returns what changes when a file is written to or replaced: its number, size and times; None where there is none."""
+    """Returns the inode number, size and times of a file, which change when it is written to or replaced; None without a file."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -67,12 +67,12 @@ def state(path) -> tuple[int, ...] | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-_SETTLED = 2.0  # seconds after which a file system tells a further change by its times
+_SETTLED = 2.0  # seconds; a change within the resolution of a file's times would not show in them
 _digest_of_state = functools.lru_cache(1 << 16)(lambda path, state: sha256_file(path))
 
 
 def source_digest(path) -> str:
-    """Returns the hex sha256 of a file of somebody's data, which is asked for several times in a command and read once."""
+    """Returns the hex sha256 of a source's file. It is computed once in a process while the file's state stays the same."""
     now = state(path)
     if now is None or time.time() - max(now[2:]) / 1e9 < _SETTLED:
         return sha256_file(path)

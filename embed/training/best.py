@@ -16,9 +16,9 @@ SCORES = "scores.json"
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best step of the run in a folder by `metric`; of none without a metric.
+    """Finds the best step of the run in a folder by `metric`; without a metric no step is the best.
 
-    `scored_on` is the digest of what is scored: what was best on other tasks, or by another metric, is not compared with.
+    `scored_on` is the digest of what is scored. A best step of another metric or of other tasks is not compared with new scores.
     """
 
     run_dir: pathlib.Path
@@ -26,20 +26,20 @@ class Best:
     scored_on: str = ""
 
     def read(self, first: int, say: Callable[[str], None]) -> dict[str, Any] | None:
-        """Returns the best step of a run that is at step `first`, or None; forgets what it cannot be compared with.
+        """Returns the best step of a run that goes on from step `first`, or None. A best step that cannot be compared is removed.
 
-        Evaluations after `first`, whose checkpoints are damaged or gone, are made again.
+        Evaluations after `first` are removed too, and made again: their checkpoints are damaged or gone.
         """
         best = bundles.read_best(self.run_dir) if hosts.is_main() else None
         reason = None if best is None else self._reason(best, first)
         if hosts.is_main():
             if reason is not None:
                 (self.run_dir / bundles.BEST).unlink()
-                say(f"note       what was best so far, step {best['step']} by {best['metric']}, is forgotten: {reason}")
+                say(f"note       the best step so far, {best['step']} by {best['metric']}, is forgotten: {reason}")
             for path in self.run_dir.glob(f"evaluation/*/{SCORES}"):
                 if int(path.parent.name) > first:
                     shutil.rmtree(path.parent)
-        # What the main host has decided is what all find.
+        # Every host reads what the main host has decided.
         hosts.share(self.run_dir, "the evaluations so far were looked at")
         return bundles.read_best(self.run_dir)
 

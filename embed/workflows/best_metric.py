@@ -12,8 +12,8 @@ _OF_VALIDATION = re.compile(r"validation/(loss(@\d+)?|accuracy)")
 def check(name: str, suite: Suite | None, has_validation: bool) -> None:
     """Raises ConfigError for a metric that neither the suite nor the held-out examples give.
 
-    Of the held-out examples those are taken of which it is known whether more is better: the loss, at a Matryoshka size too, and
-    the accuracy.
+    Metrics of the held-out examples are the loss, also at a Matryoshka size, and the accuracy; of other ones it is not known
+    whether higher is better.
     """
     known = ["validation/loss"] if has_validation else []
     tasks = {} if suite is None else {task.name: f"{task.name}/{task.main}" for task in suite.tasks}

@@ -19,7 +19,7 @@ from embed.interop.origin import Trained
 from embed.models.mixed_embedder import MixedEmbedder
 from embed.text import prompted
 from embed.towers import embedding_gemma2, hugging_face_writer, pictures, tips_writer
-from embed.workflows import packed_bundle, turned_bundle
+from embed.workflows import packed_bundle, projected_bundle
 
 BUNDLE = "bundle"
 # Every form and the types that its weights may have.
@@ -51,17 +51,17 @@ def run(
     """Writes the new folder `output`. `format` is one of FORMATS.
 
     `dtype` is the type of the weights, one of DTYPES[format]. `scores` is a results.json of `embed evaluate`, for the model
-    card. onnx needs the extra [export], gguf the extra [gguf]. A bundle is a MODEL: with `principal_components`, a folder of the
-    model's vectors, or `dims` one of another embedding (`turned_bundle`); otherwise one of packed weights, as `quantization`
-    (`models.quantization.PRESETS`) or, without it, as the model was trained.
+    card. onnx needs the extra [export], gguf the extra [gguf]. A bundle is a MODEL of packed weights, as `quantization`
+    (`models.quantization.PRESETS`) or, without it, as the model was trained. With `principal_components`, a folder of the model's
+    vectors, or with `dims` it is a MODEL with another embedding (`projected_bundle`).
     """
     _check_options(format, dtype, scores, quantization)
-    turned = {"principal_components": principal_components, "dims": dims}
-    _check_turned(format, quantization, turned)
+    projection = {"principal_components": principal_components, "dims": dims}
+    _check_projection(format, quantization, projection)
     output = pathlib.Path(output)
     files.check_new(output)
-    if any(value is not None for value in turned.values()):
-        turned_bundle.run(model, output, vectors=principal_components, dims=dims)
+    if any(value is not None for value in projection.values()):
+        projected_bundle.run(model, output, vectors=principal_components, dims=dims)
         return
     if format == BUNDLE:
         packed_bundle.run(model, output, quantization)
@@ -104,8 +104,8 @@ def _check_options(format: str, dtype: str, scores, quantization: str | None) ->
         torch_twin.need("gguf", extra="gguf")
 
 
-def _check_turned(format: str, quantization: str | None, turned: Mapping[str, Any]) -> None:
-    for name, value in turned.items():
+def _check_projection(format: str, quantization: str | None, projection: Mapping[str, Any]) -> None:
+    for name, value in projection.items():
         if value is not None and format != BUNDLE:
             raise UsageError(f"--{name}={value} goes with --format={BUNDLE}; export the bundle that it writes")
         if value is not None and quantization is not None:

@@ -1,6 +1,7 @@
 """Tasks of pixels through files and a stand-in's patches: good patches score high, poor ones at the floor; maps that do not fit."""
 
 import dataclasses
+import io
 import json
 import types
 
@@ -166,7 +167,12 @@ def test_pixels_that_were_not_measured_are_neither_fitted_nor_scored(task, tmp_p
                     array[random.random(array.shape[:2]) < share] = 0
                     changed[split][kind].append(tmp_path / f"{share}-{path.name}")
                     Image.fromarray(array).save(changed[split][kind][-1])
-        shares[share] = dataclasses.replace(task, **changed).score_patches(seeing).scores
+        scored = dataclasses.replace(task, **changed).score_patches(seeing)
+        shares[share] = scored.scores
+        panels = {panel.label: panel.png for row in scored.pictures() for panel in row}
+        for kind in ("depth", "normals"):
+            pixels = np.asarray(Image.open(io.BytesIO(panels[kind])).convert("RGB"))
+            assert (pixels.sum(-1) == 0).any() == (share > 0), "an unknown pixel is black"
     for name in ("depth_rmse", "normals_degrees"):
         assert shares[0.3][name] == pytest.approx(shares[0.0][name], rel=0.05)
 

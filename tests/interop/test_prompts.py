@@ -153,7 +153,7 @@ def test_what_was_the_querys_prompt_goes_with_it():
     given = prompts.overridden(plain, {"query": "query: {content}", "document": "passage: {content}"})
     same = prompts.imported({"query": "query: ", "document": "passage: "})
     assert given == same and given["question answering"] == given["fact checking"] == "query: {content}"
-    own = prompts.overridden(plain, {"query": "q: {content}", "fact checking": "f: {content}"})
-    assert (own["question answering"], own["fact checking"]) == ("q: {content}", "f: {content}")
+    both = prompts.overridden(plain, {"query": "q: {content}", "fact checking": "f: {content}"})
+    assert (both["question answering"], both["fact checking"]) == ("q: {content}", "f: {content}")
     apart = prompts.imported({"query": "q: ", "question answering": "a: "})
     assert prompts.overridden(apart, {"query": "other: {content}"})["question answering"] == "a: {content}"

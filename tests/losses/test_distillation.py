@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from embed.errors import ConfigError
-from embed.losses import contrastive
-from embed.losses.distillation import BatchKL, CandidateKL, EmbeddingDistillation, MarginMSE
+from embed.losses.distillation import CandidateKL, EmbeddingDistillation, MarginMSE
 from embed.types import PairEmbeddings
 
 
@@ -225,55 +224,3 @@ def test_teachers_that_do_not_fit_are_refused(loss, changes, message):
 def test_towers_are_named_once(towers):
     with pytest.raises(ConfigError, match="each at most once"):
         EmbeddingDistillation(towers=towers)
-
-
-def taught_batch():
-    """A batch with a teacher's vectors of another size, in float64."""
-    random = np.random.default_rng(1)
-    query, target = random.normal(size=(2, 8, 4))
-    teacher_query, teacher_target = random.normal(size=(2, 8, 6))
-    return PairEmbeddings(query, target, teacher_query=teacher_query, teacher_target=teacher_target)
-
-
-def batch_kl(pairs, temperature):
-    """The equation of BatchKL with loops."""
-    unit = lambda x: x / np.linalg.norm(x)  # noqa: E731
-    value, same = 0.0, 0
-    for i in range(8):
-        student, teacher = [], []
-        for j in range(8):
-            student.append(unit(pairs.query[i]) @ unit(pairs.target[j]))
-            teacher.append(unit(pairs.teacher_query[i]) @ unit(pairs.teacher_target[j]))
-        q, p = (np.exp(np.array(x) / temperature) / np.exp(np.array(x) / temperature).sum() for x in (student, teacher))
-        value += (p * np.log(p / q)).sum() / 8
-        same += int(np.argmax(student) == np.argmax(teacher))
-    return temperature**2 * value, same / 8
-
-
-@pytest.mark.parametrize("most", [contrastive.MAX_LOGITS, 16])  # the batch at once, and two queries at a time
-@pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_the_divergence_over_a_batch_is_that_of_its_equation(temperature, most, monkeypatch):
-    monkeypatch.setattr(contrastive, "MAX_LOGITS", most)
-    pairs = taught_batch()
-    with jax.enable_x64(True):
-        value, metrics = BatchKL(temperature)(pairs)
-    expected, agreement = batch_kl(pairs, temperature)
-    np.testing.assert_allclose(value, expected, rtol=1e-12)
-    assert float(metrics["agreement"]) == agreement
-
-
-def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn_of_a_batch():
-    pairs = taught_batch()
-    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))[0]
-    agreeing = dataclasses.replace(pairs, query=pairs.teacher_query @ turn, target=pairs.teacher_target @ turn)
-    with jax.enable_x64(True):
-        value, metrics = BatchKL()(agreeing)
-        teacher = jax.grad(lambda t: BatchKL()(dataclasses.replace(pairs, teacher_query=t))[0])(pairs.teacher_query)
-    assert abs(float(value)) < 1e-15 and float(metrics["agreement"]) == 1
-    assert (np.asarray(teacher) == 0).all()
-
-
-def test_a_batch_without_the_vectors_of_a_teacher_is_refused():
-    pairs = taught_batch()
-    with pytest.raises(ConfigError, match="BatchKL needs the teacher's vectors of queries and targets"):
-        BatchKL()(dataclasses.replace(pairs, teacher_target=None))

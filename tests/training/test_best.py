@@ -85,7 +85,7 @@ def test_what_was_best_is_forgotten_with_what_it_was_judged_by(tmp_path, case):
     lines = []
     scored(tmp_path, 2, 4, 6, best=4)
     assert Best(tmp_path, metric, scored_on).read(first, lines.append) is None
-    assert lines == [f"note       what was best so far, step 4 by m, is forgotten: {reason}"]
+    assert lines == [f"note       the best step so far, 4 by m, is forgotten: {reason}"]
     assert not (tmp_path / bundles.BEST).exists()
     left = sorted(int(p.name) for p in (tmp_path / "evaluation").iterdir())
     assert left == [step for step in (2, 4, 6) if step <= first]

@@ -1,4 +1,4 @@
-"""A model with its embedding turned to principal components: against numpy's singular vectors, what it loses, what is refused."""
+"""Embeddings projected on principal components, against numpy's singular vectors; truncated ones; what is refused."""
 
 import dataclasses
 
@@ -46,30 +46,32 @@ def test_the_first_values_are_the_principal_components(model, tmp_path, capsys):
     sides = [
         stored(model, tmp_path / "v" / side, *given) for side, given in {"query": (40, 0), "target": (90, 1)}.items()
     ]
-    export.run(model, tmp_path / "turned", format="bundle", principal_components=tmp_path / "v")
-    assert "turned to" not in capsys.readouterr().err
+    export.run(model, tmp_path / "projected", format="bundle", principal_components=tmp_path / "v")
+    assert f"projecting {model} on principal components of 130 vectors of {tmp_path}/v\n" in capsys.readouterr().out
     # Each side counts the same: rows are weighted so, and the right singular vectors are the components.
     weighted = np.concatenate([side.astype(np.float64) / len(side) ** 0.5 for side in sides])
     components = np.linalg.svd(weighted)[2]
-    before, turned = open_model(model).encode(TEXTS), open_model(tmp_path / "turned")
-    after = turned.encode(TEXTS)
+    before, projected = open_model(model).encode(TEXTS), open_model(tmp_path / "projected")
+    after = projected.encode(TEXTS)
     np.testing.assert_allclose(np.abs(after), np.abs(before.astype(np.float64) @ components.T), atol=2e-6)
     np.testing.assert_allclose(after @ after.T, before @ before.T, atol=2e-6)
-    assert turned.matryoshka_dims == (16, 8, 4)
+    assert projected.matryoshka_dims == (16, 8, 4)
 
 
 def test_a_cut_model_has_the_prefix_and_loses_less(model, tmp_path, capsys):
     vectors = stored(model, tmp_path / "v", 200)
-    export.run(model, tmp_path / "turned", format="bundle", principal_components=tmp_path / "v")
+    export.run(model, tmp_path / "projected", format="bundle", principal_components=tmp_path / "v")
     export.run(model, tmp_path / "narrow", format="bundle", principal_components=tmp_path / "v", dims=6)
     shown = capsys.readouterr().out
     export.run(model, tmp_path / "cut", format="bundle", dims=6)
     narrow, cut = open_model(tmp_path / "narrow"), open_model(tmp_path / "cut")
     assert narrow.embedding_dim == cut.embedding_dim == 6 and narrow.matryoshka_dims == (6, 4)
-    np.testing.assert_allclose(narrow.encode(TEXTS), open_model(tmp_path / "turned").encode(TEXTS, dims=6), atol=1e-6)
+    np.testing.assert_allclose(
+        narrow.encode(TEXTS), open_model(tmp_path / "projected").encode(TEXTS, dims=6), atol=1e-6
+    )
     np.testing.assert_allclose(cut.encode(TEXTS), open_model(model).encode(TEXTS, dims=6), atol=1e-6)
     squared = lambda x: float((x.astype(np.float64) ** 2).mean(0)[:6].sum())  # noqa: E731
-    kept = squared(open_model(tmp_path / "turned").encode(letters(200, 0)))
+    kept = squared(open_model(tmp_path / "projected").encode(letters(200, 0)))
     assert f"kept       {kept:.1%} of the squared length in the first 6 values, {squared(vectors):.1%} before" in shown
     assert kept > squared(vectors) + 0.05
 
@@ -89,10 +91,12 @@ def test_the_vectors_of_a_file_are_taken_too(bundle, tmp_path):
 
 def test_its_average_with_the_model_that_it_was_made_of_is_refused(bundle, tmp_path):
     stored(bundle, tmp_path / "v")
-    export.run(bundle, tmp_path / "turned", format="bundle", principal_components=tmp_path / "v")
-    assert bundles.read_model_json(tmp_path / "turned")["lineage"]["turned"]["model"] == files.folder_digest(bundle)
+    export.run(bundle, tmp_path / "projected", format="bundle", principal_components=tmp_path / "v")
+    assert bundles.read_model_json(tmp_path / "projected")["lineage"]["projected"]["model"] == files.folder_digest(
+        bundle
+    )
     with pytest.raises(DataError, match="has no ancestor in common"):
-        lineage.check([tmp_path / "turned", bundle])
+        lineage.check([tmp_path / "projected", bundle])
 
 
 WRONG = {
@@ -118,7 +122,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(bundle, tmp_path, case
 def test_a_model_that_reads_images_and_a_packed_one_are_refused(bundle, tokenizer, tmp_path):
     stored(bundle, tmp_path / "v")
     export.run(bundle, tmp_path / "packed", format="bundle", quantization="mixed_channels")
-    with pytest.raises(UsageError, match="packed is quantised, and another linear map would not be"):
+    with pytest.raises(UsageError, match="packed is quantised, and the projection would not be"):
         export.run(tmp_path / "packed", tmp_path / "out", format="bundle", dims=4)
     images = write_model(
         tmp_path / "images", word_tokenizer(tmp_path / "t.json", made_up_texts(20)), module=small_dual_encoder

@@ -1,8 +1,9 @@
-"""A model whose embedding is turned to the principal components of its own vectors, and cut to the first of them.
+"""A bundle whose embedding is projected on principal components of the model's own vectors, or truncated.
 
-Embeddings are compared by their inner products. Those of a set of vectors are best kept, in the least squares sense, by its first
-N right singular vectors (Eckart and Young, 1936), so nothing is centred. All components together are a rotation: cosines stay
-what they were. Both steps are one more linear map after pooling, or are folded into the last map that a model has.
+Embeddings are compared by inner products. The projection on the first N right singular vectors of a set of vectors approximates
+their inner products best in the least squares sense (Eckart and Young, 1936). The vectors are therefore not centred. With all
+components the projection is a rotation, and cosines do not change. The projection is a linear map after pooling; it is multiplied
+into the last linear map of a model that has one.
 """
 
 import dataclasses
@@ -34,38 +35,38 @@ class _Set:
 
 
 def run(model, output, *, vectors=None, dims: int | None = None) -> None:
-    """Writes the bundle `output` of `model`: its embedding turned to the principal components of `vectors`, and cut to `dims`.
+    """Writes the bundle `output`: `model` with its embedding projected on the first `dims` principal components of `vectors`.
 
-    `vectors` is a folder of `embed encode MODEL`, of a file or of the items of a recipe; without it the first `dims` values of the
-    model are kept as they are. The vectors must be the model's own, whole, and at least as many as it has values; otherwise a
-    DataError.
+    `vectors` is a folder that `embed encode MODEL` wrote, of a file or of the items of a recipe. Without `vectors` the embedding is
+    truncated to its first `dims` values. Vectors of another model, truncated vectors, and fewer vectors than the embedding has
+    values are DataErrors.
     """
     trained = origin.open_trained(model)
     size = _check(trained, dims)
     if vectors is None:
-        turn = np.eye(size, dims)
-        print(f"cutting    {trained.folder} to the first {dims:,} of {size:,} values", flush=True)
+        projection = np.eye(size, dims)
+        print(f"truncating {trained.folder} to the first {dims:,} of {size:,} values", flush=True)
     else:
         moment, count = second_moment(pathlib.Path(vectors), trained, size)
-        turn = principal_components(moment)[:, :dims]
-        print(f"turning    {trained.folder} to the principal components of {count:,} vectors of {vectors}", flush=True)
-        for line in _shares(moment, turn, _sizes(trained, turn.shape[1])):
+        projection = principal_components(moment)[:, :dims]
+        print(f"projecting {trained.folder} on principal components of {count:,} vectors of {vectors}", flush=True)
+        for line in _shares(moment, projection, _sizes(trained, projection.shape[1])):
             print(f"kept       {line}", flush=True)
-    _write(output, trained, turn, vectors)
+    _write(output, trained, projection, vectors)
     for note in origin.decoder_notes(trained):
         print(f"note       {note}")
     print(f"wrote      {output}: digest {files.folder_digest(output)[:12]}")
 
 
 def _check(trained: Trained, dims: int | None) -> int:
-    """Returns the size of the embedding of a model that can be turned and cut."""
+    """Returns the embedding size of a model that can be projected."""
     if trained.image is not None:
         raise UsageError(
             f"--dims and --principal_components are for models of texts, and {trained.folder} reads images"
         )
     if "quantization" in trained.description:
         raise UsageError(
-            f"{trained.folder} is quantised, and another linear map would not be; turn and cut the model that it was made of"
+            f"{trained.folder} is quantised, and the projection would not be; project the model that it was made of"
         )
     size = _last_size(trained)
     if dims is not None and dims > size:
@@ -114,7 +115,7 @@ def _sets(folder: pathlib.Path) -> Iterator[_Set]:
 
 
 def _check_set(one: _Set, trained: Trained, size: int) -> None:
-    """Raises DataError for vectors of another model, or that are cut."""
+    """Raises DataError for vectors of another model, and for truncated vectors."""
     of = one.identity.get("model")
     if of != trained.digest:
         raise DataError(
@@ -138,14 +139,14 @@ def principal_components(moment: np.ndarray) -> np.ndarray:
 
 
 def _sizes(trained: Trained, size: int) -> list[int]:
-    """Returns the sizes of Matryoshka that are left, the whole one first."""
+    """Returns the Matryoshka sizes up to `size`, the largest first."""
     return [size, *sorted((d for d in trained.matryoshka_dims if d < size), reverse=True)]
 
 
-def _shares(moment: np.ndarray, turn: np.ndarray, sizes: list[int]) -> Iterator[str]:
-    """Yields how much of the squared length the first values hold, before and after."""
+def _shares(moment: np.ndarray, projection: np.ndarray, sizes: list[int]) -> Iterator[str]:
+    """Yields the share of the squared length in the first values of each size, before and after the projection."""
     whole, before = np.trace(moment), np.cumsum(np.diag(moment))
-    after = np.cumsum(np.einsum("ij,ik,kj->j", turn, moment, turn, optimize=True))
+    after = np.cumsum(np.einsum("ij,ik,kj->j", projection, moment, projection, optimize=True))
     for size in sizes:
         yield (
             f"{after[size - 1] / whole:.1%} of the squared length in the first {size:,} values, "
@@ -153,18 +154,18 @@ def _shares(moment: np.ndarray, turn: np.ndarray, sizes: list[int]) -> Iterator[
         )
 
 
-def _write(output, trained: Trained, turn: np.ndarray, vectors) -> None:
+def _write(output, trained: Trained, projection: np.ndarray, vectors) -> None:
     """Writes the bundle; whole or not at all."""
     module = trained.module
     last = len(module.projection) - 1
     path = f"projection_{max(last, 0)}/kernel"
-    kernel = trained.read(path).astype(np.float64) @ turn if last >= 0 else turn
+    kernel = trained.read(path).astype(np.float64) @ projection if last >= 0 else projection
     params = {name: trained.read(name) for name in trained.shapes} | {path: kernel.astype(np.float32)}
-    sizes = _sizes(trained, turn.shape[1])
-    module = module.clone(projection=(*module.projection[:-1], turn.shape[1]), matryoshka_dims=tuple(sizes))
-    how = "cut" if vectors is None else "principal components"
-    # No ancestor is named: the average with a model whose values mean something else is worth nothing.
-    lineage = {"turned": {"model": trained.digest, "to": how, "lineage": trained.description["lineage"]}}
+    sizes = _sizes(trained, projection.shape[1])
+    module = module.clone(projection=(*module.projection[:-1], projection.shape[1]), matryoshka_dims=tuple(sizes))
+    basis = "first values" if vectors is None else "principal components"
+    # The lineage names no ancestor, so that `embed average` refuses the average with a model of another basis.
+    lineage = {"projected": {"model": trained.digest, "on": basis, "lineage": trained.description["lineage"]}}
     description = {
         **trained.description,
         "architecture": api.describe(module),
