@@ -120,3 +120,19 @@ def test_clusters_and_colours_show_what_patches_are(random):
     means = np.array([two[classes == k].mean(0) for k in range(3)])
     spread = max(two[classes == k].std(0).max() for k in range(3))
     assert np.linalg.norm(means[0] - means[1]) > 5 * spread
+
+
+def test_unknown_patches_are_left_out_of_a_fit_and_unknown_pixels_of_means_and_errors(random):
+    features, values = random.normal(size=(5, 6, 3)), random.normal(size=(5, 6, 2))
+    unknown = values.copy()
+    unknown[3:] = np.nan
+    fitted = dense.Ridge(features, unknown, 2, 3)
+    # A patch of the wrong value would change the map; the scale of the features is that of all patches.
+    assert not np.allclose(fitted(features), dense.Ridge(features, np.nan_to_num(unknown), 2, 3)(features), atol=1e-3)
+    again = unknown.copy()
+    again[3:, :, 0] = 7.0  # a value of a patch whose other value is not known
+    np.testing.assert_allclose(fitted(features), dense.Ridge(features, again, 2, 3)(features), atol=1e-6)
+    maps = np.full((1, 2, 4, 1), np.nan)
+    maps[0, :, 0] = 3.0
+    np.testing.assert_array_equal(dense.patch_means(maps, 1, 2)[0, :, 0], [3.0, np.nan])
+    assert dense.rmse(np.array([1.0, 9.0]), np.array([3.0, np.nan])) == 2.0

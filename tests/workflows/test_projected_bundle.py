@@ -11,7 +11,7 @@ from embed.averaging import lineage
 from embed.data import vector_store
 from embed.errors import DataError, UsageError
 from embed.inference.model import open_model
-from embed.workflows import encode, export
+from embed.workflows import encode, export, projected_bundle
 
 TEXTS = ["a b c", "k l", "z", "q r s t u", "b a"]
 
@@ -56,6 +56,13 @@ def test_the_first_values_are_the_principal_components(model, tmp_path, capsys):
     np.testing.assert_allclose(np.abs(after), np.abs(before.astype(np.float64) @ components.T), atol=2e-6)
     np.testing.assert_allclose(after @ after.T, before @ before.T, atol=2e-6)
     assert projected.matryoshka_dims == (16, 8, 4)
+
+
+def test_the_signs_of_components_do_not_depend_on_the_library():
+    draw = np.random.default_rng(0).normal(size=(50, 8))
+    components = projected_bundle.principal_components(draw.T @ draw)
+    np.testing.assert_allclose(components.T @ components, np.eye(8), atol=1e-12)
+    assert all(column[np.argmax(np.abs(column))] > 0 for column in components.T)
 
 
 def test_a_cut_model_has_the_prefix_and_loses_less(model, tmp_path, capsys):
